@@ -4,4 +4,15 @@
 //! console, agents, enclaves and the offline verifier run the same code over the same bytes and therefore
 //! cannot disagree about what was approved.
 
+pub mod attestation;
+pub mod ceremony;
+pub mod charter;
+pub mod entry;
 pub mod ids;
+pub mod manifest;
+pub mod script;
+pub mod statement;
+pub mod subsets;
+pub mod wallet;
+pub mod wire;
+pub mod words;

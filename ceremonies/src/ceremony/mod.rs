@@ -1,0 +1,418 @@
+//! The ceremony: one pure fold over its log, and the only place that decides what is allowed.
+//!
+//! Console, agents, enclaves and the offline verifier all run it. It must never read a clock, touch I/O or
+//! take anything as true that an entry's own author did not sign. What can be derived (authorised,
+//! committed, void) is derived and never logged.
+
+mod people;
+mod protocol;
+mod rejection;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use self::people::opening_statement;
+pub use self::protocol::{test_digest, verifies};
+pub use self::rejection::Rejection;
+pub use self::view::{Duty, Phase, SessionSpec, StepState, Void};
+use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
+use crate::charter::{CeremonyKind, Charter, ClusterKind, Role};
+use crate::entry::{Entry, Event, TestSigned};
+use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
+use crate::manifest::Manifest;
+use crate::script::Script;
+use crate::statement::{Answer, Presence};
+use crate::subsets::Subset;
+use crate::wallet::{Record, Wallet};
+
+/// How far the manifest's opening may be from its entry's time: people need a moment to sign it.
+const OPENING_SKEW_MS: i64 = 15 * 60 * 1000;
+/// How often one group may try its test signature. Each try is a new session with a new digest.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+/// What the fold must know beside the log: all of it public, all of it pinned by hash in the manifest.
+#[derive(Debug, Clone)]
+pub struct Context {
+    charter: Arc<Charter>,
+    root: Arc<TrustRoot>,
+    wallet: Option<Arc<Wallet>>,
+}
+
+/// The trust root at hand is not the one that the charter names.
+#[derive(Debug, thiserror::Error)]
+#[error("the attestation root here has SHA-256 {here}; the charter of this {kind} cluster names {named}")]
+pub struct ForeignRoot {
+    here: Hash,
+    named: Hash,
+    kind: ClusterKind,
+}
+
+impl Context {
+    /// Brings charter and trust root together.
+    ///
+    /// # Errors
+    /// [`ForeignRoot`] when the charter names another root: a lab's documents never verify as production's.
+    pub fn new(charter: Arc<Charter>, root: Arc<TrustRoot>) -> Result<Self, ForeignRoot> {
+        let (here, named) = (root.fingerprint(), charter.attestation().root_sha256);
+        if here != named {
+            return Err(ForeignRoot { here, named, kind: charter.kind() });
+        }
+        Ok(Self { charter, root, wallet: None })
+    }
+
+    /// The same, with the committed wallet that a test signing signs with.
+    #[must_use]
+    pub fn with_wallet(&self, wallet: Option<Arc<Wallet>>) -> Self {
+        Self { wallet, ..self.clone() }
+    }
+
+    /// The charter in force.
+    #[must_use]
+    pub fn charter(&self) -> &Arc<Charter> {
+        &self.charter
+    }
+
+    /// The root to which attestation documents chain.
+    #[must_use]
+    pub fn root(&self) -> &Arc<TrustRoot> {
+        &self.root
+    }
+}
+
+/// The last entry of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Hash,
+    /// Its time.
+    pub time: UnixMillis,
+}
+
+/// An enclave as it attested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestedEnclave {
+    /// Its public keys.
+    pub keys: EnclaveKeys,
+    /// The image it runs.
+    pub measurement: Measurement,
+    /// The time in its document.
+    pub at: UnixMillis,
+    /// The document.
+    pub document: Vec<u8>,
+}
+
+/// A person's signature that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepSignature {
+    /// The entry's number.
+    pub seq: u64,
+    /// When the agent took it.
+    pub time: UnixMillis,
+    /// Which step.
+    pub step: StepId,
+    /// In which role.
+    pub role: Role,
+    /// Who.
+    pub person: PersonName,
+    /// What was answered.
+    pub answer: Answer,
+    /// The text that was signed.
+    pub text: String,
+    /// The armoured SSHSIG.
+    pub signature: Vec<u8>,
+    /// What the signature proves of how it was made.
+    pub presence: Presence,
+}
+
+/// A test signature and who vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestSignature {
+    /// The group.
+    pub subset: Subset,
+    /// Which try.
+    pub attempt: u32,
+    /// The session, and thereby the digest's nonce.
+    pub session: Hash,
+    /// The digest that was signed.
+    pub digest: Hash,
+    /// r, big-endian.
+    pub r: [u8; 32],
+    /// s, big-endian, in the lower half.
+    pub s: [u8; 32],
+    /// 0 to 3.
+    pub recovery_id: u8,
+    /// The signers whose enclaves reported it.
+    pub reported_by: BTreeSet<NodeIndex>,
+}
+
+impl TestSignature {
+    /// Whether every signer has reported it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.subset.parties().iter().all(|party| self.reported_by.contains(party))
+    }
+
+    fn agrees_with(&self, other: &TestSigned) -> bool {
+        self.session == other.session
+            && self.r == other.r
+            && self.s == other.s
+            && self.recovery_id == other.recovery_id
+    }
+}
+
+/// How a ceremony was ended from outside the script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    /// An enclave gave the key generation up.
+    Aborted { node: NodeIndex, reason: Line },
+    /// An agent lost its enclave.
+    Faulted { node: NodeIndex, reason: Line },
+    /// A node came back with another enclave after people had signed for the old one.
+    Replaced { node: NodeIndex },
+    /// A person ended it.
+    Withdrawn { person: PersonName, reason: Line },
+}
+
+/// A ceremony as its log has made it.
+#[derive(Debug, Clone)]
+pub struct Ceremony {
+    context: Context,
+    script: Arc<Script>,
+    manifest: Manifest,
+    head: Head,
+    enclaves: BTreeMap<NodeIndex, AttestedEnclave>,
+    /// The enclaves' hash under which people signed, once anyone has.
+    approved_enclaves: Option<Hash>,
+    signatures: Vec<StepSignature>,
+    /// Each node's record digest and blob digest.
+    prepared: BTreeMap<NodeIndex, (Hash, Hash)>,
+    /// The first record that was prepared; all must match it.
+    record: Option<Record>,
+    aborted: BTreeSet<NodeIndex>,
+    adopted: BTreeSet<NodeIndex>,
+    tests: Vec<TestSignature>,
+    /// Failed tries of test signatures: which node gave up which group's which attempt.
+    given_up: BTreeSet<(Subset, u32, NodeIndex)>,
+    /// Who will never again work with whom.
+    bans: BTreeSet<(NodeIndex, NodeIndex)>,
+    ending: Option<Ending>,
+}
+
+impl Ceremony {
+    /// Starts the fold with a log's first entry.
+    ///
+    /// # Errors
+    /// [`Rejection`] unless it is a valid opening under this context.
+    pub fn open(context: Context, first: &Entry) -> Result<Self, Rejection> {
+        let Event::Opened { manifest, signature } = &first.event else {
+            return Err(Rejection::Opening);
+        };
+        if first.ceremony != manifest.ceremony {
+            return Err(Rejection::OtherCeremony {
+                theirs: first.ceremony.clone(),
+                ours: manifest.ceremony.clone(),
+            });
+        }
+        Self::check_place(first, 1, Hash::ZERO, UnixMillis(0))?;
+        if !first.is_by_its_node(&context.charter) {
+            return Err(Rejection::Author(first.node));
+        }
+        let script = Arc::new(Script::builtin(manifest.kind).map_err(Rejection::Script)?);
+        manifest.check(&context.charter, &script).map_err(Rejection::Manifest)?;
+        if first.time > manifest.expires {
+            return Err(Rejection::Expired { expired: manifest.expires });
+        }
+        if first.time.since(manifest.opened).abs() > OPENING_SKEW_MS {
+            return Err(Rejection::OpenedElsewhen { opened: manifest.opened, at: first.time });
+        }
+        Self::check_origin(&context, manifest)?;
+        let mut ceremony = Self {
+            context,
+            script,
+            manifest: manifest.as_ref().clone(),
+            head: Head { seq: 1, hash: first.hash(), time: first.time },
+            enclaves: BTreeMap::new(),
+            approved_enclaves: None,
+            signatures: Vec::new(),
+            prepared: BTreeMap::new(),
+            record: None,
+            aborted: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            tests: Vec::new(),
+            given_up: BTreeSet::new(),
+            bans: BTreeSet::new(),
+            ending: None,
+        };
+        let opening = ceremony.opening(signature, first)?;
+        ceremony.signatures.push(opening);
+        Ok(ceremony)
+    }
+
+    /// A test signing must be about the very generation that the context holds.
+    fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
+        match (&manifest.origin, &context.wallet) {
+            (None, _) => Ok(()),
+            (Some(origin), Some(wallet)) => {
+                let record = &wallet.record;
+                let same = record.digest() == origin.record
+                    && record.ceremony == origin.ceremony
+                    && record.wallet == manifest.wallet
+                    && record.generation == manifest.generation
+                    && record.threshold == manifest.threshold
+                    && record.roster() == manifest.roster;
+                if same { Ok(()) } else { Err(Rejection::Wallet) }
+            }
+            (Some(_), None) => Err(Rejection::Wallet),
+        }
+    }
+
+    fn check_place(entry: &Entry, seq: u64, prev: Hash, time: UnixMillis) -> Result<(), Rejection> {
+        if entry.seq != seq {
+            return Err(Rejection::Sequence { got: entry.seq, expected: seq });
+        }
+        if entry.prev != prev {
+            return Err(Rejection::Chain { got: entry.prev, expected: prev });
+        }
+        if entry.time < time {
+            return Err(Rejection::TimeRunsBack { got: entry.time, last: time });
+        }
+        Ok(())
+    }
+
+    /// Takes the log's next entry, or refuses it and stays as it was.
+    ///
+    /// # Errors
+    /// [`Rejection`] says what is wrong with it.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), Rejection> {
+        if entry.ceremony != self.manifest.ceremony {
+            return Err(Rejection::OtherCeremony {
+                theirs: entry.ceremony.clone(),
+                ours: self.manifest.ceremony.clone(),
+            });
+        }
+        Self::check_place(entry, self.head.seq + 1, self.head.hash, self.head.time)?;
+        if !entry.is_by_its_node(&self.context.charter) {
+            return Err(Rejection::Author(entry.node));
+        }
+        match &entry.event {
+            Event::Opened { .. } => return Err(Rejection::Opening),
+            Event::Attested { node, document } => self.attested(entry, *node, document)?,
+            Event::Signed { step, role, person, answer, signature } => {
+                let signed = self.judge(entry, step, *role, person, answer, signature)?;
+                self.record_signature(signed);
+            }
+            Event::Prepared { node, record, blob, signature } => {
+                self.prepared(*node, record, *blob, signature)?;
+            }
+            Event::Adopted { node, record } => self.adopted(entry, *node, *record)?,
+            Event::TestSigned(signed) => self.test_signed(signed)?,
+            Event::Aborted(aborted) => self.aborted(aborted)?,
+            Event::Faulted { node, reason } => self.faulted(entry, *node, reason)?,
+            Event::Withdrawn { person, role, reason, signature } => {
+                self.withdrawn(entry, person, *role, reason, signature)?;
+            }
+        }
+        self.head = Head { seq: entry.seq, hash: entry.hash(), time: entry.time };
+        Ok(())
+    }
+
+    /// Folds a whole log.
+    ///
+    /// # Errors
+    /// [`Rejection`] of the first entry that is refused, with its number.
+    pub fn fold(context: Context, entries: &[Entry]) -> Result<Self, (u64, Rejection)> {
+        let (first, rest) = entries.split_first().ok_or((1, Rejection::Opening))?;
+        let mut ceremony = Self::open(context, first).map_err(|rejection| (1, rejection))?;
+        for (seq, entry) in (2..).zip(rest) {
+            ceremony.apply(entry).map_err(|rejection| (seq, rejection))?;
+        }
+        Ok(ceremony)
+    }
+
+    /// What was approved.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The script it follows.
+    #[must_use]
+    pub fn script(&self) -> &Script {
+        &self.script
+    }
+
+    /// The charter in force.
+    #[must_use]
+    pub fn charter(&self) -> &Charter {
+        &self.context.charter
+    }
+
+    /// The last entry taken.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The enclaves as they attested last.
+    #[must_use]
+    pub fn enclaves(&self) -> &BTreeMap<NodeIndex, AttestedEnclave> {
+        &self.enclaves
+    }
+
+    /// Every person's signature, in order.
+    #[must_use]
+    pub fn signatures(&self) -> &[StepSignature] {
+        &self.signatures
+    }
+
+    /// Every test signature reported, complete or not.
+    #[must_use]
+    pub fn tests(&self) -> &[TestSignature] {
+        &self.tests
+    }
+
+    /// Who will never again work with whom (reporter, peer).
+    #[must_use]
+    pub fn bans(&self) -> &BTreeSet<(NodeIndex, NodeIndex)> {
+        &self.bans
+    }
+
+    /// The nodes whose enclaves have signed a result.
+    #[must_use]
+    pub fn prepared_nodes(&self) -> BTreeSet<NodeIndex> {
+        self.prepared.keys().copied().collect()
+    }
+
+    /// The nodes that have adopted the committed generation.
+    #[must_use]
+    pub fn adopted_nodes(&self) -> &BTreeSet<NodeIndex> {
+        &self.adopted
+    }
+
+    /// The wallet that its enclaves have committed, from the moment all n have signed.
+    #[must_use]
+    pub fn committed(&self) -> Option<Wallet> {
+        let record = self.record.as_ref()?;
+        let all = self
+            .manifest
+            .roster
+            .iter()
+            .all(|node| self.prepared.get(node).is_some_and(|(digest, _)| *digest == record.digest()));
+        all.then(|| Wallet {
+            record: record.clone(),
+            blobs: self.prepared.iter().map(|(node, (_, blob))| (*node, *blob)).collect(),
+        })
+    }
+
+    /// The record it made or signs with, as soon as one is known.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self.manifest.kind {
+            CeremonyKind::Dkg => self.record.as_ref(),
+            CeremonyKind::TestSign => self.context.wallet.as_ref().map(|wallet| &wallet.record),
+        }
+    }
+}

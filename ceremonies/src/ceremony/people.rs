@@ -1,0 +1,278 @@
+//! What people sign: approvals, confirmations, read-backs, verdicts, the close, and the withdrawal.
+
+use super::{Ceremony, Ending, Phase, Rejection, StepSignature};
+use crate::charter::{CeremonyKind, Person, Quorum, Role};
+use crate::entry::Entry;
+use crate::ids::{Line, PersonName, StepId, UnixMillis};
+use crate::manifest::Manifest;
+use crate::script::{Act, Script, Step};
+use crate::statement::{self, Answer, Established, Statement};
+use crate::words;
+
+/// The name under which a withdrawal's statement stands where others have a step.
+const WITHDRAW: &str = "withdraw";
+
+/// The statement with which an administrator opens a ceremony.
+///
+/// # Errors
+/// [`Rejection::Opening`] for a script without an opening step, which no checked script is.
+pub fn opening_statement(manifest: &Manifest, script: &Script) -> Result<String, Rejection> {
+    let step = script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
+    Ok(Statement {
+        manifest,
+        established: Established::default(),
+        step: &step.id,
+        title: &step.title,
+        role: Role::Administrator,
+        person: &manifest.administrator,
+        answer: &Answer::None,
+    }
+    .text())
+}
+
+impl Ceremony {
+    pub(super) fn opening(&self, signature: &[u8], entry: &Entry) -> Result<StepSignature, Rejection> {
+        let name = self.manifest.administrator.clone();
+        let person = self.person(&name, Role::Administrator)?;
+        let text = opening_statement(&self.manifest, &self.script)?;
+        let presence = statement::verify(person, &text, signature)?;
+        let open = self.script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
+        Ok(StepSignature {
+            seq: entry.seq,
+            time: entry.time,
+            step: open.id.clone(),
+            role: Role::Administrator,
+            person: name,
+            answer: Answer::None,
+            text,
+            signature: signature.to_vec(),
+            presence,
+        })
+    }
+
+    /// The person, if they may act in this role in this ceremony.
+    fn person(&self, name: &PersonName, role: Role) -> Result<&Person, Rejection> {
+        let person =
+            self.context.charter.person(name).ok_or_else(|| Rejection::NoSuchPerson(name.clone()))?;
+        if !person.roles.contains(&role) {
+            return Err(Rejection::NotInRole { person: name.clone(), role });
+        }
+        let earlier = self.signatures.iter().find(|signed| signed.person == *name && signed.role != role);
+        if let Some(earlier) = earlier {
+            return Err(Rejection::TwoRoles { person: name.clone(), role: earlier.role });
+        }
+        if role == Role::Administrator && *name != self.manifest.administrator {
+            return Err(Rejection::OtherAdministrator(self.manifest.administrator.clone()));
+        }
+        Ok(person)
+    }
+
+    /// How many of which role must sign this step.
+    #[must_use]
+    pub fn signers(&self, step: &Step) -> Quorum {
+        match step.act {
+            Act::Approve => self.context.charter.quorum(self.manifest.kind).cloned().unwrap_or_default(),
+            Act::Open
+            | Act::Attest
+            | Act::Confirm
+            | Act::Generate
+            | Act::ReadBack
+            | Act::TestSign
+            | Act::Agree
+            | Act::Close => step.signers.clone(),
+        }
+    }
+
+    /// The step, if people sign it and everything it needs is done.
+    fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
+        let step = self.script.step(id).filter(|step| match step.act {
+            Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => true,
+            Act::Open | Act::Attest | Act::Generate | Act::TestSign => false,
+        });
+        let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
+        match self.missing_before(step) {
+            Some(missing) => Err(Rejection::NotOpen { step: id.clone(), missing: missing.id.clone() }),
+            None => Ok(step),
+        }
+    }
+
+    /// What has been established by the time of this step.
+    fn established(&self, step: &Step) -> Established {
+        let after = |act| self.script.follows(step, act);
+        Established {
+            enclaves: after(Act::Attest).then(|| self.approved_or_current_enclaves()),
+            record: match self.manifest.kind {
+                CeremonyKind::Dkg if !after(Act::Generate) => None,
+                CeremonyKind::Dkg | CeremonyKind::TestSign => {
+                    self.record().map(crate::wallet::Record::digest)
+                }
+            },
+            signatures: after(Act::TestSign).then(|| self.signatures_hash()),
+        }
+    }
+
+    /// The text that this person signs for this step, in this role, with this answer.
+    ///
+    /// # Errors
+    /// [`Rejection`] says why the ceremony would not take that signature.
+    pub fn statement(
+        &self,
+        step: &StepId,
+        role: Role,
+        person: &PersonName,
+        answer: &Answer,
+    ) -> Result<String, Rejection> {
+        self.person(person, role)?;
+        let step = self.open_step(step)?;
+        if self.signers(step).get(&role).is_none_or(|count| *count == 0) {
+            return Err(Rejection::NotSignedBy { step: step.id.clone(), role });
+        }
+        self.check_answer(step, answer)?;
+        let established = self.established(step);
+        Ok(Statement {
+            manifest: &self.manifest,
+            established,
+            step: &step.id,
+            title: &step.title,
+            role,
+            person,
+            answer,
+        }
+        .text())
+    }
+
+    /// The text with which a person withdraws the ceremony.
+    ///
+    /// # Errors
+    /// [`Rejection`] when the person has no such role here.
+    pub fn withdrawal(&self, role: Role, person: &PersonName, reason: &Line) -> Result<String, Rejection> {
+        self.person(person, role)?;
+        let malformed = |_| Rejection::Opening;
+        let step: StepId = WITHDRAW.parse().map_err(malformed)?;
+        let title: Line = "End the ceremony".parse().map_err(malformed)?;
+        Ok(Statement {
+            manifest: &self.manifest,
+            established: Established::default(),
+            step: &step,
+            title: &title,
+            role,
+            person,
+            answer: &Answer::Withdraw(reason.clone()),
+        }
+        .text())
+    }
+
+    /// The words that must be read back, once there is a record.
+    #[must_use]
+    pub fn spoken_words(&self) -> Option<String> {
+        self.record().map(|record| words::spoken(&record.fingerprint()))
+    }
+
+    fn check_answer(&self, step: &Step, answer: &Answer) -> Result<(), Rejection> {
+        let asked = |asked| Err(Rejection::Answer { step: step.id.clone(), asked });
+        match step.act {
+            Act::ReadBack => match answer {
+                Answer::Words(typed) if self.spoken_words().as_deref() == Some(typed) => Ok(()),
+                Answer::Words(_) => Err(Rejection::WrongWords),
+                Answer::None | Answer::Agree | Answer::Disagree(_) | Answer::Withdraw(_) => {
+                    asked("the words as heard")
+                }
+            },
+            Act::Agree => match answer {
+                Answer::Agree | Answer::Disagree(_) => Ok(()),
+                Answer::None | Answer::Words(_) | Answer::Withdraw(_) => {
+                    asked("a verdict: agree, or disagree with a reason")
+                }
+            },
+            Act::Open
+            | Act::Attest
+            | Act::Confirm
+            | Act::Approve
+            | Act::Generate
+            | Act::TestSign
+            | Act::Close => {
+                if *answer == Answer::None {
+                    Ok(())
+                } else {
+                    asked("a signature and no more")
+                }
+            }
+        }
+    }
+
+    /// Refuses what comes after the end, or, before anything is committed, after the manifest's expiry.
+    fn check_not_over(&self, at: UnixMillis) -> Result<(), Rejection> {
+        match self.phase_at(at) {
+            Phase::Gathering | Phase::Authorised | Phase::Committed => Ok(()),
+            Phase::Void(super::Void::Expired) => Err(Rejection::Expired { expired: self.manifest.expires }),
+            phase @ (Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => {
+                Err(Rejection::Over(phase.to_string()))
+            }
+        }
+    }
+
+    pub(super) fn judge(
+        &self,
+        entry: &Entry,
+        step: &StepId,
+        role: Role,
+        person: &PersonName,
+        answer: &Answer,
+        signature: &[u8],
+    ) -> Result<StepSignature, Rejection> {
+        self.check_not_over(entry.time)?;
+        let text = self.statement(step, role, person, answer)?;
+        if self.signatures.iter().any(|signed| signed.step == *step && signed.person == *person) {
+            return Err(Rejection::SignedAlready { person: person.clone(), step: step.clone() });
+        }
+        let presence = statement::verify(self.person(person, role)?, &text, signature)?;
+        Ok(StepSignature {
+            seq: entry.seq,
+            time: entry.time,
+            step: step.clone(),
+            role,
+            person: person.clone(),
+            answer: answer.clone(),
+            text,
+            signature: signature.to_vec(),
+            presence,
+        })
+    }
+
+    pub(super) fn record_signature(&mut self, signed: StepSignature) {
+        let after_attestation =
+            self.script.step(&signed.step).is_some_and(|step| self.script.follows(step, Act::Attest));
+        if after_attestation && self.approved_enclaves.is_none() {
+            self.approved_enclaves = Some(self.current_enclaves());
+        }
+        self.signatures.push(signed);
+    }
+
+    pub(super) fn withdrawn(
+        &mut self,
+        entry: &Entry,
+        person: &PersonName,
+        role: Role,
+        reason: &Line,
+        signature: &[u8],
+    ) -> Result<(), Rejection> {
+        self.check_not_over(entry.time)?;
+        let text = self.withdrawal(role, person, reason)?;
+        let presence = statement::verify(self.person(person, role)?, &text, signature)?;
+        self.signatures.push(StepSignature {
+            seq: entry.seq,
+            time: entry.time,
+            step: WITHDRAW.parse().map_err(|_| Rejection::Opening)?,
+            role,
+            person: person.clone(),
+            answer: Answer::Withdraw(reason.clone()),
+            text,
+            signature: signature.to_vec(),
+            presence,
+        });
+        if self.ending.is_none() {
+            self.ending = Some(Ending::Withdrawn { person: person.clone(), reason: reason.clone() });
+        }
+        Ok(())
+    }
+}

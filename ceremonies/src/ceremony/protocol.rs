@@ -1,0 +1,334 @@
+//! What enclaves and agents report: attestations, results, adoptions, test signatures, aborts and faults.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use k256::ecdsa::signature::hazmat::PrehashVerifier;
+
+use super::{AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, Phase, Rejection, TestSignature};
+use crate::attestation::{self, Expectation};
+use crate::charter::CeremonyKind;
+use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
+use crate::ids::{CeremonyId, Hash, Line, NodeIndex};
+use crate::script::Act;
+use crate::subsets::Subset;
+use crate::wallet::{Point, Record, prepared_message};
+
+/// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the session
+/// makes it new at every try.
+#[must_use]
+pub fn test_digest(
+    ceremony: &CeremonyId,
+    record: &Hash,
+    subset: &Subset,
+    attempt: u32,
+    session: &Hash,
+) -> Hash {
+    let parties: Vec<u8> = subset.parties().iter().map(|party| party.get()).collect();
+    Hash::of_parts(
+        "custody/test-signature/v1",
+        &[
+            ceremony.as_str().as_bytes(),
+            record.as_bytes(),
+            &parties,
+            &attempt.to_be_bytes(),
+            session.as_bytes(),
+        ],
+    )
+}
+
+/// Whether (r, s) is a low-s ECDSA signature of this digest under this key.
+#[must_use]
+pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool {
+    let (Ok(key), Ok(signature)) = (
+        k256::ecdsa::VerifyingKey::from_sec1_bytes(key.as_bytes()),
+        k256::ecdsa::Signature::from_scalars(*r, *s),
+    ) else {
+        return false;
+    };
+    signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
+}
+
+impl Ceremony {
+    fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
+        if self.manifest.roster.contains(&node) { Ok(()) } else { Err(Rejection::NoSuchNode(node)) }
+    }
+
+    /// Agents speak for themselves only.
+    fn check_own(&self, entry: &Entry, node: NodeIndex) -> Result<(), Rejection> {
+        self.check_member(node)?;
+        if entry.node == node {
+            Ok(())
+        } else {
+            Err(Rejection::SpeaksForAnother { node: entry.node, about: node })
+        }
+    }
+
+    /// Enclaves sign with the identity that their attestation bound to them.
+    fn check_enclave(
+        &self,
+        node: NodeIndex,
+        message: &Hash,
+        signature: &EnclaveSignature,
+    ) -> Result<(), Rejection> {
+        self.check_member(node)?;
+        let enclave = self.enclaves.get(&node).ok_or(Rejection::NotAttested(node))?;
+        VerifyingKey::from_bytes(&enclave.keys.identity)
+            .and_then(|key| key.verify_strict(message.as_bytes(), &Signature::from_bytes(signature)))
+            .map_err(|_| Rejection::EnclaveSignature(node))
+    }
+
+    pub(super) fn attested(
+        &mut self,
+        entry: &Entry,
+        node: NodeIndex,
+        document: &[u8],
+    ) -> Result<(), Rejection> {
+        match self.phase_at(entry.time) {
+            Phase::Gathering | Phase::Authorised | Phase::Committed => {}
+            Phase::Void(super::Void::Expired) => {
+                return Err(Rejection::Expired { expired: self.manifest.expires });
+            }
+            phase @ (Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => {
+                return Err(Rejection::Over(phase.to_string()));
+            }
+        }
+        self.check_own(entry, node)?;
+        let rules = self.context.charter.attestation();
+        let attested = attestation::check(
+            document,
+            &Expectation {
+                root: &self.context.root,
+                allowed: &rules.measurements,
+                nonce: Some(self.manifest.hash().as_bytes()),
+                at: entry.time,
+                max_age_ms: u64::from(rules.max_age_s) * 1000,
+            },
+        )
+        .map_err(|source| Rejection::Attestation { node, source })?;
+        if self.enclaves.get(&node).is_some_and(|known| known.keys == attested.keys) {
+            return Err(Rejection::AttestedAlready(node));
+        }
+        let shared = self.enclaves.iter().find(|(other, enclave)| {
+            **other != node
+                && (enclave.keys.identity == attested.keys.identity
+                    || enclave.keys.sealing == attested.keys.sealing)
+        });
+        if let Some((other, _)) = shared {
+            return Err(Rejection::SharedKeys { node, other: *other });
+        }
+        if self.replacing_voids(node) {
+            // People signed for the enclave that is gone; its round state and its key went with it.
+            self.ending = Some(Ending::Replaced { node });
+            return Ok(());
+        }
+        self.enclaves.insert(
+            node,
+            AttestedEnclave {
+                keys: attested.keys,
+                measurement: attested.measurement,
+                at: attested.document.timestamp,
+                document: document.to_vec(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether another enclave for this node ends the ceremony: it does once people have signed for the
+    /// one before, until a generation exists that a fresh enclave can be given its share of.
+    pub(super) fn replacing_voids(&self, node: NodeIndex) -> bool {
+        self.enclaves.contains_key(&node)
+            && self.approved_enclaves.is_some()
+            && self.manifest.kind == CeremonyKind::Dkg
+            && self.committed().is_none()
+    }
+
+    /// Taken also after an abort or the expiry: n of these are the certificate, whatever the log's order.
+    pub(super) fn prepared(
+        &mut self,
+        node: NodeIndex,
+        record: &Record,
+        blob: Hash,
+        signature: &EnclaveSignature,
+    ) -> Result<(), Rejection> {
+        if self.manifest.kind != CeremonyKind::Dkg {
+            return Err(Rejection::NoGeneration);
+        }
+        self.check_enclave(node, &prepared_message(&record.digest(), node, &blob), signature)?;
+        if let Some(approve) = self.unapproved() {
+            return Err(Rejection::NotAuthorised(approve));
+        }
+        let expected = &self.manifest;
+        let same = record.manifest == expected.hash()
+            && record.ceremony == expected.ceremony
+            && record.cluster == expected.cluster
+            && record.wallet == expected.wallet
+            && record.generation == expected.generation
+            && record.threshold == expected.threshold
+            && record.roster() == expected.roster
+            && Some(record.enclaves) == self.approved_enclaves;
+        if !same {
+            return Err(Rejection::OtherRecord(node));
+        }
+        if self.aborted.contains(&node) {
+            return Err(Rejection::PreparedAndAborted(node));
+        }
+        if self.prepared.contains_key(&node) {
+            return Err(Rejection::SaidAlready(node));
+        }
+        self.prepared.insert(node, (record.digest(), blob));
+        self.record.get_or_insert_with(|| record.clone());
+        Ok(())
+    }
+
+    pub(super) fn adopted(&mut self, entry: &Entry, node: NodeIndex, record: Hash) -> Result<(), Rejection> {
+        self.check_own(entry, node)?;
+        if self.committed().is_none_or(|wallet| wallet.record.digest() != record) {
+            return Err(Rejection::NothingToAdopt(node));
+        }
+        if self.adopted.insert(node) { Ok(()) } else { Err(Rejection::SaidAlready(node)) }
+    }
+
+    pub(super) fn test_signed(&mut self, signed: &TestSigned) -> Result<(), Rejection> {
+        self.check_enclave(signed.node, &signed.message(&self.manifest.hash()), &signed.signature)?;
+        let key = match self.record() {
+            Some(record) if self.test_step_is_open() => record,
+            Some(_) | None => return Err(Rejection::NotDue(signed.subset.to_string())),
+        };
+        let due = self.cover().contains(&signed.subset)
+            && signed.subset.contains(signed.node)
+            && (1..=self.attempt(&signed.subset)).contains(&signed.attempt);
+        if !due {
+            return Err(Rejection::NotDue(signed.subset.to_string()));
+        }
+        let digest = test_digest(
+            &self.manifest.ceremony,
+            &key.digest(),
+            &signed.subset,
+            signed.attempt,
+            &signed.session,
+        );
+        if !verifies(&key.public_key, &digest, &signed.r, &signed.s) {
+            return Err(Rejection::TestSignature);
+        }
+        let known =
+            self.tests.iter_mut().find(|test| test.subset == signed.subset && test.attempt == signed.attempt);
+        match known {
+            Some(test) if !test.agrees_with(signed) => Err(Rejection::TestDiffers),
+            Some(test) => {
+                let is_new = test.reported_by.insert(signed.node);
+                if is_new { Ok(()) } else { Err(Rejection::SaidAlready(signed.node)) }
+            }
+            None => {
+                self.tests.push(TestSignature {
+                    subset: signed.subset.clone(),
+                    attempt: signed.attempt,
+                    session: signed.session,
+                    digest,
+                    r: signed.r,
+                    s: signed.s,
+                    recovery_id: signed.recovery_id,
+                    reported_by: [signed.node].into(),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn aborted(&mut self, aborted: &Aborted) -> Result<(), Rejection> {
+        let node = aborted.node;
+        self.check_enclave(node, &aborted.message(&self.manifest.hash()), &aborted.signature)?;
+        if let Some(approve) = self.unapproved() {
+            return Err(Rejection::NotAuthorised(approve));
+        }
+        for peer in [aborted.culprit, aborted.banned].into_iter().flatten() {
+            self.check_member(peer)?;
+        }
+        let generating =
+            self.manifest.kind == CeremonyKind::Dkg && aborted.subset.parties() == self.manifest.roster;
+        if generating {
+            if self.prepared.contains_key(&node) {
+                return Err(Rejection::PreparedAndAborted(node));
+            }
+            if !self.aborted.insert(node) {
+                return Err(Rejection::SaidAlready(node));
+            }
+            if self.ending.is_none() {
+                self.ending = Some(Ending::Aborted { node, reason: aborted.reason.clone() });
+            }
+        } else {
+            let due = self.cover().contains(&aborted.subset)
+                && aborted.subset.contains(node)
+                && (1..=self.attempt(&aborted.subset)).contains(&aborted.attempt);
+            if !due || !self.test_step_is_open() {
+                return Err(Rejection::NotDue(aborted.subset.to_string()));
+            }
+            if !self.given_up.insert((aborted.subset.clone(), aborted.attempt, node)) {
+                return Err(Rejection::SaidAlready(node));
+            }
+        }
+        if let Some(peer) = aborted.banned {
+            self.bans.insert((node, peer));
+        }
+        Ok(())
+    }
+
+    pub(super) fn faulted(&mut self, entry: &Entry, node: NodeIndex, reason: &Line) -> Result<(), Rejection> {
+        self.check_own(entry, node)?;
+        if let Some(approve) = self.unapproved() {
+            return Err(Rejection::NotAuthorised(approve));
+        }
+        match self.phase_at(entry.time) {
+            Phase::Authorised if self.manifest.kind == CeremonyKind::Dkg => {
+                self.ending = Some(Ending::Faulted { node, reason: reason.clone() });
+                Ok(())
+            }
+            Phase::Authorised | Phase::Committed => {
+                let due = self.due_subset().filter(|subset| subset.contains(node));
+                let subset = due.ok_or_else(|| Rejection::NotDue(format!("node {node}")))?;
+                let attempt = self.attempt(&subset);
+                self.given_up.insert((subset, attempt, node));
+                Ok(())
+            }
+            phase @ (Phase::Gathering | Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => {
+                Err(Rejection::Over(phase.to_string()))
+            }
+        }
+    }
+
+    /// Which try of this group is due, from 1: one more than the tries anyone gave up.
+    #[must_use]
+    pub fn attempt(&self, subset: &Subset) -> u32 {
+        let failed = self.given_up.iter().filter(|(group, _, _)| group == subset);
+        failed.map(|(_, attempt, _)| attempt + 1).max().unwrap_or(1).min(MAX_ATTEMPTS + 1)
+    }
+
+    /// Whether this group has been given up for good: too many tries, or a ban between two of its members.
+    #[must_use]
+    pub fn is_hopeless(&self, subset: &Subset) -> bool {
+        let banned = |(a, b)| self.bans.contains(&(a, b)) || self.bans.contains(&(b, a));
+        self.attempt(subset) > MAX_ATTEMPTS || subset.pairs().any(banned)
+    }
+
+    /// The groups that test-sign here: every node and every pair of nodes in at least one.
+    #[must_use]
+    pub fn cover(&self) -> Vec<Subset> {
+        crate::subsets::quick_cover(&self.manifest.roster, usize::from(self.manifest.threshold))
+    }
+
+    /// The group whose test signature is due now.
+    #[must_use]
+    pub fn due_subset(&self) -> Option<Subset> {
+        if !self.test_step_is_open() {
+            return None;
+        }
+        self.cover().into_iter().find(|subset| !self.has_signed(subset))
+    }
+
+    pub(super) fn has_signed(&self, subset: &Subset) -> bool {
+        self.tests.iter().any(|test| test.subset == *subset && test.is_complete())
+    }
+
+    fn test_step_is_open(&self) -> bool {
+        let step = self.script.steps().iter().find(|step| step.act == Act::TestSign);
+        step.is_some_and(|step| self.missing_before(step).is_none())
+    }
+}

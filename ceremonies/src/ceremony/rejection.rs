@@ -1,0 +1,94 @@
+//! Why an entry changes nothing.
+
+use thiserror::Error;
+
+use crate::attestation::AttestationError;
+use crate::charter::Role;
+use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
+use crate::manifest::ManifestError;
+use crate::script::ScriptError;
+use crate::statement::SignatureError;
+
+/// Why the fold refuses an entry. The ceremony is as it was before.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "every variant's text is its documentation")]
+pub enum Rejection {
+    #[error("the entry belongs to ceremony {theirs}, not to {ours}")]
+    OtherCeremony { theirs: CeremonyId, ours: CeremonyId },
+    #[error("the entry is number {got}; the next of this ceremony is {expected}")]
+    Sequence { got: u64, expected: u64 },
+    #[error("the entry follows {got}, but the head is {expected}: the log forks here")]
+    Chain { got: Hash, expected: Hash },
+    #[error("the entry's time {got} is before that of the entry before it, {last}")]
+    TimeRunsBack { got: UnixMillis, last: UnixMillis },
+    #[error("the entry is not signed by node {0}'s key in the charter")]
+    Author(NodeIndex),
+    #[error("a ceremony starts with its opening, and is opened once")]
+    Opening,
+    #[error("the manifest is refused")]
+    Manifest(#[source] ManifestError),
+    #[error("the script is refused")]
+    Script(#[source] ScriptError),
+    #[error("the manifest was opened at {opened}, too far from the entry's time {at}: check the clocks")]
+    OpenedElsewhen { opened: UnixMillis, at: UnixMillis },
+    #[error("the manifest expired at {expired}; open a new ceremony")]
+    Expired { expired: UnixMillis },
+    #[error("the ceremony is over ({0}); open a new one")]
+    Over(String),
+    #[error("the wallet to sign with is not known here, or not the one the manifest names")]
+    Wallet,
+    #[error("`{0}` is no step of this script that people sign")]
+    NoSuchStep(StepId),
+    #[error("step `{step}` is not open: `{missing}` must be done first")]
+    NotOpen { step: StepId, missing: StepId },
+    #[error("{0} is not in the charter")]
+    NoSuchPerson(PersonName),
+    #[error("{person} may not act as {role}: the charter does not give that role")]
+    NotInRole { person: PersonName, role: Role },
+    #[error("{person} already acts as {role} in this ceremony; one person fills one role")]
+    TwoRoles { person: PersonName, role: Role },
+    #[error("the administrator of this ceremony is {0}")]
+    OtherAdministrator(PersonName),
+    #[error("step `{step}` is not signed by a {role}")]
+    NotSignedBy { step: StepId, role: Role },
+    #[error("{person} has already signed step `{step}`")]
+    SignedAlready { person: PersonName, step: StepId },
+    #[error("step `{step}` asks for {asked}")]
+    Answer { step: StepId, asked: &'static str },
+    #[error("the words read back are not those of this wallet; listen again, the step stays open")]
+    WrongWords,
+    #[error("the signature is refused")]
+    Signature(#[from] SignatureError),
+    #[error("node {0} is not part of this ceremony")]
+    NoSuchNode(NodeIndex),
+    #[error("node {node} may not speak for node {about}")]
+    SpeaksForAnother { node: NodeIndex, about: NodeIndex },
+    #[error("the attestation of node {node} is refused")]
+    Attestation { node: NodeIndex, source: AttestationError },
+    #[error("nodes {node} and {other} attest the same enclave keys")]
+    SharedKeys { node: NodeIndex, other: NodeIndex },
+    #[error("node {0} has already attested with these keys")]
+    AttestedAlready(NodeIndex),
+    #[error("node {0} has no attested enclave")]
+    NotAttested(NodeIndex),
+    #[error("the ceremony is not authorised: {0} must be done first")]
+    NotAuthorised(StepId),
+    #[error("this kind of ceremony makes no key")]
+    NoGeneration,
+    #[error("node {0}'s result is for another manifest, wallet, generation, roster or set of enclaves")]
+    OtherRecord(NodeIndex),
+    #[error("the signature of node {0}'s enclave does not verify")]
+    EnclaveSignature(NodeIndex),
+    #[error("node {0} has said so already")]
+    SaidAlready(NodeIndex),
+    #[error("node {0}'s enclave has signed both a result and an abort of one session: keep both as evidence")]
+    PreparedAndAborted(NodeIndex),
+    #[error("nothing is committed that node {0} could adopt")]
+    NothingToAdopt(NodeIndex),
+    #[error("no test signature by {0} is due")]
+    NotDue(String),
+    #[error("the test signature does not verify under the wallet's public key")]
+    TestSignature,
+    #[error("the test signature differs from the one that another of its signers reported")]
+    TestDiffers,
+}

@@ -1,0 +1,411 @@
+//! What follows from the state: phase, steps, and what each node has to do next. Nothing here changes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Ceremony, Ending, StepSignature};
+use crate::attestation::EnclaveKeys;
+use crate::charter::{CeremonyKind, Role};
+use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
+use crate::script::{Act, Step};
+use crate::subsets::Subset;
+
+/// Where a ceremony stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Attestations and approvals are being gathered.
+    Gathering,
+    /// The quorum has approved; the enclaves may act.
+    Authorised,
+    /// All enclaves have signed one result. Nothing takes that back.
+    Committed,
+    /// The record is sealed.
+    Closed,
+    /// It ended after the commit: the wallet exists, the script was not completed.
+    Abandoned(Line),
+    /// It never had an effect and never will, unless all enclaves turn out to have signed one result.
+    Void(Void),
+}
+
+/// Why a ceremony is void.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Void {
+    /// Its deadline passed.
+    Expired,
+    /// An enclave gave up the session.
+    Aborted {
+        /// Whose.
+        node: NodeIndex,
+        /// Why.
+        reason: Line,
+    },
+    /// An agent lost its enclave in the session.
+    Faulted {
+        /// Whose.
+        node: NodeIndex,
+        /// Why.
+        reason: Line,
+    },
+    /// A node came back with another enclave than the approved one.
+    Replaced(NodeIndex),
+    /// A person ended it.
+    Withdrawn {
+        /// Who.
+        person: PersonName,
+        /// Why.
+        reason: Line,
+    },
+    /// Two enclaves signed different results.
+    ResultsDiffer,
+}
+
+impl fmt::Display for Void {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired => f.write_str("its deadline passed"),
+            Self::Aborted { node, reason } => write!(f, "enclave {node} gave up: {reason}"),
+            Self::Faulted { node, reason } => write!(f, "node {node} lost its enclave: {reason}"),
+            Self::Replaced(node) => write!(f, "node {node} came back with another enclave than approved"),
+            Self::Withdrawn { person, reason } => write!(f, "withdrawn by {person}: {reason}"),
+            Self::ResultsDiffer => f.write_str("two enclaves signed different results"),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gathering => f.write_str("gathering"),
+            Self::Authorised => f.write_str("authorised"),
+            Self::Committed => f.write_str("committed"),
+            Self::Closed => f.write_str("closed"),
+            Self::Abandoned(reason) => write!(f, "abandoned after the commit: {reason}"),
+            Self::Void(why) => write!(f, "void: {why}"),
+        }
+    }
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepState {
+    /// Everything it asks for is there.
+    Done,
+    /// It can be taken now; the text says what is waited for.
+    Open {
+        /// For people: what is missing and from whom.
+        waiting_for: String,
+    },
+    /// A step before it is not done.
+    Blocked {
+        /// That step.
+        by: StepId,
+    },
+}
+
+/// What a node has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duty {
+    /// Have the enclave attest, with the manifest's hash as nonce.
+    Attest,
+    /// Report that the approved enclave is gone.
+    Fault,
+    /// Take part in the key generation.
+    Generate,
+    /// Make the committed share the current one.
+    Adopt,
+    /// Take part in a test signature.
+    TestSign {
+        /// The group.
+        subset: Subset,
+        /// Which try.
+        attempt: u32,
+    },
+}
+
+/// A protocol session as the log defines it: the same for every party that folds the same log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSpec {
+    /// Names the session on the bus before its parties have agreed on a session id.
+    pub label: Hash,
+    /// Hash of everything that must be the same for all parties.
+    pub context: Hash,
+    /// The parties and the keys their enclaves attested.
+    pub parties: BTreeMap<NodeIndex, EnclaveKeys>,
+    /// How many shares sign (t).
+    pub threshold: u8,
+    /// Which try, from 1.
+    pub attempt: u32,
+}
+
+impl Ceremony {
+    /// Where it stood when its last entry was taken.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase_at(self.head.time)
+    }
+
+    /// Where it stands at this moment: like [`Self::phase`], but the deadline may have passed.
+    #[must_use]
+    pub fn phase_at(&self, now: UnixMillis) -> Phase {
+        if self.is_closed() {
+            return Phase::Closed;
+        }
+        if self.committed().is_some() {
+            return match &self.ending {
+                Some(Ending::Withdrawn { reason, .. }) => Phase::Abandoned(reason.clone()),
+                Some(Ending::Aborted { .. } | Ending::Faulted { .. } | Ending::Replaced { .. }) | None => {
+                    Phase::Committed
+                }
+            };
+        }
+        if let Some(void) = self.void() {
+            return Phase::Void(void);
+        }
+        if now > self.manifest.expires {
+            return Phase::Void(Void::Expired);
+        }
+        if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
+    }
+
+    fn void(&self) -> Option<Void> {
+        let first = self.record.as_ref().map(super::Record::digest);
+        if self.prepared.values().any(|(digest, _)| Some(*digest) != first) {
+            return Some(Void::ResultsDiffer);
+        }
+        Some(match self.ending.as_ref()? {
+            Ending::Aborted { node, reason } => Void::Aborted { node: *node, reason: reason.clone() },
+            Ending::Faulted { node, reason } => Void::Faulted { node: *node, reason: reason.clone() },
+            Ending::Replaced { node } => Void::Replaced(*node),
+            Ending::Withdrawn { person, reason } => {
+                Void::Withdrawn { person: person.clone(), reason: reason.clone() }
+            }
+        })
+    }
+
+    /// Whether it is proven that the key generation can never commit: an enclave signed that it gave up, or
+    /// two signed different results. Only then may a pending share be thrown away.
+    #[must_use]
+    pub fn can_never_commit(&self) -> bool {
+        let differ = matches!(self.void(), Some(Void::ResultsDiffer));
+        self.committed().is_none() && (differ || !self.aborted.is_empty())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.script.steps().iter().any(|step| step.act == Act::Close && self.has_quorum(step))
+    }
+
+    /// The approval that is still missing, if it is.
+    pub(super) fn unapproved(&self) -> Option<StepId> {
+        let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;
+        (!self.is_done(approve)).then(|| approve.id.clone())
+    }
+
+    /// The signatures that a step has, by role.
+    pub fn signed(&self, step: &StepId) -> impl Iterator<Item = &StepSignature> {
+        let step = step.clone();
+        self.signatures.iter().filter(move |signed| signed.step == step)
+    }
+
+    fn missing_signers(&self, step: &Step) -> Vec<(Role, u32)> {
+        let has = |role: Role| self.signed(&step.id).filter(|signed| signed.role == role).count();
+        self.signers(step)
+            .into_iter()
+            .map(|(role, count)| (role, count.saturating_sub(u32::try_from(has(role)).unwrap_or(u32::MAX))))
+            .filter(|(_, missing)| *missing > 0)
+            .collect()
+    }
+
+    fn has_quorum(&self, step: &Step) -> bool {
+        self.missing_signers(step).is_empty()
+    }
+
+    /// Whether everything the step asks for is there.
+    #[must_use]
+    pub fn is_done(&self, step: &Step) -> bool {
+        let roster = &self.manifest.roster;
+        match step.act {
+            Act::Attest => roster.iter().all(|node| self.enclaves.contains_key(node)),
+            Act::Generate => {
+                self.committed().is_some() && roster.iter().all(|node| self.adopted.contains(node))
+            }
+            Act::TestSign => self.cover().iter().all(|subset| self.has_signed(subset)),
+            Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
+                self.has_quorum(step)
+            }
+        }
+    }
+
+    /// The first step that this one needs and that is not done.
+    pub(super) fn missing_before(&self, step: &Step) -> Option<&Step> {
+        step.needs.iter().filter_map(|id| self.script.step(id)).find_map(|needed| {
+            self.missing_before(needed).or_else(|| (!self.is_done(needed)).then_some(needed))
+        })
+    }
+
+    /// How far a step is.
+    #[must_use]
+    pub fn step_state(&self, step: &Step) -> StepState {
+        if let Some(missing) = self.missing_before(step) {
+            return StepState::Blocked { by: missing.id.clone() };
+        }
+        if self.is_done(step) {
+            return StepState::Done;
+        }
+        StepState::Open { waiting_for: self.waiting_for(step) }
+    }
+
+    fn waiting_for(&self, step: &Step) -> String {
+        let nodes = |done: &dyn Fn(&NodeIndex) -> bool| {
+            let missing = self.manifest.roster.iter().filter(|node| !done(node));
+            let missing: Vec<_> = missing.map(|node| format!("node {node}")).collect();
+            missing.join(", ")
+        };
+        match step.act {
+            Act::Attest => format!("attestation of {}", nodes(&|node| self.enclaves.contains_key(node))),
+            Act::Generate if self.committed().is_none() => {
+                format!("result of {}", nodes(&|node| self.prepared.contains_key(node)))
+            }
+            Act::Generate => format!("adoption by {}", nodes(&|node| self.adopted.contains(node))),
+            Act::TestSign => match self.due_subset() {
+                Some(subset) if self.is_hopeless(&subset) => {
+                    format!("nothing: group {subset} failed for good; withdraw the ceremony")
+                }
+                Some(subset) => format!("test signature of {subset}, try {}", self.attempt(&subset)),
+                None => String::new(),
+            },
+            Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
+                let missing = self.missing_signers(step).into_iter();
+                missing.map(|(role, count)| format!("{count} {role}")).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// The first step that is open, in the script's order.
+    #[must_use]
+    pub fn current_step(&self) -> Option<&Step> {
+        self.script.steps().iter().find(|step| matches!(self.step_state(step), StepState::Open { .. }))
+    }
+
+    /// Hash of the enclaves that have attested so far.
+    pub(super) fn current_enclaves(&self) -> Hash {
+        let parts: Vec<Vec<u8>> = self
+            .enclaves
+            .iter()
+            .map(|(node, enclave)| {
+                [&[node.get()][..], &enclave.keys.identity, &enclave.keys.sealing].concat()
+            })
+            .collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Hash::of_parts("custody/enclaves/v1", &parts)
+    }
+
+    /// Hash of the enclaves for which people have signed, or would.
+    #[must_use]
+    pub fn approved_or_current_enclaves(&self) -> Hash {
+        self.approved_enclaves.unwrap_or_else(|| self.current_enclaves())
+    }
+
+    /// Hash over the complete test signatures.
+    pub(super) fn signatures_hash(&self) -> Hash {
+        let parts: Vec<Vec<u8>> = self
+            .tests
+            .iter()
+            .filter(|test| test.is_complete())
+            .map(|test| [&test.digest.as_bytes()[..], &test.r, &test.s].concat())
+            .collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Hash::of_parts("custody/test-signatures/v1", &parts)
+    }
+
+    /// What this node, whose enclave has these keys, has to do now. Doing it changes the log, and with it
+    /// the duty; a node that was down finds out here what it missed.
+    #[must_use]
+    pub fn duty(&self, node: NodeIndex, own: &EnclaveKeys, now: UnixMillis) -> Option<Duty> {
+        let phase = self.phase_at(now);
+        match phase {
+            Phase::Gathering | Phase::Authorised | Phase::Committed => {}
+            Phase::Abandoned(_) => return self.adoption(node),
+            Phase::Closed | Phase::Void(_) => return None,
+        }
+        if !self.manifest.roster.contains(&node) {
+            return None;
+        }
+        if let Some(adopt) = self.adoption(node) {
+            return Some(adopt);
+        }
+        if self.enclaves.get(&node).is_none_or(|known| known.keys != *own) {
+            return match phase {
+                Phase::Authorised if self.replacing_voids(node) => Some(Duty::Fault),
+                _ => Some(Duty::Attest),
+            };
+        }
+        if phase == Phase::Authorised
+            && self.manifest.kind == CeremonyKind::Dkg
+            && !self.prepared.contains_key(&node)
+        {
+            return Some(Duty::Generate);
+        }
+        self.test_duty(node)
+    }
+
+    fn adoption(&self, node: NodeIndex) -> Option<Duty> {
+        (self.committed().is_some() && !self.adopted.contains(&node)).then_some(Duty::Adopt)
+    }
+
+    fn test_duty(&self, node: NodeIndex) -> Option<Duty> {
+        let subset = self.due_subset()?;
+        if !subset.contains(node) || self.is_hopeless(&subset) {
+            return None;
+        }
+        let attempt = self.attempt(&subset);
+        let reported = self
+            .tests
+            .iter()
+            .any(|test| test.subset == subset && test.attempt == attempt && test.reported_by.contains(&node));
+        (!reported).then_some(Duty::TestSign { subset, attempt })
+    }
+
+    /// The session in which this duty is done. None for duties that need no other node, and while a party
+    /// has not attested.
+    #[must_use]
+    pub fn session(&self, duty: &Duty) -> Option<SessionSpec> {
+        let (purpose, parties, attempt) = match duty {
+            Duty::Generate => ("generate", Subset::new(self.manifest.roster.iter().copied()), 1),
+            Duty::TestSign { subset, attempt } => ("test-sign", subset.clone(), *attempt),
+            Duty::Attest | Duty::Adopt | Duty::Fault => return None,
+        };
+        let keys = parties
+            .parties()
+            .iter()
+            .map(|party| Some((*party, self.enclaves.get(party)?.keys)))
+            .collect::<Option<BTreeMap<NodeIndex, EnclaveKeys>>>()?;
+        let indices: Vec<u8> = parties.parties().iter().map(|party| party.get()).collect();
+        let attempt_bytes = attempt.to_be_bytes();
+        let label = Hash::of_parts(
+            "custody/session-label/v1",
+            &[self.manifest.hash().as_bytes(), purpose.as_bytes(), &indices, &attempt_bytes],
+        );
+        let record = self.record().map_or(Hash::ZERO, super::Record::digest);
+        let mut context: Vec<Vec<u8>> =
+            vec![label.as_bytes().to_vec(), self.manifest.as_bytes().to_vec(), record.as_bytes().to_vec()];
+        for (party, keys) in &keys {
+            let registers = self.enclaves.get(party).map(|enclave| enclave.measurement.registers());
+            let registers = registers.into_iter().flatten();
+            let nkey = self.context.charter.node(*party).map(|node| node.nkey.clone());
+            context.push(vec![party.get()]);
+            context.push(keys.identity.to_vec());
+            context.push(keys.sealing.to_vec());
+            context
+                .push(registers.flat_map(|(index, pcr)| [&[index][..], pcr.as_bytes()].concat()).collect());
+            context.push(nkey.unwrap_or_default().into_bytes());
+        }
+        let parts: Vec<&[u8]> = context.iter().map(Vec::as_slice).collect();
+        Some(SessionSpec {
+            label,
+            context: Hash::of_parts("custody/session-context/v1", &parts),
+            parties: keys,
+            threshold: self.manifest.threshold,
+            attempt,
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! The manifest: everything the people approve before a protocol may start. Its hash stands in every
+//! statement, and it is the nonce of every attestation.
+
+use prost::Message;
+use thiserror::Error;
+
+use crate::charter::{CeremonyKind, Charter};
+use crate::ids::{
+    CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
+};
+use crate::script::Script;
+use crate::wire;
+
+/// Largest accepted manifest, in bytes.
+pub const MAX_MANIFEST: usize = 16 * 1024;
+/// Longest time between opening and expiry: a day. An approval is not a standing order.
+pub const MAX_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// A validated manifest, with the bytes it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    bytes: Vec<u8>,
+    hash: Hash,
+    /// The ceremony's id; also its subject.
+    pub ceremony: CeremonyId,
+    /// What kind of ceremony.
+    pub kind: CeremonyKind,
+    /// The cluster it is for.
+    pub cluster: ClusterId,
+    /// That cluster's kind, in words: shown in every statement.
+    pub cluster_kind: String,
+    /// Hash of the charter in force.
+    pub charter: Hash,
+    /// Name of the script.
+    pub script: String,
+    /// Hash of the script.
+    pub script_hash: Hash,
+    /// The wallet it is about.
+    pub wallet: WalletName,
+    /// The generation it makes, or signs with.
+    pub generation: Generation,
+    /// Why it is held.
+    pub purpose: Line,
+    /// When it was opened.
+    pub opened: UnixMillis,
+    /// After this nothing may be approved or started.
+    pub expires: UnixMillis,
+    /// How many shares sign (t).
+    pub threshold: u8,
+    /// The nodes that take part.
+    pub roster: Vec<NodeIndex>,
+    /// Who leads it.
+    pub administrator: PersonName,
+    /// Test signing: the ceremony that made the generation and the digest of its record.
+    pub origin: Option<Origin>,
+}
+
+/// The committed generation that a later ceremony works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The ceremony that made it.
+    pub ceremony: CeremonyId,
+    /// The digest its enclaves signed.
+    pub record: Hash,
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// Too large to be read.
+    #[error("manifest has {0} bytes; at most {MAX_MANIFEST} are read")]
+    TooLarge(usize),
+    /// Not the message.
+    #[error("manifest cannot be decoded")]
+    Encoding(#[source] prost::DecodeError),
+    /// A name, index or hash is malformed.
+    #[error("manifest names something malformed")]
+    Field(#[from] InvalidId),
+    /// A field has a value that no manifest of this build may have.
+    #[error("manifest: {0}")]
+    Value(String),
+    /// It is made for something else.
+    #[error("manifest is for {what} {theirs}, but here it is {ours}")]
+    Elsewhere {
+        /// Which field.
+        what: &'static str,
+        /// Its value in the manifest.
+        theirs: String,
+        /// The value here.
+        ours: String,
+    },
+}
+
+/// What a console fills in to open a ceremony; the rest follows from charter, script and wallet.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// What kind of ceremony.
+    pub kind: CeremonyKind,
+    /// The wallet it is about.
+    pub wallet: WalletName,
+    /// Why it is held.
+    pub purpose: Line,
+    /// Who leads it.
+    pub administrator: PersonName,
+    /// When it is opened.
+    pub opened: UnixMillis,
+    /// How long it may take, in milliseconds.
+    pub lifetime_ms: i64,
+    /// Random, so that no two ceremonies share a hash or an id.
+    pub nonce: [u8; 16],
+    /// The generation to sign with, for test signing.
+    pub origin: Option<(Origin, Generation)>,
+}
+
+impl Proposal {
+    /// The manifest of this proposal.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`], for a proposal that would be refused by everybody.
+    pub fn manifest(&self, charter: &Charter, script: &Script) -> Result<Manifest, ManifestError> {
+        let id = format!("{}-{}-{}", self.kind, self.wallet, hex::encode(&self.nonce[..4]));
+        let (origin, generation) = match &self.origin {
+            Some((origin, generation)) => (Some(origin), *generation),
+            None => (None, Generation::FIRST),
+        };
+        let wire = wire::log::Manifest {
+            version: wire::VERSION,
+            ceremony: id,
+            kind: match self.kind {
+                CeremonyKind::Dkg => wire::log::Kind::Dkg,
+                CeremonyKind::TestSign => wire::log::Kind::TestSign,
+            }
+            .into(),
+            cluster: charter.cluster().to_string(),
+            cluster_kind: charter.kind().to_string(),
+            charter: charter.hash().as_bytes().to_vec(),
+            script: script.name().to_string(),
+            script_hash: script.hash().as_bytes().to_vec(),
+            wallet: self.wallet.to_string(),
+            generation: generation.0,
+            purpose: self.purpose.to_string(),
+            opened_ms: self.opened.0,
+            expires_ms: self.opened.plus(self.lifetime_ms).0,
+            threshold: charter.threshold().into(),
+            roster: charter.roster().into_iter().map(u32::from).collect(),
+            administrator: self.administrator.to_string(),
+            nonce: self.nonce.to_vec(),
+            origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
+            record: origin.map(|origin| origin.record.as_bytes().to_vec()).unwrap_or_default(),
+        };
+        Manifest::parse(&wire.encode_to_vec())
+    }
+}
+
+fn value(broken: bool, text: &str) -> Result<(), ManifestError> {
+    if broken { Err(ManifestError::Value(text.to_owned())) } else { Ok(()) }
+}
+
+impl Manifest {
+    /// Reads a manifest and checks all that can be checked without charter and script.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says which part is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        let wire = wire::log::Manifest::decode(bytes).map_err(ManifestError::Encoding)?;
+        value(wire.version != wire::VERSION, "version is not 1, the only one this build reads")?;
+        value(wire.nonce.len() != 16, "nonce does not have 16 bytes")?;
+        let lifetime = wire.expires_ms.saturating_sub(wire.opened_ms);
+        value(lifetime <= 0, "it expires before it is opened")?;
+        value(lifetime > MAX_LIFETIME_MS, "it lives longer than a day")?;
+        value(wire.generation == 0, "generation is 0; the first is 1")?;
+        let kind = match wire.kind() {
+            wire::log::Kind::Dkg => CeremonyKind::Dkg,
+            wire::log::Kind::TestSign => CeremonyKind::TestSign,
+            wire::log::Kind::Unspecified => {
+                return Err(ManifestError::Value("kind is missing or not known to this build".into()));
+            }
+        };
+        let origin = Self::origin(kind, &wire)?;
+        Ok(Self {
+            hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
+            bytes: bytes.to_vec(),
+            ceremony: wire.ceremony.try_into()?,
+            kind,
+            cluster: wire.cluster.try_into()?,
+            cluster_kind: Line::try_from(wire.cluster_kind)?.into(),
+            charter: wire.charter.as_slice().try_into()?,
+            script: Line::try_from(wire.script)?.into(),
+            script_hash: wire.script_hash.as_slice().try_into()?,
+            wallet: wire.wallet.try_into()?,
+            generation: Generation(wire.generation),
+            purpose: wire.purpose.try_into()?,
+            opened: UnixMillis(wire.opened_ms),
+            expires: UnixMillis(wire.expires_ms),
+            threshold: u8::try_from(wire.threshold)
+                .map_err(|_| ManifestError::Value("threshold is over 255".into()))?,
+            roster: wire.roster.into_iter().map(NodeIndex::try_from).collect::<Result<_, _>>()?,
+            administrator: wire.administrator.try_into()?,
+            origin,
+        })
+    }
+
+    fn origin(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Option<Origin>, ManifestError> {
+        match kind {
+            CeremonyKind::Dkg => {
+                value(!wire.origin.is_empty() || !wire.record.is_empty(), "a dkg has no origin")?;
+                value(wire.generation != Generation::FIRST.0, "a dkg makes generation 1")?;
+                Ok(None)
+            }
+            CeremonyKind::TestSign => Ok(Some(Origin {
+                ceremony: wire.origin.clone().try_into()?,
+                record: wire.record.as_slice().try_into()?,
+            })),
+        }
+    }
+
+    /// Checks that the manifest is for this charter and script, all of it.
+    ///
+    /// # Errors
+    /// [`ManifestError::Elsewhere`] with the first field that differs.
+    pub fn check(&self, charter: &Charter, script: &Script) -> Result<(), ManifestError> {
+        let same = |what: &'static str, theirs: String, ours: String| {
+            if theirs == ours { Ok(()) } else { Err(ManifestError::Elsewhere { what, theirs, ours }) }
+        };
+        let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        same("cluster", self.cluster.to_string(), charter.cluster().to_string())?;
+        same("a cluster of kind", self.cluster_kind.clone(), charter.kind().to_string())?;
+        same("charter", self.charter.to_string(), charter.hash().to_string())?;
+        same("script", self.script.clone(), script.name().to_string())?;
+        same("script", self.script_hash.to_string(), script.hash().to_string())?;
+        same("a script of kind", self.kind.to_string(), script.kind().to_string())?;
+        same("threshold", self.threshold.to_string(), charter.threshold().to_string())?;
+        same("nodes", list(&self.roster), list(&charter.roster()))
+    }
+
+    /// The bytes that were hashed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What the people's statements name and the enclaves' attestations carry as nonce.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+}

@@ -1,0 +1,211 @@
+//! Statements: the text a person reads and signs, and the check of that signature.
+//!
+//! A statement is rendered from the fold's state, never taken from outside, so nobody can have a signature
+//! accepted under another text than the one the ceremony calls for. It names no position in the log: it
+//! stays valid whatever else is appended meanwhile. Anyone can check it with
+//! `ssh-keygen -Y verify -n custody-ceremony`.
+
+use std::fmt::Write as _;
+
+use ssh_key::{Algorithm, PublicKey, SshSig};
+use thiserror::Error;
+
+use crate::charter::{Person, Role};
+use crate::ids::{Hash, Line, PersonName, StepId};
+use crate::manifest::Manifest;
+
+/// The SSHSIG namespace: a signature made for anything else is no signature here.
+pub const NAMESPACE: &str = "custody-ceremony";
+/// Largest accepted armoured SSHSIG, in bytes.
+pub const MAX_SIGNATURE: usize = 8 * 1024;
+
+/// FIDO2 flag: somebody touched the key.
+const USER_PRESENT: u8 = 0x01;
+/// FIDO2 flag: the key verified the person by PIN or biometric.
+const USER_VERIFIED: u8 = 0x04;
+
+/// What a step asks of a person beside the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// Nothing.
+    #[default]
+    None,
+    /// The words as typed, normalised.
+    Words(String),
+    /// The record says what was seen.
+    Agree,
+    /// It does not; the reason stays in the record.
+    Disagree(Line),
+    /// The ceremony ends here, without being completed.
+    Withdraw(Line),
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("signed"),
+            Self::Words(words) => write!(f, "words: {words}"),
+            Self::Agree => f.write_str("agree"),
+            Self::Disagree(reason) => write!(f, "disagree: {reason}"),
+            Self::Withdraw(reason) => write!(f, "withdraw: {reason}"),
+        }
+    }
+}
+
+/// What has been established by the time of a step, and is therefore part of its statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Established {
+    /// Hash of the attested enclaves' keys.
+    pub enclaves: Option<Hash>,
+    /// Digest of the committed generation's record.
+    pub record: Option<Hash>,
+    /// Hash over all test signatures.
+    pub signatures: Option<Hash>,
+}
+
+/// Everything a statement says.
+#[derive(Debug, Clone)]
+pub struct Statement<'a> {
+    /// The ceremony.
+    pub manifest: &'a Manifest,
+    /// What has been established before.
+    pub established: Established,
+    /// The step, or `withdraw`.
+    pub step: &'a StepId,
+    /// Its title.
+    pub title: &'a Line,
+    /// The role in which the person signs.
+    pub role: Role,
+    /// Who signs.
+    pub person: &'a PersonName,
+    /// What the person answers.
+    pub answer: &'a Answer,
+}
+
+impl Statement<'_> {
+    /// The exact text that is signed: UTF-8, lines ended by a line feed.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let m = self.manifest;
+        let mut text = String::from("Custody ceremony statement, version 1\n");
+        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}: {value}");
+        };
+        line("cluster", &format_args!("{} ({})", m.cluster, m.cluster_kind.to_uppercase()));
+        line("ceremony", &m.ceremony);
+        line("kind", &m.kind);
+        line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation));
+        line("purpose", &m.purpose);
+        line("opened", &m.opened);
+        line("expires", &m.expires);
+        line("step", &format_args!("{} ({})", self.step, self.title));
+        line("role", &self.role);
+        line("person", &self.person);
+        line("charter", &m.charter);
+        line("script", &m.script_hash);
+        line("manifest", &m.hash());
+        let established = &self.established;
+        for (name, hash) in [
+            ("enclaves", established.enclaves),
+            ("record", established.record),
+            ("signatures", established.signatures),
+        ] {
+            if let Some(hash) = hash {
+                line(name, &hash);
+            }
+        }
+        match self.answer {
+            Answer::None => {}
+            Answer::Words(words) => line("words", words),
+            Answer::Agree => line("verdict", &"agree"),
+            Answer::Disagree(reason) => line("verdict", &format_args!("disagree, because: {reason}")),
+            Answer::Withdraw(reason) => line("verdict", &format_args!("withdraw, because: {reason}")),
+        }
+        text
+    }
+}
+
+/// What a good signature says about how it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Presence {
+    /// Made by a FIDO2 key.
+    pub hardware: bool,
+    /// Somebody touched the key.
+    pub present: bool,
+    /// The key verified the person (PIN or biometric).
+    pub verified: bool,
+}
+
+/// Why a person's signature is refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SignatureError {
+    /// Larger than [`MAX_SIGNATURE`].
+    #[error("signature has {0} bytes; at most {MAX_SIGNATURE} are read")]
+    TooLarge(usize),
+    /// Not an armoured SSHSIG.
+    #[error("not an SSH signature (expected the output of `ssh-keygen -Y sign`)")]
+    Format,
+    /// Made for another purpose.
+    #[error("signed in namespace `{0}`; sign with `-n {NAMESPACE}`")]
+    Namespace(String),
+    /// Not one of the person's keys.
+    #[error("{person}'s signature is by key {key}, which the charter does not list for {person}")]
+    Key {
+        /// Who is said to have signed.
+        person: PersonName,
+        /// Fingerprint of the key that signed.
+        key: String,
+    },
+    /// Over another text, or damaged.
+    #[error(
+        "{0}'s signature is not over this statement: it was made for another ceremony, step, role or \
+             manifest, or is damaged"
+    )]
+    Text(PersonName),
+    /// A hardware key signed without a touch.
+    #[error("{0}'s hardware key signed without a touch; create it without `no-touch-required`")]
+    NotPresent(PersonName),
+    /// The charter asks for verification of this person.
+    #[error("{0}'s key did not verify the person; the charter asks for `verify-required` keys")]
+    NotVerified(PersonName),
+}
+
+/// Checks a person's armoured SSHSIG over a statement.
+///
+/// # Errors
+/// [`SignatureError`] says whose signature fails and why.
+pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, SignatureError> {
+    if armoured.len() > MAX_SIGNATURE {
+        return Err(SignatureError::TooLarge(armoured.len()));
+    }
+    let signature = SshSig::from_pem(armoured).map_err(|_| SignatureError::Format)?;
+    if signature.namespace() != NAMESPACE {
+        return Err(SignatureError::Namespace(signature.namespace().chars().take(40).collect()));
+    }
+    let key = person.keys.iter().find(|key| key.key_data() == signature.public_key());
+    let key = key.ok_or_else(|| SignatureError::Key {
+        person: person.name.clone(),
+        key: PublicKey::from(signature.public_key().clone())
+            .fingerprint(ssh_key::HashAlg::Sha256)
+            .to_string(),
+    })?;
+    key.verify(NAMESPACE, text.as_bytes(), &signature)
+        .map_err(|_| SignatureError::Text(person.name.clone()))?;
+    let presence = presence(&signature);
+    if presence.hardware && !presence.present {
+        return Err(SignatureError::NotPresent(person.name.clone()));
+    }
+    if person.verified && !presence.verified {
+        return Err(SignatureError::NotVerified(person.name.clone()));
+    }
+    Ok(presence)
+}
+
+/// The flags of a FIDO2 signature: the byte before its four-byte counter (OpenSSH `PROTOCOL.u2f`).
+fn presence(signature: &SshSig) -> Presence {
+    let hardware = matches!(signature.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256);
+    let bytes = signature.signature_bytes();
+    let flags = if hardware && bytes.len() > 5 { bytes[bytes.len() - 5] } else { 0 };
+    Presence { hardware, present: flags & USER_PRESENT != 0, verified: flags & USER_VERIFIED != 0 }
+}

@@ -1,0 +1,304 @@
+//! A wallet's generation: the public outcome of a key generation, checked to be one sharing of one key.
+//!
+//! The digest of a [`Record`] is what all enclaves sign to commit. A record that does not interpolate
+//! everywhere never becomes one.
+
+use std::collections::BTreeMap;
+
+use k256::elliptic_curve::PrimeField;
+use k256::elliptic_curve::group::GroupEncoding;
+use k256::{AffinePoint, ProjectivePoint, Scalar};
+use prost::Message;
+use thiserror::Error;
+
+use crate::ids::{CeremonyId, ClusterId, Generation, Hash, InvalidId, NodeIndex, WalletName};
+use crate::subsets::Subset;
+use crate::wire;
+
+/// A point of secp256k1, not the point at infinity; SEC1 compressed, 33 bytes, wherever it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    bytes: [u8; 33],
+    point: AffinePoint,
+}
+
+impl Point {
+    /// Decodes a compressed point.
+    ///
+    /// # Errors
+    /// [`RecordError::Point`] unless the bytes are a point of the curve other than infinity.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let bytes: [u8; 33] = bytes.try_into().map_err(|_| RecordError::Point)?;
+        let point: Option<AffinePoint> = AffinePoint::from_bytes(&bytes.into()).into();
+        let point = point.filter(|point| *point != AffinePoint::IDENTITY).ok_or(RecordError::Point)?;
+        Ok(Self { bytes, point })
+    }
+
+    fn encode(point: &ProjectivePoint) -> Result<Self, RecordError> {
+        Self::decode(&point.to_affine().to_bytes())
+    }
+
+    /// The compressed encoding.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 33] {
+        &self.bytes
+    }
+}
+
+impl std::fmt::Debug for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.bytes))
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&hex::encode(self.bytes))
+    }
+}
+
+/// Why bytes are not a generation record.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// Not the message.
+    #[error("generation record cannot be decoded")]
+    Encoding,
+    /// Another version.
+    #[error("generation record has version {0}; this build reads version 1")]
+    Version(u32),
+    /// A field is not what it must be.
+    #[error("generation record names something malformed")]
+    Field(#[from] InvalidId),
+    /// Not a compressed point of secp256k1.
+    #[error("generation record has a key or public share that is no point of secp256k1")]
+    Point,
+    /// The public shares are not one a node, in order.
+    #[error("generation record has {shares} public shares for a threshold of {threshold}, or a node twice")]
+    Shares {
+        /// How many public shares there are.
+        shares: usize,
+        /// The threshold.
+        threshold: u32,
+    },
+    /// Some t public shares give another key.
+    #[error("the public share of node {0} does not lie on the polynomial of the others: this is not one key")]
+    Inconsistent(NodeIndex),
+    /// The polynomial does not meet the public key.
+    #[error("the public shares do not interpolate to the public key")]
+    Key,
+}
+
+/// The validated public outcome of a key generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    bytes: Vec<u8>,
+    digest: Hash,
+    /// The cluster that holds the shares.
+    pub cluster: ClusterId,
+    /// The ceremony that made them.
+    pub ceremony: CeremonyId,
+    /// Hash of that ceremony's manifest.
+    pub manifest: Hash,
+    /// The wallet.
+    pub wallet: WalletName,
+    /// The generation of its shares.
+    pub generation: Generation,
+    /// How many sign (t).
+    pub threshold: u8,
+    /// The wallet's public key.
+    pub public_key: Point,
+    /// BIP-32 chain code.
+    pub chain_code: Hash,
+    /// `share·G` of every node.
+    pub public_shares: BTreeMap<NodeIndex, Point>,
+    /// The protocol session.
+    pub session: Hash,
+    /// Hash of everything broadcast in the session.
+    pub transcript: Hash,
+    /// Hash of the attested enclave keys.
+    pub enclaves: Hash,
+}
+
+impl Record {
+    /// Decodes and checks a record: every t-subset of the public shares interpolates to the public key.
+    ///
+    /// # Errors
+    /// [`RecordError`] says which part is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire = wire::log::GenerationRecord::decode(bytes).map_err(|_| RecordError::Encoding)?;
+        if wire.version != wire::VERSION {
+            return Err(RecordError::Version(wire.version));
+        }
+        let mut public_shares = BTreeMap::new();
+        for share in &wire.public_shares {
+            public_shares.insert(NodeIndex::try_from(share.node)?, Point::decode(&share.point)?);
+        }
+        let shares = || RecordError::Shares { shares: wire.public_shares.len(), threshold: wire.threshold };
+        let threshold = u8::try_from(wire.threshold).map_err(|_| shares())?;
+        if public_shares.len() != wire.public_shares.len()
+            || threshold < 2
+            || usize::from(threshold) > public_shares.len()
+        {
+            return Err(shares());
+        }
+        let record = Self {
+            digest: Hash::of_parts("custody/generation-record/v1", &[bytes]),
+            bytes: bytes.to_vec(),
+            cluster: wire.cluster.try_into()?,
+            ceremony: wire.ceremony.try_into()?,
+            manifest: wire.manifest.as_slice().try_into()?,
+            wallet: wire.wallet.try_into()?,
+            generation: Generation(wire.generation),
+            threshold,
+            public_key: Point::decode(&wire.public_key)?,
+            chain_code: wire.chain_code.as_slice().try_into()?,
+            public_shares,
+            session: wire.session.as_slice().try_into()?,
+            transcript: wire.transcript.as_slice().try_into()?,
+            enclaves: wire.enclaves.as_slice().try_into()?,
+        };
+        record.check_one_polynomial()?;
+        Ok(record)
+    }
+
+    /// All n points lie on one polynomial of degree t−1 that meets the public key at 0. That holds exactly
+    /// when each node's point follows from the first t, and it implies that every t-subset interpolates.
+    fn check_one_polynomial(&self) -> Result<(), RecordError> {
+        let base: Vec<_> = self.public_shares.keys().copied().take(usize::from(self.threshold)).collect();
+        let base = Subset::new(base);
+        for (node, share) in &self.public_shares {
+            if !base.contains(*node) && self.interpolate(&base, node.get()) != Some(*share) {
+                return Err(RecordError::Inconsistent(*node));
+            }
+        }
+        if self.interpolate(&base, 0) == Some(self.public_key) { Ok(()) } else { Err(RecordError::Key) }
+    }
+
+    /// The value at `x` of the polynomial through this subset's public shares; at 0, the public key as
+    /// these parties alone would rebuild it. None when a party has no share or the value is infinity.
+    #[must_use]
+    pub fn interpolate(&self, subset: &Subset, x: u8) -> Option<Point> {
+        let mut sum = ProjectivePoint::IDENTITY;
+        for i in subset.parties() {
+            let share = self.public_shares.get(i)?;
+            let (mut numerator, mut denominator) = (Scalar::ONE, Scalar::ONE);
+            for j in subset.parties().iter().filter(|j| *j != i) {
+                numerator *= scalar(x) - scalar(j.get());
+                denominator *= scalar(i.get()) - scalar(j.get());
+            }
+            let inverse: Option<Scalar> = denominator.invert().into();
+            sum += ProjectivePoint::from(share.point) * (numerator * inverse?);
+        }
+        Point::encode(&sum).ok()
+    }
+
+    /// The bytes that were hashed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What the enclaves sign to commit.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        self.digest
+    }
+
+    /// The nodes that hold shares.
+    #[must_use]
+    pub fn roster(&self) -> Vec<NodeIndex> {
+        self.public_shares.keys().copied().collect()
+    }
+
+    /// What people compare by ear and eye: a hash of key, shares and chain code.
+    #[must_use]
+    pub fn fingerprint(&self) -> Hash {
+        Hash::of_parts("custody/wallet-fingerprint/v1", &[self.digest.as_bytes()])
+    }
+}
+
+fn scalar(value: u8) -> Scalar {
+    Scalar::from_u128(u128::from(value))
+}
+
+/// What each enclave signs under `Prepared`: the record all have in common and its own sealed share.
+#[must_use]
+pub fn prepared_message(record: &Hash, node: NodeIndex, blob: &Hash) -> Hash {
+    Hash::of_parts("custody/prepared/v1", &[record.as_bytes(), &[node.get()], blob.as_bytes()])
+}
+
+/// A committed generation: the record, and for each node the digest of the sealed share it prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wallet {
+    /// The public outcome.
+    pub record: Record,
+    /// SHA-256 of each node's sealed share, as its enclave signed it in the commit certificate.
+    pub blobs: BTreeMap<NodeIndex, Hash>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    /// A sharing of 7 + 3x + 5x².
+    fn record(shares: &[(u32, u64)]) -> wire::log::GenerationRecord {
+        let point =
+            |value: u64| (ProjectivePoint::GENERATOR * Scalar::from(value)).to_affine().to_bytes().to_vec();
+        wire::log::GenerationRecord {
+            version: 1,
+            cluster: "c".into(),
+            ceremony: "dkg-w".into(),
+            manifest: vec![1; 32],
+            wallet: "w".into(),
+            generation: 1,
+            threshold: 3,
+            public_key: point(7),
+            chain_code: vec![2; 32],
+            public_shares: shares
+                .iter()
+                .map(|(node, value)| wire::log::PublicShare { node: *node, point: point(*value) })
+                .collect(),
+            session: vec![3; 32],
+            transcript: vec![4; 32],
+            enclaves: vec![5; 32],
+        }
+    }
+
+    const SHARES: [(u32, u64); 5] = [(1, 15), (2, 33), (3, 61), (4, 99), (5, 147)];
+
+    #[test]
+    fn every_subset_of_a_sharing_gives_the_key() {
+        let record = Record::parse(&record(&SHARES).encode_to_vec()).unwrap();
+        for subset in crate::subsets::subsets(&record.roster(), 3) {
+            assert_eq!(record.interpolate(&subset, 0), Some(record.public_key), "{subset}");
+        }
+    }
+
+    #[test]
+    fn a_share_off_the_polynomial_is_named() {
+        let mut shares = SHARES;
+        shares[4].1 += 1;
+        let error = Record::parse(&record(&shares).encode_to_vec()).unwrap_err();
+        assert_eq!(error, RecordError::Inconsistent(NodeIndex::new(5).unwrap()));
+    }
+
+    #[test]
+    fn a_sharing_of_another_key_is_refused() {
+        let mut other = record(&SHARES);
+        other.public_key = other.public_shares[0].point.clone();
+        assert_eq!(Record::parse(&other.encode_to_vec()).unwrap_err(), RecordError::Key);
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        let mut doubled = SHARES;
+        doubled[1].0 = 1;
+        assert!(Record::parse(&record(&doubled).encode_to_vec()).is_err());
+        assert!(Record::parse(&record(&SHARES[..2]).encode_to_vec()).is_err());
+        let mut infinite = record(&SHARES);
+        infinite.public_key = vec![0; 33];
+        assert_eq!(Record::parse(&infinite.encode_to_vec()).unwrap_err(), RecordError::Point);
+        assert_eq!(Record::parse(&[0xff; 40]).unwrap_err(), RecordError::Encoding);
+    }
+}
