@@ -134,7 +134,7 @@ pub struct TestSignature {
     pub subset: Subset,
     /// Which try.
     pub attempt: u32,
-    /// The session, and thereby the digest's nonce.
+    /// The protocol session.
     pub session: Hash,
     /// The digest that was signed.
     pub digest: Hash,

@@ -7,31 +7,19 @@ use super::{AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, Phase, Rejection, T
 use crate::attestation::{self, Expectation};
 use crate::charter::CeremonyKind;
 use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
-use crate::ids::{CeremonyId, Hash, Line, NodeIndex};
+use crate::ids::{Hash, Line, NodeIndex};
 use crate::script::Act;
 use crate::subsets::Subset;
 use crate::wallet::{Point, Record, prepared_message};
 
-/// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the session
-/// makes it new at every try.
+/// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the manifest
+/// (with its nonce) and the attempt make it new for every ceremony and every try.
 #[must_use]
-pub fn test_digest(
-    ceremony: &CeremonyId,
-    record: &Hash,
-    subset: &Subset,
-    attempt: u32,
-    session: &Hash,
-) -> Hash {
+pub fn test_digest(manifest: &Hash, record: &Hash, subset: &Subset, attempt: u32) -> Hash {
     let parties: Vec<u8> = subset.parties().iter().map(|party| party.get()).collect();
     Hash::of_parts(
         "custody/test-signature/v1",
-        &[
-            ceremony.as_str().as_bytes(),
-            record.as_bytes(),
-            &parties,
-            &attempt.to_be_bytes(),
-            session.as_bytes(),
-        ],
+        &[manifest.as_bytes(), record.as_bytes(), &parties, &attempt.to_be_bytes()],
     )
 }
 
@@ -199,13 +187,7 @@ impl Ceremony {
         if !due {
             return Err(Rejection::NotDue(signed.subset.to_string()));
         }
-        let digest = test_digest(
-            &self.manifest.ceremony,
-            &key.digest(),
-            &signed.subset,
-            signed.attempt,
-            &signed.session,
-        );
+        let digest = test_digest(&self.manifest.hash(), &key.digest(), &signed.subset, signed.attempt);
         if !verifies(&key.public_key, &digest, &signed.r, &signed.s) {
             return Err(Rejection::TestSignature);
         }
