@@ -5,6 +5,7 @@
 //! cannot disagree about what was approved.
 
 pub mod attestation;
+pub mod book;
 pub mod ceremony;
 pub mod charter;
 pub mod entry;

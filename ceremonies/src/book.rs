@@ -1,0 +1,184 @@
+//! All ceremonies that somebody knows, each as its log and its fold.
+//!
+//! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
+//! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::ceremony::{Ceremony, Context, Rejection};
+use crate::entry::{Entry, Event};
+use crate::ids::{CeremonyId, Hash, NodeIndex, WalletName};
+use crate::wallet::Wallet;
+
+/// One ceremony: its log and what follows from it.
+#[derive(Debug, Clone)]
+pub struct Chapter {
+    /// The entries in order; the first is number 1.
+    pub entries: Vec<Entry>,
+    /// The fold over all of them.
+    pub ceremony: Ceremony,
+}
+
+/// All ceremonies under one charter.
+#[derive(Debug, Clone)]
+pub struct Book {
+    context: Context,
+    chapters: BTreeMap<CeremonyId, Chapter>,
+}
+
+/// What became of an entry that was taken without complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the ceremony's new head.
+    New,
+    /// It was there already, to the byte.
+    Known,
+}
+
+/// Why an entry is not in the book now.
+#[derive(Debug, Error)]
+pub enum NotTaken {
+    /// Entries before it are missing.
+    #[error("entry {got} of {ceremony} arrived, but the next is {expected}")]
+    Gap {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// The number it has.
+        got: u64,
+        /// The number that is missing.
+        expected: u64,
+    },
+    /// Another entry claims its place.
+    #[error("ceremony {ceremony} forks at entry {seq}: {ours} here, {theirs} there; keep both as evidence")]
+    Fork {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Where.
+        seq: u64,
+        /// The hash of the entry here.
+        ours: Hash,
+        /// The hash of the other.
+        theirs: Hash,
+    },
+    /// The fold refuses it.
+    #[error("entry {seq} of {ceremony} is refused")]
+    Rejected {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Its number.
+        seq: u64,
+        /// Why.
+        #[source]
+        source: Box<Rejection>,
+    },
+}
+
+impl Book {
+    /// An empty book.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context, chapters: BTreeMap::new() }
+    }
+
+    /// Charter and root that all its ceremonies are held under.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The ceremony of this id.
+    #[must_use]
+    pub fn get(&self, id: &CeremonyId) -> Option<&Chapter> {
+        self.chapters.get(id)
+    }
+
+    /// All ceremonies, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&CeremonyId, &Chapter)> {
+        self.chapters.iter()
+    }
+
+    /// The committed generation of a wallet.
+    #[must_use]
+    pub fn wallet(&self, name: &WalletName) -> Option<Wallet> {
+        let of_wallet = self.chapters.values().filter(|chapter| chapter.ceremony.manifest().wallet == *name);
+        of_wallet
+            .filter_map(|chapter| chapter.ceremony.committed())
+            .max_by_key(|wallet| wallet.record.generation)
+    }
+
+    /// Every committed wallet, each at its latest generation.
+    #[must_use]
+    pub fn wallets(&self) -> BTreeMap<WalletName, Wallet> {
+        let mut wallets: BTreeMap<WalletName, Wallet> = BTreeMap::new();
+        for wallet in self.chapters.values().filter_map(|chapter| chapter.ceremony.committed()) {
+            let known = wallets.get(&wallet.record.wallet);
+            if known.is_none_or(|known| known.record.generation < wallet.record.generation) {
+                wallets.insert(wallet.record.wallet.clone(), wallet);
+            }
+        }
+        wallets
+    }
+
+    /// All bans that any ceremony has recorded: reporter and peer.
+    pub fn bans(&self) -> impl Iterator<Item = (NodeIndex, NodeIndex)> + '_ {
+        self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
+    }
+
+    /// The context under which a ceremony with this opening is folded: a test signing needs the wallet of
+    /// the ceremony it names.
+    fn context_of(&self, first: &Entry) -> Context {
+        let Event::Opened { manifest, .. } = &first.event else { return self.context.clone() };
+        let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
+        self.context.with_wallet(origin.and_then(|chapter| chapter.ceremony.committed()).map(Arc::new))
+    }
+
+    /// What the next entry would make of a ceremony, without taking it.
+    ///
+    /// # Errors
+    /// [`Rejection`] as the fold has it.
+    pub fn judge(&self, entry: &Entry) -> Result<Ceremony, Rejection> {
+        match self.chapters.get(&entry.ceremony) {
+            None => Ceremony::open(self.context_of(entry), entry),
+            Some(chapter) => {
+                let mut next = chapter.ceremony.clone();
+                next.apply(entry)?;
+                Ok(next)
+            }
+        }
+    }
+
+    /// Takes an entry.
+    ///
+    /// # Errors
+    /// [`NotTaken`]; the book is as it was.
+    pub fn take(&mut self, entry: Entry) -> Result<Taken, NotTaken> {
+        let (id, seq) = (entry.ceremony.clone(), entry.seq);
+        let rejected = |source| NotTaken::Rejected { ceremony: id.clone(), seq, source: Box::new(source) };
+        let Some(chapter) = self.chapters.get_mut(&id) else {
+            if seq != 1 {
+                return Err(NotTaken::Gap { ceremony: id, got: seq, expected: 1 });
+            }
+            let ceremony = Ceremony::open(self.context_of(&entry), &entry).map_err(rejected)?;
+            self.chapters.insert(id, Chapter { entries: vec![entry], ceremony });
+            return Ok(Taken::New);
+        };
+        let known = usize::try_from(seq).ok().and_then(|seq| chapter.entries.get(seq.wrapping_sub(1)));
+        if let Some(known) = known {
+            return if known.hash() == entry.hash() {
+                Ok(Taken::Known)
+            } else {
+                Err(NotTaken::Fork { seq, ours: known.hash(), theirs: entry.hash(), ceremony: id })
+            };
+        }
+        let expected = chapter.ceremony.head().seq + 1;
+        if seq != expected {
+            return Err(NotTaken::Gap { ceremony: id, got: seq, expected });
+        }
+        chapter.ceremony.apply(&entry).map_err(rejected)?;
+        chapter.entries.push(entry);
+        Ok(Taken::New)
+    }
+}
