@@ -183,6 +183,18 @@ name!(
 pub struct Line(String);
 
 impl Line {
+    /// Makes a line of any text, for reasons that programs give: what cannot be printed becomes a space,
+    /// what is too long is cut, and nothing at all becomes `unspecified`.
+    #[must_use]
+    pub fn lossy(text: &str) -> Self {
+        let printable = |c: char| if c.is_control() || is_invisible(c) { ' ' } else { c };
+        let clean: String = text.trim().chars().map(printable).take(MAX_TEXT).collect();
+        match clean.trim() {
+            "" => Self("unspecified".to_owned()),
+            clean => Self(clean.to_owned()),
+        }
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -355,6 +367,9 @@ mod tests {
             assert!(bad.parse::<Line>().is_err(), "{bad:?}");
         }
         assert!("First key of the treasury, año 2026".parse::<Line>().is_ok());
+        for any in ["", " \n ", "a\nrole: auditor", "\u{202e}", &"long ".repeat(100)] {
+            assert!(Line::lossy(any).as_str().parse::<Line>().is_ok(), "{any:?}");
+        }
     }
 
     #[test]
