@@ -38,6 +38,30 @@ pub enum Taken {
     Known,
 }
 
+/// An entry that has been examined and can be taken.
+#[derive(Debug)]
+pub enum Examined {
+    /// It is in the book already.
+    Known,
+    /// It follows the head, and the fold accepts it.
+    New(Next),
+}
+
+/// An accepted entry and the ceremony as it is with it.
+#[derive(Debug)]
+pub struct Next {
+    entry: Entry,
+    ceremony: Box<Ceremony>,
+}
+
+impl Next {
+    /// The entry.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
 /// Why an entry is not in the book now.
 #[derive(Debug, Error)]
 pub enum NotTaken {
@@ -135,17 +159,54 @@ impl Book {
         self.context.with_wallet(origin.and_then(|chapter| chapter.ceremony.committed()).map(Arc::new))
     }
 
-    /// What the next entry would make of a ceremony, without taking it.
+    /// Finds out what an entry would make of its ceremony, without taking it: so that it can be stored, or
+    /// appended to a stream, before anything is built on it.
     ///
     /// # Errors
-    /// [`Rejection`] as the fold has it.
-    pub fn judge(&self, entry: &Entry) -> Result<Ceremony, Rejection> {
-        match self.chapters.get(&entry.ceremony) {
-            None => Ceremony::open(self.context_of(entry), entry),
+    /// [`NotTaken`].
+    pub fn examine(&self, entry: Entry) -> Result<Examined, NotTaken> {
+        let (id, seq) = (entry.ceremony.clone(), entry.seq);
+        let rejected = |source| NotTaken::Rejected { ceremony: id.clone(), seq, source: Box::new(source) };
+        let Some(chapter) = self.chapters.get(&id) else {
+            if seq != 1 {
+                return Err(NotTaken::Gap { ceremony: id, got: seq, expected: 1 });
+            }
+            let ceremony = Ceremony::open(self.context_of(&entry), &entry).map_err(rejected)?;
+            return Ok(Examined::New(Next { entry, ceremony: Box::new(ceremony) }));
+        };
+        let known = usize::try_from(seq).ok().and_then(|seq| chapter.entries.get(seq.wrapping_sub(1)));
+        if let Some(known) = known {
+            return if known.hash() == entry.hash() {
+                Ok(Examined::Known)
+            } else {
+                Err(NotTaken::Fork { seq, ours: known.hash(), theirs: entry.hash(), ceremony: id })
+            };
+        }
+        let expected = chapter.ceremony.head().seq + 1;
+        if seq != expected {
+            return Err(NotTaken::Gap { ceremony: id, got: seq, expected });
+        }
+        let mut ceremony = Box::new(chapter.ceremony.clone());
+        ceremony.apply(&entry).map_err(rejected)?;
+        Ok(Examined::New(Next { entry, ceremony }))
+    }
+
+    /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not
+    /// follow the head any more is left out.
+    pub fn commit(&mut self, next: Next) {
+        let Next { entry, ceremony } = next;
+        let head = self.chapters.get(&entry.ceremony).map_or(0, |chapter| chapter.ceremony.head().seq);
+        if entry.seq != head + 1 {
+            return;
+        }
+        match self.chapters.get_mut(&entry.ceremony) {
             Some(chapter) => {
-                let mut next = chapter.ceremony.clone();
-                next.apply(entry)?;
-                Ok(next)
+                chapter.ceremony = *ceremony;
+                chapter.entries.push(entry);
+            }
+            None => {
+                let id = entry.ceremony.clone();
+                self.chapters.insert(id, Chapter { entries: vec![entry], ceremony: *ceremony });
             }
         }
     }
@@ -155,30 +216,12 @@ impl Book {
     /// # Errors
     /// [`NotTaken`]; the book is as it was.
     pub fn take(&mut self, entry: Entry) -> Result<Taken, NotTaken> {
-        let (id, seq) = (entry.ceremony.clone(), entry.seq);
-        let rejected = |source| NotTaken::Rejected { ceremony: id.clone(), seq, source: Box::new(source) };
-        let Some(chapter) = self.chapters.get_mut(&id) else {
-            if seq != 1 {
-                return Err(NotTaken::Gap { ceremony: id, got: seq, expected: 1 });
+        Ok(match self.examine(entry)? {
+            Examined::Known => Taken::Known,
+            Examined::New(next) => {
+                self.commit(next);
+                Taken::New
             }
-            let ceremony = Ceremony::open(self.context_of(&entry), &entry).map_err(rejected)?;
-            self.chapters.insert(id, Chapter { entries: vec![entry], ceremony });
-            return Ok(Taken::New);
-        };
-        let known = usize::try_from(seq).ok().and_then(|seq| chapter.entries.get(seq.wrapping_sub(1)));
-        if let Some(known) = known {
-            return if known.hash() == entry.hash() {
-                Ok(Taken::Known)
-            } else {
-                Err(NotTaken::Fork { seq, ours: known.hash(), theirs: entry.hash(), ceremony: id })
-            };
-        }
-        let expected = chapter.ceremony.head().seq + 1;
-        if seq != expected {
-            return Err(NotTaken::Gap { ceremony: id, got: seq, expected });
-        }
-        chapter.ceremony.apply(&entry).map_err(rejected)?;
-        chapter.entries.push(entry);
-        Ok(Taken::New)
+        })
     }
 }
