@@ -44,14 +44,14 @@ pub enum Examined {
     /// It is in the book already.
     Known,
     /// It follows the head, and the fold accepts it.
-    New(Next),
+    New(Box<Next>),
 }
 
 /// An accepted entry and the ceremony as it is with it.
 #[derive(Debug)]
 pub struct Next {
     entry: Entry,
-    ceremony: Box<Ceremony>,
+    ceremony: Ceremony,
 }
 
 impl Next {
@@ -172,7 +172,7 @@ impl Book {
                 return Err(NotTaken::Gap { ceremony: id, got: seq, expected: 1 });
             }
             let ceremony = Ceremony::open(self.context_of(&entry), &entry).map_err(rejected)?;
-            return Ok(Examined::New(Next { entry, ceremony: Box::new(ceremony) }));
+            return Ok(Examined::New(Box::new(Next { entry, ceremony })));
         };
         let known = usize::try_from(seq).ok().and_then(|seq| chapter.entries.get(seq.wrapping_sub(1)));
         if let Some(known) = known {
@@ -186,9 +186,9 @@ impl Book {
         if seq != expected {
             return Err(NotTaken::Gap { ceremony: id, got: seq, expected });
         }
-        let mut ceremony = Box::new(chapter.ceremony.clone());
+        let mut ceremony = chapter.ceremony.clone();
         ceremony.apply(&entry).map_err(rejected)?;
-        Ok(Examined::New(Next { entry, ceremony }))
+        Ok(Examined::New(Box::new(Next { entry, ceremony })))
     }
 
     /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not
@@ -199,15 +199,11 @@ impl Book {
         if entry.seq != head + 1 {
             return;
         }
-        match self.chapters.get_mut(&entry.ceremony) {
-            Some(chapter) => {
-                chapter.ceremony = *ceremony;
-                chapter.entries.push(entry);
-            }
-            None => {
-                let id = entry.ceremony.clone();
-                self.chapters.insert(id, Chapter { entries: vec![entry], ceremony: *ceremony });
-            }
+        if let Some(chapter) = self.chapters.get_mut(&entry.ceremony) {
+            chapter.ceremony = ceremony;
+            chapter.entries.push(entry);
+        } else {
+            self.chapters.insert(entry.ceremony.clone(), Chapter { entries: vec![entry], ceremony });
         }
     }
 
@@ -219,7 +215,7 @@ impl Book {
         Ok(match self.examine(entry)? {
             Examined::Known => Taken::Known,
             Examined::New(next) => {
-                self.commit(next);
+                self.commit(*next);
                 Taken::New
             }
         })
