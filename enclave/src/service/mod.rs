@@ -1,0 +1,261 @@
+//! The enclave as a service: one connection to its agent at a time, orders in, messages and signed words
+//! out.
+//!
+//! One task owns everything. It must never act on the agent's word alone ([`orders`]), sign both a result
+//! and an abort of one session ([`voice`]), or say a secret.
+
+mod orders;
+mod runner;
+mod sealing;
+mod tunnel;
+mod voice;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use ceremonies::attestation::{self, AttestationError, EnclaveKeys, TrustRoot};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use rustls::RootCertStore;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+pub use self::orders::OrderError;
+use self::orders::Order;
+use self::runner::{RunningSession, SessionNews};
+use self::sealing::{SealingNews, Shares};
+use self::tunnel::Tunnel;
+use self::voice::Voice;
+use crate::attest::{AttestError, SecurityModule};
+use crate::clock::TrustedClock;
+use crate::kms::{KeyError, KmsKeys};
+use crate::session::BootKeys;
+use crate::wire::link::{
+    Attestation, Deliver, FromEnclave, Refused, Start, Stored, ToEnclave, Welcome, from_enclave, to_enclave,
+};
+use crate::wire::{self, VERSION};
+
+/// Messages that may wait for the agent; beyond it the enclave's tasks wait.
+const MAX_OUTGOING: usize = 256;
+/// Session messages that arrive before the order to start their session: the other nodes may be quicker.
+/// One barrier message of every peer in a handful of sessions.
+const MAX_EARLY: usize = 128;
+/// Largest early message in bytes: a barrier message has a few hundred.
+const MAX_EARLY_BYTES: usize = 4096;
+
+/// Why an enclave does not come up.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// No RSA key.
+    #[error("the RSA key for the KMS could not be made")]
+    Rsa(#[from] KeyError),
+    /// The security module does not answer.
+    #[error("the security module gave no document")]
+    Module(#[from] AttestError),
+    /// The security module's document does not verify under this enclave's root.
+    #[error("the security module's document does not verify under this enclave's trust root")]
+    Document(#[from] AttestationError),
+}
+
+/// What every part of the service needs and nothing changes.
+struct Core {
+    keys: BootKeys,
+    kms_keys: Arc<KmsKeys>,
+    module: Arc<dyn SecurityModule>,
+    clock: TrustedClock,
+    root: Arc<TrustRoot>,
+    tls_roots: RootCertStore,
+}
+
+impl Core {
+    /// A fresh document for this nonce, which also sets the clock.
+    async fn attest(&self, nonce: &[u8]) -> Result<Vec<u8>, BootError> {
+        let user_data = self.keys.public().encode();
+        let document = self.module.attest(nonce, &user_data, self.kms_keys.spki_der()).await?;
+        let read = attestation::parse_and_verify(&document, &self.root)?;
+        self.clock.set(read.timestamp);
+        Ok(document)
+    }
+}
+
+/// A booted enclave. Its keys live as long as it does.
+pub struct Enclave {
+    core: Arc<Core>,
+    build: String,
+    /// The first charter it was shown: an enclave works under one charter from boot to end.
+    charter: Option<Hash>,
+    /// Sessions ever started: none is started twice.
+    started: BTreeSet<Hash>,
+    bans: BTreeSet<NodeIndex>,
+    shares: Shares,
+    voice: Voice,
+}
+
+impl Enclave {
+    /// Makes the keys and asks the security module for the time.
+    ///
+    /// # Errors
+    /// [`BootError`]; without keys or trusted time there is no enclave.
+    pub async fn boot(
+        module: Arc<dyn SecurityModule>,
+        root: TrustRoot,
+        tls_roots: RootCertStore,
+    ) -> Result<Self, BootError> {
+        let keys = BootKeys::generate();
+        let kms_keys = tokio::task::spawn_blocking(KmsKeys::generate)
+            .await
+            .map_err(|_| BootError::Rsa(KeyError))??;
+        let first = module.attest(&[], &keys.public().encode(), kms_keys.spki_der()).await?;
+        let clock = TrustedClock::new(attestation::parse_and_verify(&first, &root)?.timestamp);
+        let voice = Voice::new(keys.clone_identity());
+        Ok(Self {
+            core: Arc::new(Core {
+                keys,
+                kms_keys: Arc::new(kms_keys),
+                module,
+                clock,
+                root: Arc::new(root),
+                tls_roots,
+            }),
+            build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            charter: None,
+            started: BTreeSet::new(),
+            bans: BTreeSet::new(),
+            shares: Shares::default(),
+            voice,
+        })
+    }
+
+    /// The public keys that its attestation documents vouch for.
+    #[must_use]
+    pub fn public_keys(&self) -> EnclaveKeys {
+        self.core.keys.public()
+    }
+
+    /// Serves the agent on one connection until it ends. Sessions that run then are given up.
+    ///
+    /// # Errors
+    /// What the connection failed with; the enclave can serve another.
+    pub async fn serve<S>(&mut self, stream: S) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (mut receiver, mut sender) = wire::split(stream);
+        let (out, mut queue) = mpsc::channel(MAX_OUTGOING);
+        let (news, mut arrived) = mpsc::channel(MAX_OUTGOING);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            while let Some(message) = queue.recv().await {
+                sender.send(&message).await?;
+            }
+            Ok::<(), io::Error>(())
+        });
+        let mut connection = Connection {
+            enclave: self,
+            tunnel: Tunnel::new(out.clone()),
+            out,
+            news,
+            running: BTreeMap::new(),
+            early: Vec::new(),
+        };
+        connection.welcome().await;
+        // Reading has a task of its own: a receive dropped half way would lose a frame's beginning.
+        let (orders, mut ordered) = mpsc::channel(MAX_OUTGOING);
+        tasks.spawn(async move {
+            while let Some(message) = receiver.receive::<ToEnclave>().await? {
+                if orders.send(message).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let ended = loop {
+            tokio::select! {
+                order = ordered.recv() => match order {
+                    Some(ToEnclave { kind: Some(kind) }) => connection.order(kind).await,
+                    Some(ToEnclave { kind: None }) => {
+                        break Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown order"));
+                    }
+                    None => break Ok(()),
+                },
+                Some(news) = arrived.recv() => connection.hear(news).await,
+                Some(Ok(Err(error))) = tasks.join_next() => break Err(error),
+            }
+        };
+        connection.give_up("the link to the agent was lost");
+        ended
+    }
+}
+
+/// What the service's own tasks report to it.
+enum News {
+    Session(SessionNews),
+    Sealing(SealingNews),
+}
+
+/// One connection to the agent, and the sessions it carries.
+struct Connection<'a> {
+    enclave: &'a mut Enclave,
+    tunnel: Tunnel,
+    out: mpsc::Sender<FromEnclave>,
+    news: mpsc::Sender<News>,
+    running: BTreeMap<Hash, RunningSession>,
+    early: Vec<Deliver>,
+}
+
+impl Connection<'_> {
+    async fn send(&self, kind: from_enclave::Kind) {
+        // A closed channel means a lost connection, which the loop in `serve` sees for itself.
+        let _ = self.out.send(FromEnclave { kind: Some(kind) }).await;
+    }
+
+    async fn welcome(&self) {
+        let keys = self.enclave.public_keys();
+        self.send(from_enclave::Kind::Welcome(Welcome {
+            version: VERSION,
+            build: self.enclave.build.clone(),
+            identity: keys.identity.to_vec(),
+            sealing: keys.sealing.to_vec(),
+            said: self.enclave.voice.said().collect(),
+        }))
+        .await;
+    }
+
+    async fn refuse(&self, request: u64, reason: &dyn std::error::Error) {
+        let reason = chain(reason);
+        warn!(%reason, "refused");
+        self.send(from_enclave::Kind::Refused(Refused { request, reason })).await;
+    }
+
+    async fn order(&mut self, kind: to_enclave::Kind) {
+        match kind {
+            to_enclave::Kind::Attest(attest) => {
+                match self.enclave.core.attest(&attest.nonce).await {
+                    Ok(document) => {
+                        let request = attest.request;
+                        self.send(from_enclave::Kind::Attestation(Attestation { request, document })).await;
+                    }
+                    Err(error) => self.refuse(attest.request, &error).await,
+                }
+            }
+            to_enclave::Kind::Start(start) => {
+                let request = start.request;
+                if let Err(error) = self.start(start) {
+                    self.refuse(request, &error).await;
+                }
+            }
+            to_enclave::Kind::Deliver(deliver) => self.deliver(deliver),
+            to_enclave::Kind::Stored(stored) => self.stored(stored),
+            to_enclave::Kind::StreamData(data) => self.tunnel.deliver(data),
+            to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),
+        }
+    }
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

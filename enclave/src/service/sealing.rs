@@ -1,0 +1,129 @@
+//! Sealing a new share and opening a sealed one: KMS, cipher, and the checks that make a share the one its
+//! record speaks of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_credential_types::Credentials;
+use ceremonies::charter::Charter;
+use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::wallet::Record;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::runner::Job;
+use super::{BootError, Core, Tunnel};
+use crate::kms::{Clock, Kms, KmsConfig, KmsError};
+use crate::seal::{self, SealContext, SealError, SealedBlob};
+use crate::session::{KeyShare, ShareError};
+use crate::wire::link;
+
+/// Why a share is not sealed or not opened.
+#[derive(Debug, Error)]
+pub(super) enum SealingError {
+    #[error("no attestation for the KMS")]
+    Attestation(#[from] BootError),
+    #[error("no data key")]
+    Kms(#[from] KmsError),
+    #[error("the share cannot be sealed or opened")]
+    Seal(#[from] SealError),
+    #[error("the opened share cannot be read")]
+    Share(#[from] ShareError),
+    #[error("the opened share is not node {0}'s share of the recorded generation")]
+    OtherShare(NodeIndex),
+    #[error("the certificate names no sealed share of node {0}")]
+    NoBlob(NodeIndex),
+}
+
+/// What a sealing task reports.
+pub(super) enum SealingNews {
+    /// A new share is sealed and can be stored.
+    Sealed { job: Arc<Job>, record: Box<Record>, blob: SealedBlob },
+    /// The stored share was opened again and is the one that was sealed.
+    Reopened { job: Arc<Job>, record: Box<Record>, blob: Hash },
+    /// The share to sign with is open.
+    Opened { job: Arc<Job>, share: Arc<KeyShare> },
+    /// No share; the session is over.
+    Failed { job: Arc<Job>, error: SealingError },
+}
+
+/// Shares opened since boot, by their record's digest. They live in the enclave's memory only.
+#[derive(Default)]
+pub(super) struct Shares(BTreeMap<Hash, Arc<KeyShare>>);
+
+impl Shares {
+    pub(super) fn get(&self, record: &Hash) -> Option<Arc<KeyShare>> {
+        self.0.get(record).cloned()
+    }
+
+    pub(super) fn keep(&mut self, record: Hash, share: Arc<KeyShare>) {
+        self.0.insert(record, share);
+    }
+}
+
+fn context(record: &Record, node: NodeIndex) -> SealContext {
+    SealContext {
+        cluster: record.cluster.clone(),
+        wallet: record.wallet.clone(),
+        node,
+        generation: record.generation,
+    }
+}
+
+fn kms(
+    core: &Arc<Core>,
+    tunnel: &Tunnel,
+    charter: &Charter,
+    lent: &link::Credentials,
+) -> Result<Kms, KmsError> {
+    let clock = Arc::clone(core);
+    let token = Some(lent.session_token.clone()).filter(|token| !token.is_empty());
+    Kms::new(
+        KmsConfig {
+            region: charter.kms().region.clone(),
+            host: charter.kms().host.clone(),
+            key_arn: charter.kms().key.clone(),
+            roots: core.tls_roots.clone(),
+            clock: Clock::new(move || clock.clock.now()),
+            connect_timeout: KmsConfig::CONNECT_TIMEOUT,
+            call_deadline: KmsConfig::CALL_DEADLINE,
+        },
+        Arc::clone(&core.kms_keys),
+        Arc::new(tunnel.clone()),
+        Credentials::new(&lent.access_key_id, &lent.secret_access_key, token, None, "agent"),
+    )
+}
+
+/// Seals a fresh share under a data key of its own.
+pub(super) async fn seal(
+    core: Arc<Core>,
+    tunnel: Tunnel,
+    job: Arc<Job>,
+    share: Zeroizing<Vec<u8>>,
+    record: &Record,
+) -> Result<SealedBlob, SealingError> {
+    let kms = kms(&core, &tunnel, &job.order.charter, &job.credentials)?;
+    let context = context(record, job.order.node);
+    let data_key = kms.generate_data_key(core.attest(&[]).await?, &context).await?;
+    Ok(seal::seal(&share, &context, &data_key)?)
+}
+
+/// Opens a stored share and checks it against the digest and the public share that the record's enclaves
+/// signed: a host cannot slip in another, however well sealed.
+pub(super) async fn open(
+    core: Arc<Core>,
+    tunnel: Tunnel,
+    charter: &Charter,
+    credentials: &link::Credentials,
+    record: &Record,
+    node: NodeIndex,
+    blob: Vec<u8>,
+    expected: &Hash,
+) -> Result<KeyShare, SealingError> {
+    let blob = SealedBlob::read(blob, expected)?;
+    let kms = kms(&core, &tunnel, charter, credentials)?;
+    let context = context(record, node);
+    let data_key = kms.decrypt(core.attest(&[]).await?, blob.wrapped_key(), &context).await?;
+    let share = KeyShare::decode(&blob.open(&context, &data_key.key)?)?;
+    if share.belongs_to(record, node) { Ok(share) } else { Err(SealingError::OtherShare(node)) }
+}

@@ -1,0 +1,149 @@
+//! What the enclave signs for the log, and the rule that it never signs both a result and an abort of one
+//! key generation.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ceremonies::entry::{Aborted, TestSigned};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::subsets::Subset;
+use ceremonies::wallet::{Record, prepared_message};
+use ceremonies::wire::log;
+use ed25519_dalek::{Signer, SigningKey};
+use prost::Message;
+
+use crate::wire::link::Said;
+
+/// Words kept to be said again. A ceremony has a handful; older ones are in the log by then.
+const MAX_SAID: usize = 1024;
+
+/// Why an enclave stays silent.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum Silence {
+    #[error("this enclave has already given this key generation up")]
+    Aborted,
+    #[error("this enclave has already signed a result of this key generation")]
+    Prepared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Prepared,
+    Aborted,
+}
+
+/// The enclave's signing identity and what it has said with it.
+pub(super) struct Voice {
+    identity: SigningKey,
+    /// How each key generation ended for this enclave: once, and for good.
+    generations: BTreeMap<CeremonyId, Word>,
+    said: VecDeque<Said>,
+}
+
+fn number(party: Option<NodeIndex>) -> u32 {
+    party.map_or(0, u32::from)
+}
+
+fn numbers(subset: &Subset) -> Vec<u32> {
+    subset.parties().iter().map(|party| u32::from(*party)).collect()
+}
+
+impl Voice {
+    pub(super) fn new(identity: SigningKey) -> Self {
+        Self { identity, generations: BTreeMap::new(), said: VecDeque::new() }
+    }
+
+    /// Everything said, for an agent that may have lost it.
+    pub(super) fn said(&self) -> impl Iterator<Item = Said> + '_ {
+        self.said.iter().cloned()
+    }
+
+    fn sign(&self, message: &Hash) -> [u8; 64] {
+        self.identity.sign(message.as_bytes()).to_bytes()
+    }
+
+    fn say(&mut self, ceremony: &CeremonyId, kind: log::event::Kind) -> Said {
+        let event = log::Event { kind: Some(kind) }.encode_to_vec();
+        let said = Said { ceremony: ceremony.to_string(), event };
+        self.said.push_back(said.clone());
+        if self.said.len() > MAX_SAID {
+            self.said.pop_front();
+        }
+        said
+    }
+
+    /// Signs that this node's share is sealed, was opened again, and belongs to this record.
+    pub(super) fn prepared(
+        &mut self,
+        node: NodeIndex,
+        record: &Record,
+        blob: &Hash,
+    ) -> Result<Said, Silence> {
+        match self.generations.insert(record.ceremony.clone(), Word::Prepared) {
+            None => {}
+            Some(word @ Word::Aborted) => {
+                self.generations.insert(record.ceremony.clone(), word);
+                return Err(Silence::Aborted);
+            }
+            Some(Word::Prepared) => return Err(Silence::Prepared),
+        }
+        let signature = self.sign(&prepared_message(&record.digest(), node, blob)).to_vec();
+        let prepared = log::Prepared {
+            node: node.into(),
+            record: record.as_bytes().to_vec(),
+            blob: blob.as_bytes().to_vec(),
+            signature,
+        };
+        Ok(self.say(&record.ceremony, log::event::Kind::Prepared(prepared)))
+    }
+
+    /// Signs that this enclave gave a session up. For a key generation this holds for good.
+    pub(super) fn aborted(
+        &mut self,
+        ceremony: &CeremonyId,
+        manifest: &Hash,
+        generating: bool,
+        mut aborted: Aborted,
+    ) -> Result<Said, Silence> {
+        if generating {
+            match self.generations.get(ceremony) {
+                Some(Word::Prepared) => return Err(Silence::Prepared),
+                Some(Word::Aborted) => return Err(Silence::Aborted),
+                None => {
+                    self.generations.insert(ceremony.clone(), Word::Aborted);
+                }
+            }
+        }
+        aborted.signature = self.sign(&aborted.message(manifest));
+        let wire = log::Aborted {
+            node: aborted.node.into(),
+            subset: numbers(&aborted.subset),
+            attempt: aborted.attempt,
+            reason: aborted.reason.into(),
+            culprit: number(aborted.culprit),
+            banned: number(aborted.banned),
+            signature: aborted.signature.to_vec(),
+        };
+        Ok(self.say(ceremony, log::event::Kind::Aborted(wire)))
+    }
+
+    /// Signs that this enclave took part in a test signature.
+    pub(super) fn test_signed(
+        &mut self,
+        ceremony: &CeremonyId,
+        manifest: &Hash,
+        mut signed: TestSigned,
+    ) -> Said {
+        signed.signature = self.sign(&signed.message(manifest));
+        let wire = log::TestSigned {
+            node: signed.node.into(),
+            subset: numbers(&signed.subset),
+            attempt: signed.attempt,
+            session: signed.session.as_bytes().to_vec(),
+            r: signed.r.to_vec(),
+            s: signed.s.to_vec(),
+            recovery_id: signed.recovery_id.into(),
+            signature: signed.signature.to_vec(),
+        };
+        self.say(ceremony, log::event::Kind::TestSigned(wire))
+    }
+}

@@ -1,0 +1,70 @@
+//! The link between enclave and agent: message types and framing. The only part of this crate that the
+//! agent uses.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+/// Messages of the link (`proto/link.proto`).
+#[expect(missing_docs, reason = "generated from the .proto file, which is documented")]
+pub mod link {
+    include!(concat!(env!("OUT_DIR"), "/custody.link.rs"));
+}
+
+impl std::fmt::Debug for link::Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(hidden)")
+    }
+}
+
+/// The version both sides of the link must speak.
+pub const VERSION: u32 = 1;
+/// Largest frame in bytes: a ceremony's whole log and a sealed share, with room.
+pub const MAX_FRAME: usize = 8 * 1024 * 1024;
+/// Largest piece of a forwarded byte stream, in bytes.
+pub const MAX_CHUNK: usize = 16 * 1024;
+
+fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
+}
+
+/// The receiving end of a link.
+pub struct Receiver<S>(FramedRead<ReadHalf<S>, LengthDelimitedCodec>);
+
+/// The sending end of a link.
+pub struct Sender<S>(FramedWrite<WriteHalf<S>, LengthDelimitedCodec>);
+
+/// Splits a stream into the two ends of a link.
+pub fn split<S: AsyncRead + AsyncWrite>(stream: S) -> (Receiver<S>, Sender<S>) {
+    let (read, write) = tokio::io::split(stream);
+    (Receiver(FramedRead::new(read, codec())), Sender(FramedWrite::new(write, codec())))
+}
+
+impl<S: AsyncRead> Receiver<S> {
+    /// The next message; none when the other side has closed.
+    ///
+    /// # Errors
+    /// For a frame over [`MAX_FRAME`], bytes that are not the message, and whatever the stream fails with.
+    pub async fn receive<M: Message + Default>(&mut self) -> io::Result<Option<M>> {
+        let Some(frame) = self.0.next().await else { return Ok(None) };
+        decode(&frame?).map(Some)
+    }
+}
+
+fn decode<M: Message + Default>(frame: &BytesMut) -> io::Result<M> {
+    M::decode(frame.as_ref()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+impl<S: AsyncWrite> Sender<S> {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// Whatever the stream fails with, and a message over [`MAX_FRAME`].
+    pub async fn send<M: Message>(&mut self, message: &M) -> io::Result<()> {
+        self.0.send(Bytes::from(message.encode_to_vec())).await
+    }
+}

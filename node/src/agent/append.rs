@@ -1,0 +1,149 @@
+//! Appending to the log: fold first, then the stream with the expected sequence, then the own store.
+
+use ceremonies::book::{Examined, NotTaken};
+use ceremonies::ceremony::Rejection;
+use ceremonies::entry::{Entry, EntryError, Place};
+use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::wire::log;
+use prost::Message;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::{Agent, Tail, TakeError, chain, now};
+use crate::bus::AppendError;
+use crate::store::StoreError;
+
+/// How often an append gives way to entries that other agents appended first. With five agents that all
+/// answer one entry at once, the last comes through at the fifth try.
+const MAX_TRIES: u32 = 24;
+
+/// Why an event is not in the log.
+#[derive(Debug, Error)]
+pub(super) enum NotAppended {
+    #[error("the event is malformed")]
+    Malformed(#[from] EntryError),
+    #[error("the entry could not be signed")]
+    Signing,
+    #[error(transparent)]
+    Refused(NotTaken),
+    #[error("the log grew faster than this node could append; try again")]
+    Contended,
+    #[error("the bus did not take it; try again when it is back")]
+    Bus(#[from] AppendError),
+    #[error("this node's store did not take it; try again when it is back")]
+    Store(#[from] StoreError),
+}
+
+impl NotAppended {
+    /// Whether the fold has the same event already, so that nothing is left to do.
+    pub(super) fn is_known(&self) -> bool {
+        let Self::Refused(NotTaken::Rejected { source, .. }) = self else { return false };
+        matches!(
+            **source,
+            Rejection::SaidAlready(_) | Rejection::AttestedAlready(_) | Rejection::SignedAlready { .. }
+        )
+    }
+}
+
+impl Agent {
+    /// Appends an event to a ceremony's log and returns its number.
+    pub(super) async fn append(
+        &mut self,
+        ceremony: &CeremonyId,
+        event: log::Event,
+    ) -> Result<u64, NotAppended> {
+        for _ in 0..MAX_TRIES {
+            let entry = self.make_entry(ceremony, event.clone())?;
+            let next = match self.book.examine(entry).map_err(NotAppended::Refused)? {
+                Examined::New(next) => next,
+                Examined::Known => return Err(NotAppended::Contended),
+            };
+            let tail = self.tails.get(ceremony).copied().unwrap_or_default();
+            if tail.entry + 1 != next.entry().seq {
+                // The stream lost entries that this node has, or has ones this node has not read.
+                self.restore_one(ceremony).await;
+                self.catch_up(ceremony).await?;
+            } else {
+                let bytes = next.entry().encode();
+                match self.bus.append(ceremony, tail.stream, bytes).await {
+                    Ok(stream) => {
+                        let seq = next.entry().seq;
+                        self.store.append_entry(next.entry()).await?;
+                        self.book.commit(*next);
+                        self.observed.entries += 1;
+                        self.tails.insert(ceremony.clone(), Tail { stream, entry: seq });
+                        return Ok(seq);
+                    }
+                    Err(AppendError::Conflict) => self.catch_up(ceremony).await?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Err(NotAppended::Contended)
+    }
+
+    fn make_entry(&self, ceremony: &CeremonyId, event: log::Event) -> Result<Entry, NotAppended> {
+        let head = self.book.get(ceremony).map(|chapter| chapter.ceremony.head());
+        let place = Place {
+            ceremony: ceremony.clone(),
+            seq: head.map_or(1, |head| head.seq + 1),
+            prev: head.map_or(Hash::ZERO, |head| head.hash),
+            time: head.map_or(now(), |head| now().max(head.time)),
+            node: self.node(),
+        };
+        let sign = |message: &[u8]| self.identity.nkey.sign(message).map_err(|_| NotAppended::Signing);
+        Entry::create(place, event, sign)
+    }
+
+    /// Reads what the stream has of a ceremony behind what this node has read of it.
+    async fn catch_up(&mut self, ceremony: &CeremonyId) -> Result<(), NotAppended> {
+        let tail = self.tails.get(ceremony).copied().unwrap_or_default();
+        for (stream, payload) in self.bus.entries_after(ceremony, tail.stream).await? {
+            self.streamed(ceremony, stream, &payload).await;
+        }
+        Ok(())
+    }
+
+    /// After every connection: the broker may have lost the tail of a log that this node still has.
+    pub(super) async fn restore_stream(&mut self) {
+        let open: Vec<CeremonyId> = self.book.iter().map(|(id, _)| id.clone()).collect();
+        for ceremony in open {
+            if let Err(error) = self.catch_up(&ceremony).await {
+                warn!(%ceremony, error = %chain(&error), "log not read from the stream");
+                return;
+            }
+            self.restore_one(&ceremony).await;
+        }
+    }
+
+    async fn restore_one(&mut self, ceremony: &CeremonyId) {
+        let Some(chapter) = self.book.get(ceremony) else { return };
+        let tail = self.tails.get(ceremony).copied().unwrap_or_default();
+        let known = usize::try_from(tail.entry).unwrap_or(usize::MAX);
+        let lost: Vec<Entry> = chapter.entries.iter().skip(known).cloned().collect();
+        for entry in lost {
+            let tail = self.tails.get(ceremony).copied().unwrap_or_default();
+            match self.bus.append(ceremony, tail.stream, entry.raw().encode_to_vec()).await {
+                Ok(stream) => {
+                    info!(%ceremony, seq = entry.seq, "entry that the stream had lost appended again");
+                    self.tails.insert(ceremony.clone(), Tail { stream, entry: entry.seq });
+                }
+                // Another node was quicker; what it appended arrives through the stream.
+                Err(AppendError::Conflict) => return,
+                Err(error) => {
+                    warn!(%ceremony, error = %chain(&error), "lost entry not appended again");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl From<TakeError> for NotAppended {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Store(error) => Self::Store(error),
+            TakeError::Book(error) => Self::Refused(error),
+        }
+    }
+}

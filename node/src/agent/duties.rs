@@ -1,0 +1,200 @@
+//! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
+
+use ::enclave::wire::link::{Attest, Start, to_enclave};
+use ceremonies::ceremony::{Ceremony, Duty};
+use ceremonies::charter::CeremonyKind;
+use ceremonies::ids::{CeremonyId, Line};
+use ceremonies::wire::log;
+use tracing::{info, warn};
+
+use super::{Agent, Asked, chain, now};
+use crate::credentials;
+use crate::store::Claim;
+
+impl Agent {
+    /// Once a tick: what is due, and what is no longer needed.
+    pub(super) async fn look_after(&mut self) {
+        self.do_duties().await;
+        self.drop_what_never_commits().await;
+        self.report_health().await;
+    }
+
+    pub(super) async fn do_duties(&mut self) {
+        let Some(own) = self.own else { return };
+        let due: Vec<(CeremonyId, Duty)> = self
+            .book
+            .iter()
+            .filter_map(|(id, chapter)| {
+                Some((id.clone(), chapter.ceremony.duty(self.node(), &own, now())?))
+            })
+            .collect();
+        for (ceremony, duty) in due {
+            self.do_duty(&ceremony, duty).await;
+        }
+    }
+
+    async fn do_duty(&mut self, ceremony: &CeremonyId, duty: Duty) {
+        match duty {
+            Duty::Attest => self.ask_for_attestation(ceremony).await,
+            Duty::Fault => self.fault(ceremony, "the approved enclave was lost").await,
+            Duty::Adopt => self.adopt(ceremony).await,
+            Duty::Generate | Duty::TestSign { .. } => self.order_session(ceremony, &duty).await,
+        }
+    }
+
+    /// Appends an event of this node's own and says when that fails.
+    pub(super) async fn append_own(&mut self, ceremony: &CeremonyId, kind: log::event::Kind) {
+        match self.append(ceremony, log::Event { kind: Some(kind) }).await {
+            Ok(seq) => info!(%ceremony, seq, "appended"),
+            Err(error) if error.is_known() => {}
+            Err(error) => warn!(%ceremony, error = %chain(&error), "not appended"),
+        }
+    }
+
+    pub(super) async fn fault(&mut self, ceremony: &CeremonyId, reason: &str) {
+        let faulted =
+            log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
+        self.append_own(ceremony, log::event::Kind::Faulted(faulted)).await;
+    }
+
+    async fn ask_for_attestation(&mut self, ceremony: &CeremonyId) {
+        let waiting = |asked: &Asked| matches!(asked, Asked::Attestation(id) if id == ceremony);
+        if self.asked.values().any(waiting) {
+            return;
+        }
+        let Some(chapter) = self.book.get(ceremony) else { return };
+        let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
+        let request = self.request_id(Asked::Attestation(ceremony.clone()));
+        self.link.send(to_enclave::Kind::Attest(Attest { request, nonce })).await;
+    }
+
+    pub(super) fn request_id(&mut self, asked: Asked) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.asked.insert(request, asked);
+        request
+    }
+
+    async fn adopt(&mut self, ceremony: &CeremonyId) {
+        let Some(wallet) = self.book.get(ceremony).and_then(|chapter| chapter.ceremony.committed()) else {
+            return;
+        };
+        let record = wallet.record;
+        if let Err(error) = self.store.promote(&record.wallet, record.generation, &record.digest()).await {
+            self.observed.store_trouble = chain(&error);
+            warn!(%ceremony, error = %chain(&error), "committed share not made current");
+            return;
+        }
+        info!(%ceremony, wallet = %record.wallet, generation = %record.generation, "share made current");
+        let adopted =
+            log::Adopted { node: self.node().into(), record: record.digest().as_bytes().to_vec() };
+        self.append_own(ceremony, log::event::Kind::Adopted(adopted)).await;
+    }
+
+    /// Hands the enclave the log and lets it begin. Once a connection and label: an enclave that lost the
+    /// session, or refused it, is not asked again.
+    async fn order_session(&mut self, ceremony: &CeremonyId, duty: &Duty) {
+        let Some(chapter) = self.book.get(ceremony) else { return };
+        let Some(spec) = chapter.ceremony.session(duty) else { return };
+        if !self.ordered.insert(spec.label) {
+            return;
+        }
+        let blob = match duty {
+            Duty::TestSign { subset, attempt } => {
+                let request = format!("{ceremony}/{subset}/{attempt}");
+                match self.claim(ceremony, &request, duty).await {
+                    Ok(Some(blob)) => blob,
+                    Ok(None) => {
+                        self.fault(ceremony, "this try was begun before and lost").await;
+                        return;
+                    }
+                    Err(reason) => {
+                        warn!(%ceremony, %reason, "test signature not begun");
+                        self.fault(ceremony, &reason).await;
+                        return;
+                    }
+                }
+            }
+            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault => Vec::new(),
+        };
+        let lent = match credentials::fetch(&self.config.kms.credentials).await {
+            Ok(lent) => lent,
+            Err(error) => {
+                self.observed.kms_trouble = chain(&error);
+                self.fault(ceremony, &chain(&error)).await;
+                return;
+            }
+        };
+        let request = self.request_id(Asked::Start(ceremony.clone()));
+        let Some(chapter) = self.book.get(ceremony) else { return };
+        let start = Start {
+            request,
+            node: self.node().into(),
+            charter: self.identity.charter.text().as_bytes().to_vec(),
+            log: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
+            origin: self.origin_of(&chapter.ceremony),
+            blob,
+            credentials: Some(lent),
+        };
+        info!(%ceremony, label = %spec.label, "session ordered");
+        self.link.send(to_enclave::Kind::Start(start)).await;
+    }
+
+    fn origin_of(&self, ceremony: &Ceremony) -> Vec<Vec<u8>> {
+        let origin = ceremony.manifest().origin.as_ref().and_then(|origin| self.book.get(&origin.ceremony));
+        origin.map_or_else(Vec::new, |chapter| {
+            chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect()
+        })
+    }
+
+    /// Claims a test signature, once for ever, and reads the share to sign with. None when it was claimed
+    /// before: then it may have been signed, and is not begun again.
+    async fn claim(
+        &self,
+        id: &CeremonyId,
+        request: &str,
+        duty: &Duty,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let Duty::TestSign { subset, attempt } = duty else { return Ok(None) };
+        let chapter = self.book.get(id).ok_or("the ceremony is not known")?;
+        let ceremony = &chapter.ceremony;
+        let record = ceremony.record().ok_or("nothing to sign with")?;
+        let digest = ceremonies::ceremony::test_digest(
+            &ceremony.manifest().hash(),
+            &record.digest(),
+            subset,
+            *attempt,
+        );
+        match self.store.claim_signing(request, &digest, "m", "test signature").await {
+            Ok(Claim::New) => {}
+            Ok(Claim::Used) => return Ok(None),
+            Err(error) => return Err(chain(&error)),
+        }
+        let share = self.store.share(&record.wallet, record.generation, &record.digest()).await;
+        match share {
+            Ok(Some(share)) => Ok(Some(share.blob)),
+            Ok(None) => Err(format!("this node's store has no share of {}", record.wallet)),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    /// Pending shares of key generations that are proven never to commit. Any doubt keeps them.
+    async fn drop_what_never_commits(&mut self) {
+        let hopeless: Vec<CeremonyId> = self
+            .book
+            .iter()
+            .filter(|(_, chapter)| chapter.ceremony.manifest().kind == CeremonyKind::Dkg)
+            .filter(|(_, chapter)| chapter.ceremony.can_never_commit())
+            .map(|(id, _)| id.clone())
+            .filter(|id| !self.observed.dropped.contains(id))
+            .collect();
+        for ceremony in hopeless {
+            match self.store.discard_pending(&ceremony).await {
+                Ok(_) => {
+                    self.observed.dropped.insert(ceremony);
+                }
+                Err(error) => warn!(%ceremony, error = %chain(&error), "pending share not discarded"),
+            }
+        }
+    }
+}

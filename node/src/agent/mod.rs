@@ -1,0 +1,304 @@
+//! The agent: one task that owns the node's book of ceremonies and moves bytes between bus, enclave and
+//! store.
+//!
+//! It decides nothing that matters: whatever it does wrong, its enclave and the other nodes refuse. It must
+//! never act before its own copy of the log is stored, and never append what its own fold refuses.
+
+mod append;
+mod duties;
+mod enclave;
+mod health;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::enclave::wire::link::to_enclave;
+use ceremonies::attestation::{EnclaveKeys, InvalidRoot, TrustRoot};
+use ceremonies::book::{Book, Examined, NotTaken};
+use ceremonies::ceremony::{Context, ForeignRoot};
+use ceremonies::charter::{Charter, CharterError};
+use ceremonies::entry::{Entry, EntryError};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::health::Observed;
+use crate::bus::{Bus, BusError, BusEvent};
+use crate::config::Config;
+use crate::link::{self, EnclaveLink, LinkEvent};
+use crate::store::{Store, StoreError};
+
+/// How often the agent looks after what nothing reminds it of, and says how it is.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why an agent does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A file of the configuration cannot be read.
+    #[error("{what} {path} cannot be read")]
+    Read {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The charter is refused.
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    /// The root is no certificate.
+    #[error("the attestation root is refused")]
+    Root(#[from] InvalidRoot),
+    /// The root is not the charter's.
+    #[error("charter and attestation root do not belong together")]
+    Foreign(#[from] ForeignRoot),
+    /// The charter lists no such node, or another key for it.
+    #[error("node {0} stands in the charter with another NKey than the seed's, or not at all")]
+    NotInCharter(NodeIndex),
+    /// The seed is none.
+    #[error("the NKey seed cannot be used")]
+    Seed,
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// The bus cannot be set up.
+    #[error("the bus cannot be set up")]
+    Bus(#[from] BusError),
+    /// The own copy of a log does not fold.
+    #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
+    DamagedEntry {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Which entry.
+        seq: u64,
+        /// Why.
+        source: EntryError,
+    },
+    /// The own copy of a log does not fold.
+    #[error("this node's own copy of a log does not fold")]
+    DamagedLog(#[from] NotTaken),
+}
+
+fn read(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::Read { what, path: path.to_owned(), source })
+}
+
+/// What identifies this node, read and checked before anything is connected.
+pub struct Identity {
+    node: NodeIndex,
+    charter: Arc<Charter>,
+    context: Context,
+    nkey: nkeys::KeyPair,
+}
+
+impl Identity {
+    /// Reads charter, root and seed, and checks that they belong together.
+    ///
+    /// # Errors
+    /// [`StartError`] names what does not fit.
+    pub fn load(config: &Config) -> Result<Self, StartError> {
+        let charter = Arc::new(Charter::parse(&read("the charter", &config.charter)?)?);
+        let root = TrustRoot::from_pem(&read("the attestation root", &config.root)?)?;
+        let context = Context::new(Arc::clone(&charter), Arc::new(root))?;
+        let seed = zeroize::Zeroizing::new(read("the NKey seed", &config.nats.seed)?);
+        let seed = std::str::from_utf8(&seed).map_err(|_| StartError::Seed)?;
+        let nkey = nkeys::KeyPair::from_seed(seed.trim()).map_err(|_| StartError::Seed)?;
+        let listed = charter.node(config.node).is_some_and(|node| node.nkey == nkey.public_key());
+        if !listed {
+            return Err(StartError::NotInCharter(config.node));
+        }
+        Ok(Self { node: config.node, charter, context, nkey })
+    }
+}
+
+/// Where the stream's copy of a ceremony ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tail {
+    /// The stream's sequence of the ceremony's last message.
+    stream: u64,
+    /// The number of that entry.
+    entry: u64,
+}
+
+/// The agent's state. Owned by [`Agent::run`].
+pub struct Agent {
+    identity: Identity,
+    config: Config,
+    book: Book,
+    tails: BTreeMap<CeremonyId, Tail>,
+    store: Store,
+    bus: Bus,
+    link: EnclaveLink,
+    link_events: mpsc::Receiver<LinkEvent>,
+    tasks: JoinSet<()>,
+    /// The keys of the enclave that is connected now.
+    own: Option<EnclaveKeys>,
+    enclave_build: String,
+    /// Requests to the enclave that it has not answered.
+    asked: BTreeMap<u64, Asked>,
+    next_request: u64,
+    /// Sessions ordered on this connection, by label.
+    ordered: BTreeSet<Hash>,
+    observed: Observed,
+}
+
+/// What the agent is waiting for from the enclave.
+enum Asked {
+    /// A document for a ceremony.
+    Attestation(CeremonyId),
+    /// A document for the heartbeat.
+    Health,
+    /// A session to begin.
+    Start(CeremonyId),
+}
+
+fn now() -> UnixMillis {
+    UnixMillis(jiff::Timestamp::now().as_millisecond())
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+impl Agent {
+    /// Opens the store, folds the node's own copy of all logs, and connects.
+    ///
+    /// # Errors
+    /// [`StartError`]; a bus or enclave that is only unreachable is no error, it is waited for.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let identity = Identity::load(&config)?;
+        let store = Store::open(&config.store).await?;
+        let mut book = Book::new(identity.context.clone());
+        for ceremony in store.ceremonies().await? {
+            for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
+                let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
+                book.take(Entry::from_wire(raw).map_err(damaged)?)?;
+            }
+        }
+        let mut tasks = JoinSet::new();
+        let bus = Bus::connect(&config.nats, identity.node, identity.charter.cluster(), &mut tasks).await?;
+        let (link, link_events) =
+            link::start(config.enclave.clone(), config.kms.endpoint.clone(), &mut tasks);
+        Ok(Self {
+            identity,
+            config,
+            book,
+            tails: BTreeMap::new(),
+            store,
+            bus,
+            link,
+            link_events,
+            tasks,
+            own: None,
+            enclave_build: String::new(),
+            asked: BTreeMap::new(),
+            next_request: 1,
+            ordered: BTreeSet::new(),
+            observed: Observed::default(),
+        })
+    }
+
+    fn node(&self) -> NodeIndex {
+        self.identity.node
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        info!(node = %self.node(), cluster = %self.identity.charter.cluster(), "agent started");
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.bus.next() => self.bus_event(event).await,
+                Some(event) = self.link_events.recv() => self.link_event(event).await,
+                _ = tick.tick() => self.look_after().await,
+            }
+        }
+        self.tasks.shutdown().await;
+        info!("agent stopped");
+    }
+
+    async fn bus_event(&mut self, event: BusEvent) {
+        match event {
+            BusEvent::Entry { ceremony, stream_seq, payload } => {
+                self.streamed(&ceremony, stream_seq, &payload).await;
+                self.do_duties().await;
+            }
+            BusEvent::Request(request) => {
+                self.request(request).await;
+                self.do_duties().await;
+            }
+            BusEvent::Session { label, from, payload } => {
+                self.observed.heard(from);
+                let deliver = ::enclave::wire::link::Deliver {
+                    label: label.as_bytes().to_vec(),
+                    from: from.into(),
+                    payload: payload.to_vec(),
+                };
+                self.link.send(to_enclave::Kind::Deliver(deliver)).await;
+            }
+            BusEvent::Health { from } => self.observed.heard(from),
+            BusEvent::Connected => {
+                info!("bus connected");
+                self.restore_stream().await;
+            }
+        }
+    }
+
+    /// An entry from the stream: into the own store first, then into the fold.
+    async fn streamed(&mut self, ceremony: &CeremonyId, stream_seq: u64, payload: &[u8]) {
+        let entry = match Entry::decode(payload) {
+            Ok(entry) if entry.ceremony == *ceremony => entry,
+            Ok(entry) => {
+                warn!(%ceremony, found = %entry.ceremony, "entry on another ceremony's subject ignored");
+                return;
+            }
+            Err(error) => {
+                warn!(%ceremony, error = %chain(&error), "unreadable entry ignored");
+                return;
+            }
+        };
+        let seq = entry.seq;
+        match self.take(entry).await {
+            Ok(()) => {
+                self.tails.insert(ceremony.clone(), Tail { stream: stream_seq, entry: seq });
+            }
+            Err(TakeError::Store(error)) => error!(error = %chain(&error), "entry not stored"),
+            Err(TakeError::Book(refused)) => {
+                // The message holds a place in the stream all the same; what follows it must name it.
+                self.tails.entry(ceremony.clone()).or_default().stream = stream_seq;
+                warn!(%ceremony, refused = %chain(&refused), "entry in the stream not taken");
+            }
+        }
+    }
+
+    /// Takes an entry: judged first, so that the store holds only what folds, and stored before anything
+    /// is built on it.
+    async fn take(&mut self, entry: Entry) -> Result<(), TakeError> {
+        if let Examined::New(next) = self.book.examine(entry)? {
+            self.store.append_entry(next.entry()).await?;
+            self.book.commit(*next);
+            self.observed.entries += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Why an entry is not taken.
+#[derive(Debug, Error)]
+enum TakeError {
+    #[error("the store did not take it")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Book(#[from] NotTaken),
+}

@@ -1,0 +1,253 @@
+//! The agent's end of the link to its enclave: one connection, kept up, and the KMS streams on it.
+//!
+//! Messages are passed on, never judged. This task must never connect the enclave to anything but the KMS
+//! endpoint of the configuration.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use enclave::wire::link::{FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave};
+use enclave::wire::{self, MAX_CHUNK};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::EnclaveAddress;
+
+/// Messages that may wait for the enclave: two DKG rounds of the largest cluster, with room.
+const MAX_OUTGOING: usize = 256;
+/// Messages from the enclave that may wait for the agent; beyond it the enclave waits.
+const MAX_INCOMING: usize = 256;
+/// Chunks that may wait for one KMS connection.
+const MAX_CHUNKS: usize = 16;
+/// First and longest pause between attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Whether the enclave answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// Connected.
+    Up,
+    /// Not connected, and why.
+    Down(String),
+}
+
+/// What the link reports to the agent.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A message that is not about a KMS stream.
+    Message(from_enclave::Kind),
+    /// The connection was lost: every session that the enclave had is over.
+    Lost,
+}
+
+/// A handle to the link's task.
+#[derive(Clone)]
+pub struct EnclaveLink {
+    outgoing: mpsc::Sender<to_enclave::Kind>,
+    state: watch::Receiver<LinkState>,
+}
+
+impl EnclaveLink {
+    /// Hands a message to the enclave. While the link is down messages are dropped: what they were about
+    /// is over, and the agent hears [`LinkEvent::Lost`].
+    pub async fn send(&self, message: to_enclave::Kind) {
+        // The task ends only with the agent.
+        let _ = self.outgoing.send(message).await;
+    }
+
+    /// Whether the enclave answers.
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        self.state.borrow().clone()
+    }
+}
+
+/// Starts the link. Its task belongs to `tasks` and ends with it.
+pub fn start(
+    address: EnclaveAddress,
+    kms_endpoint: String,
+    tasks: &mut JoinSet<()>,
+) -> (EnclaveLink, mpsc::Receiver<LinkEvent>) {
+    let (outgoing, queue) = mpsc::channel(MAX_OUTGOING);
+    let (events, received) = mpsc::channel(MAX_INCOMING);
+    let (state, watched) = watch::channel(LinkState::Down("not connected yet".to_owned()));
+    tasks.spawn(keep_up(address, kms_endpoint, queue, events, state));
+    (EnclaveLink { outgoing, state: watched }, received)
+}
+
+async fn keep_up(
+    address: EnclaveAddress,
+    kms_endpoint: String,
+    mut queue: mpsc::Receiver<to_enclave::Kind>,
+    events: mpsc::Sender<LinkEvent>,
+    state: watch::Sender<LinkState>,
+) {
+    let mut pause = BACKOFF.0;
+    loop {
+        while queue.try_recv().is_ok() {}
+        let ended = match connect(&address).await {
+            Ok(stream) => {
+                info!("enclave connected");
+                pause = BACKOFF.0;
+                state.send_replace(LinkState::Up);
+                let ended = converse(stream, &kms_endpoint, &mut queue, &events).await;
+                if events.send(LinkEvent::Lost).await.is_err() {
+                    return;
+                }
+                ended
+            }
+            Err(error) => Err(error),
+        };
+        let why = ended.err().map_or_else(|| "the enclave closed the link".to_owned(), |e| e.to_string());
+        if state.borrow().clone() != LinkState::Down(why.clone()) {
+            warn!(%why, "enclave not connected");
+        }
+        state.send_replace(LinkState::Down(why));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// A connection to the enclave, whatever carries it.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(address: &EnclaveAddress) -> io::Result<Box<dyn Stream>> {
+    Ok(match address {
+        EnclaveAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        EnclaveAddress::Vsock { cid, port } => Box::new(
+            tokio_vsock::VsockStream::connect(tokio_vsock::VsockAddr::new(*cid, *port)).await?,
+        ),
+    })
+}
+
+/// Passes messages both ways until either side ends.
+async fn converse(
+    stream: Box<dyn Stream>,
+    kms_endpoint: &str,
+    queue: &mut mpsc::Receiver<to_enclave::Kind>,
+    events: &mpsc::Sender<LinkEvent>,
+) -> io::Result<()> {
+    let (mut receiver, mut sender) = wire::split(stream);
+    let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
+    let mut proxy = KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
+    // Reading has a task of its own: a receive that is dropped half way would lose a frame's beginning, and
+    // with room for what arrives meanwhile neither side can wait for the other to read first.
+    let (arrived, mut messages) = mpsc::channel(MAX_INCOMING);
+    let mut reader = JoinSet::new();
+    reader.spawn(async move {
+        loop {
+            let message = receiver.receive::<FromEnclave>().await;
+            let last = !matches!(message, Ok(Some(_)));
+            if arrived.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    loop {
+        tokio::select! {
+            message = messages.recv() => match message {
+                Some(Ok(Some(FromEnclave { kind: Some(kind) }))) => {
+                    if let Some(kind) = proxy.take(kind)
+                        && events.send(LinkEvent::Message(kind)).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+                Some(Ok(Some(FromEnclave { kind: None }))) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a message unknown to this agent"));
+                }
+                Some(Ok(None)) | None => return Ok(()),
+                Some(Err(error)) => return Err(error),
+            },
+            Some(kind) = queue.recv() => sender.send(&ToEnclave { kind: Some(kind) }).await?,
+            Some(kind) = from_streams.recv() => sender.send(&ToEnclave { kind: Some(kind) }).await?,
+        }
+    }
+}
+
+/// The enclave's byte streams, each forwarded to the KMS endpoint.
+struct KmsProxy<'a> {
+    endpoint: &'a str,
+    streams: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
+    tasks: JoinSet<()>,
+    replies: mpsc::Sender<to_enclave::Kind>,
+}
+
+impl KmsProxy<'_> {
+    /// Takes what concerns a stream; hands back everything else.
+    fn take(&mut self, kind: from_enclave::Kind) -> Option<from_enclave::Kind> {
+        match kind {
+            from_enclave::Kind::StreamOpened(opened) => {
+                let (chunks, queue) = mpsc::channel(MAX_CHUNKS);
+                self.streams.insert(opened.stream, chunks);
+                let (endpoint, replies) = (self.endpoint.to_owned(), self.replies.clone());
+                self.tasks.spawn(forward(endpoint, opened.stream, queue, replies));
+                None
+            }
+            from_enclave::Kind::StreamData(StreamData { stream, data }) => {
+                // A stream that is not read is dropped rather than waited for.
+                let gone = self.streams.get(&stream).is_some_and(|chunks| chunks.try_send(data).is_err());
+                if gone {
+                    self.streams.remove(&stream);
+                }
+                None
+            }
+            from_enclave::Kind::StreamClosed(StreamClosed { stream }) => {
+                self.streams.remove(&stream);
+                None
+            }
+            kind @ (from_enclave::Kind::Welcome(_)
+            | from_enclave::Kind::Attestation(_)
+            | from_enclave::Kind::Refused(_)
+            | from_enclave::Kind::Send(_)
+            | from_enclave::Kind::Progress(_)
+            | from_enclave::Kind::Sealed(_)
+            | from_enclave::Kind::Said(_)) => Some(kind),
+        }
+    }
+}
+
+async fn forward(
+    endpoint: String,
+    stream: u64,
+    chunks: mpsc::Receiver<Vec<u8>>,
+    replies: mpsc::Sender<to_enclave::Kind>,
+) {
+    if let Err(error) = carry(&endpoint, stream, chunks, &replies).await {
+        warn!(%endpoint, %error, "KMS stream ended");
+    }
+    // The link may be gone; then there is nobody to tell.
+    let _ = replies.send(to_enclave::Kind::StreamClosed(StreamClosed { stream })).await;
+}
+
+async fn carry(
+    endpoint: &str,
+    stream: u64,
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+    replies: &mpsc::Sender<to_enclave::Kind>,
+) -> io::Result<()> {
+    let (mut read, mut write) = TcpStream::connect(endpoint).await?.into_split();
+    let mut buffer = vec![0; MAX_CHUNK];
+    loop {
+        tokio::select! {
+            chunk = chunks.recv() => match chunk {
+                Some(data) => write.write_all(&data).await?,
+                None => return Ok(()),
+            },
+            length = read.read(&mut buffer) => match length? {
+                0 => return Ok(()),
+                length => {
+                    let data = StreamData { stream, data: buffer[..length].to_vec() };
+                    if replies.send(to_enclave::Kind::StreamData(data)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The lab's people: generated names by role, each with an SSH key of their own.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use ceremonies::charter::{Person, Role};
+use ceremonies::ids::PersonName;
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
+
+/// A person of the lab and where the key lies.
+#[derive(Debug, Clone)]
+pub struct LabPerson {
+    /// Named by role and number, such as `operator-2`.
+    pub name: PersonName,
+    /// The one role the person fills.
+    pub role: Role,
+    /// The private key's file, in OpenSSH's format, without a passphrase.
+    pub key: PathBuf,
+}
+
+/// How many people the lab has in a role: one operator a node, and one person for each role beside.
+fn headcount(role: Role, nodes: u8) -> u8 {
+    match role {
+        Role::Operator => nodes,
+        Role::Administrator | Role::Witness | Role::Auditor => 1,
+    }
+}
+
+/// Everybody the lab has, in a folder of keys.
+///
+/// # Errors
+/// Only if a generated name were malformed.
+pub fn roll(folder: &Path, nodes: u8) -> Result<Vec<LabPerson>> {
+    let mut people = Vec::new();
+    for role in Role::ALL {
+        for number in 1..=headcount(role, nodes) {
+            let name = format!("{role}-{number}");
+            people.push(LabPerson { key: folder.join(&name), name: name.parse()?, role });
+        }
+    }
+    Ok(people)
+}
+
+/// Makes everybody's key and returns the people as the charter lists them.
+///
+/// # Errors
+/// When a key cannot be made or written.
+pub fn generate(people: &[LabPerson]) -> Result<Vec<Person>> {
+    people.iter().map(generate_one).collect()
+}
+
+fn generate_one(person: &LabPerson) -> Result<Person> {
+    let mut key = PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519)?;
+    key.set_comment(person.name.as_str());
+    key.write_openssh_file(&person.key, LineEnding::LF)
+        .with_context(|| format!("writing the key of {} to {}", person.name, person.key.display()))?;
+    let public = key.public_key().clone();
+    public.write_openssh_file(&person.key.with_extension("pub"))?;
+    Ok(Person {
+        name: person.name.clone(),
+        roles: BTreeSet::from([person.role]),
+        keys: vec![public],
+        verified: false,
+    })
+}
