@@ -47,8 +47,8 @@ pub struct KmsConfig {
     pub region: String,
     /// The endpoint's host name, which its certificate must carry.
     pub host: String,
-    /// The ARN of the wrapping key. An alias would let whoever may move it choose the key.
-    pub key_arn: String,
+    /// ARN or id of the wrapping key. Not an alias: whoever may move that would choose the key.
+    pub key: String,
     /// The certificate authorities that may vouch for the host.
     pub roots: RootCertStore,
     /// The enclave's trusted time.
@@ -150,7 +150,7 @@ pub enum KmsError {
 pub struct Kms {
     client: Client,
     keys: Arc<KmsKeys>,
-    key_arn: String,
+    key: String,
     host: String,
     deadline: Duration,
 }
@@ -166,9 +166,9 @@ impl Kms {
         dial: Arc<dyn Dial>,
         credentials: impl ProvideCredentials + 'static,
     ) -> Result<Self, KmsError> {
-        let KmsConfig { region, host, key_arn, roots, clock, connect_timeout, call_deadline } = config;
-        if !(key_arn.starts_with("arn:") && key_arn.contains(":key/")) {
-            return Err(KmsError::Config(format!("`{key_arn}` is not the ARN of a key")));
+        let KmsConfig { region, host, key, roots, clock, connect_timeout, call_deadline } = config;
+        if key.is_empty() || key.contains("alias/") {
+            return Err(KmsError::Config(format!("`{key}` is not the ARN or the id of a key")));
         }
         let connector =
             Connector::new(&host, roots, clock.clone(), connect_timeout, dial).map_err(KmsError::Config)?;
@@ -188,7 +188,7 @@ impl Kms {
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Ok(Self { client: Client::from_conf(config), keys, key_arn, host, deadline: call_deadline })
+        Ok(Self { client: Client::from_conf(config), keys, key, host, deadline: call_deadline })
     }
 
     /// Has the KMS make a data key for `context`. `document` must be a fresh attestation document with
@@ -205,7 +205,7 @@ impl Kms {
         let call = self
             .client
             .generate_data_key()
-            .key_id(&self.key_arn)
+            .key_id(&self.key)
             .key_spec(DataKeySpec::Aes256)
             .set_encryption_context(Some(context.encryption_context()))
             .recipient(recipient_info(document));
@@ -239,7 +239,7 @@ impl Kms {
         let call = self
             .client
             .decrypt()
-            .key_id(&self.key_arn)
+            .key_id(&self.key)
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
             .ciphertext_blob(Blob::new(wrapped))
             .set_encryption_context(Some(context.encryption_context()))
@@ -315,7 +315,9 @@ impl Kms {
         if plaintext.is_some_and(|plaintext| !plaintext.as_ref().is_empty()) {
             return Err(malformed("it carries a plaintext key, which others have then read"));
         }
-        if key_id != Some(self.key_arn.as_str()) {
+        // The KMS names the key by its ARN, however it was asked.
+        let id = |arn: &'_ str| arn.rsplit_once(":key/").is_some_and(|(_, id)| id == self.key);
+        if !key_id.is_some_and(|arn| arn == self.key || id(arn)) {
             return Err(malformed("it is about another key than the one asked for"));
         }
         let envelope = envelope.ok_or_else(|| malformed("there is no ciphertext for this enclave"))?;
