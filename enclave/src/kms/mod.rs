@@ -279,11 +279,12 @@ impl Kms {
         match &error {
             SdkError::ServiceError(refusal) => {
                 let refusal = refusal.err().meta();
-                return KmsError::Refused {
-                    operation,
-                    code: one_line(refusal.code().unwrap_or("an error without a name")),
-                    message: one_line(refusal.message().unwrap_or("no reason given")),
+                let Some(code) = refusal.code().map(one_line) else {
+                    // The SDK takes whatever it cannot read for an error without a name.
+                    return KmsError::Malformed { operation, what: one_line(&chain(&error)) };
                 };
+                let message = one_line(refusal.message().unwrap_or("no reason given"));
+                return KmsError::Refused { operation, code, message };
             }
             SdkError::ResponseError(_) => {
                 return KmsError::Malformed { operation, what: one_line(&chain(&error)) };
