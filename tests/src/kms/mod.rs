@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ceremonies::attestation::{AttestationError, TrustRoot, parse_and_verify};
 use ceremonies::ids::UnixMillis;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -63,6 +64,18 @@ pub struct VerifiedDocument {
 /// Verifies an attestation document's signature and chain, and reads it; says why not. The age is the
 /// KMS's own business.
 pub type Verifier = Arc<dyn Fn(&[u8]) -> Result<VerifiedDocument, String> + Send + Sync>;
+
+/// Verifies real documents: those of machines that `root` vouches for.
+#[must_use]
+pub fn attested_under(root: TrustRoot) -> Verifier {
+    Arc::new(move |bytes| {
+        let document = parse_and_verify(bytes, &root).map_err(|error| error.to_string())?;
+        let pcrs = document.pcrs.keys().map(|index| Ok((*index, *document.pcr(*index)?.as_bytes())));
+        let pcrs = pcrs.collect::<Result<_, AttestationError>>().map_err(|error| error.to_string())?;
+        let public_key = document.public_key.ok_or("it carries no public key")?;
+        Ok(VerifiedDocument { pcrs, public_key, timestamp: document.timestamp })
+    })
+}
 
 /// The server's time.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -180,9 +193,9 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<Service>) 
     let serving = async {
         let stream = acceptor.accept(stream).await?;
         let answer = service_fn(|request| respond(request, Arc::clone(&service)));
-        let connection =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-        connection.await?;
+        // Without a date: hyper would take it from the system, and this server has a clock of its own.
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.auto_date_header(false).serve_connection(TokioIo::new(stream), answer).await?;
         anyhow::Ok(())
     };
     match tokio::time::timeout(CONNECTION_LIFE, serving).await {

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod agent;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -119,10 +120,20 @@ impl Lab {
     }
 
     fn client_to(&self, addr: SocketAddr, access_key_id: &str, secret: &str) -> Kms {
+        let credentials = Credentials::from_keys(access_key_id, secret, Some("token".to_owned()));
+        Kms::new(self.config(), Arc::clone(&self.keys), Arc::new(Tcp(addr)), credentials).unwrap()
+    }
+
+    fn client_with(&self, addr: SocketAddr, config: KmsConfig) -> Result<Kms, KmsError> {
+        let credentials = Credentials::from_keys("AKIDNODE1", SECRET, Some("token".to_owned()));
+        Kms::new(config, Arc::clone(&self.keys), Arc::new(Tcp(addr)), credentials)
+    }
+
+    fn config(&self) -> KmsConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.kms.root().certificate().clone()).unwrap();
         let time = self.time.clone();
-        let config = KmsConfig {
+        KmsConfig {
             region: REGION.to_owned(),
             host: HOST.to_owned(),
             key: KEY.to_owned(),
@@ -130,9 +141,7 @@ impl Lab {
             clock: Clock::new(move || time.now()),
             connect_timeout: KmsConfig::CONNECT_TIMEOUT,
             call_deadline: KmsConfig::CALL_DEADLINE,
-        };
-        let credentials = Credentials::from_keys(access_key_id, secret, Some("token".to_owned()));
-        Kms::new(config, Arc::clone(&self.keys), Arc::new(Tcp(addr)), credentials).unwrap()
+        }
     }
 
     fn document(&self, image: u8) -> Vec<u8> {
@@ -379,35 +388,34 @@ async fn silent_and_absent_endpoints_end_in_time() {
     let lab = Lab::start().await;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let silent = listener.local_addr().unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(lab.kms.root().certificate().clone()).unwrap();
-    let config = |connect_timeout, call_deadline| KmsConfig {
-        region: REGION.to_owned(),
-        host: HOST.to_owned(),
-        key: KEY.to_owned(),
-        roots: roots.clone(),
-        clock: Clock::new(|| UnixMillis(NOW)),
-        connect_timeout,
-        call_deadline,
+    let (short, long) = (Duration::from_millis(50), Duration::from_mins(1));
+    let call = async |connect_timeout, call_deadline| {
+        let client = lab.client_with(silent, KmsConfig { connect_timeout, call_deadline, ..lab.config() });
+        client.unwrap().generate_data_key(lab.document(1), &context()).await.err().unwrap()
     };
-    let (short, long) = (Duration::from_millis(50), Duration::from_secs(60));
-    let call = async |config, addr| {
-        let credentials = Credentials::from_keys("AKIDNODE1", SECRET, None);
-        let client = Kms::new(config, Arc::clone(&lab.keys), Arc::new(Tcp(addr)), credentials).unwrap();
-        client.generate_data_key(lab.document(1), &context()).await.err().unwrap()
-    };
-    let error = call(config(short, long), silent).await;
+    let error = call(short, long).await;
     assert!(matches!(error, KmsError::Unreachable { .. }), "{error:?}");
-    let error = call(config(long, short), silent).await;
+    let error = call(long, short).await;
     assert!(matches!(error, KmsError::Deadline { .. }), "{error:?}");
     drop(listener);
-    let error = call(config(long, long), silent).await;
+    let error = call(long, long).await;
     assert!(matches!(error, KmsError::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn enclave_takes_no_plaintext_even_from_a_policy_that_gives_it() {
-    // A KMS whose policy asks for no attestation still gets one, and answers to the enclave alone.
+async fn enclave_judges_certificates_by_its_own_clock() {
+    let lab = Lab::start().await;
+    // Before the certificate's time, and no time at all.
+    for now in [0, -1] {
+        let config = KmsConfig { clock: Clock::new(move || UnixMillis(now)), ..lab.config() };
+        let client = lab.client_with(lab.kms.addr(), config).unwrap();
+        let answer = client.generate_data_key(lab.document(1), &context()).await;
+        assert!(matches!(answer, Err(KmsError::Untrusted { .. })), "{:?}", answer.err());
+    }
+}
+
+#[tokio::test]
+async fn enclave_is_answered_alone_even_where_the_policy_asks_for_no_attestation() {
     let open = json!({"Version": "2012-10-17", "Statement": {
         "Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*",
     }});
@@ -418,28 +426,24 @@ async fn enclave_takes_no_plaintext_even_from_a_policy_that_gives_it() {
 #[tokio::test]
 async fn configuration_that_cannot_be_trusted_is_refused() {
     let lab = Lab::start().await;
-    let mut roots = RootCertStore::empty();
-    roots.add(lab.kms.root().certificate().clone()).unwrap();
-    let config = |host: &str, key: &str, roots: &RootCertStore| KmsConfig {
-        region: REGION.to_owned(),
-        host: host.to_owned(),
-        key: key.to_owned(),
-        roots: roots.clone(),
-        clock: Clock::new(|| UnixMillis(NOW)),
-        connect_timeout: KmsConfig::CONNECT_TIMEOUT,
-        call_deadline: KmsConfig::CALL_DEADLINE,
-    };
     for bad in [
-        config("", KEY, &roots),
-        config("not a host", KEY, &roots),
-        config(HOST, "", &roots),
-        config(HOST, "alias/custody", &roots),
-        config(HOST, KEY, &RootCertStore::empty()),
+        KmsConfig { host: String::new(), ..lab.config() },
+        KmsConfig { host: "not a host".to_owned(), ..lab.config() },
+        KmsConfig { key: String::new(), ..lab.config() },
+        KmsConfig { key: "alias/custody".to_owned(), ..lab.config() },
+        KmsConfig { roots: RootCertStore::empty(), ..lab.config() },
     ] {
-        let credentials = Credentials::from_keys("AKIDNODE1", SECRET, None);
-        let made = Kms::new(bad, Arc::clone(&lab.keys), Arc::new(Tcp(lab.kms.addr())), credentials);
-        assert!(matches!(made, Err(KmsError::Config(_))));
+        let shown = format!("{bad:?}");
+        assert!(matches!(lab.client_with(lab.kms.addr(), bad), Err(KmsError::Config(_))), "{shown}");
     }
-    let config = LabKmsConfig { policy: json!({}), ..self::config(json!({}), &lab.time) };
-    assert!(LabKms::start(Path::new(lab.dir.path()), config).await.is_err());
+    assert!(LabKms::start(lab.dir.path(), config(json!({}), &lab.time)).await.is_err());
+}
+
+#[tokio::test]
+async fn key_may_be_named_by_its_id_alone() {
+    let lab = Lab::start().await;
+    let (_, id) = KEY.rsplit_once('/').unwrap();
+    let client = lab.client_with(lab.kms.addr(), KmsConfig { key: id.to_owned(), ..lab.config() }).unwrap();
+    let data_key = client.generate_data_key(lab.document(1), &context()).await.unwrap();
+    assert!(client.decrypt(lab.document(1), &data_key.wrapped, &context()).await.is_ok());
 }
