@@ -10,6 +10,7 @@ pub mod ceremony;
 pub mod charter;
 pub mod entry;
 pub mod ids;
+pub mod kms_policy;
 pub mod manifest;
 pub mod script;
 pub mod statement;

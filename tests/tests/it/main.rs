@@ -1,0 +1,3 @@
+//! The lab's end-to-end tests.
+
+mod kms;
