@@ -1,0 +1,241 @@
+//! Distributed key generation over dkls23 (Protocol 9.1 of eprint 2023/765), in five rounds.
+//!
+//! The crate's phases trust their caller to have matched every self-declared index to a proven sender, to
+//! have compared commitments with what they open to, and to hand in exactly one message of each party.
+//! That is done here, before a byte reaches it.
+
+use std::collections::BTreeMap;
+
+use ceremonies::ids::{Hash, NodeIndex};
+use dkls23::protocols::dkg::{
+    BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment, TransmitInitMulPhase3to4,
+    TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
+};
+use dkls23::protocols::dkg_session::DkgSession;
+use dkls23::protocols::{Parameters, PartyIndex};
+use k256::elliptic_curve::PrimeField;
+use k256::{Scalar, Secp256k1};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::messages::{abort, decode, encode, index, private_to};
+use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
+use super::share::NewShare;
+
+const ROUNDS: [&str; 5] = [
+    "share the polynomials",
+    "commit",
+    "echo the commitments",
+    "open, set up multiplication",
+    "echo the openings",
+];
+
+/// A party's commitment to its proof, without the proof.
+#[derive(Serialize, Deserialize)]
+struct Committed {
+    proof: [u8; 32],
+    derivation: BroadcastDerivationPhase2to4,
+}
+
+/// What a party opens to everybody once all commitments are in and echoed.
+#[derive(Serialize, Deserialize)]
+struct Opened {
+    proof: ProofCommitment<Secp256k1>,
+    derivation: BroadcastDerivationPhase3to4,
+}
+
+/// What a party sets up with one peer alone.
+#[derive(Serialize, Deserialize)]
+struct SetUp {
+    zero: TransmitInitZeroSharePhase3to4,
+    multiplication: TransmitInitMulPhase3to4<Secp256k1>,
+}
+
+/// One party's key generation.
+pub struct KeyGeneration {
+    own: NodeIndex,
+    parties: Vec<NodeIndex>,
+    session: Option<DkgSession<Secp256k1>>,
+    /// One's own proof, from the commitment until it is opened.
+    proof: Option<ProofCommitment<Secp256k1>>,
+    commitments: BTreeMap<NodeIndex, Committed>,
+    zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
+    opened: BTreeMap<NodeIndex, Opened>,
+    set_up: Vec<SetUp>,
+}
+
+impl KeyGeneration {
+    /// Prepares a key generation among parties 1 to n.
+    ///
+    /// # Errors
+    /// [`ProtocolAbort`] unless the parties are 1 to n and the threshold is possible.
+    pub fn new(
+        own: NodeIndex,
+        parties: Vec<NodeIndex>,
+        threshold: u8,
+        session: Hash,
+    ) -> Result<Self, ProtocolAbort> {
+        let count = u8::try_from(parties.len()).unwrap_or(0);
+        let in_order = (1..=count).zip(&parties).all(|(place, party)| place == party.get());
+        let parameters = Parameters::new(threshold, count).ok().filter(|_| in_order).ok_or_else(|| {
+            ProtocolAbort::new("the parties are not 1 to n, or the threshold is impossible")
+        })?;
+        let session = DkgSession::new(parameters, index(own)?, session.as_bytes().to_vec());
+        Ok(Self {
+            own,
+            parties,
+            session: Some(session),
+            proof: None,
+            commitments: BTreeMap::new(),
+            zero_commitments: Vec::new(),
+            opened: BTreeMap::new(),
+            set_up: Vec::new(),
+        })
+    }
+
+    fn session(&mut self) -> Result<&mut DkgSession<Secp256k1>, ProtocolAbort> {
+        self.session.as_mut().ok_or_else(|| ProtocolAbort::new("the key generation is over"))
+    }
+
+    fn commit(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
+        let mut fragments = Zeroizing::new(Vec::with_capacity(messages.len()));
+        for (from, message) in messages {
+            let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(
+                message
+                    .private
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| ProtocolAbort::by(from, "a polynomial fragment is no scalar"))?,
+            );
+            let scalar: Option<Scalar> = Scalar::from_repr((*bytes).into()).into();
+            fragments
+                .push(scalar.ok_or_else(|| ProtocolAbort::by(from, "a polynomial fragment is no scalar"))?);
+        }
+        let (proof, zero, derivation) = self.session()?.phase2(&fragments).map_err(abort)?;
+        let committed = Committed { proof: proof.commitment, derivation };
+        self.proof = Some(proof);
+        let private = zero.iter().map(|message| private_to(message.parties.receiver, message));
+        Ok(Outgoing { broadcast: encode(&committed)?.to_vec(), private: private.collect::<Result<_, _>>()? })
+    }
+
+    fn take_commitments(&mut self, messages: Round) -> Result<(), ProtocolAbort> {
+        for (from, message) in messages {
+            let committed: Committed = decode(from, &message.broadcast)?;
+            if committed.derivation.sender_index != index(from)? {
+                return Err(ProtocolAbort::by(from, "a commitment names another sender"));
+            }
+            self.commitments.insert(from, committed);
+            if from != self.own {
+                let zero: TransmitInitZeroSharePhase2to4 = decode(from, &message.private)?;
+                self.check_parties(from, zero.parties.sender, zero.parties.receiver)?;
+                self.zero_commitments.push(zero);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sender and receiver inside a message must be those whom the envelope proves.
+    fn check_parties(
+        &self,
+        from: NodeIndex,
+        sender: PartyIndex,
+        receiver: PartyIndex,
+    ) -> Result<(), ProtocolAbort> {
+        if sender == index(from)? && receiver == index(self.own)? {
+            Ok(())
+        } else {
+            Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
+        }
+    }
+
+    fn open(&mut self) -> Result<Outgoing, ProtocolAbort> {
+        let (zero, multiplication, derivation) = self.session()?.phase3().map_err(abort)?;
+        let proof = self.proof.take().ok_or_else(|| ProtocolAbort::new("there is no proof to open"))?;
+        let mut private = BTreeMap::new();
+        for zero in zero {
+            let receiver = zero.parties.receiver;
+            let multiplication = multiplication.iter().find(|m| m.parties.receiver == receiver).cloned();
+            let multiplication =
+                multiplication.ok_or_else(|| ProtocolAbort::new("the protocol left a peer out"))?;
+            let (to, bytes) = private_to(receiver, &SetUp { zero, multiplication })?;
+            private.insert(to, bytes);
+        }
+        Ok(Outgoing { broadcast: encode(&Opened { proof, derivation })?.to_vec(), private })
+    }
+
+    fn take_openings(&mut self, messages: Round) -> Result<(), ProtocolAbort> {
+        for (from, message) in messages {
+            let opened: Opened = decode(from, &message.broadcast)?;
+            let named = [opened.proof.index, opened.derivation.sender_index];
+            if named != [index(from)?; 2] {
+                return Err(ProtocolAbort::by(from, "an opening names another sender"));
+            }
+            let committed = self.commitments.get(&from).map(|committed| committed.proof);
+            if committed != Some(opened.proof.commitment) {
+                return Err(ProtocolAbort::by(from, "a proof is opened that was not committed to"));
+            }
+            self.opened.insert(from, opened);
+            if from != self.own {
+                let set_up: SetUp = decode(from, &message.private)?;
+                self.check_parties(from, set_up.zero.parties.sender, set_up.zero.parties.receiver)?;
+                let parties = &set_up.multiplication.parties;
+                self.check_parties(from, parties.sender, parties.receiver)?;
+                self.set_up.push(set_up);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<NewShare, ProtocolAbort> {
+        let session = self.session.take().ok_or_else(|| ProtocolAbort::new("the key generation is over"))?;
+        let mut proofs = Vec::new();
+        let (mut commitments, mut openings) = (BTreeMap::new(), BTreeMap::new());
+        for party in &self.parties {
+            let (Some(committed), Some(opened)) = (self.commitments.remove(party), self.opened.remove(party))
+            else {
+                return Err(ProtocolAbort::new(format!("nothing was opened by node {party}")));
+            };
+            proofs.push(opened.proof);
+            commitments.insert(index(*party)?, committed.derivation);
+            openings.insert(index(*party)?, opened.derivation);
+        }
+        let (zero, multiplication): (Vec<_>, Vec<_>) = std::mem::take(&mut self.set_up)
+            .into_iter()
+            .map(|set_up| (set_up.zero, set_up.multiplication))
+            .unzip();
+        let (party, package) = session
+            .phase4(&proofs, &self.zero_commitments, &zero, &multiplication, &commitments, &openings, |_| {
+                String::new()
+            })
+            .map_err(abort)?;
+        NewShare::new(party, &package)
+    }
+}
+
+impl Protocol for KeyGeneration {
+    fn rounds(&self) -> &'static [&'static str] {
+        &ROUNDS
+    }
+
+    fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
+        let fragments = Zeroizing::new(self.session()?.phase1());
+        let private = self
+            .parties
+            .iter()
+            .zip(fragments.iter())
+            .map(|(party, fragment)| (*party, Zeroizing::new(fragment.to_repr().to_vec())))
+            .collect();
+        Ok(Outgoing { broadcast: Vec::new(), private })
+    }
+
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+        match number {
+            1 => self.commit(messages).map(Step::Next),
+            2 => self.take_commitments(messages).map(|()| Step::Next(Outgoing::default())),
+            3 => self.open().map(Step::Next),
+            4 => self.take_openings(messages).map(|()| Step::Next(Outgoing::default())),
+            5 => self.finish().map(|share| Step::Done(Product::Share(Box::new(share)))),
+            _ => Err(ProtocolAbort::new("a key generation has five rounds")),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Protocol sessions between enclaves: the one driver for every protocol.
+//!
+//! Sans-I/O and synchronous: bytes and the time come in, actions go out. The driver does the ready barrier,
+//! the session's id, rounds with deadlines, sealing, echo and limits, once for all protocols. It must never
+//! let bytes that no party signed have any effect, and never run a phase twice.
+
+mod dkg;
+mod driver;
+mod envelope;
+mod messages;
+mod protocol;
+mod share;
+mod sign;
+
+#[expect(unreachable_pub, reason = "generated code is public throughout; this module is not")]
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/custody.session.rs"));
+}
+
+use std::collections::BTreeMap;
+
+use ceremonies::attestation::EnclaveKeys;
+use ceremonies::ids::{Hash, NodeIndex};
+
+pub use self::dkg::KeyGeneration;
+pub use self::driver::Session;
+pub use self::envelope::{BootKeys, Dropped, MAX_ENVELOPE};
+pub use self::protocol::{
+    Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step,
+};
+pub use self::share::{KeyShare, NewShare, ShareError};
+pub use self::sign::Signing;
+
+/// Milliseconds of a clock that only runs forward; where it starts does not matter.
+pub type Millis = u64;
+
+/// What all parties of a session take from the same log.
+#[derive(Debug, Clone)]
+pub struct SessionPlan {
+    /// Names the session on the bus.
+    pub label: Hash,
+    /// Hash of everything that must be the same for all parties.
+    pub context: Hash,
+    /// This party.
+    pub own: NodeIndex,
+    /// All parties, this one included, with the keys they attested.
+    pub parties: BTreeMap<NodeIndex, EnclaveKeys>,
+    /// How long all parties may take to be ready, in milliseconds.
+    pub barrier_ms: Millis,
+    /// How long a round may take, in milliseconds.
+    pub round_ms: Millis,
+}
+
+/// How far a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionProgress {
+    /// The phase, in words.
+    pub phase: &'static str,
+    /// Its number, from 1.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+    /// The peers whose message is not there yet.
+    pub waiting_for: Vec<NodeIndex>,
+}
+
+/// Why a session is over without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionFailure {
+    /// What happened, where, and what to do.
+    pub reason: String,
+    /// Whose doing it was, where that is known.
+    pub culprit: Option<NodeIndex>,
+    /// The peer that must never be worked with again.
+    pub ban: Option<NodeIndex>,
+}
+
+/// A session's outcome.
+pub struct Outcome {
+    /// The session's id, agreed by all parties.
+    pub session: Hash,
+    /// Hash of everything that was broadcast.
+    pub transcript: Hash,
+    /// What it was held for.
+    pub product: Product,
+}
+
+/// What the driver wants done.
+pub enum Action {
+    /// Bring these bytes to this party.
+    Send {
+        /// To whom.
+        to: NodeIndex,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Tell people.
+    Progress(SessionProgress),
+    /// The session is over and has an outcome.
+    Finished(Box<Outcome>),
+    /// The session is over and has none.
+    Failed(SessionFailure),
+}

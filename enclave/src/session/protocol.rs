@@ -1,0 +1,105 @@
+//! What a protocol is to the session driver: rounds of broadcasts and private messages, and an outcome.
+//!
+//! A protocol does no I/O, knows no clock and sees only messages whose sender is proven.
+
+use std::collections::BTreeMap;
+
+use ceremonies::ids::{Hash, NodeIndex};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::share::NewShare;
+
+/// What a party sends in a round.
+#[derive(Default)]
+pub struct Outgoing {
+    /// The same bytes for everybody.
+    pub broadcast: Vec<u8>,
+    /// For one party alone, oneself included where the protocol has it so.
+    pub private: BTreeMap<NodeIndex, Zeroizing<Vec<u8>>>,
+}
+
+/// What one party sent in a round.
+pub struct Inbound {
+    /// What it sent to everybody.
+    pub broadcast: Vec<u8>,
+    /// What it sent to this party; empty for nothing.
+    pub private: Zeroizing<Vec<u8>>,
+}
+
+/// All messages of a round, one of each party, one's own included.
+pub type Round = BTreeMap<NodeIndex, Inbound>;
+
+/// What follows from a round.
+pub enum Step {
+    /// Another round.
+    Next(Outgoing),
+    /// The end.
+    Done(Product),
+}
+
+/// What a protocol was run for.
+pub enum Product {
+    /// A share of a new key.
+    Share(Box<NewShare>),
+    /// A signature that verifies.
+    Signature(Signature),
+}
+
+/// An ECDSA signature in the lower half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// r, big-endian.
+    pub r: [u8; 32],
+    /// s, big-endian.
+    pub s: [u8; 32],
+    /// 0 to 3.
+    pub recovery_id: u8,
+}
+
+/// Why a protocol stops.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct ProtocolAbort {
+    /// What went wrong.
+    pub reason: String,
+    /// Whose message it was.
+    pub culprit: Option<NodeIndex>,
+    /// The peer that must never be worked with again.
+    pub ban: Option<NodeIndex>,
+}
+
+impl ProtocolAbort {
+    /// An abort without anybody at fault.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), culprit: None, ban: None }
+    }
+
+    /// An abort over a message of this party.
+    #[must_use]
+    pub fn by(culprit: NodeIndex, reason: impl Into<String>) -> Self {
+        Self { culprit: Some(culprit), ..Self::new(reason) }
+    }
+}
+
+/// A multi-party protocol as one of its parties runs it.
+pub trait Protocol: Send {
+    /// The names of its rounds, for people; as many as it has.
+    fn rounds(&self) -> &'static [&'static str];
+
+    /// The first round's messages.
+    ///
+    /// # Errors
+    /// [`ProtocolAbort`] when it cannot begin.
+    fn start(&mut self) -> Result<Outgoing, ProtocolAbort>;
+
+    /// Takes the messages of round `number` (from 1) and gives the next round's, or the outcome.
+    ///
+    /// # Errors
+    /// [`ProtocolAbort`] ends the session.
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort>;
+}
+
+/// Makes the protocol once the parties have agreed on the session's id.
+pub type Factory = Box<dyn FnOnce(Hash) -> Result<Box<dyn Protocol>, ProtocolAbort> + Send>;

@@ -1,0 +1,91 @@
+//! A key share: the secret that everything here protects. It is never printed, cloned or compared, leaves
+//! this module only sealed or into a signing session, and is wiped when dropped.
+
+use std::collections::BTreeMap;
+
+use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::wallet::{Point, Record};
+use dkls23::secp256k1::{Party, PublicKeyPackage};
+use k256::ProjectivePoint;
+use k256::elliptic_curve::group::GroupEncoding;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::protocol::ProtocolAbort;
+use dkls23::protocols::PartyIndex;
+
+/// Bytes are no share.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the bytes are not a key share of this version")]
+pub struct ShareError;
+
+/// One party's share of a wallet's key, with its multiplication state.
+pub struct KeyShare(pub(super) Party);
+
+impl KeyShare {
+    /// The share as bytes to be sealed: postcard of dkls23 0.6.2's `Party`, whose layout is the storage
+    /// format.
+    ///
+    /// # Errors
+    /// [`ShareError`] if it cannot be encoded, which memory alone could cause.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, ShareError> {
+        postcard::to_allocvec(&self.0).map(Zeroizing::new).map_err(|_| ShareError)
+    }
+
+    /// Reads a share that was sealed before.
+    ///
+    /// # Errors
+    /// [`ShareError`] unless the bytes are exactly one share.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ShareError> {
+        match postcard::take_from_bytes::<Party>(bytes) {
+            Ok((party, [])) => Ok(Self(party)),
+            Ok(_) | Err(_) => Err(ShareError),
+        }
+    }
+
+    /// Whether this is the node's share of the recorded generation: same key, chain code and threshold,
+    /// and `share·G` is the node's public share.
+    #[must_use]
+    pub fn belongs_to(&self, record: &Record, node: NodeIndex) -> bool {
+        let public = (ProjectivePoint::GENERATOR * self.0.poly_point).to_affine().to_bytes();
+        self.0.party_index.as_u8() == node.get()
+            && self.0.parameters.threshold == record.threshold
+            && usize::from(self.0.parameters.share_count) == record.public_shares.len()
+            && self.0.pk.to_bytes().as_slice() == record.public_key.as_bytes()
+            && self.0.derivation_data.chain_code == *record.chain_code.as_bytes()
+            && record.public_shares.get(&node).is_some_and(|share| public.as_slice() == share.as_bytes())
+    }
+}
+
+/// What a key generation gives one party: its share, and what all parties can see.
+pub struct NewShare {
+    /// The secret.
+    pub share: KeyShare,
+    /// The wallet's public key.
+    pub public_key: Point,
+    /// BIP-32 chain code.
+    pub chain_code: Hash,
+    /// `share·G` of every party.
+    pub public_shares: BTreeMap<NodeIndex, Point>,
+}
+
+impl NewShare {
+    pub(super) fn new(party: Party, package: &PublicKeyPackage) -> Result<Self, ProtocolAbort> {
+        let unusable =
+            || ProtocolAbort::new("the protocol ended with a key or public share that is no point");
+        let point = |bytes: &[u8]| Point::decode(bytes).map_err(|_| unusable());
+        let mut public_shares = BTreeMap::new();
+        for index in 1..=party.parameters.share_count {
+            let node = NodeIndex::new(index).map_err(|_| unusable())?;
+            let index = PartyIndex::new(index).map_err(|_| unusable())?;
+            let share = package.verifying_share(index).ok_or_else(unusable)?;
+            public_shares.insert(node, point(&share.to_bytes())?);
+        }
+        Ok(Self {
+            public_key: point(&party.pk.to_bytes())?,
+            chain_code: Hash::from(party.derivation_data.chain_code),
+            public_shares,
+            share: KeyShare(party),
+        })
+    }
+}

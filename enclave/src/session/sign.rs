@@ -1,0 +1,168 @@
+//! A threshold signature over dkls23 (Protocol 3.6 of eprint 2023/765), in three rounds among t parties.
+//!
+//! What is kept between phases is moved, never copied: it is used once. The result is verified here before
+//! anyone sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ceremonies::ceremony::verifies;
+use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::wallet::Point;
+use dkls23::protocols::PartyIndex;
+use dkls23::protocols::signing::{
+    Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
+    UniqueKeep1to2, UniqueKeep2to3,
+};
+use k256::Secp256k1;
+
+use super::messages::{abort, decode, encode, index, private_to};
+use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step};
+use super::share::KeyShare;
+
+const ROUNDS: [&str; 3] = ["commit to nonces", "multiply", "open the signature shares"];
+
+type KeptAfter1 = (UniqueKeep1to2<Secp256k1>, BTreeMap<PartyIndex, KeepPhase1to2<Secp256k1>>);
+type KeptAfter2 = (UniqueKeep2to3<Secp256k1>, BTreeMap<PartyIndex, KeepPhase2to3<Secp256k1>>);
+
+/// What is kept from one phase to the next.
+enum Kept {
+    Nothing,
+    After1(Box<KeptAfter1>),
+    After2(Box<KeptAfter2>),
+    After3 { x: String },
+}
+
+/// One party's part in a signature.
+pub struct Signing {
+    share: Arc<KeyShare>,
+    own: NodeIndex,
+    public_key: Point,
+    digest: Hash,
+    data: SignData,
+    kept: Kept,
+}
+
+impl Signing {
+    /// Prepares a signature of `digest` by exactly these parties. The session's id becomes the sign id,
+    /// which is fresh for every attempt.
+    ///
+    /// # Errors
+    /// [`ProtocolAbort`] for a malformed party.
+    pub fn new(
+        share: Arc<KeyShare>,
+        own: NodeIndex,
+        parties: &[NodeIndex],
+        public_key: Point,
+        digest: Hash,
+        session: Hash,
+    ) -> Result<Self, ProtocolAbort> {
+        let counterparties = parties
+            .iter()
+            .filter(|party| **party != own)
+            .map(|party| index(*party))
+            .collect::<Result<_, _>>()?;
+        let data = SignData {
+            sign_id: session.as_bytes().to_vec(),
+            counterparties,
+            message_hash: *digest.as_bytes(),
+        };
+        Ok(Self { share, own, public_key, digest, data, kept: Kept::Nothing })
+    }
+
+    fn others(&self, messages: Round) -> impl Iterator<Item = (NodeIndex, super::protocol::Inbound)> {
+        let own = self.own;
+        messages.into_iter().filter(move |(from, _)| *from != own)
+    }
+
+    fn check_parties(
+        &self,
+        from: NodeIndex,
+        sender: PartyIndex,
+        receiver: PartyIndex,
+    ) -> Result<(), ProtocolAbort> {
+        if sender == index(from)? && receiver == index(self.own)? {
+            Ok(())
+        } else {
+            Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
+        }
+    }
+
+    fn multiply(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
+        let Kept::After1(kept) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+            return Err(ProtocolAbort::new("the signature's phases are out of order"));
+        };
+        let mut received = Vec::new();
+        for (from, message) in self.others(messages) {
+            let transmit: TransmitPhase1to2 = decode(from, &message.private)?;
+            self.check_parties(from, transmit.parties.sender, transmit.parties.receiver)?;
+            received.push(transmit);
+        }
+        let (unique, each) = *kept;
+        let (unique, each, transmit) =
+            self.share.0.sign_phase2(&self.data, unique, each, &received).map_err(abort)?;
+        self.kept = Kept::After2(Box::new((unique, each)));
+        let private = transmit.iter().map(|message| private_to(message.parties.receiver, message));
+        Ok(Outgoing { broadcast: Vec::new(), private: private.collect::<Result<_, _>>()? })
+    }
+
+    fn open(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
+        let Kept::After2(kept) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+            return Err(ProtocolAbort::new("the signature's phases are out of order"));
+        };
+        let mut received = Vec::new();
+        for (from, message) in self.others(messages) {
+            let transmit: TransmitPhase2to3<Secp256k1> = decode(from, &message.private)?;
+            self.check_parties(from, transmit.parties.sender, transmit.parties.receiver)?;
+            received.push(transmit);
+        }
+        let (unique, each) = *kept;
+        let (x, broadcast) = self.share.0.sign_phase3(&self.data, unique, each, &received).map_err(abort)?;
+        self.kept = Kept::After3 { x };
+        Ok(Outgoing { broadcast: encode(&broadcast)?.to_vec(), private: BTreeMap::new() })
+    }
+
+    fn finish(&mut self, messages: Round) -> Result<Signature, ProtocolAbort> {
+        let Kept::After3 { x } = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+            return Err(ProtocolAbort::new("the signature's phases are out of order"));
+        };
+        let shares = messages
+            .into_iter()
+            .map(|(from, message)| decode::<Broadcast3to4<Secp256k1>>(from, &message.broadcast))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (s, recovery_id) = self.share.0.sign_phase4(&self.data, &x, &shares, true).map_err(abort)?;
+        let scalar = |text: &str| -> Result<[u8; 32], ProtocolAbort> {
+            text.parse::<Hash>()
+                .map(|bytes| *bytes.as_bytes())
+                .map_err(|_| ProtocolAbort::new("the signature is malformed"))
+        };
+        let signature = Signature { r: scalar(&x)?, s: scalar(&s)?, recovery_id };
+        if verifies(&self.public_key, &self.digest, &signature.r, &signature.s) {
+            Ok(signature)
+        } else {
+            Err(ProtocolAbort::new("the signature does not verify under the wallet's key"))
+        }
+    }
+}
+
+impl Protocol for Signing {
+    fn rounds(&self) -> &'static [&'static str] {
+        &ROUNDS
+    }
+
+    fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
+        let (unique, each, transmit) = self.share.0.sign_phase1(&self.data).map_err(abort)?;
+        self.kept = Kept::After1(Box::new((unique, each)));
+        let private = transmit.iter().map(|message| private_to(message.parties.receiver, message));
+        Ok(Outgoing { broadcast: Vec::new(), private: private.collect::<Result<_, _>>()? })
+    }
+
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+        match number {
+            1 => self.multiply(messages).map(Step::Next),
+            2 => self.open(messages).map(Step::Next),
+            3 => self.finish(messages).map(|signature| Step::Done(Product::Signature(signature))),
+            _ => Err(ProtocolAbort::new("a signature has three rounds")),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The enclave through its public face.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod session;
