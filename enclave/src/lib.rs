@@ -3,7 +3,11 @@
 //! Trusted after attestation, by everyone; trusts its host with nothing. It has no storage and no network:
 //! one connection to its agent carries everything. Shares never leave [`session`] and [`seal`] in the clear.
 
+pub mod attest;
+pub mod clock;
 pub mod kms;
+pub mod listen;
 pub mod seal;
+pub mod service;
 pub mod session;
 pub mod wire;

@@ -1,2 +1,70 @@
-//! placeholder
-fn main() {}
+//! `custody-enclave`: the signer as it runs in a Nitro enclave, with the AWS trust root and the public web's
+//! certificate authorities, and with no way to be given others.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ceremonies::attestation::TrustRoot;
+use clap::{Args, Parser, ValueEnum};
+use enclave::attest::NitroModule;
+use enclave::kms::web_roots;
+use enclave::listen::{self, Endpoint};
+use enclave::service::Enclave;
+
+/// The enclave signer of Custody.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    endpoint: EndpointArguments,
+    /// How to log.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogFormat,
+    /// Check arguments and security module, then end.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct EndpointArguments {
+    /// Listen on this vsock port.
+    #[arg(long)]
+    port: Option<u32>,
+    /// Listen on this unix socket.
+    #[arg(long)]
+    unix: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let endpoint = match (arguments.endpoint.port, arguments.endpoint.unix) {
+        (Some(port), _) => Endpoint::Vsock(port),
+        (None, Some(path)) => Endpoint::Unix(path),
+        (None, None) => anyhow::bail!("give --port or --unix"),
+    };
+    let module = NitroModule::open().context("opening the security module")?;
+    let enclave = Enclave::boot(Arc::new(module), TrustRoot::aws_nitro_g1(), web_roots())
+        .await
+        .context("booting the enclave")?;
+    if arguments.check {
+        return Ok(());
+    }
+    listen::serve(enclave, endpoint).await.context("serving the agent")
+}

@@ -7,10 +7,11 @@
 mod orders;
 mod runner;
 mod sealing;
+mod sessions;
 mod tunnel;
 mod voice;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -20,12 +21,12 @@ use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use self::orders::OrderError;
-use self::orders::Order;
-use self::runner::{RunningSession, SessionNews};
+use self::runner::{Job, RunningSession, SessionNews};
 use self::sealing::{SealingNews, Shares};
+use self::sessions::Unproven;
 use self::tunnel::Tunnel;
 use self::voice::Voice;
 use crate::attest::{AttestError, SecurityModule};
@@ -33,17 +34,12 @@ use crate::clock::TrustedClock;
 use crate::kms::{KeyError, KmsKeys};
 use crate::session::BootKeys;
 use crate::wire::link::{
-    Attestation, Deliver, FromEnclave, Refused, Start, Stored, ToEnclave, Welcome, from_enclave, to_enclave,
+    Attestation, Deliver, FromEnclave, Refused, ToEnclave, Welcome, from_enclave, to_enclave,
 };
 use crate::wire::{self, VERSION};
 
 /// Messages that may wait for the agent; beyond it the enclave's tasks wait.
 const MAX_OUTGOING: usize = 256;
-/// Session messages that arrive before the order to start their session: the other nodes may be quicker.
-/// One barrier message of every peer in a handful of sessions.
-const MAX_EARLY: usize = 128;
-/// Largest early message in bytes: a barrier message has a few hundred.
-const MAX_EARLY_BYTES: usize = 4096;
 
 /// Why an enclave does not come up.
 #[derive(Debug, Error)]
@@ -51,6 +47,9 @@ pub enum BootError {
     /// No RSA key.
     #[error("the RSA key for the KMS could not be made")]
     Rsa(#[from] KeyError),
+    /// The boot was cancelled.
+    #[error("the boot was interrupted")]
+    Interrupted,
     /// The security module does not answer.
     #[error("the security module gave no document")]
     Module(#[from] AttestError),
@@ -61,7 +60,7 @@ pub enum BootError {
 
 /// What every part of the service needs and nothing changes.
 struct Core {
-    keys: BootKeys,
+    keys: Arc<BootKeys>,
     kms_keys: Arc<KmsKeys>,
     module: Arc<dyn SecurityModule>,
     clock: TrustedClock,
@@ -104,12 +103,12 @@ impl Enclave {
         tls_roots: RootCertStore,
     ) -> Result<Self, BootError> {
         let keys = BootKeys::generate();
-        let kms_keys = tokio::task::spawn_blocking(KmsKeys::generate)
-            .await
-            .map_err(|_| BootError::Rsa(KeyError))??;
+        let kms_keys =
+            tokio::task::spawn_blocking(KmsKeys::generate).await.map_err(|_| BootError::Interrupted)??;
         let first = module.attest(&[], &keys.public().encode(), kms_keys.spki_der()).await?;
         let clock = TrustedClock::new(attestation::parse_and_verify(&first, &root)?.timestamp);
-        let voice = Voice::new(keys.clone_identity());
+        let keys = Arc::new(keys);
+        let voice = Voice::new(Arc::clone(&keys));
         Ok(Self {
             core: Arc::new(Core {
                 keys,
@@ -132,6 +131,12 @@ impl Enclave {
     #[must_use]
     pub fn public_keys(&self) -> EnclaveKeys {
         self.core.keys.public()
+    }
+
+    /// An enclave works under one charter from boot to end: the first it is shown.
+    fn check_charter(&mut self, order: &orders::Order) -> Result<(), OrderError> {
+        let shown = order.charter.hash();
+        if *self.charter.get_or_insert(shown) == shown { Ok(()) } else { Err(OrderError::OtherCharter) }
     }
 
     /// Serves the agent on one connection until it ends. Sessions that run then are given up.
@@ -157,8 +162,10 @@ impl Enclave {
             tunnel: Tunnel::new(out.clone()),
             out,
             news,
+            open: BTreeMap::new(),
             running: BTreeMap::new(),
-            early: Vec::new(),
+            waiting: BTreeMap::new(),
+            early: VecDeque::new(),
         };
         connection.welcome().await;
         // Reading has a task of its own: a receive dropped half way would lose a frame's beginning.
@@ -201,8 +208,12 @@ struct Connection<'a> {
     tunnel: Tunnel,
     out: mpsc::Sender<FromEnclave>,
     news: mpsc::Sender<News>,
+    /// What has been ordered and has not ended in a word for the log.
+    open: BTreeMap<Hash, Arc<Job>>,
     running: BTreeMap<Hash, RunningSession>,
-    early: Vec<Deliver>,
+    /// Key generations whose sealed share the agent has been given to store.
+    waiting: BTreeMap<CeremonyId, Unproven>,
+    early: VecDeque<Deliver>,
 }
 
 impl Connection<'_> {
@@ -231,15 +242,13 @@ impl Connection<'_> {
 
     async fn order(&mut self, kind: to_enclave::Kind) {
         match kind {
-            to_enclave::Kind::Attest(attest) => {
-                match self.enclave.core.attest(&attest.nonce).await {
-                    Ok(document) => {
-                        let request = attest.request;
-                        self.send(from_enclave::Kind::Attestation(Attestation { request, document })).await;
-                    }
-                    Err(error) => self.refuse(attest.request, &error).await,
+            to_enclave::Kind::Attest(attest) => match self.enclave.core.attest(&attest.nonce).await {
+                Ok(document) => {
+                    let request = attest.request;
+                    self.send(from_enclave::Kind::Attestation(Attestation { request, document })).await;
                 }
-            }
+                Err(error) => self.refuse(attest.request, &error).await,
+            },
             to_enclave::Kind::Start(start) => {
                 let request = start.request;
                 if let Err(error) = self.start(start) {

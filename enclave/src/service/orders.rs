@@ -59,6 +59,12 @@ pub enum OrderError {
         /// Where the ceremony stands.
         phase: String,
     },
+    /// Every session is run once.
+    #[error("this enclave has begun that session before")]
+    StartedBefore,
+    /// The charter is another than the first this enclave was shown.
+    #[error("this enclave works under another charter since it booted; restart it to change")]
+    OtherCharter,
     /// A session with somebody this enclave, or another party, has banned.
     #[error("the session has a banned pair of nodes; follow the compromise runbook")]
     Banned,
@@ -121,6 +127,6 @@ impl Order {
             return Err(nothing());
         }
         let wallet = wallet.or_else(|| ceremony.committed());
-        Ok(Self { node, charter, duty, spec, wallet, ceremony })
+        Ok(Self { node, charter, ceremony, duty, spec, wallet })
     }
 }

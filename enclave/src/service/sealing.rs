@@ -40,7 +40,7 @@ pub(super) enum SealingNews {
     /// A new share is sealed and can be stored.
     Sealed { job: Arc<Job>, record: Box<Record>, blob: SealedBlob },
     /// The stored share was opened again and is the one that was sealed.
-    Reopened { job: Arc<Job>, record: Box<Record>, blob: Hash },
+    Reopened { job: Arc<Job>, record: Box<Record>, blob: Hash, share: Arc<KeyShare> },
     /// The share to sign with is open.
     Opened { job: Arc<Job>, share: Arc<KeyShare> },
     /// No share; the session is over.
@@ -82,7 +82,7 @@ fn kms(
         KmsConfig {
             region: charter.kms().region.clone(),
             host: charter.kms().host.clone(),
-            key_arn: charter.kms().key.clone(),
+            key: charter.kms().key.clone(),
             roots: core.tls_roots.clone(),
             clock: Clock::new(move || clock.clock.now()),
             connect_timeout: KmsConfig::CONNECT_TIMEOUT,
@@ -96,32 +96,38 @@ fn kms(
 
 /// Seals a fresh share under a data key of its own.
 pub(super) async fn seal(
-    core: Arc<Core>,
-    tunnel: Tunnel,
-    job: Arc<Job>,
-    share: Zeroizing<Vec<u8>>,
+    core: &Arc<Core>,
+    tunnel: &Tunnel,
+    job: &Job,
+    share: &Zeroizing<Vec<u8>>,
     record: &Record,
 ) -> Result<SealedBlob, SealingError> {
-    let kms = kms(&core, &tunnel, &job.order.charter, &job.credentials)?;
+    let kms = kms(core, tunnel, &job.order.charter, &job.credentials)?;
     let context = context(record, job.order.node);
     let data_key = kms.generate_data_key(core.attest(&[]).await?, &context).await?;
-    Ok(seal::seal(&share, &context, &data_key)?)
+    Ok(seal::seal(share, &context, &data_key)?)
+}
+
+/// A sealed share as the agent handed it in, and what it must be.
+pub(super) struct SealedShare<'a> {
+    pub(super) record: &'a Record,
+    pub(super) node: NodeIndex,
+    pub(super) blob: Vec<u8>,
+    pub(super) expected: &'a Hash,
 }
 
 /// Opens a stored share and checks it against the digest and the public share that the record's enclaves
 /// signed: a host cannot slip in another, however well sealed.
 pub(super) async fn open(
-    core: Arc<Core>,
-    tunnel: Tunnel,
+    core: &Arc<Core>,
+    tunnel: &Tunnel,
     charter: &Charter,
     credentials: &link::Credentials,
-    record: &Record,
-    node: NodeIndex,
-    blob: Vec<u8>,
-    expected: &Hash,
+    sealed: SealedShare<'_>,
 ) -> Result<KeyShare, SealingError> {
+    let SealedShare { record, node, blob, expected } = sealed;
     let blob = SealedBlob::read(blob, expected)?;
-    let kms = kms(&core, &tunnel, charter, credentials)?;
+    let kms = kms(core, tunnel, charter, credentials)?;
     let context = context(record, node);
     let data_key = kms.decrypt(core.attest(&[]).await?, blob.wrapped_key(), &context).await?;
     let share = KeyShare::decode(&blob.open(&context, &data_key.key)?)?;

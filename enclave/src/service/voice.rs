@@ -2,15 +2,16 @@
 //! key generation.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{Record, prepared_message};
 use ceremonies::wire::log;
-use ed25519_dalek::{Signer, SigningKey};
 use prost::Message;
 
+use crate::session::BootKeys;
 use crate::wire::link::Said;
 
 /// Words kept to be said again. A ceremony has a handful; older ones are in the log by then.
@@ -33,7 +34,7 @@ enum Word {
 
 /// The enclave's signing identity and what it has said with it.
 pub(super) struct Voice {
-    identity: SigningKey,
+    keys: Arc<BootKeys>,
     /// How each key generation ended for this enclave: once, and for good.
     generations: BTreeMap<CeremonyId, Word>,
     said: VecDeque<Said>,
@@ -48,8 +49,8 @@ fn numbers(subset: &Subset) -> Vec<u32> {
 }
 
 impl Voice {
-    pub(super) fn new(identity: SigningKey) -> Self {
-        Self { identity, generations: BTreeMap::new(), said: VecDeque::new() }
+    pub(super) fn new(keys: Arc<BootKeys>) -> Self {
+        Self { keys, generations: BTreeMap::new(), said: VecDeque::new() }
     }
 
     /// Everything said, for an agent that may have lost it.
@@ -58,7 +59,7 @@ impl Voice {
     }
 
     fn sign(&self, message: &Hash) -> [u8; 64] {
-        self.identity.sign(message.as_bytes()).to_bytes()
+        self.keys.sign(message)
     }
 
     fn say(&mut self, ceremony: &CeremonyId, kind: log::event::Kind) -> Said {
@@ -71,6 +72,18 @@ impl Voice {
         said
     }
 
+    /// Decides how a key generation ends for this enclave: the first word stands.
+    fn decide(&mut self, ceremony: &CeremonyId, word: Word) -> Result<(), Silence> {
+        match self.generations.get(ceremony) {
+            Some(Word::Prepared) => Err(Silence::Prepared),
+            Some(Word::Aborted) => Err(Silence::Aborted),
+            None => {
+                self.generations.insert(ceremony.clone(), word);
+                Ok(())
+            }
+        }
+    }
+
     /// Signs that this node's share is sealed, was opened again, and belongs to this record.
     pub(super) fn prepared(
         &mut self,
@@ -78,14 +91,7 @@ impl Voice {
         record: &Record,
         blob: &Hash,
     ) -> Result<Said, Silence> {
-        match self.generations.insert(record.ceremony.clone(), Word::Prepared) {
-            None => {}
-            Some(word @ Word::Aborted) => {
-                self.generations.insert(record.ceremony.clone(), word);
-                return Err(Silence::Aborted);
-            }
-            Some(Word::Prepared) => return Err(Silence::Prepared),
-        }
+        self.decide(&record.ceremony, Word::Prepared)?;
         let signature = self.sign(&prepared_message(&record.digest(), node, blob)).to_vec();
         let prepared = log::Prepared {
             node: node.into(),
@@ -105,13 +111,7 @@ impl Voice {
         mut aborted: Aborted,
     ) -> Result<Said, Silence> {
         if generating {
-            match self.generations.get(ceremony) {
-                Some(Word::Prepared) => return Err(Silence::Prepared),
-                Some(Word::Aborted) => return Err(Silence::Aborted),
-                None => {
-                    self.generations.insert(ceremony.clone(), Word::Aborted);
-                }
-            }
+            self.decide(ceremony, Word::Aborted)?;
         }
         aborted.signature = self.sign(&aborted.message(manifest));
         let wire = log::Aborted {

@@ -181,6 +181,7 @@ fn greetings(indices: &[u8]) -> impl Fn(NodeIndex) -> Factory + use<> {
     let all: Vec<NodeIndex> = indices.iter().map(|index| node(*index)).collect();
     move |own| {
         let others = all.iter().copied().filter(|other| *other != own).collect();
+        Box::new(move |_| Ok(Box::new(Greetings { own, others })))
     }
 }
 
@@ -367,6 +368,7 @@ fn a_party_that_broadcasts_two_things_is_named_by_the_echo() {
     let lying = |own: NodeIndex| -> Factory {
         let others: Vec<NodeIndex> = [1, 2, 3].map(node).into_iter().filter(|n| *n != own).collect();
         let named = if own == node(3) { node(9) } else { own };
+        Box::new(move |_| Ok(Box::new(Liar { inner: Greetings { own, others }, named })))
     };
     let mut honest = Network::new(&parties, greetings(&[1, 2, 3]));
     let mut liars = Network::new(&parties, lying);

@@ -1,0 +1,91 @@
+//! A session on a thread of its own: protocol phases compute for up to a second, and the service must go on
+//! listening meanwhile.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ceremonies::ids::NodeIndex;
+use tokio::sync::mpsc;
+
+use super::News;
+use super::orders::Order;
+use crate::session::{Action, Millis, Outcome, Session, SessionFailure, SessionProgress};
+use crate::wire::link;
+
+/// How often a session looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
+/// Messages that may wait for a session: each peer is at most one round ahead, with replays.
+const MAX_WAITING: usize = 256;
+
+/// What a session is held for.
+pub(super) struct Job {
+    pub(super) order: Order,
+    pub(super) credentials: link::Credentials,
+}
+
+/// A session's thread, as the service holds it. Dropping it ends the thread.
+pub(super) struct RunningSession {
+    inbox: SyncSender<Vec<u8>>,
+}
+
+impl RunningSession {
+    /// Hands a message in. A session that cannot keep up loses it, as it could on the bus.
+    pub(super) fn deliver(&self, payload: Vec<u8>) {
+        let _ = self.inbox.try_send(payload);
+    }
+}
+
+/// What a session reports.
+pub(super) struct SessionNews {
+    pub(super) job: Arc<Job>,
+    pub(super) kind: NewsKind,
+}
+
+pub(super) enum NewsKind {
+    Send { to: NodeIndex, bytes: Vec<u8> },
+    Progress(SessionProgress),
+    Finished(Box<Outcome>),
+    Failed(SessionFailure),
+}
+
+/// Runs a session until it is over or dropped.
+pub(super) fn run(job: &Arc<Job>, session: Session, news: mpsc::Sender<News>) -> RunningSession {
+    let (inbox, messages) = sync_channel(MAX_WAITING);
+    let of = Arc::clone(job);
+    tokio::task::spawn_blocking(move || drive(&of, session, &messages, &news));
+    RunningSession { inbox }
+}
+
+fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, news: &mpsc::Sender<News>) {
+    let begun = Instant::now();
+    let now = || Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
+    let mut actions = session.start(now());
+    let mut told: Option<SessionProgress> = None;
+    loop {
+        for action in actions {
+            let kind = match action {
+                Action::Send { to, bytes } => NewsKind::Send { to, bytes },
+                Action::Progress(progress) if told.as_ref() == Some(&progress) => continue,
+                Action::Progress(progress) => {
+                    told = Some(progress.clone());
+                    NewsKind::Progress(progress)
+                }
+                Action::Finished(outcome) => NewsKind::Finished(outcome),
+                Action::Failed(failure) => NewsKind::Failed(failure),
+            };
+            let report = News::Session(SessionNews { job: Arc::clone(job), kind });
+            if news.blocking_send(report).is_err() {
+                return;
+            }
+        }
+        if session.is_over() {
+            return;
+        }
+        actions = match messages.recv_timeout(TICK) {
+            Ok(bytes) => session.receive(now(), &bytes),
+            Err(RecvTimeoutError::Timeout) => session.tick(now()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+    }
+}
