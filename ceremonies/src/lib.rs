@@ -6,6 +6,7 @@
 
 pub mod attestation;
 pub mod book;
+pub mod broker;
 pub mod ceremony;
 pub mod charter;
 pub mod entry;
@@ -14,6 +15,7 @@ pub mod kms_policy;
 pub mod manifest;
 pub mod script;
 pub mod statement;
+pub mod subject;
 pub mod subsets;
 pub mod wallet;
 pub mod wire;

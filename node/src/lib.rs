@@ -1,1 +1,11 @@
-//! placeholder
+//! The node agent: it moves bytes between the bus, its enclave, its store and the KMS.
+//!
+//! It runs on a host that nobody trusts for secrecy or integrity, and so decides nothing that matters. Of
+//! the enclave's crate it uses the wire types alone.
+
+pub mod agent;
+pub mod bus;
+pub mod config;
+pub mod credentials;
+pub mod link;
+pub mod store;

@@ -119,9 +119,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn connect(address: &EnclaveAddress) -> io::Result<Box<dyn Stream>> {
     Ok(match address {
         EnclaveAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        EnclaveAddress::Vsock { cid, port } => Box::new(
-            tokio_vsock::VsockStream::connect(tokio_vsock::VsockAddr::new(*cid, *port)).await?,
-        ),
+        EnclaveAddress::Vsock { cid, port } => {
+            Box::new(tokio_vsock::VsockStream::connect(tokio_vsock::VsockAddr::new(*cid, *port)).await?)
+        }
     })
 }
 
@@ -134,7 +134,8 @@ async fn converse(
 ) -> io::Result<()> {
     let (mut receiver, mut sender) = wire::split(stream);
     let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
-    let mut proxy = KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
+    let mut proxy =
+        KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
     // Reading has a task of its own: a receive that is dropped half way would lose a frame's beginning, and
     // with room for what arrives meanwhile neither side can wait for the other to read first.
     let (arrived, mut messages) = mpsc::channel(MAX_INCOMING);

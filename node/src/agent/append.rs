@@ -59,13 +59,8 @@ impl Agent {
                 Examined::Known => return Err(NotAppended::Contended),
             };
             let tail = self.tails.get(ceremony).copied().unwrap_or_default();
-            if tail.entry + 1 != next.entry().seq {
-                // The stream lost entries that this node has, or has ones this node has not read.
-                self.restore_one(ceremony).await;
-                self.catch_up(ceremony).await?;
-            } else {
-                let bytes = next.entry().encode();
-                match self.bus.append(ceremony, tail.stream, bytes).await {
+            if tail.entry + 1 == next.entry().seq {
+                match self.bus.append(ceremony, tail.stream, next.entry().encode()).await {
                     Ok(stream) => {
                         let seq = next.entry().seq;
                         self.store.append_entry(next.entry()).await?;
@@ -77,6 +72,10 @@ impl Agent {
                     Err(AppendError::Conflict) => self.catch_up(ceremony).await?,
                     Err(error) => return Err(error.into()),
                 }
+            } else {
+                // The stream lost entries that this node has, or has ones this node has not read.
+                self.restore_one(ceremony).await;
+                self.catch_up(ceremony).await?;
             }
         }
         Err(NotAppended::Contended)

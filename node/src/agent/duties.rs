@@ -24,9 +24,7 @@ impl Agent {
         let due: Vec<(CeremonyId, Duty)> = self
             .book
             .iter()
-            .filter_map(|(id, chapter)| {
-                Some((id.clone(), chapter.ceremony.duty(self.node(), &own, now())?))
-            })
+            .filter_map(|(id, chapter)| Some((id.clone(), chapter.ceremony.duty(self.node(), &own, now())?)))
             .collect();
         for (ceremony, duty) in due {
             self.do_duty(&ceremony, duty).await;
@@ -52,8 +50,7 @@ impl Agent {
     }
 
     pub(super) async fn fault(&mut self, ceremony: &CeremonyId, reason: &str) {
-        let faulted =
-            log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
+        let faulted = log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
         self.append_own(ceremony, log::event::Kind::Faulted(faulted)).await;
     }
 
@@ -86,8 +83,7 @@ impl Agent {
             return;
         }
         info!(%ceremony, wallet = %record.wallet, generation = %record.generation, "share made current");
-        let adopted =
-            log::Adopted { node: self.node().into(), record: record.digest().as_bytes().to_vec() };
+        let adopted = log::Adopted { node: self.node().into(), record: record.digest().as_bytes().to_vec() };
         self.append_own(ceremony, log::event::Kind::Adopted(adopted)).await;
     }
 
@@ -149,12 +145,7 @@ impl Agent {
 
     /// Claims a test signature, once for ever, and reads the share to sign with. None when it was claimed
     /// before: then it may have been signed, and is not begun again.
-    async fn claim(
-        &self,
-        id: &CeremonyId,
-        request: &str,
-        duty: &Duty,
-    ) -> Result<Option<Vec<u8>>, String> {
+    async fn claim(&self, id: &CeremonyId, request: &str, duty: &Duty) -> Result<Option<Vec<u8>>, String> {
         let Duty::TestSign { subset, attempt } = duty else { return Ok(None) };
         let chapter = self.book.get(id).ok_or("the ceremony is not known")?;
         let ceremony = &chapter.ceremony;

@@ -74,8 +74,7 @@ impl Agent {
         self.observed.note_said(&kind);
         if let log::event::Kind::Aborted(aborted) = &kind
             && let Ok(peer) = NodeIndex::try_from(aborted.banned)
-            && let Err(error) =
-                self.store.record_ban(self.node(), peer, &ceremony, &aborted.reason).await
+            && let Err(error) = self.store.record_ban(self.node(), peer, &ceremony, &aborted.reason).await
         {
             warn!(error = %chain(&error), "ban not stored");
             return;
@@ -87,8 +86,7 @@ impl Agent {
         match self.asked.remove(&attestation.request) {
             Some(Asked::Attestation(ceremony)) => {
                 self.observed.document.clone_from(&attestation.document);
-                let attested =
-                    log::Attested { node: self.node().into(), document: attestation.document };
+                let attested = log::Attested { node: self.node().into(), document: attestation.document };
                 self.append_own(&ceremony, log::event::Kind::Attested(attested)).await;
             }
             Some(Asked::Health) => self.observed.document = attestation.document,

@@ -178,10 +178,9 @@ impl Agent {
         let identity = Identity::load(&config)?;
         let store = Store::open(&config.store).await?;
         let mut book = Book::new(identity.context.clone());
-        for ceremony in store.ceremonies().await? {
-            for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
-                let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
-                book.take(Entry::from_wire(raw).map_err(damaged)?)?;
+        for log in Self::own_copies(&store).await? {
+            for entry in log {
+                book.take(entry)?;
             }
         }
         let mut tasks = JoinSet::new();
@@ -205,6 +204,22 @@ impl Agent {
             ordered: BTreeSet::new(),
             observed: Observed::default(),
         })
+    }
+
+    /// All logs of the store, those that were opened first in front: a test signing follows what it signs
+    /// with.
+    async fn own_copies(store: &Store) -> Result<Vec<Vec<Entry>>, StartError> {
+        let mut logs = Vec::new();
+        for ceremony in store.ceremonies().await? {
+            let mut log = Vec::new();
+            for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
+                let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
+                log.push(Entry::from_wire(raw).map_err(damaged)?);
+            }
+            logs.push(log);
+        }
+        logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+        Ok(logs)
     }
 
     fn node(&self) -> NodeIndex {
@@ -247,9 +262,12 @@ impl Agent {
                 };
                 self.link.send(to_enclave::Kind::Deliver(deliver)).await;
             }
+            BusEvent::Health { from } if from == self.node() => {}
             BusEvent::Health { from } => self.observed.heard(from),
             BusEvent::Connected => {
                 info!("bus connected");
+                // What this node knew of the stream may not hold any more.
+                self.tails.clear();
                 self.restore_stream().await;
             }
         }
@@ -271,12 +289,16 @@ impl Agent {
         let seq = entry.seq;
         match self.take(entry).await {
             Ok(()) => {
-                self.tails.insert(ceremony.clone(), Tail { stream: stream_seq, entry: seq });
+                let tail = self.tails.entry(ceremony.clone()).or_default();
+                if stream_seq > tail.stream {
+                    *tail = Tail { stream: stream_seq, entry: seq };
+                }
             }
             Err(TakeError::Store(error)) => error!(error = %chain(&error), "entry not stored"),
             Err(TakeError::Book(refused)) => {
                 // The message holds a place in the stream all the same; what follows it must name it.
-                self.tails.entry(ceremony.clone()).or_default().stream = stream_seq;
+                let tail = self.tails.entry(ceremony.clone()).or_default();
+                tail.stream = tail.stream.max(stream_seq);
                 warn!(%ceremony, refused = %chain(&refused), "entry in the stream not taken");
             }
         }

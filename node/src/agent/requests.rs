@@ -53,9 +53,8 @@ impl Agent {
                 if self.book.get(ceremony).is_some() {
                     return Err(format!("{ceremony} is open already"));
                 }
-                let rival = (manifest.kind == CeremonyKind::Dkg)
-                    .then(|| self.rival(&manifest.wallet))
-                    .flatten();
+                let rival =
+                    (manifest.kind == CeremonyKind::Dkg).then(|| self.rival(&manifest.wallet)).flatten();
                 match rival {
                     Some(rival) => Err(format!(
                         "wallet {} has or may yet get a key from {rival}; choose another name",

@@ -1,0 +1,154 @@
+//! The subjects of the bus, written and read in one place.
+//!
+//! The sender is part of a subject, and the broker lets each node publish only under its own: what a subject
+//! says of its sender is the broker's word. Nothing that matters rests on it.
+
+use thiserror::Error;
+
+use crate::ids::{CeremonyId, Hash, NodeIndex};
+
+/// The stream that orders all ceremonies' entries.
+pub const STREAM: &str = "CEREMONIES";
+/// The stream's subjects.
+pub const LOGS: &str = "ceremony.log.*";
+/// Requests to submit an event to any ceremony.
+pub const SUBMISSIONS: &str = "ceremony.submit.*";
+/// Requests to read any ceremony.
+pub const READS: &str = "ceremony.read.*";
+/// Requests to list all ceremonies.
+pub const LIST: &str = "ceremony.list";
+/// Every node's heartbeat.
+pub const HEALTH: &str = "health.*";
+/// Every node's progress in every ceremony.
+pub const PROGRESS: &str = "progress.*.*";
+/// Largest message on the bus, in bytes.
+pub const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// A subject is none of ours.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is not a subject of this bus")]
+pub struct UnknownSubject(String);
+
+/// Where a ceremony's entries are.
+#[must_use]
+pub fn log(ceremony: &CeremonyId) -> String {
+    format!("ceremony.log.{ceremony}")
+}
+
+/// Where events for a ceremony are submitted.
+#[must_use]
+pub fn submit(ceremony: &CeremonyId) -> String {
+    format!("ceremony.submit.{ceremony}")
+}
+
+/// Where a ceremony's entries are asked for.
+#[must_use]
+pub fn read(ceremony: &CeremonyId) -> String {
+    format!("ceremony.read.{ceremony}")
+}
+
+/// Where a node's session messages to another go.
+#[must_use]
+pub fn session(to: NodeIndex, label: &Hash, from: NodeIndex) -> String {
+    format!("mpc.{to}.{label}.{from}")
+}
+
+/// All session messages to a node.
+#[must_use]
+pub fn sessions_to(node: NodeIndex) -> String {
+    format!("mpc.{node}.>")
+}
+
+/// A node's heartbeat.
+#[must_use]
+pub fn health(node: NodeIndex) -> String {
+    format!("health.{node}")
+}
+
+/// A node's progress in a ceremony.
+#[must_use]
+pub fn progress(ceremony: &CeremonyId, node: NodeIndex) -> String {
+    format!("progress.{ceremony}.{node}")
+}
+
+/// The inbox prefix of a node: nobody else may listen there.
+#[must_use]
+pub fn node_inbox(node: NodeIndex) -> String {
+    format!("_INBOX_node_{node}")
+}
+
+/// The inbox prefix of a console.
+#[must_use]
+pub fn console_inbox(console: &str) -> String {
+    format!("_INBOX_console_{console}")
+}
+
+fn unknown(subject: &str) -> UnknownSubject {
+    UnknownSubject(subject.chars().take(160).collect())
+}
+
+/// The ceremony that the last token of a `ceremony.…` subject names.
+///
+/// # Errors
+/// [`UnknownSubject`].
+pub fn ceremony(subject: &str) -> Result<CeremonyId, UnknownSubject> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    match tokens.as_slice() {
+        ["ceremony", "log" | "submit" | "read", id] => id.parse().map_err(|_| unknown(subject)),
+        _ => Err(unknown(subject)),
+    }
+}
+
+/// Label and sender of a session message.
+///
+/// # Errors
+/// [`UnknownSubject`].
+pub fn parse_session(subject: &str) -> Result<(Hash, NodeIndex), UnknownSubject> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let parsed = match tokens.as_slice() {
+        ["mpc", _, label, from] => label.parse().ok().zip(index(from)),
+        _ => None,
+    };
+    parsed.ok_or_else(|| unknown(subject))
+}
+
+/// The node of a `health.<node>` or `progress.<ceremony>.<node>` subject.
+///
+/// # Errors
+/// [`UnknownSubject`].
+pub fn node(subject: &str) -> Result<NodeIndex, UnknownSubject> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    match tokens.as_slice() {
+        ["health", node] | ["progress", _, node] => index(node).ok_or_else(|| unknown(subject)),
+        _ => Err(unknown(subject)),
+    }
+}
+
+fn index(token: &str) -> Option<NodeIndex> {
+    token.parse::<u8>().ok().and_then(|index| NodeIndex::new(index).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn subjects_say_what_was_put_into_them() {
+        let (one, two) = (NodeIndex::new(1).unwrap(), NodeIndex::new(2).unwrap());
+        let id: CeremonyId = "dkg-w-1".parse().unwrap();
+        let label = Hash::of_bytes(b"label");
+        assert_eq!(parse_session(&session(one, &label, two)), Ok((label, two)));
+        assert_eq!(ceremony(&log(&id)), Ok(id.clone()));
+        assert_eq!(node(&progress(&id, two)), Ok(two));
+        assert_eq!(node(&health(one)), Ok(one));
+    }
+
+    #[test]
+    fn other_subjects_are_refused() {
+        for bad in ["", "ceremony.log", "ceremony.log.A", "ceremony.drop.a", "mpc.1.x.2", "mpc.1", "health.0"]
+        {
+            assert!(ceremony(bad).is_err() && parse_session(bad).is_err() && node(bad).is_err(), "{bad}");
+        }
+    }
+}

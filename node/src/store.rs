@@ -1,0 +1,473 @@
+//! The node's store: its own copy of the logs, its sealed shares, what it signed, and the bans.
+//!
+//! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see.
+//! A share becomes current in one transaction, and nothing here ever overwrites one.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, WalletName};
+use ceremonies::wire::{bus, log};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::{AnyPool, Executor, Row};
+use thiserror::Error;
+
+/// Connections held open: the agent's one task uses one at a time.
+const MAX_CONNECTIONS: u32 = 2;
+/// How long a query waits for a connection before the store counts as lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the store did not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The URL names neither PostgreSQL nor SQLite.
+    #[error("store URL must begin with postgres: or sqlite:")]
+    Url,
+    /// The SQLite file cannot be made private to this user.
+    #[error("store file {0} cannot be made private to this user")]
+    Private(String, #[source] std::io::Error),
+    /// The database failed.
+    #[error("store failed while it was to {what}")]
+    Database {
+        /// What was asked of it.
+        what: &'static str,
+        /// Why it failed.
+        source: sqlx::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("store schema cannot be brought up to date")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A value in the store is not what this program wrote.
+    #[error("store holds a malformed {what}; restore it from a copy")]
+    Malformed {
+        /// What.
+        what: &'static str,
+    },
+    /// Another entry is stored at this place.
+    #[error("entry {seq} of {ceremony} is stored with hash {stored}, not {offered}: the log forks")]
+    Fork {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Its number.
+        seq: u64,
+        /// The hash that is stored.
+        stored: String,
+        /// The hash of the other.
+        offered: Hash,
+    },
+    /// Another share is stored for this very record.
+    #[error("another sealed share of {wallet}, generation {generation}, is stored for the same record")]
+    OtherShare {
+        /// The wallet.
+        wallet: WalletName,
+        /// The generation.
+        generation: Generation,
+    },
+    /// There is nothing pending or current that could be promoted.
+    #[error("no share of {wallet}, generation {generation}, is stored for the committed record")]
+    NothingToPromote {
+        /// The wallet.
+        wallet: WalletName,
+        /// The generation.
+        generation: Generation,
+    },
+}
+
+/// A sealed share that waits for its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingShare {
+    /// The wallet.
+    pub wallet: WalletName,
+    /// The generation.
+    pub generation: Generation,
+    /// The ceremony that makes it.
+    pub ceremony: CeremonyId,
+    /// Digest of its generation's record.
+    pub record: Hash,
+    /// The sealed share.
+    pub blob: Vec<u8>,
+}
+
+/// Where a stored share stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShareState {
+    /// Its certificate is not there.
+    Pending,
+    /// It signs.
+    Current,
+    /// A later generation signs.
+    Retired,
+}
+
+impl FromStr for ShareState {
+    type Err = StoreError;
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        match text {
+            "pending" => Ok(Self::Pending),
+            "current" => Ok(Self::Current),
+            "retired" => Ok(Self::Retired),
+            _ => Err(StoreError::Malformed { what: "share state" }),
+        }
+    }
+}
+
+/// A sealed share as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredShare {
+    /// Where it stands.
+    pub state: ShareState,
+    /// The sealed share.
+    pub blob: Vec<u8>,
+}
+
+/// Whether a request may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It was not known; it is now, and for ever.
+    New,
+    /// It has been claimed before.
+    Used,
+}
+
+/// The store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |source| StoreError::Database { what, source }
+}
+
+fn malformed(what: &'static str) -> impl Fn(InvalidId) -> StoreError {
+    move |_| StoreError::Malformed { what }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The file of a SQLite URL, created private to this user before the database is opened.
+fn private_file(url: &str) -> Result<String, StoreError> {
+    let Some(path) = url.strip_prefix("sqlite:") else { return Ok(url.to_owned()) };
+    let path = path.trim_start_matches("//");
+    let private = |error| StoreError::Private(path.to_owned(), error);
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.create(true).append(true).open(path).map_err(private)?;
+    Ok(format!("sqlite:{path}"))
+}
+
+impl Store {
+    /// Opens the store and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be reached or is not a store.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        if !(url.starts_with("postgres:") || url.starts_with("postgresql:") || url.starts_with("sqlite:")) {
+            return Err(StoreError::Url);
+        }
+        sqlx::any::install_default_drivers();
+        let url = private_file(url)?;
+        let is_sqlite = url.starts_with("sqlite:");
+        let options: AnyConnectOptions = url.parse().map_err(failed("read its URL"))?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if is_sqlite {
+                        // Durable at every commit, as PostgreSQL is without being asked.
+                        connection
+                            .execute(
+                                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                                 PRAGMA busy_timeout = 5000",
+                            )
+                            .await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(failed("connect"))?;
+        sqlx::migrate!().run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// The ceremonies of which entries are stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ceremonies(&self) -> Result<Vec<CeremonyId>, StoreError> {
+        let what = "list ceremonies";
+        let rows = sqlx::query("SELECT ceremony FROM entries WHERE seq = 1")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(what))?;
+        rows.iter()
+            .map(|row| {
+                let text: String = row.try_get(0).map_err(failed(what))?;
+                text.parse().map_err(malformed("ceremony id"))
+            })
+            .collect()
+    }
+
+    /// A ceremony's entries from a number on, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entries_from(&self, ceremony: &CeremonyId, seq: u64) -> Result<Vec<log::Entry>, StoreError> {
+        let what = "read entries";
+        let rows =
+            sqlx::query("SELECT body, signature FROM entries WHERE ceremony = $1 AND seq >= $2 ORDER BY seq")
+                .bind(ceremony.as_str())
+                .bind(number(seq))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed(what))?;
+        let entry = |row: &AnyRow| {
+            Ok(log::Entry {
+                body: row.try_get(0).map_err(failed(what))?,
+                signature: row.try_get(1).map_err(failed(what))?,
+            })
+        };
+        rows.iter().map(entry).collect()
+    }
+
+    /// Stores an entry. Storing the same one again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fork`] when another entry has its place.
+    pub async fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        let what = "store an entry";
+        sqlx::query(
+            "INSERT INTO entries (ceremony, seq, hash, body, signature) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (ceremony, seq) DO NOTHING",
+        )
+        .bind(entry.ceremony.as_str())
+        .bind(number(entry.seq))
+        .bind(entry.hash().to_string())
+        .bind(entry.raw().body.clone())
+        .bind(entry.raw().signature.clone())
+        .execute(&self.pool)
+        .await
+        .map_err(failed(what))?;
+        let row = sqlx::query("SELECT hash FROM entries WHERE ceremony = $1 AND seq = $2")
+            .bind(entry.ceremony.as_str())
+            .bind(number(entry.seq))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed(what))?;
+        let stored: String = row.try_get(0).map_err(failed(what))?;
+        if stored == entry.hash().to_string() {
+            return Ok(());
+        }
+        Err(StoreError::Fork {
+            ceremony: entry.ceremony.clone(),
+            seq: entry.seq,
+            stored,
+            offered: entry.hash(),
+        })
+    }
+
+    /// Stores a new share as pending. Storing the same one again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherShare`] when another blob is stored for the same record.
+    pub async fn put_pending(&self, share: &PendingShare) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO shares (wallet, generation, record, ceremony, state, blob) \
+             VALUES ($1, $2, $3, $4, 'pending', $5) ON CONFLICT (wallet, generation, record) DO NOTHING",
+        )
+        .bind(share.wallet.as_str())
+        .bind(i64::from(share.generation.0))
+        .bind(share.record.to_string())
+        .bind(share.ceremony.as_str())
+        .bind(share.blob.clone())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("store a share"))?;
+        match self.share(&share.wallet, share.generation, &share.record).await? {
+            Some(stored) if stored.blob == share.blob => Ok(()),
+            Some(_) | None => {
+                Err(StoreError::OtherShare { wallet: share.wallet.clone(), generation: share.generation })
+            }
+        }
+    }
+
+    /// The share stored for a record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn share(
+        &self,
+        wallet: &WalletName,
+        generation: Generation,
+        record: &Hash,
+    ) -> Result<Option<StoredShare>, StoreError> {
+        let what = "read a share";
+        let row = sqlx::query(
+            "SELECT state, blob FROM shares WHERE wallet = $1 AND generation = $2 AND record = $3",
+        )
+        .bind(wallet.as_str())
+        .bind(i64::from(generation.0))
+        .bind(record.to_string())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed(what))?;
+        let Some(row) = row else { return Ok(None) };
+        let state: String = row.try_get(0).map_err(failed(what))?;
+        Ok(Some(StoredShare { state: state.parse()?, blob: row.try_get(1).map_err(failed(what))? }))
+    }
+
+    /// Makes the committed share the current one, and the one before retired, in one transaction. Doing it
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NothingToPromote`] when this node never stored a share for that record.
+    pub async fn promote(
+        &self,
+        wallet: &WalletName,
+        generation: Generation,
+        record: &Hash,
+    ) -> Result<(), StoreError> {
+        let what = "make a share current";
+        let mut transaction = self.pool.begin().await.map_err(failed(what))?;
+        sqlx::query(
+            "UPDATE shares SET state = 'retired' WHERE wallet = $1 AND state = 'current' \
+             AND (generation <> $2 OR record <> $3)",
+        )
+        .bind(wallet.as_str())
+        .bind(i64::from(generation.0))
+        .bind(record.to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(what))?;
+        let changed = sqlx::query(
+            "UPDATE shares SET state = 'current' WHERE wallet = $1 AND generation = $2 AND record = $3",
+        )
+        .bind(wallet.as_str())
+        .bind(i64::from(generation.0))
+        .bind(record.to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(what))?;
+        if changed.rows_affected() != 1 {
+            transaction.rollback().await.map_err(failed(what))?;
+            return Err(StoreError::NothingToPromote { wallet: wallet.clone(), generation });
+        }
+        transaction.commit().await.map_err(failed(what))
+    }
+
+    /// Forgets the pending share of a ceremony that is proven never to commit. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn discard_pending(&self, ceremony: &CeremonyId) -> Result<u64, StoreError> {
+        let done = sqlx::query("DELETE FROM shares WHERE ceremony = $1 AND state = 'pending'")
+            .bind(ceremony.as_str())
+            .execute(&self.pool)
+            .await
+            .map_err(failed("discard a pending share"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Every share held, for the heartbeat.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn held(&self) -> Result<Vec<bus::HeldShare>, StoreError> {
+        let what = "list shares";
+        let rows =
+            sqlx::query("SELECT wallet, generation, record, state FROM shares ORDER BY wallet, generation")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed(what))?;
+        let held = |row: &AnyRow| {
+            let generation: i64 = row.try_get(1).map_err(failed(what))?;
+            let record: String = row.try_get(2).map_err(failed(what))?;
+            let record: Hash = record.parse().map_err(malformed("record digest"))?;
+            Ok(bus::HeldShare {
+                wallet: row.try_get(0).map_err(failed(what))?,
+                generation: u32::try_from(generation)
+                    .map_err(|_| StoreError::Malformed { what: "generation" })?,
+                record: record.as_bytes().to_vec(),
+                state: row.try_get(3).map_err(failed(what))?,
+            })
+        };
+        rows.iter().map(held).collect()
+    }
+
+    /// Claims a request id, once and for ever.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_signing(
+        &self,
+        request: &str,
+        digest: &Hash,
+        path: &str,
+        decision: &str,
+    ) -> Result<Claim, StoreError> {
+        let done = sqlx::query(
+            "INSERT INTO signings (request, digest, path, decision, at_ms) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (request) DO NOTHING",
+        )
+        .bind(request)
+        .bind(digest.to_string())
+        .bind(path)
+        .bind(decision)
+        .bind(jiff::Timestamp::now().as_millisecond())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("claim a signature"))?;
+        Ok(if done.rows_affected() == 1 { Claim::New } else { Claim::Used })
+    }
+
+    /// Records a ban. It stays.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn record_ban(
+        &self,
+        reporter: NodeIndex,
+        peer: NodeIndex,
+        ceremony: &CeremonyId,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO bans (reporter, peer, ceremony, reason) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (reporter, peer) DO NOTHING",
+        )
+        .bind(i64::from(reporter.get()))
+        .bind(i64::from(peer.get()))
+        .bind(ceremony.as_str())
+        .bind(reason)
+        .execute(&self.pool)
+        .await
+        .map_err(failed("record a ban"))?;
+        Ok(())
+    }
+
+    /// All bans: who reported whom.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bans(&self) -> Result<Vec<(NodeIndex, NodeIndex)>, StoreError> {
+        let what = "list bans";
+        let rows = sqlx::query("SELECT reporter, peer FROM bans ORDER BY reporter, peer")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(what))?;
+        let index = |row: &AnyRow, column: usize| {
+            let index: i64 = row.try_get(column).map_err(failed(what))?;
+            u32::try_from(index)
+                .ok()
+                .and_then(|index| NodeIndex::try_from(index).ok())
+                .ok_or(StoreError::Malformed { what: "node index" })
+        };
+        rows.iter().map(|row| Ok((index(row, 0)?, index(row, 1)?))).collect()
+    }
+}
