@@ -194,25 +194,45 @@ pub struct KmsRules {
     pub host: String,
 }
 
-/// The charter's file as written by people.
+/// A charter as people write it, before it is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CharterFile {
-    version: u32,
-    cluster: ClusterId,
-    kind: ClusterKind,
-    threshold: u8,
-    #[serde(rename = "node")]
-    nodes: Vec<Node>,
-    attestation: AttestationRules,
-    kms: KmsRules,
-    quorum: BTreeMap<CeremonyKind, Quorum>,
-    #[serde(rename = "person")]
-    people: Vec<Person>,
-    #[serde(rename = "console")]
-    consoles: Vec<ConsoleKey>,
+pub struct CharterDraft {
+    /// 1: later versions will amend earlier ones.
+    pub version: u32,
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// What the cluster is for.
+    pub kind: ClusterKind,
+    /// How many shares sign (t).
+    pub threshold: u8,
     /// NATS user key of the broker's administrator (system account).
-    system_nkey: String,
+    pub system_nkey: String,
+    /// Which attestation documents are believed.
+    pub attestation: AttestationRules,
+    /// The key that wraps the shares' data keys.
+    pub kms: KmsRules,
+    /// Who must approve a ceremony, by its kind.
+    pub quorum: BTreeMap<CeremonyKind, Quorum>,
+    /// The nodes, in the order of their indices, which are 1 to n.
+    #[serde(rename = "node")]
+    pub nodes: Vec<Node>,
+    /// Everybody who may act.
+    #[serde(rename = "person")]
+    pub people: Vec<Person>,
+    /// The consoles' NATS credentials.
+    #[serde(rename = "console")]
+    pub consoles: Vec<ConsoleKey>,
+}
+
+impl CharterDraft {
+    /// The draft as a charter's file.
+    ///
+    /// # Errors
+    /// [`toml::ser::Error`] for what TOML cannot say, which a draft of these types is not.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
 }
 
 /// A validated charter. Immutable; compared and named by the hash of its bytes.
@@ -220,7 +240,7 @@ struct CharterFile {
 pub struct Charter {
     hash: Hash,
     text: String,
-    file: CharterFile,
+    file: CharterDraft,
 }
 
 /// Why a charter is refused.
@@ -273,7 +293,7 @@ impl Charter {
             return Err(CharterError::TooLarge(bytes.len()));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| CharterError::NotText)?;
-        let file: CharterFile = toml::from_str(text).map_err(CharterError::Syntax)?;
+        let file: CharterDraft = toml::from_str(text).map_err(CharterError::Syntax)?;
         file.check()?;
         Ok(Self { hash: Hash::of_bytes(bytes), text: text.to_owned(), file })
     }
@@ -369,7 +389,7 @@ impl Charter {
     }
 }
 
-impl CharterFile {
+impl CharterDraft {
     fn check(&self) -> Result<(), CharterError> {
         if self.version != 1 {
             return Err(CharterError::Version(self.version));

@@ -1,0 +1,3 @@
+//! The domain seen from outside.
+
+mod attestation;
