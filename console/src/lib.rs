@@ -1,1 +1,7 @@
-//! placeholder
+//! The operator's console: it proposes and shows. It holds no secret but its bus credential, and believes
+//! nothing that it has not folded itself.
+
+pub mod client;
+pub mod config;
+pub mod room;
+pub mod signer;

@@ -4,9 +4,14 @@
 //! the generated people. What is not a stand-in (broker, store, agents, enclave library, console) is the real
 //! thing.
 
+pub mod broker;
+pub mod cluster;
+pub mod drive;
 pub mod kms;
 pub mod nsm;
 pub mod people;
+pub mod programs;
+pub mod service;
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -22,7 +22,10 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use p384::ecdsa::signature::Signer as _;
 use p384::ecdsa::{Signature, SigningKey};
 use p384::pkcs8::DecodePrivateKey as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P384_SHA384,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha384};
 use tokio::net::{UnixListener, UnixStream};
@@ -98,7 +101,8 @@ impl LabRoot {
         let mut leaf = CertificateParams::default();
         leaf.distinguished_name.push(DnType::CommonName, "Custody lab security module");
         leaf.is_ca = IsCa::ExplicitNoCa;
-        let leaf = dated(leaf, from).signed_by(&leaf_key, &Issuer::from_params(&middle_params, &middle_key))?;
+        let leaf =
+            dated(leaf, from).signed_by(&leaf_key, &Issuer::from_params(&middle_params, &middle_key))?;
         Ok(Machine {
             bundle: vec![root_der.to_vec(), middle.der().to_vec()],
             leaf: leaf.der().to_vec(),
@@ -272,8 +276,8 @@ impl ModuleServer {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
-        let listener = UnixListener::bind(socket)
-            .with_context(|| format!("listening on {}", socket.display()))?;
+        let listener =
+            UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))?;
         let signer = Arc::new(Signer { root, measurement, machine: Mutex::new(None) });
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

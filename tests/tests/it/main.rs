@@ -1,3 +1,4 @@
 //! The lab's end-to-end tests.
 
+mod ceremonies;
 mod kms;

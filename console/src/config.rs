@@ -1,0 +1,133 @@
+//! `cluster.toml`: which cluster this console is for, how it reaches the bus, and who sits at it.
+//!
+//! Unknown keys are refused. Paths are relative to the file's folder. The only secret it names is the
+//! console's bus credential; people's keys stay where they are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ceremonies::attestation::{InvalidRoot, TrustRoot};
+use ceremonies::ceremony::{Context, ForeignRoot};
+use ceremonies::charter::{Charter, CharterError, Role};
+use ceremonies::ids::PersonName;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The file as written by people.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// The charter's file.
+    pub charter: PathBuf,
+    /// The PEM of the attestation root that the charter names.
+    pub root: PathBuf,
+    /// The bus.
+    pub nats: Nats,
+    /// Who may sign at this console, with which key.
+    #[serde(default)]
+    pub me: Vec<Me>,
+}
+
+/// The bus.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nats {
+    /// URLs of its servers.
+    pub servers: Vec<String>,
+    /// The file with this console's NKey seed.
+    pub seed: PathBuf,
+}
+
+/// A person at this console.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Me {
+    /// Who.
+    pub person: PersonName,
+    /// In which role.
+    pub role: Role,
+    /// A private key's file, or a public key's whose private half the SSH agent holds.
+    pub key: PathBuf,
+}
+
+/// Why a cluster cannot be worked with.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{what} {path} cannot be read")]
+    Read {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not the configuration's TOML.
+    #[error("cluster file {path} is malformed")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// The charter is refused.
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    /// The root is no certificate.
+    #[error("the attestation root is refused")]
+    Root(#[from] InvalidRoot),
+    /// The root is not the charter's.
+    #[error("charter and attestation root do not belong together")]
+    Foreign(#[from] ForeignRoot),
+}
+
+/// A cluster file with charter and root read and checked.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The file's folder: where everything lies.
+    pub folder: PathBuf,
+    /// Charter and root.
+    pub context: Context,
+    /// The bus, with absolute paths.
+    pub nats: Nats,
+    /// Who may sign here, with absolute paths.
+    pub me: Vec<Me>,
+}
+
+/// Reads a file, and says which one could not be.
+///
+/// # Errors
+/// [`ConfigError::Read`].
+pub fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Read { what, path: path.to_owned(), source })
+}
+
+impl Cluster {
+    /// Reads a cluster file and what it names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = read("cluster file", path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let file: ClusterFile = toml::from_str(&text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+        let charter = Charter::parse(&read("charter", &folder.join(file.charter))?)?;
+        let root = TrustRoot::from_pem(&read("attestation root", &folder.join(file.root))?)?;
+        let me = file.me.into_iter().map(|me| Me { key: folder.join(&me.key), ..me }).collect();
+        Ok(Self {
+            context: Context::new(Arc::new(charter), Arc::new(root))?,
+            nats: Nats { seed: folder.join(&file.nats.seed), ..file.nats },
+            me,
+            folder,
+        })
+    }
+
+    /// The charter in force.
+    #[must_use]
+    pub fn charter(&self) -> &Charter {
+        self.context.charter()
+    }
+}

@@ -1,0 +1,193 @@
+//! What people do at a console: open a ceremony, sign a step, withdraw. Shared by the terminal, the
+//! subcommands and whoever drives a ceremony from a program.
+
+use std::path::Path;
+
+use ceremonies::book::Book;
+use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, UnixMillis, WalletName};
+use ceremonies::manifest::{Manifest, ManifestError, Origin, Proposal};
+use ceremonies::script::{Script, ScriptError};
+use ceremonies::statement::Answer;
+use ceremonies::wire::log;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::client::{Client, ClientError};
+use crate::config::Cluster;
+use crate::signer::{self, SignError};
+
+/// How long a ceremony may take from its opening to its authorisation and commit, unless told otherwise.
+pub const LIFETIME_MS: i64 = 2 * 60 * 60 * 1000;
+
+/// Why something could not be done.
+#[derive(Debug, Error)]
+pub enum RoomError {
+    /// No such ceremony.
+    #[error("no ceremony `{0}` is known")]
+    NoCeremony(CeremonyId),
+    /// No such wallet.
+    #[error("no wallet `{0}` is committed")]
+    NoWallet(WalletName),
+    /// The built-in script is damaged.
+    #[error("the script cannot be used")]
+    Script(#[from] ScriptError),
+    /// The manifest would be refused.
+    #[error("the manifest would be refused")]
+    Manifest(#[from] ManifestError),
+    /// The ceremony would refuse it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// No signature.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The bus.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// Now, for people.
+#[must_use]
+pub fn now() -> UnixMillis {
+    UnixMillis(jiff::Timestamp::now().as_millisecond())
+}
+
+/// What somebody wants to open.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// What kind of ceremony.
+    pub kind: CeremonyKind,
+    /// The wallet it is about.
+    pub wallet: WalletName,
+    /// Why it is held.
+    pub purpose: Line,
+    /// Who leads it.
+    pub administrator: PersonName,
+    /// How long it may take, in milliseconds.
+    pub lifetime_ms: i64,
+}
+
+/// The manifest for an opening, and the statement with which its administrator opens it.
+///
+/// # Errors
+/// [`RoomError`] when it would be refused.
+pub fn prepare(cluster: &Cluster, book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
+    let script = Script::builtin(opening.kind)?;
+    let origin = match opening.kind {
+        CeremonyKind::Dkg => None,
+        CeremonyKind::TestSign => {
+            let wallet =
+                book.wallet(&opening.wallet).ok_or_else(|| RoomError::NoWallet(opening.wallet.clone()))?;
+            let record = wallet.record;
+            let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
+            Some((origin, record.generation))
+        }
+    };
+    let manifest = Proposal {
+        kind: opening.kind,
+        wallet: opening.wallet.clone(),
+        purpose: opening.purpose.clone(),
+        administrator: opening.administrator.clone(),
+        opened: now(),
+        lifetime_ms: opening.lifetime_ms,
+        nonce: rand::random(),
+        origin,
+    }
+    .manifest(cluster.charter(), &script)?;
+    let statement = opening_statement(&manifest, &script)?;
+    Ok((manifest, statement))
+}
+
+/// The event that opens a ceremony.
+#[must_use]
+pub fn opened(manifest: &Manifest, signature: Vec<u8>) -> log::Event {
+    let opened = log::Opened { manifest: manifest.as_bytes().to_vec(), signature };
+    log::Event { kind: Some(log::event::Kind::Opened(opened)) }
+}
+
+/// A signature of a person under a step.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// Which step.
+    pub step: StepId,
+    /// In which role.
+    pub role: Role,
+    /// Who.
+    pub person: PersonName,
+    /// What is answered.
+    pub answer: Answer,
+}
+
+impl Signature {
+    /// The text to be signed.
+    ///
+    /// # Errors
+    /// [`Rejection`] when the ceremony would not take it.
+    pub fn statement(&self, ceremony: &Ceremony) -> Result<String, Rejection> {
+        match &self.answer {
+            Answer::Withdraw(reason) => ceremony.withdrawal(self.role, &self.person, reason),
+            Answer::None | Answer::Words(_) | Answer::Agree | Answer::Disagree(_) => {
+                ceremony.statement(&self.step, self.role, &self.person, &self.answer)
+            }
+        }
+    }
+
+    /// The event that carries it.
+    #[must_use]
+    pub fn event(&self, signature: Vec<u8>) -> log::Event {
+        let (person, role) = (self.person.to_string(), self.role.to_string());
+        let opinion = |verdict: log::Verdict, reason: &str| {
+            let reason = reason.to_owned();
+            Some(log::signed::Answer::Opinion(log::Opinion { verdict: verdict.into(), reason }))
+        };
+        let answer = match &self.answer {
+            Answer::None => None,
+            Answer::Words(words) => Some(log::signed::Answer::Words(words.clone())),
+            Answer::Agree => opinion(log::Verdict::Agree, ""),
+            Answer::Disagree(reason) => opinion(log::Verdict::Disagree, reason.as_str()),
+            Answer::Withdraw(reason) => {
+                let withdrawn = log::Withdrawn { person, role, reason: reason.to_string(), signature };
+                return log::Event { kind: Some(log::event::Kind::Withdrawn(withdrawn)) };
+            }
+        };
+        let signed = log::Signed { step: self.step.to_string(), role, person, answer, signature };
+        log::Event { kind: Some(log::event::Kind::Signed(signed)) }
+    }
+}
+
+/// Signs and submits the opening of a ceremony.
+///
+/// # Errors
+/// [`RoomError`].
+pub async fn open(
+    client: &Client,
+    cluster: &Cluster,
+    book: &Book,
+    opening: &Opening,
+    key: &Path,
+    passphrase: Option<&Zeroizing<String>>,
+) -> Result<CeremonyId, RoomError> {
+    let (manifest, statement) = prepare(cluster, book, opening)?;
+    let signature = signer::sign(key, &statement, passphrase)?;
+    client.submit(&manifest.ceremony, opened(&manifest, signature)).await?;
+    Ok(manifest.ceremony)
+}
+
+/// Signs a step with a key and submits it.
+///
+/// # Errors
+/// [`RoomError`].
+pub async fn sign(
+    client: &Client,
+    book: &Book,
+    ceremony: &CeremonyId,
+    signature: &Signature,
+    key: &Path,
+    passphrase: Option<&Zeroizing<String>>,
+) -> Result<u64, RoomError> {
+    let chapter = book.get(ceremony).ok_or_else(|| RoomError::NoCeremony(ceremony.clone()))?;
+    let statement = signature.statement(&chapter.ceremony)?;
+    let armoured = signer::sign(key, &statement, passphrase)?;
+    Ok(client.submit(ceremony, signature.event(armoured)).await?)
+}

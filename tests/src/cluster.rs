@@ -1,0 +1,524 @@
+//! A cluster on this machine: founding it (charter, keys, configurations) and running it (broker, KMS,
+//! security modules, enclaves, agents).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::broker::{BrokerHost, nats_config};
+use ceremonies::charter::{
+    AttestationRules, CeremonyKind, Charter, CharterDraft, ClusterKind, ConsoleKey, KmsRules, Node, Quorum,
+    Role,
+};
+use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::kms_policy::key_policy;
+use serde::{Deserialize, Serialize};
+
+use crate::kms::{self, Credential, LabKms, LabKmsConfig};
+use crate::nsm::{self, LabRoot, ModuleServer};
+use crate::people::{self, LabPerson};
+use crate::service::{Launched, Launcher, Service, logged};
+use crate::{broker, write_private};
+
+const REGION: &str = "eu-central-1";
+const KMS_HOST: &str = "kms.eu-central-1.amazonaws.com";
+const KEY_ARN: &str = "arn:aws:kms:eu-central-1:000000000000:key/11111111-2222-4333-8444-555555555555";
+const ADMIN_ARN: &str = "arn:aws:iam::000000000000:role/custody-key-admin";
+const ENCLAVE_ARN: &str = "arn:aws:iam::000000000000:role/custody-enclave";
+/// How long a process of the lab may take to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a new cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where everything lies.
+    pub folder: PathBuf,
+    /// How many nodes.
+    pub nodes: u8,
+    /// How many of them sign.
+    pub threshold: u8,
+    /// URLs of the nodes' stores; a SQLite file each where there is none.
+    pub stores: BTreeMap<NodeIndex, String>,
+    /// The programs that it runs.
+    pub programs: Programs,
+}
+
+/// The programs of a cluster.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `custody-node`.
+    pub node: PathBuf,
+    /// `lab-enclave`.
+    pub enclave: PathBuf,
+}
+
+/// What must stay the same when a cluster is started again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    nodes: u8,
+    threshold: u8,
+    nats_port: u16,
+    kms_port: u16,
+    kms_secret: String,
+}
+
+/// Where the files of a cluster lie.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    folder: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a cluster in this folder.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The charter.
+    #[must_use]
+    pub fn charter(&self) -> PathBuf {
+        self.folder.join("charter.toml")
+    }
+
+    /// The console's configuration.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.folder.join("cluster.toml")
+    }
+
+    /// The attestation root.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root.pem")
+    }
+
+    /// The people's keys.
+    #[must_use]
+    pub fn people(&self) -> PathBuf {
+        self.folder.join("people")
+    }
+
+    /// A node's folder.
+    #[must_use]
+    pub fn node(&self, node: NodeIndex) -> PathBuf {
+        self.folder.join(format!("node-{node}"))
+    }
+
+    /// The enclave program that is measured and launched, for every node a copy of its own.
+    #[must_use]
+    pub fn enclave_program(&self, node: NodeIndex) -> PathBuf {
+        self.node(node).join("lab-enclave")
+    }
+
+    /// The supervisor's socket.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.folder.join("control.sock")
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.folder.join("lab.toml")
+    }
+
+    fn kms(&self) -> PathBuf {
+        self.folder.join("kms")
+    }
+
+    fn nsm(&self) -> PathBuf {
+        self.folder.join("nsm")
+    }
+
+    fn nats(&self) -> PathBuf {
+        self.folder.join("nats")
+    }
+
+    /// Tools fetched for this cluster.
+    #[must_use]
+    pub fn tools(&self) -> PathBuf {
+        self.folder.join("tools")
+    }
+}
+
+fn indices(nodes: u8) -> Result<Vec<NodeIndex>> {
+    (1..=nodes).map(|index| Ok(NodeIndex::new(index)?)).collect()
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn new_nkey(path: &Path) -> Result<String> {
+    let key = nkeys::KeyPair::new_user();
+    write_private(path, key.seed().context("an NKey without a seed")?.as_bytes())?;
+    Ok(key.public_key())
+}
+
+/// Makes everything a new cluster needs. A cluster that is there already stays as it is.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn found(plan: &Plan) -> Result<Layout> {
+    let layout = Layout::new(&plan.folder);
+    if layout.settings().exists() {
+        return Ok(layout);
+    }
+    for folder in [layout.people(), layout.kms(), layout.nats(), layout.tools()] {
+        fs::create_dir_all(folder)?;
+    }
+    let root = LabRoot::open(&layout.nsm())?;
+    fs::copy(root.pem(), layout.root())?;
+    let kms_root = kms::LabRoot::open(&layout.kms())?;
+    let settings = Settings {
+        nodes: plan.nodes,
+        threshold: plan.threshold,
+        nats_port: free_port()?,
+        kms_port: free_port()?,
+        kms_secret: hex::encode(rand::random::<[u8; 20]>()),
+    };
+    for node in indices(plan.nodes)? {
+        fs::create_dir_all(layout.node(node))?;
+        fs::copy(&plan.programs.enclave, layout.enclave_program(node))?;
+    }
+    let measurement = nsm::measure(&plan.programs.enclave, &[&layout.root(), kms_root.pem()])?;
+    let people = people::roll(&layout.people(), plan.nodes)?;
+    let charter = draft(&layout, &settings, &root, measurement, &people)?.to_toml()?;
+    Charter::parse(charter.as_bytes()).context("the lab's own charter")?;
+    fs::write(layout.charter(), charter)?;
+    let policy = key_policy(ADMIN_ARN, ENCLAVE_ARN, &[measurement])?;
+    fs::write(layout.kms().join("policy.json"), serde_json::to_vec_pretty(&policy)?)?;
+    for node in indices(plan.nodes)? {
+        write_node(&layout, &settings, node, plan.stores.get(&node))?;
+    }
+    write_console(&layout, &settings, &people)?;
+    fs::write(layout.settings(), toml::to_string(&settings)?)?;
+    Ok(layout)
+}
+
+fn draft(
+    layout: &Layout,
+    settings: &Settings,
+    root: &LabRoot,
+    measurement: ceremonies::attestation::Measurement,
+    people: &[LabPerson],
+) -> Result<CharterDraft> {
+    let quorum = Quorum::from([
+        (Role::Administrator, 1),
+        (Role::Operator, u32::from(settings.threshold)),
+        (Role::Witness, 1),
+        (Role::Auditor, 1),
+    ]);
+    let node = |index: NodeIndex| -> Result<Node> {
+        let nkey = new_nkey(&layout.node(index).join("nats.seed"))?;
+        Ok(Node { index, zone: format!("lab zone {index}").parse()?, nkey })
+    };
+    Ok(CharterDraft {
+        version: 1,
+        cluster: format!("lab-{}", hex::encode(rand::random::<[u8; 3]>())).parse()?,
+        kind: ClusterKind::Lab,
+        threshold: settings.threshold,
+        system_nkey: new_nkey(&layout.nats().join("system.seed"))?,
+        attestation: AttestationRules {
+            root_sha256: root.trust().fingerprint(),
+            max_age_s: 300,
+            measurements: vec![measurement],
+        },
+        kms: KmsRules { key: KEY_ARN.into(), region: REGION.into(), host: KMS_HOST.into() },
+        quorum: CeremonyKind::ALL.map(|kind| (kind, quorum.clone())).into(),
+        nodes: indices(settings.nodes)?.into_iter().map(node).collect::<Result<_>>()?,
+        people: people::generate(people)?,
+        consoles: vec![ConsoleKey {
+            name: "console-1".parse()?,
+            nkey: new_nkey(&layout.folder().join("console.seed"))?,
+        }],
+    })
+}
+
+#[derive(Serialize)]
+struct NodeFile<'a> {
+    node: NodeIndex,
+    charter: &'a str,
+    root: &'a str,
+    store: String,
+    enclave: EnclaveFile<'a>,
+    nats: NatsFile<'a>,
+    kms: KmsFile<'a>,
+}
+
+#[derive(Serialize)]
+struct EnclaveFile<'a> {
+    unix: &'a str,
+}
+
+#[derive(Serialize)]
+struct NatsFile<'a> {
+    servers: Vec<String>,
+    seed: &'a str,
+}
+
+#[derive(Serialize)]
+struct KmsFile<'a> {
+    endpoint: String,
+    credentials: CredentialsFile<'a>,
+}
+
+#[derive(Serialize)]
+struct CredentialsFile<'a> {
+    file: &'a str,
+}
+
+fn write_node(layout: &Layout, settings: &Settings, node: NodeIndex, store: Option<&String>) -> Result<()> {
+    let file = NodeFile {
+        node,
+        charter: "../charter.toml",
+        root: "../root.pem",
+        store: store.cloned().unwrap_or_else(|| "sqlite:store.db".to_owned()),
+        enclave: EnclaveFile { unix: "enclave.sock" },
+        nats: NatsFile { servers: vec![nats_url(settings)], seed: "nats.seed" },
+        kms: KmsFile {
+            endpoint: format!("127.0.0.1:{}", settings.kms_port),
+            credentials: CredentialsFile { file: "aws.json" },
+        },
+    };
+    fs::write(layout.node(node).join("node.toml"), toml::to_string(&file)?)?;
+    let credential = credential(settings);
+    let lent = serde_json::json!({
+        "Version": 1,
+        "AccessKeyId": credential.access_key_id,
+        "SecretAccessKey": credential.secret_access_key,
+    });
+    write_private(&layout.node(node).join("aws.json"), lent.to_string().as_bytes())?;
+    Ok(())
+}
+
+fn nats_url(settings: &Settings) -> String {
+    format!("nats://127.0.0.1:{}", settings.nats_port)
+}
+
+fn credential(settings: &Settings) -> Credential {
+    Credential {
+        access_key_id: "AKIALABENCLAVE000001".into(),
+        secret_access_key: settings.kms_secret.clone(),
+        session_token: None,
+        principal: ENCLAVE_ARN.into(),
+    }
+}
+
+#[derive(Serialize)]
+struct ConsoleFile<'a> {
+    charter: &'a str,
+    root: &'a str,
+    nats: NatsFile<'a>,
+    me: Vec<MeFile>,
+}
+
+#[derive(Serialize)]
+struct MeFile {
+    person: String,
+    role: String,
+    key: String,
+}
+
+fn write_console(layout: &Layout, settings: &Settings, people: &[LabPerson]) -> Result<()> {
+    let file = ConsoleFile {
+        charter: "charter.toml",
+        root: "root.pem",
+        nats: NatsFile { servers: vec![nats_url(settings)], seed: "console.seed" },
+        me: people
+            .iter()
+            .map(|person| MeFile {
+                person: person.name.to_string(),
+                role: person.role.to_string(),
+                key: format!("people/{}", person.name),
+            })
+            .collect(),
+    };
+    fs::write(layout.console(), toml::to_string(&file)?)?;
+    Ok(())
+}
+
+/// One node's processes.
+struct NodeServices {
+    enclave: Service,
+    agent: Service,
+}
+
+/// A running cluster. Everything it started ends when it is dropped.
+pub struct Cluster {
+    layout: Layout,
+    settings: Settings,
+    kms: LabKms,
+    broker: Service,
+    nodes: BTreeMap<NodeIndex, NodeServices>,
+}
+
+impl Cluster {
+    /// Founds the cluster where there is none, and starts it.
+    ///
+    /// # Errors
+    /// Says which part does not come up.
+    pub async fn start(plan: &Plan) -> Result<Self> {
+        let layout = found(plan)?;
+        let settings: Settings = toml::from_str(&fs::read_to_string(layout.settings())?)?;
+        let root = Arc::new(LabRoot::open(&layout.nsm())?);
+        let kms = start_kms(&layout, &settings, &root).await?;
+        let broker = start_broker(&layout, &settings)?;
+        wait_for_port(settings.nats_port, "the broker", &layout.nats().join("nats.log")).await?;
+        let mut nodes = BTreeMap::new();
+        for node in indices(settings.nodes)? {
+            let enclave = Service::start(format!("enclave {node}"), enclave_launcher(&layout, node, &root))?;
+            let agent = Service::start(
+                format!("agent {node}"),
+                agent_launcher(&layout, node, plan.programs.node.clone()),
+            )?;
+            nodes.insert(node, NodeServices { enclave, agent });
+        }
+        Ok(Self { layout, settings, kms, broker, nodes })
+    }
+
+    /// Where its files lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The KMS, with its audit log.
+    #[must_use]
+    pub fn kms(&self) -> &LabKms {
+        &self.kms
+    }
+
+    /// The broker's process.
+    #[must_use]
+    pub fn broker(&self) -> &Service {
+        &self.broker
+    }
+
+    /// The broker's URL.
+    #[must_use]
+    pub fn nats_url(&self) -> String {
+        nats_url(&self.settings)
+    }
+
+    /// A node's agent.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn agent(&self, node: NodeIndex) -> Result<&Service> {
+        Ok(&self.nodes.get(&node).with_context(|| format!("no node {node}"))?.agent)
+    }
+
+    /// A node's enclave.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn enclave(&self, node: NodeIndex) -> Result<&Service> {
+        Ok(&self.nodes.get(&node).with_context(|| format!("no node {node}"))?.enclave)
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.nodes.keys().copied()
+    }
+
+    /// Stops everything, agents first.
+    pub async fn stop(self) {
+        for node in self.nodes.values() {
+            node.agent.stop().await;
+        }
+        for node in self.nodes.values() {
+            node.enclave.stop().await;
+        }
+        self.broker.stop().await;
+        self.kms.stop().await;
+    }
+}
+
+async fn start_kms(layout: &Layout, settings: &Settings, root: &LabRoot) -> Result<LabKms> {
+    let policy = serde_json::from_slice(&fs::read(layout.kms().join("policy.json"))?)?;
+    let config = LabKmsConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], settings.kms_port)),
+        host: KMS_HOST.into(),
+        region: REGION.into(),
+        key_arn: KEY_ARN.into(),
+        policy,
+        credentials: vec![credential(settings)],
+        verifier: kms::attested_under(root.trust().clone()),
+        clock: Arc::new(|| UnixMillis(jiff::Timestamp::now().as_millisecond())),
+    };
+    LabKms::start(&layout.kms(), config).await
+}
+
+fn start_broker(layout: &Layout, settings: &Settings) -> Result<Service> {
+    let charter = Charter::parse(&fs::read(layout.charter())?)?;
+    let folder = std::path::absolute(layout.nats())?;
+    let listen = format!("127.0.0.1:{}", settings.nats_port);
+    let config = folder.join("nats.conf");
+    let text = nats_config(&charter, BrokerHost { listen: &listen, store: &folder.join("streams") });
+    fs::write(&config, text)?;
+    let program = broker::nats_server(&layout.tools())?;
+    let log = folder.join("nats.log");
+    let launcher: Launcher = Arc::new(move || {
+        let child = logged(&program, &log)?.arg("--config").arg(&config).spawn()?;
+        Ok(Launched { child, companion: None })
+    });
+    Service::start("broker".to_owned(), launcher)
+}
+
+/// Measures the node's copy of the enclave program, opens a security module for that measurement, and only
+/// then runs the very copy.
+fn enclave_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>) -> Launcher {
+    let (layout, root) = (layout.clone(), Arc::clone(root));
+    Arc::new(move || {
+        let folder = layout.node(node);
+        let program = std::path::absolute(layout.enclave_program(node))?;
+        let (attestation_root, kms_root) = (layout.root(), layout.kms().join("root.pem"));
+        let measurement = nsm::measure(&program, &[&attestation_root, &kms_root])?;
+        let socket = folder.join("module.sock");
+        let module = ModuleServer::start(&socket, Arc::clone(&root), measurement)?;
+        let child = logged(&program, &folder.join("enclave.log"))?
+            .arg("--listen")
+            .arg(folder.join("enclave.sock"))
+            .arg("--module")
+            .arg(&socket)
+            .arg("--attestation-root")
+            .arg(attestation_root)
+            .arg("--kms-root")
+            .arg(kms_root)
+            .spawn()?;
+        Ok(Launched { child, companion: Some(Box::new(module)) })
+    })
+}
+
+fn agent_launcher(layout: &Layout, node: NodeIndex, program: PathBuf) -> Launcher {
+    let folder = layout.node(node);
+    Arc::new(move || {
+        let child = logged(&program, &folder.join("agent.log"))?
+            .arg("--config")
+            .arg(folder.join("node.toml"))
+            .spawn()?;
+        Ok(Launched { child, companion: None })
+    })
+}
+
+async fn wait_for_port(port: u16, what: &str, log: &Path) -> Result<()> {
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if begun.elapsed() > PATIENCE {
+            bail!("{what} did not come up; see {}", log.display());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Driving a ceremony with the lab's generated people: what a room of people does at their consoles, without
+//! a key press.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::book::Book;
+use ceremonies::ceremony::{Ceremony, Phase};
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::ids::{CeremonyId, Line, WalletName};
+use ceremonies::script::{Act, Step};
+use ceremonies::statement::Answer;
+use console::client::{Client, ClientError};
+use console::config::{Cluster, Me};
+use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature};
+
+/// How often the log is looked at while machines work.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The lab's people at one console.
+pub struct Room {
+    /// The cluster as the console has it.
+    pub cluster: Cluster,
+    /// The bus.
+    pub client: Client,
+    /// All that has been folded.
+    pub book: Book,
+}
+
+impl Room {
+    /// Opens a console on a cluster and waits until its nodes answer.
+    ///
+    /// # Errors
+    /// When no node answers in time.
+    pub async fn enter(cluster_file: &std::path::Path, patience: Duration) -> Result<Self> {
+        let cluster = Cluster::load(cluster_file)?;
+        let client = Client::connect(&cluster).await?;
+        let begun = Instant::now();
+        let book = loop {
+            match client.book(&cluster).await {
+                Ok(book) => break book,
+                Err(error) if begun.elapsed() > patience => return Err(error).context("no node answers"),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        };
+        Ok(Self { cluster, client, book })
+    }
+
+    /// The lab's people in a role.
+    pub fn people(&self, role: Role) -> impl Iterator<Item = &Me> {
+        self.cluster.me.iter().filter(move |me| me.role == role)
+    }
+
+    /// Opens a ceremony as the lab's administrator.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open(&self, kind: CeremonyKind, wallet: &WalletName, purpose: Line) -> Result<CeremonyId> {
+        let me = self.people(Role::Administrator).next().context("no administrator")?;
+        let opening = Opening {
+            kind,
+            wallet: wallet.clone(),
+            purpose,
+            administrator: me.person.clone(),
+            lifetime_ms: LIFETIME_MS,
+        };
+        Ok(room::open(&self.client, &self.cluster, &self.book, &opening, &me.key, None).await?)
+    }
+
+    /// The ceremony as this console has it.
+    ///
+    /// # Errors
+    /// When it has none of this id.
+    pub fn ceremony(&self, id: &CeremonyId) -> Result<&Ceremony> {
+        Ok(&self.book.get(id).with_context(|| format!("no ceremony {id}"))?.ceremony)
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// When the log read contradicts the book.
+    pub async fn look(&mut self, id: &CeremonyId) -> Result<()> {
+        match self.client.catch_up(&mut self.book, id).await {
+            // Another node may answer next time; the one asked may not have the entry yet.
+            Ok(()) | Err(ClientError::Refused(_) | ClientError::Request(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the ceremony is as asked.
+    ///
+    /// # Errors
+    /// When it is not in time, with where it stands.
+    pub async fn wait(
+        &mut self,
+        id: &CeremonyId,
+        patience: Duration,
+        until: impl Fn(&Ceremony) -> bool,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            self.look(id).await?;
+            if self.book.get(id).is_some_and(|chapter| until(&chapter.ceremony)) {
+                return Ok(());
+            }
+            if begun.elapsed() > patience {
+                let standing = self.book.get(id).map(|chapter| {
+                    let step = chapter.ceremony.current_step();
+                    let state = step.map(|step| chapter.ceremony.step_state(step));
+                    format!(
+                        "{}, at {:?}, {state:?}",
+                        chapter.ceremony.phase_at(room::now()),
+                        step.map(|s| &s.id)
+                    )
+                });
+                bail!("{id} is not as expected after {patience:?}: {standing:?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Signs a step as one person.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn sign(
+        &self,
+        id: &CeremonyId,
+        step: &Step,
+        me: &Me,
+        answer: Answer,
+    ) -> Result<u64, RoomError> {
+        let signature = Signature { step: step.id.clone(), role: me.role, person: me.person.clone(), answer };
+        room::sign(&self.client, &self.book, id, &signature, &me.key, None).await
+    }
+
+    /// Has everybody sign whom the step still needs.
+    ///
+    /// # Errors
+    /// When a signature is refused.
+    pub async fn sign_all(&mut self, id: &CeremonyId, step: &Step) -> Result<()> {
+        let ceremony = self.ceremony(id)?;
+        let answer = match step.act {
+            Act::ReadBack => Answer::Words(ceremony.spoken_words().context("no words to read back")?),
+            Act::Agree => Answer::Agree,
+            Act::Open
+            | Act::Attest
+            | Act::Confirm
+            | Act::Approve
+            | Act::Generate
+            | Act::TestSign
+            | Act::Close => Answer::None,
+        };
+        let mut signers: Vec<Me> = Vec::new();
+        for (role, count) in ceremony.signers(step) {
+            let signed = |me: &&Me| ceremony.signed(&step.id).any(|signed| signed.person == me.person);
+            let done = ceremony.signed(&step.id).filter(|signed| signed.role == role).count();
+            let open = usize::try_from(count)?.saturating_sub(done);
+            signers.extend(self.people(role).filter(|me| !signed(me)).take(open).cloned());
+        }
+        for me in signers {
+            self.sign(id, step, &me, answer.clone()).await?;
+            self.look(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with a ceremony until this step is open, telling what happens.
+    ///
+    /// # Errors
+    /// When the ceremony ends before.
+    pub async fn lead_to(&mut self, id: &CeremonyId, act: Act, patience: Duration) -> Result<()> {
+        self.lead(
+            id,
+            patience,
+            |ceremony| ceremony.current_step().is_some_and(|step| step.act == act),
+            |_| (),
+        )
+        .await
+    }
+
+    /// Leads a ceremony to its close.
+    ///
+    /// # Errors
+    /// When it ends otherwise.
+    pub async fn lead_to_close(
+        &mut self,
+        id: &CeremonyId,
+        patience: Duration,
+        tell: impl FnMut(&str),
+    ) -> Result<()> {
+        self.lead(id, patience, |ceremony| ceremony.phase() == Phase::Closed, tell).await
+    }
+
+    async fn lead(
+        &mut self,
+        id: &CeremonyId,
+        patience: Duration,
+        until: impl Fn(&Ceremony) -> bool,
+        mut tell: impl FnMut(&str),
+    ) -> Result<()> {
+        self.wait(id, patience, |_| true).await?;
+        loop {
+            let ceremony = self.ceremony(id)?;
+            if until(ceremony) {
+                return Ok(());
+            }
+            match ceremony.phase_at(room::now()) {
+                Phase::Gathering | Phase::Authorised | Phase::Committed => {}
+                end @ (Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => bail!("{id} ended: {end}"),
+            }
+            let Some(step) = ceremony.current_step().cloned() else { bail!("{id} has no open step") };
+            tell(step.title.as_str());
+            if step.act == Act::Approve || step.act.has_signers() {
+                self.sign_all(id, &step).await?;
+                let done = step.clone();
+                self.wait(id, patience, |ceremony| ceremony.is_done(&done)).await?;
+            } else {
+                let waited = step.clone();
+                self.wait(id, patience, |ceremony| {
+                    ceremony.is_done(&waited) || matches!(ceremony.phase_at(room::now()), Phase::Void(_))
+                })
+                .await?;
+            }
+        }
+    }
+}
