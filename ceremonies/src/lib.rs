@@ -10,6 +10,7 @@ pub mod broker;
 pub mod ceremony;
 pub mod charter;
 pub mod entry;
+pub mod evidence;
 pub mod ids;
 pub mod kms_policy;
 pub mod manifest;

@@ -6,10 +6,12 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod control;
 pub mod drive;
 pub mod kms;
 pub mod nsm;
 pub mod people;
+pub mod postgres;
 pub mod programs;
 pub mod service;
 

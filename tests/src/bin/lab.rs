@@ -1,2 +1,228 @@
-//! placeholder
-fn main() {}
+//! `cargo lab`: a whole custody cluster on this machine, and the console on it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::charter::CeremonyKind;
+use ceremonies::ids::{Line, NodeIndex, WalletName};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lab::cluster::{Cluster, Layout, Plan};
+use lab::drive::Room;
+use lab::postgres::Postgres;
+use lab::{control, programs};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long a cluster may take to answer, and a driven ceremony from step to step.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// A whole custody cluster on this machine. Without a command: start it and open the console.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The folder with the cluster's state.
+    #[arg(long, global = true, default_value = ".lab")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the cluster, print `ready`, and stay.
+    Up(Up),
+    /// Stop the cluster that runs.
+    Down,
+    /// Say whether the cluster runs, and how its nodes are.
+    Status,
+    /// Break something in the cluster that runs.
+    #[command(subcommand)]
+    Fault(Fault),
+    /// Lead a whole ceremony with the lab's generated people.
+    Ceremony(Drive),
+}
+
+#[derive(Args, Clone)]
+struct Up {
+    /// How many nodes.
+    #[arg(long, default_value_t = 5)]
+    nodes: u8,
+    /// How many of them sign.
+    #[arg(long, default_value_t = 3)]
+    threshold: u8,
+    /// Where the nodes keep their stores. A PostgreSQL server is started for the cluster's life.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    store: StoreKind,
+    /// Do not open the console.
+    #[arg(long)]
+    headless: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StoreKind {
+    Sqlite,
+    Postgres,
+}
+
+#[derive(Subcommand)]
+enum Fault {
+    /// Kill an agent; it is started again.
+    KillNode { node: u8 },
+    /// Kill an agent and keep it down.
+    StopNode { node: u8 },
+    /// Start an agent that was kept down.
+    StartNode { node: u8 },
+    /// Freeze an agent.
+    PauseNode { node: u8 },
+    /// Let a frozen agent go on.
+    ResumeNode { node: u8 },
+    /// Kill an enclave; it is started again, with other keys.
+    KillEnclave { node: u8 },
+    /// Kill the broker; it is started again.
+    KillBroker,
+}
+
+#[derive(Args)]
+struct Drive {
+    /// Which ceremony.
+    kind: CeremonyKind,
+    /// The wallet it is about.
+    #[arg(long)]
+    wallet: WalletName,
+    /// Why it is held.
+    #[arg(long, default_value = "Led by the lab")]
+    purpose: Line,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let layout = Layout::new(&arguments.dir);
+    let defaults = Up { nodes: 5, threshold: 3, store: StoreKind::Sqlite, headless: false };
+    match arguments.command {
+        None => up(&arguments.dir, &defaults).await,
+        Some(Command::Up(options)) => up(&arguments.dir, &options).await,
+        Some(Command::Down) => say(&layout, "down").await,
+        Some(Command::Status) => {
+            say(&layout, "status").await?;
+            console(&layout, &["status"]).await
+        }
+        Some(Command::Fault(fault)) => say(&layout, &line(&fault)).await,
+        Some(Command::Ceremony(options)) => drive(&layout, options).await,
+    }
+}
+
+fn line(fault: &Fault) -> String {
+    match fault {
+        Fault::KillNode { node } => format!("kill-node {node}"),
+        Fault::StopNode { node } => format!("stop-node {node}"),
+        Fault::StartNode { node } => format!("start-node {node}"),
+        Fault::PauseNode { node } => format!("pause-node {node}"),
+        Fault::ResumeNode { node } => format!("resume-node {node}"),
+        Fault::KillEnclave { node } => format!("kill-enclave {node}"),
+        Fault::KillBroker => "kill-broker".to_owned(),
+    }
+}
+
+async fn say(layout: &Layout, line: &str) -> Result<()> {
+    println!("{}", control::order(&layout.control(), line).await?);
+    Ok(())
+}
+
+/// Runs the console on the cluster, with this terminal.
+async fn console(layout: &Layout, arguments: &[&str]) -> Result<()> {
+    let program = programs::folder()?.join("custody");
+    let status = tokio::process::Command::new(&program)
+        .arg("--cluster")
+        .arg(layout.console())
+        .args(arguments)
+        .status()
+        .await
+        .with_context(|| format!("running {}", program.display()))?;
+    if status.success() { Ok(()) } else { bail!("the console ended with {status}") }
+}
+
+async fn up(folder: &Path, options: &Up) -> Result<()> {
+    let layout = Layout::new(folder);
+    if control::order(&layout.control(), "status").await.is_ok() {
+        if options.headless {
+            bail!("a lab runs in {} already; `cargo lab down` stops it", folder.display());
+        }
+        return console(&layout, &[]).await;
+    }
+    std::fs::create_dir_all(folder)?;
+    let folder = &std::fs::canonicalize(folder)?;
+    eprintln!("building the programs (the first time takes some minutes)");
+    let programs = programs::build()?;
+    let (postgres, stores) = stores(options)?;
+    let plan =
+        Plan { folder: folder.clone(), nodes: options.nodes, threshold: options.threshold, stores, programs };
+    eprintln!("starting broker, KMS, security modules, {} enclaves and agents", options.nodes);
+    let cluster = Arc::new(Cluster::start(&plan).await?);
+    let stop = CancellationToken::new();
+    let listening = control::listen(Arc::clone(&cluster), stop.clone())?;
+    Room::enter(&cluster.layout().console(), PATIENCE).await.context("waiting for the nodes")?;
+    if options.headless {
+        println!("ready");
+        eprintln!(
+            "cluster in {}; console: custody --cluster {}",
+            folder.display(),
+            cluster.layout().console().display()
+        );
+        wait_for_end(&stop).await?;
+    } else {
+        console(cluster.layout(), &[]).await?;
+    }
+    stop.cancel();
+    listening.await?;
+    eprintln!("stopping");
+    if let Some(cluster) = Arc::into_inner(cluster) {
+        cluster.stop().await;
+    }
+    drop(postgres);
+    Ok(())
+}
+
+/// A server and a database for every node, where PostgreSQL is asked for.
+fn stores(options: &Up) -> Result<(Option<Postgres>, BTreeMap<NodeIndex, String>)> {
+    match options.store {
+        StoreKind::Sqlite => Ok((None, BTreeMap::new())),
+        StoreKind::Postgres => {
+            let server = Postgres::start()?;
+            let mut stores = BTreeMap::new();
+            for index in 1..=options.nodes {
+                stores.insert(NodeIndex::new(index)?, server.database(&format!("node_{index}"))?);
+            }
+            Ok((Some(server), stores))
+        }
+    }
+}
+
+async fn wait_for_end(stop: &CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    Ok(())
+}
+
+async fn drive(layout: &Layout, options: Drive) -> Result<()> {
+    let mut room = Room::enter(&layout.console(), PATIENCE).await?;
+    let id = room.open(options.kind, &options.wallet, options.purpose).await?;
+    println!("{id}");
+    room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;
+    let ceremony = room.ceremony(&id)?;
+    for test in ceremony.tests().iter().filter(|test| test.is_complete()) {
+        println!("  test signature by {}: verified", test.subset);
+    }
+    if let Some(record) = ceremony.record() {
+        println!("wallet {} generation {}: {}", record.wallet, record.generation, record.public_key);
+    }
+    println!("closed; head {}", ceremonies::words::spoken(&ceremony.head().hash));
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The evidence bundle: what remains of a ceremony, and what a stranger checks offline.
+//!
+//! The log, the charter and the root are the authority; every other file is derived from them. To verify is
+//! to derive everything again and compare to the byte, so no file can say what the log does not. Bytes in,
+//! bytes out: nothing here touches a disk or a network.
+
+mod archive;
+mod render;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use thiserror::Error;
+
+pub use self::archive::{ArchiveError, MAX_BUNDLE};
+pub use self::verify::{Check, Expected, Report, VerifyError, verify};
+use crate::attestation::{InvalidRoot, TrustRoot};
+use crate::ceremony::{Ceremony, Context, ForeignRoot, Rejection};
+use crate::charter::{Charter, CharterError};
+use crate::entry::{Entry, EntryError};
+use crate::wire::log;
+
+/// The log of this ceremony, length-delimited.
+const LOG: &str = "log.binpb";
+/// The log of the ceremony that made the wallet, for a test signing.
+const ORIGIN: &str = "origin/log.binpb";
+const CHARTER: &str = "charter.toml";
+const ROOT: &str = "root.pem";
+const SUMS: &str = "SHA256SUMS";
+
+/// What a bundle is made from.
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// The charter's file.
+    pub charter: Vec<u8>,
+    /// The attestation root's PEM.
+    pub root: Vec<u8>,
+    /// The ceremony's entries.
+    pub log: Vec<Entry>,
+    /// For a test signing, the entries of the ceremony that made the wallet; else empty.
+    pub origin: Vec<Entry>,
+}
+
+/// Why no bundle can be made.
+#[derive(Debug, Error)]
+pub enum EvidenceError {
+    /// The charter is refused.
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    /// The root is no certificate.
+    #[error("the attestation root is refused")]
+    Root(#[from] InvalidRoot),
+    /// The root is not the charter's.
+    #[error("charter and attestation root do not belong together")]
+    Foreign(#[from] ForeignRoot),
+    /// A log cannot be read.
+    #[error("{file}: entry {seq} cannot be read")]
+    Entry {
+        /// Which log.
+        file: &'static str,
+        /// Its place.
+        seq: usize,
+        /// Why.
+        source: EntryError,
+    },
+    /// A log is not length-delimited entries.
+    #[error("{0} is cut short or damaged")]
+    Delimiters(&'static str),
+    /// A log does not fold.
+    #[error("{file}: entry {seq} is refused")]
+    Rejected {
+        /// Which log.
+        file: &'static str,
+        /// Its place.
+        seq: u64,
+        /// Why.
+        #[source]
+        source: Box<Rejection>,
+    },
+    /// A file could not be rendered.
+    #[error("{0} could not be rendered")]
+    Render(&'static str),
+    /// The archive could not be made.
+    #[error("the archive could not be made")]
+    Archive(#[from] ArchiveError),
+}
+
+fn fold(file: &'static str, context: Context, log: &[Entry]) -> Result<Ceremony, EvidenceError> {
+    Ceremony::fold(context, log).map_err(|(seq, source)| EvidenceError::Rejected {
+        file,
+        seq,
+        source: Box::new(source),
+    })
+}
+
+fn delimited(log: &[Entry]) -> Vec<u8> {
+    log.iter().flat_map(|entry| entry.raw().encode_length_delimited_to_vec()).collect()
+}
+
+fn undelimited(file: &'static str, mut bytes: &[u8]) -> Result<Vec<Entry>, EvidenceError> {
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        let raw =
+            log::Entry::decode_length_delimited(&mut bytes).map_err(|_| EvidenceError::Delimiters(file))?;
+        let seq = entries.len() + 1;
+        entries.push(Entry::from_wire(raw).map_err(|source| EvidenceError::Entry { file, seq, source })?);
+    }
+    Ok(entries)
+}
+
+impl Material {
+    /// Folds the log.
+    ///
+    /// # Errors
+    /// [`EvidenceError`] names the first thing that does not hold.
+    pub fn fold(&self) -> Result<Ceremony, EvidenceError> {
+        let charter = Arc::new(Charter::parse(&self.charter)?);
+        let root = Arc::new(TrustRoot::from_pem(&self.root)?);
+        let context = Context::new(charter, root)?;
+        let wallet = if self.origin.is_empty() {
+            None
+        } else {
+            fold(ORIGIN, context.clone(), &self.origin)?.committed().map(Arc::new)
+        };
+        fold(LOG, context.with_wallet(wallet), &self.log)
+    }
+
+    /// Every file of the bundle, by name.
+    fn files(&self, ceremony: &Ceremony) -> Result<BTreeMap<String, Vec<u8>>, EvidenceError> {
+        let mut files = BTreeMap::from([
+            (CHARTER.to_owned(), self.charter.clone()),
+            (ROOT.to_owned(), self.root.clone()),
+            (LOG.to_owned(), delimited(&self.log)),
+            ("script.toml".to_owned(), ceremony.script().text().as_bytes().to_vec()),
+            ("README.txt".to_owned(), render::readme(ceremony).into_bytes()),
+            ("log.jsonl".to_owned(), render::log(&self.log)?),
+            ("allowed_signers".to_owned(), render::allowed_signers(ceremony.charter())?.into_bytes()),
+            ("signatures.json".to_owned(), render::signatures(ceremony)?),
+        ]);
+        if !self.origin.is_empty() {
+            files.insert(ORIGIN.to_owned(), delimited(&self.origin));
+        }
+        if let Some(record) = ceremony.record() {
+            files.insert("wallet.json".to_owned(), render::wallet(record)?);
+        }
+        for (node, enclave) in ceremony.enclaves() {
+            files.insert(format!("attestations/node-{node}.cbor"), enclave.document.clone());
+        }
+        for (number, signed) in (1..).zip(ceremony.signatures()) {
+            let name = format!("statements/{number:03}-{}-{}-{}", signed.step, signed.role, signed.person);
+            files.insert(format!("{name}.txt"), signed.text.clone().into_bytes());
+            files.insert(format!("{name}.sig"), signed.signature.clone());
+        }
+        files.insert(SUMS.to_owned(), render::sums(&files).into_bytes());
+        Ok(files)
+    }
+
+    /// The bundle: a zip archive, the same bytes for the same log.
+    ///
+    /// # Errors
+    /// [`EvidenceError`] when the log does not hold.
+    pub fn bundle(&self) -> Result<Vec<u8>, EvidenceError> {
+        let ceremony = self.fold()?;
+        Ok(archive::write(&self.files(&ceremony)?)?)
+    }
+
+    /// The material in a bundle's files.
+    fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Self, VerifyError> {
+        let file = |name: &'static str| files.get(name).cloned().ok_or(VerifyError::Missing(name));
+        let origin = files.get(ORIGIN).map_or(Ok(Vec::new()), |bytes| undelimited(ORIGIN, bytes))?;
+        Ok(Self { charter: file(CHARTER)?, root: file(ROOT)?, log: undelimited(LOG, &file(LOG)?)?, origin })
+    }
+}

@@ -1,0 +1,185 @@
+//! The derived files of a bundle, for people and for stock tools.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::EvidenceError;
+use crate::ceremony::Ceremony;
+use crate::charter::Charter;
+use crate::entry::{Entry, Event};
+use crate::ids::Hash;
+use crate::statement::NAMESPACE;
+use crate::wallet::Record;
+use crate::words;
+
+pub(super) fn readme(ceremony: &Ceremony) -> String {
+    let manifest = ceremony.manifest();
+    format!(
+        "Evidence of ceremony {} ({}), cluster {} ({}).\n\
+         It stands at: {}.\n\
+         Head: {}\n\
+         Head in words: {}\n\n\
+         Checking it whole, offline, with the console of Custody:\n\n\
+         \x20   custody evidence verify BUNDLE.zip --kind {}\n\n\
+         Checking it by hand, in the folder where it is unpacked:\n\n\
+         \x20   sha256sum -c SHA256SUMS\n\
+         \x20   for s in statements/*.sig; do\n\
+         \x20     name=$(sed -n 's/^person: //p' \"${{s%.sig}}.txt\")\n\
+         \x20     ssh-keygen -Y verify -f allowed_signers -I \"$name\" -n {NAMESPACE} -s \"$s\" < \"${{s%.sig}}.txt\"\n\
+         \x20   done\n\n\
+         log.binpb is the authority: the entries, each with its length before it, signed and chained by hash.\n\
+         log.jsonl says the same for people. Every other file follows from the log, charter.toml and root.pem.\n\
+         signatures.json holds digests, signatures (r, s and DER) for any ECDSA library, under the public key\n\
+         in wallet.json (secp256k1, SEC1 compressed).\n",
+        manifest.ceremony,
+        manifest.kind,
+        manifest.cluster,
+        manifest.cluster_kind.to_uppercase(),
+        ceremony.phase(),
+        ceremony.head().hash,
+        words::spoken(&ceremony.head().hash),
+        manifest.cluster_kind,
+    )
+}
+
+pub(super) fn sums(files: &BTreeMap<String, Vec<u8>>) -> String {
+    let mut text = String::new();
+    for (name, content) in files {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}  {name}", Hash::of_bytes(content));
+    }
+    text
+}
+
+pub(super) fn allowed_signers(charter: &Charter) -> Result<String, EvidenceError> {
+    let mut text = String::new();
+    for person in charter.people() {
+        for key in &person.keys {
+            let key = key.to_openssh().map_err(|_| EvidenceError::Render("allowed_signers"))?;
+            let key = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(text, "{} namespaces=\"{NAMESPACE}\" {key}", person.name);
+        }
+    }
+    Ok(text)
+}
+
+fn pretty(name: &'static str, value: &Value) -> Result<Vec<u8>, EvidenceError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|_| EvidenceError::Render(name))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+pub(super) fn wallet(record: &Record) -> Result<Vec<u8>, EvidenceError> {
+    let shares: BTreeMap<String, String> =
+        record.public_shares.iter().map(|(node, point)| (node.to_string(), point.to_string())).collect();
+    pretty(
+        "wallet.json",
+        &json!({
+            "wallet": record.wallet,
+            "generation": record.generation,
+            "curve": "secp256k1",
+            "public_key": record.public_key.to_string(),
+            "chain_code": record.chain_code,
+            "threshold": record.threshold,
+            "public_shares": shares,
+            "record": record.digest(),
+            "words": words::spoken(&record.fingerprint()),
+        }),
+    )
+}
+
+pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
+    let complete = ceremony.tests().iter().filter(|test| test.is_complete());
+    let rendered: Vec<Value> = complete
+        .map(|test| {
+            let der = k256::ecdsa::Signature::from_scalars(test.r, test.s)
+                .map_err(|_| EvidenceError::Render("signatures.json"))?
+                .to_der();
+            Ok(json!({
+                "subset": test.subset,
+                "attempt": test.attempt,
+                "session": test.session,
+                "digest": test.digest,
+                "r": hex::encode(test.r),
+                "s": hex::encode(test.s),
+                "v": test.recovery_id,
+                "der": hex::encode(der.as_bytes()),
+            }))
+        })
+        .collect::<Result<_, EvidenceError>>()?;
+    pretty("signatures.json", &Value::Array(rendered))
+}
+
+pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        let line = json!({
+            "seq": entry.seq,
+            "hash": entry.hash(),
+            "prev": entry.prev,
+            "time": entry.time.to_string(),
+            "time_ms": entry.time,
+            "appended_by": entry.node,
+            "event": event(&entry.event),
+        });
+        serde_json::to_writer(&mut bytes, &line).map_err(|_| EvidenceError::Render("log.jsonl"))?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// An event for people.
+fn event(event: &Event) -> Value {
+    match event {
+        Event::Opened { manifest, .. } => json!({
+            "opened": {
+                "kind": manifest.kind,
+                "wallet": manifest.wallet,
+                "generation": manifest.generation,
+                "purpose": manifest.purpose,
+                "administrator": manifest.administrator,
+                "expires": manifest.expires.to_string(),
+                "manifest": manifest.hash(),
+                "charter": manifest.charter,
+                "script": manifest.script_hash,
+            }
+        }),
+        Event::Attested { node, document } => {
+            json!({ "attested": { "node": node, "document_sha256": Hash::of_bytes(document) } })
+        }
+        Event::Signed { step, role, person, answer, .. } => json!({
+            "signed": { "step": step, "role": role, "person": person, "answer": answer.to_string() }
+        }),
+        Event::Prepared { node, record, blob, .. } => json!({
+            "prepared": { "node": node, "record": record.digest(), "sealed_share_sha256": blob }
+        }),
+        Event::Adopted { node, record } => json!({ "adopted": { "node": node, "record": record } }),
+        Event::TestSigned(signed) => json!({
+            "test_signed": {
+                "node": signed.node,
+                "subset": signed.subset,
+                "attempt": signed.attempt,
+                "session": signed.session,
+                "r": hex::encode(signed.r),
+                "s": hex::encode(signed.s),
+                "v": signed.recovery_id,
+            }
+        }),
+        Event::Aborted(aborted) => json!({
+            "aborted": {
+                "node": aborted.node,
+                "subset": aborted.subset,
+                "attempt": aborted.attempt,
+                "reason": aborted.reason,
+                "culprit": aborted.culprit,
+                "banned": aborted.banned,
+            }
+        }),
+        Event::Faulted { node, reason } => json!({ "faulted": { "node": node, "reason": reason } }),
+        Event::Withdrawn { person, role, reason, .. } => {
+            json!({ "withdrawn": { "person": person, "role": role, "reason": reason } })
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Verifying a bundle offline.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{ArchiveError, EvidenceError, Material, archive};
+use crate::attestation::TrustRoot;
+use crate::ceremony::{Ceremony, Phase, verifies};
+use crate::charter::ClusterKind;
+use crate::ids::{Hash, NodeIndex};
+use crate::subsets::subsets;
+use crate::words;
+
+/// Most subsets of public shares that are interpolated one by one; beyond it the polynomial check that every
+/// record passes says the same of all of them.
+const MAX_SUBSETS: usize = 1000;
+
+/// What the verifier expects of a bundle.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// The kind of cluster; none takes the bundle's, and says it.
+    pub kind: Option<ClusterKind>,
+    /// The words of the head as somebody wrote them on paper.
+    pub head: Option<String>,
+    /// The attestation root; none takes the bundle's, whose fingerprint its charter names. For production
+    /// and rehearsal a charter names the AWS root or is refused.
+    pub root: Option<TrustRoot>,
+}
+
+/// Why a bundle does not verify.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    /// Not an archive.
+    #[error("not a bundle")]
+    Archive(#[from] ArchiveError),
+    /// A file that everything follows from is missing.
+    #[error("the bundle has no {0}")]
+    Missing(&'static str),
+    /// The log, the charter or the root does not hold.
+    #[error("the record does not hold")]
+    Record(#[from] EvidenceError),
+    /// A file is not there though the log calls for it.
+    #[error("{0} is missing: the log calls for it")]
+    FileMissing(String),
+    /// A file differs from what follows from the log.
+    #[error("{0} is not what follows from the log, charter and root")]
+    FileDiffers(String),
+    /// A file that no bundle has.
+    #[error("{0} does not belong into a bundle")]
+    FileUnknown(String),
+    /// Bytes outside the files differ.
+    #[error("the archive is not byte for byte what its files make: it was changed or packed again")]
+    Repacked,
+    /// Another kind of cluster.
+    #[error("this is the record of a {} cluster, not of a {expected} one", .found.to_uppercase())]
+    Kind {
+        /// What it is.
+        found: String,
+        /// What was expected.
+        expected: ClusterKind,
+    },
+    /// Another root.
+    #[error("the bundle's attestation root has SHA-256 {found}, not {expected}")]
+    Root {
+        /// The bundle's.
+        found: Hash,
+        /// The one given.
+        expected: Hash,
+    },
+    /// Another head than on paper.
+    #[error(
+        "the head's words are `{found}`, not those on paper: entries are missing, or this is another record"
+    )]
+    Head {
+        /// The bundle's.
+        found: String,
+    },
+    /// A subset of public shares does not give the key.
+    #[error("the public shares of {0} do not interpolate to the public key")]
+    Subset(String),
+    /// A test signature does not verify.
+    #[error("the test signature of {0} does not verify")]
+    Signature(String),
+}
+
+/// One thing that was checked.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+/// What a bundle that verifies says.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The ceremony.
+    pub ceremony: String,
+    /// The cluster's kind.
+    pub kind: ClusterKind,
+    /// Where the ceremony stands.
+    pub phase: String,
+    /// Whether its script was completed and the record sealed.
+    pub complete: bool,
+    /// The head's hash.
+    pub head: Hash,
+    /// The head's words.
+    pub head_words: String,
+    /// Who disagreed, and why.
+    pub disagreements: Vec<String>,
+    /// Everything that was checked.
+    pub checks: Vec<Check>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "ceremony {} of a {} cluster", self.ceremony, self.kind.to_string().to_uppercase())?;
+        for check in &self.checks {
+            writeln!(f, "  ok  {}: {}", check.name, check.found)?;
+        }
+        for disagreement in &self.disagreements {
+            writeln!(f, "  !!  disagreed: {disagreement}")?;
+        }
+        writeln!(f, "stands at: {}{}", self.phase, if self.complete { "" } else { " (NOT COMPLETE)" })?;
+        write!(f, "head: {}", self.head_words)
+    }
+}
+
+/// Verifies a bundle: derives every file again from log, charter and root, and compares.
+///
+/// # Errors
+/// [`VerifyError`] names the first thing that does not hold.
+pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError> {
+    let files = archive::read(bundle)?;
+    let material = Material::read(&files)?;
+    let ceremony = material.fold()?;
+    let kind = ceremony.charter().kind();
+    if let Some(expected) = expected.kind.filter(|expected| *expected != kind) {
+        return Err(VerifyError::Kind { found: kind.to_string(), expected });
+    }
+    let root = ceremony.charter().attestation().root_sha256;
+    if let Some(given) = expected.root.as_ref().map(TrustRoot::fingerprint).filter(|given| *given != root) {
+        return Err(VerifyError::Root { found: root, expected: given });
+    }
+    compare(&files, &material.files(&ceremony)?)?;
+    if archive::write(&files)? != bundle {
+        return Err(VerifyError::Repacked);
+    }
+    let head_words = words::spoken(&ceremony.head().hash);
+    if expected.head.as_ref().is_some_and(|paper| words::normalise(paper) != head_words) {
+        return Err(VerifyError::Head { found: head_words });
+    }
+    let checks = checks(&material, &ceremony, &files, root)?;
+    let phase = ceremony.phase();
+    let disagreed = |signed: &crate::ceremony::StepSignature| match &signed.answer {
+        crate::statement::Answer::Disagree(reason) => Some(format!("{}: {reason}", signed.person)),
+        _ => None,
+    };
+    Ok(Report {
+        ceremony: ceremony.manifest().ceremony.to_string(),
+        kind,
+        complete: phase == Phase::Closed,
+        phase: phase.to_string(),
+        head: ceremony.head().hash,
+        head_words,
+        disagreements: ceremony.signatures().iter().filter_map(disagreed).collect(),
+        checks,
+    })
+}
+
+/// Names the first file that is missing, different or unknown.
+fn compare(
+    found: &BTreeMap<String, Vec<u8>>,
+    derived: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), VerifyError> {
+    let sums = |name: &&String| name.as_str() == super::SUMS;
+    // The sums differ whenever anything does; the file itself says more.
+    for (name, content) in derived.iter().filter(|(name, _)| !sums(name)) {
+        match found.get(name) {
+            None => return Err(VerifyError::FileMissing(name.clone())),
+            Some(found) if found != content => return Err(VerifyError::FileDiffers(name.clone())),
+            Some(_) => {}
+        }
+    }
+    if let Some(unknown) = found.keys().find(|name| !derived.contains_key(*name)) {
+        return Err(VerifyError::FileUnknown(unknown.clone()));
+    }
+    if found.get(super::SUMS) == derived.get(super::SUMS) {
+        Ok(())
+    } else {
+        Err(VerifyError::FileDiffers(super::SUMS.to_owned()))
+    }
+}
+
+fn checks(
+    material: &Material,
+    ceremony: &Ceremony,
+    files: &BTreeMap<String, Vec<u8>>,
+    root: Hash,
+) -> Result<Vec<Check>, VerifyError> {
+    let mut checks = vec![
+        Check { name: "files", found: format!("{} files, each as it follows from the log", files.len()) },
+        Check { name: "chain", found: format!("{} entries, signed and chained", material.log.len()) },
+        Check { name: "charter", found: ceremony.charter().hash().to_string() },
+        Check { name: "script", found: ceremony.script().hash().to_string() },
+        Check {
+            name: "attestation",
+            found: format!("{} enclaves, under root {root}", ceremony.enclaves().len()),
+        },
+        Check { name: "statements", found: format!("{} people's signatures", ceremony.signatures().len()) },
+    ];
+    if let Some(record) = ceremony.record() {
+        let roster: Vec<NodeIndex> = record.roster();
+        let mut count = 0;
+        for subset in subsets(&roster, usize::from(record.threshold)).take(MAX_SUBSETS) {
+            if record.interpolate(&subset, 0) != Some(record.public_key) {
+                return Err(VerifyError::Subset(subset.to_string()));
+            }
+            count += 1;
+        }
+        checks.push(Check {
+            name: "public shares",
+            found: format!("{count} subsets interpolate to {}", record.public_key),
+        });
+        let mut signed = Vec::new();
+        for test in ceremony.tests().iter().filter(|test| test.is_complete()) {
+            if !verifies(&record.public_key, &test.digest, &test.r, &test.s) {
+                return Err(VerifyError::Signature(test.subset.to_string()));
+            }
+            signed.push(test.subset.to_string());
+        }
+        checks.push(Check {
+            name: "test signatures",
+            found: format!("{} ({})", signed.len(), signed.join(", ")),
+        });
+    }
+    Ok(checks)
+}
