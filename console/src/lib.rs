@@ -1,7 +1,11 @@
 //! The operator's console: it proposes and shows. It holds no secret but its bus credential, and believes
 //! nothing that it has not folded itself.
 
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod health;
 pub mod room;
 pub mod signer;
+pub mod terminal;
+pub mod tui;

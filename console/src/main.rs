@@ -1,2 +1,18 @@
-//! placeholder
-fn main() {}
+//! `custody`: the operator's console as a program. Exit 0: done; 1: refused or failed, with the reason on
+//! standard error; 2: usage.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use console::cli::{self, Arguments};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("custody: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

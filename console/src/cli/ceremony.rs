@@ -1,0 +1,380 @@
+//! Ceremonies from the command line: also the plain line mode for screen readers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::ceremony::{Ceremony, Phase, StepState};
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, WalletName};
+use ceremonies::statement::Answer;
+use ceremonies::words;
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::{Desk, Output};
+use crate::client::News;
+use crate::config::Me;
+use crate::room::{self, LIFETIME_MS, Opening, Signature, now};
+use crate::signer;
+
+#[derive(Subcommand)]
+pub(super) enum CeremonyCommand {
+    /// Open a ceremony as its administrator.
+    Open {
+        /// Which kind.
+        kind: CeremonyKind,
+        /// The wallet it is about.
+        #[arg(long)]
+        wallet: WalletName,
+        /// Why it is held.
+        #[arg(long)]
+        purpose: Line,
+        /// Minutes until it expires.
+        #[arg(long, default_value_t = LIFETIME_MS / 60_000)]
+        minutes: i64,
+        /// The administrator's name; needed where the cluster file knows none, or several.
+        #[arg(long)]
+        person: Option<PersonName>,
+        /// The administrator's key.
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+    /// Every ceremony.
+    List,
+    /// One ceremony: phase, steps, signatures.
+    Show {
+        /// Which.
+        id: CeremonyId,
+    },
+    /// Print what happens, line by line, until the ceremony ends.
+    Follow {
+        /// Which.
+        id: CeremonyId,
+    },
+    /// Print the statement to be signed, exactly.
+    Statement(StepArguments),
+    /// Sign a step with a key file or through the SSH agent.
+    Sign {
+        #[command(flatten)]
+        step: StepArguments,
+        /// A private key's file, or a public key's whose private half the SSH agent holds.
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+    /// Submit a signature made elsewhere with `ssh-keygen -Y sign -n custody-ceremony`.
+    Submit {
+        #[command(flatten)]
+        step: StepArguments,
+        /// The armoured signature.
+        #[arg(long)]
+        signature: PathBuf,
+    },
+    /// End a ceremony without completing it.
+    Abort {
+        /// Which.
+        id: CeremonyId,
+        /// Why; it stays in the record.
+        #[arg(long)]
+        reason: Line,
+        /// In which role.
+        #[arg(long, default_value = "administrator")]
+        role: Role,
+        /// Who.
+        #[arg(long)]
+        person: Option<PersonName>,
+        /// With which key.
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct StepArguments {
+    /// Which ceremony.
+    id: CeremonyId,
+    /// Which step.
+    #[arg(long)]
+    step: StepId,
+    /// In which role.
+    #[arg(long)]
+    role: Role,
+    /// Who; needed where the cluster file knows several people in the role.
+    #[arg(long)]
+    person: Option<PersonName>,
+    /// The words as heard, for a read-back.
+    #[arg(long, group = "answer")]
+    words: Option<String>,
+    /// Agree.
+    #[arg(long, group = "answer")]
+    agree: bool,
+    /// Disagree, with the reason.
+    #[arg(long, group = "answer", value_name = "REASON")]
+    disagree: Option<Line>,
+}
+
+impl StepArguments {
+    fn answer(&self) -> Answer {
+        match (&self.words, self.agree, &self.disagree) {
+            (Some(typed), _, _) => Answer::Words(words::normalise(typed)),
+            (None, true, _) => Answer::Agree,
+            (None, false, Some(reason)) => Answer::Disagree(reason.clone()),
+            (None, false, None) => Answer::None,
+        }
+    }
+
+    fn signature(&self, desk: &Desk, ceremony: &Ceremony) -> Result<Signature> {
+        let person = match &self.person {
+            Some(person) => person.clone(),
+            None => someone(desk, self.role, Some((ceremony, &self.step)))?.person.clone(),
+        };
+        Ok(Signature { step: self.step.clone(), role: self.role, person, answer: self.answer() })
+    }
+}
+
+/// The one person of the cluster file in a role, leaving out who has signed the step already.
+fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &StepId)>) -> Result<&'a Me> {
+    let signed =
+        |me: &Me| step.is_some_and(|(ceremony, id)| ceremony.signed(id).any(|s| s.person == me.person));
+    let mut people = desk.cluster.me.iter().filter(|me| me.role == role && !signed(me));
+    let me = people.next().with_context(|| {
+        format!("the cluster file knows no {role} who has not signed: give --person and --key")
+    })?;
+    if people.next().is_some() {
+        bail!("the cluster file knows several people who could sign as {role}: give --person");
+    }
+    Ok(me)
+}
+
+fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Path>) -> Result<&'a Path> {
+    if let Some(key) = given {
+        return Ok(key);
+    }
+    let me = desk.cluster.me.iter().find(|me| me.person == *person && me.role == role);
+    Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
+}
+
+pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
+    let mut desk = Desk::open(path).await?;
+    match command {
+        CeremonyCommand::Open { kind, wallet, purpose, minutes, person, key: given } => {
+            let administrator = match person {
+                Some(person) => person,
+                None => someone(&desk, Role::Administrator, None)?.person.clone(),
+            };
+            let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
+            let lifetime_ms = minutes.saturating_mul(60_000);
+            let opening = Opening { kind, wallet, purpose, administrator, lifetime_ms };
+            let (manifest, statement) = room::prepare(&desk.cluster, &desk.book, &opening)?;
+            let signature = sign_with(key, &statement)?;
+            desk.client.submit(&manifest.ceremony, room::opened(&manifest, signature)).await?;
+            output.print(
+                &json!({ "id": manifest.ceremony, "manifest": manifest.hash() }),
+                manifest.ceremony.as_str(),
+            )
+        }
+        CeremonyCommand::List => list(&desk, output),
+        CeremonyCommand::Show { id } => {
+            let ceremony = ceremony(&desk, &id)?;
+            output.print(&rendered(ceremony), &described(ceremony))
+        }
+        CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
+        CeremonyCommand::Statement(step) => {
+            let ceremony = ceremony(&desk, &step.id)?;
+            let statement = step.signature(&desk, ceremony)?.statement(ceremony)?;
+            // Exactly the bytes that are signed: no line feed of our own.
+            std::io::Write::write_all(&mut std::io::stdout(), statement.as_bytes())?;
+            Ok(())
+        }
+        CeremonyCommand::Sign { step, key: given } => {
+            let ceremony = ceremony(&desk, &step.id)?;
+            let signature = step.signature(&desk, ceremony)?;
+            let statement = signature.statement(ceremony)?;
+            let armoured =
+                sign_with(key(&desk, &signature.person, step.role, given.as_deref())?, &statement)?;
+            submit(&desk, output, &step.id, &signature, armoured).await
+        }
+        CeremonyCommand::Submit { step, signature: file } => {
+            let ceremony = ceremony(&desk, &step.id)?;
+            let signature = step.signature(&desk, ceremony)?;
+            let armoured = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+            submit(&desk, output, &step.id, &signature, armoured).await
+        }
+        CeremonyCommand::Abort { id, reason, role, person, key: given } => {
+            let ceremony = ceremony(&desk, &id)?;
+            let person = match person {
+                Some(person) => person,
+                None => someone(&desk, role, None)?.person.clone(),
+            };
+            let step = "withdraw".parse()?;
+            let signature = Signature { step, role, person, answer: Answer::Withdraw(reason) };
+            let statement = signature.statement(ceremony)?;
+            let armoured = sign_with(key(&desk, &signature.person, role, given.as_deref())?, &statement)?;
+            submit(&desk, output, &id, &signature, armoured).await
+        }
+    }
+}
+
+fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
+    Ok(&desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?.ceremony)
+}
+
+/// Signs, asking for the passphrase on the terminal where the key has one.
+fn sign_with(key: &Path, statement: &str) -> Result<Vec<u8>> {
+    match signer::sign(key, statement, None) {
+        Err(signer::SignError::Locked(_)) => {
+            let passphrase = crate::terminal::ask_hidden(&format!("passphrase of {}: ", key.display()))?;
+            Ok(signer::sign(key, statement, Some(&passphrase))?)
+        }
+        signed => Ok(signed?),
+    }
+}
+
+async fn submit(
+    desk: &Desk,
+    output: Output,
+    id: &CeremonyId,
+    signature: &Signature,
+    armoured: Vec<u8>,
+) -> Result<()> {
+    let seq = desk.client.submit(id, signature.event(armoured)).await?;
+    let text = format!("{} signed {} as {}: entry {seq}", signature.person, signature.step, signature.role);
+    output.print(&json!({ "seq": seq }), &text)
+}
+
+fn list(desk: &Desk, output: Output) -> Result<()> {
+    let lines: Vec<String> = desk
+        .book
+        .iter()
+        .map(|(id, chapter)| format!("{id:<36} {}", chapter.ceremony.phase_at(now())))
+        .collect();
+    let values: Vec<Value> = desk
+        .book
+        .iter()
+        .map(|(id, chapter)| json!({ "id": id, "phase": chapter.ceremony.phase_at(now()).to_string() }))
+        .collect();
+    let text = if lines.is_empty() { "no ceremony was held yet".to_owned() } else { lines.join("\n") };
+    output.print(&json!(values), &text)
+}
+
+fn rendered(ceremony: &Ceremony) -> Value {
+    let manifest = ceremony.manifest();
+    let steps: Vec<Value> = ceremony
+        .script()
+        .steps()
+        .iter()
+        .map(|step| {
+            let state = match ceremony.step_state(step) {
+                StepState::Done => json!("done"),
+                StepState::Open { waiting_for } => json!({ "open": waiting_for }),
+                StepState::Blocked { by } => json!({ "blocked_by": by }),
+            };
+            let signed: Vec<Value> = ceremony
+                .signed(&step.id)
+                .map(|s| json!({ "person": s.person, "role": s.role, "time": s.time.to_string(), "answer": s.answer.to_string(), "presence": s.presence }))
+                .collect();
+            json!({ "id": step.id, "state": state, "signed": signed })
+        })
+        .collect();
+    json!({
+        "id": manifest.ceremony,
+        "kind": manifest.kind,
+        "wallet": manifest.wallet,
+        "purpose": manifest.purpose,
+        "phase": ceremony.phase_at(now()).to_string(),
+        "manifest": manifest.hash(),
+        "expires": manifest.expires.to_string(),
+        "head": ceremony.head().hash,
+        "head_words": words::spoken(&ceremony.head().hash),
+        "words": ceremony.spoken_words(),
+        "steps": steps,
+    })
+}
+
+fn described(ceremony: &Ceremony) -> String {
+    let manifest = ceremony.manifest();
+    let mut text = format!(
+        "{} of wallet {}, generation {}: {}\nphase    {}\nmanifest {}\nexpires  {}\n",
+        manifest.ceremony,
+        manifest.wallet,
+        manifest.generation,
+        manifest.purpose,
+        ceremony.phase_at(now()),
+        manifest.hash(),
+        manifest.expires
+    );
+    for step in ceremony.script().steps() {
+        let (mark, more) = match ceremony.step_state(step) {
+            StepState::Done => ("[x]", String::new()),
+            StepState::Open { waiting_for } => ("[>]", format!(": waits for {waiting_for}")),
+            StepState::Blocked { .. } => ("[ ]", String::new()),
+        };
+        text += &format!("{mark} {} ({}){more}\n", step.title, step.id);
+        for signed in ceremony.signed(&step.id) {
+            text +=
+                &format!("      {} as {}, {}: {}\n", signed.person, signed.role, signed.time, signed.answer);
+        }
+    }
+    text += &format!("head     {}", words::spoken(&ceremony.head().hash));
+    text
+}
+
+async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> {
+    let mut news = Box::pin(desk.client.news().await?);
+    let mut told = 0;
+    loop {
+        if let Some(chapter) = desk.book.get(id) {
+            for entry in chapter.entries.iter().skip(told) {
+                let what = event_line(&entry.event);
+                output.print(
+                    &json!({ "seq": entry.seq, "time": entry.time.to_string(), "event": what }),
+                    &format!("{} {:>3} {what}", entry.time, entry.seq),
+                )?;
+            }
+            told = chapter.entries.len();
+            let phase = chapter.ceremony.phase_at(now());
+            match phase {
+                Phase::Gathering | Phase::Authorised | Phase::Committed => {}
+                end @ (Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => {
+                    return output
+                        .print(&json!({ "end": end.to_string() }), &format!("the ceremony is over: {end}"));
+                }
+            }
+        }
+        match tokio::time::timeout(std::time::Duration::from_secs(2), news.next()).await {
+            Ok(Some(News::Progress(progress))) if progress.ceremony == id.as_str() => {
+                let waiting: Vec<String> = progress.waiting_for.iter().map(ToString::to_string).collect();
+                let what = format!(
+                    "node {} at {} ({} of {}), waits for {}",
+                    progress.node,
+                    progress.phase,
+                    progress.phase_number,
+                    progress.phase_count,
+                    if waiting.is_empty() { "nobody".to_owned() } else { waiting.join(", ") }
+                );
+                output.print(&json!({ "progress": what }), &what)?;
+            }
+            Ok(None) => bail!("the bus is gone"),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        desk.client.catch_up(&mut desk.book, id).await?;
+    }
+}
+
+/// An event in one line.
+pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
+    use ceremonies::entry::Event;
+    match event {
+        Event::Opened { manifest, .. } => {
+            format!("opened by {}: {}", manifest.administrator, manifest.purpose)
+        }
+        Event::Attested { node, .. } => format!("enclave {node} attested"),
+        Event::Signed { step, role, person, answer, .. } => format!("{person} as {role}, {step}: {answer}"),
+        Event::Prepared { node, .. } => format!("enclave {node} sealed its share and signed the result"),
+        Event::Adopted { node, .. } => format!("node {node} adopted the generation"),
+        Event::TestSigned(signed) => format!("enclave {} signed with {}", signed.node, signed.subset),
+        Event::Aborted(aborted) => format!("enclave {} gave up: {}", aborted.node, aborted.reason),
+        Event::Faulted { node, reason } => format!("node {node} lost its enclave: {reason}"),
+        Event::Withdrawn { person, reason, .. } => format!("{person} ended the ceremony: {reason}"),
+    }
+}

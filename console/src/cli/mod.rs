@@ -1,0 +1,254 @@
+//! The subcommands: what the terminal shows, for scripts and for a plain line mode.
+
+mod ceremony;
+mod offline;
+mod output;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::book::Book;
+use ceremonies::charter::ClusterKind;
+use ceremonies::ids::{CeremonyId, WalletName};
+use clap::{CommandFactory, Parser, Subcommand};
+use futures_util::StreamExt;
+use serde_json::json;
+
+use self::output::Output;
+use crate::client::{Client, News};
+use crate::config::Cluster;
+use crate::health;
+use crate::room::now;
+
+/// The operator's console of Custody. Without a command: the terminal.
+#[derive(Parser)]
+#[command(name = "custody", version)]
+pub struct Arguments {
+    /// The cluster: charter, bus, credentials, trusted root.
+    #[arg(long, global = true, env = "CUSTODY_CLUSTER", value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The health of the cluster.
+    Status {
+        /// Stay, and print it again when it changes.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Wallets and their generations.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Ceremonies: open, follow, sign.
+    #[command(subcommand)]
+    Ceremony(ceremony::CeremonyCommand),
+    /// Ceremony scripts.
+    #[command(subcommand)]
+    Script(offline::ScriptCommand),
+    /// Evidence bundles.
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
+    /// Charters.
+    #[command(subcommand)]
+    Charter(offline::CharterCommand),
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Subcommand)]
+enum WalletCommand {
+    /// Every committed wallet.
+    List,
+    /// One wallet.
+    Show {
+        /// Its name.
+        name: WalletName,
+    },
+}
+
+#[derive(Subcommand)]
+enum EvidenceCommand {
+    /// Write a ceremony's evidence bundle.
+    Export {
+        /// Which ceremony.
+        id: CeremonyId,
+        /// The file to write; one that exists is not overwritten.
+        #[arg(short)]
+        output: PathBuf,
+    },
+    /// Verify a bundle, offline.
+    Verify {
+        /// The bundle.
+        bundle: PathBuf,
+        /// The kind of cluster it must be of.
+        #[arg(long)]
+        kind: Option<ClusterKind>,
+        /// The words of the head, as written on paper.
+        #[arg(long)]
+        head: Option<String>,
+        /// The PEM of the attestation root it must be under.
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+}
+
+/// What a console works with.
+struct Desk {
+    cluster: Cluster,
+    client: Client,
+    book: Book,
+}
+
+impl Desk {
+    async fn open(path: Option<PathBuf>) -> Result<Self> {
+        let cluster = cluster(path)?;
+        let client = Client::connect(&cluster).await?;
+        let book = client.book(&cluster).await.context("reading the ceremonies from the nodes")?;
+        Ok(Self { cluster, client, book })
+    }
+}
+
+fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
+    let path = path.context("which cluster? give --cluster FILE, or set CUSTODY_CLUSTER")?;
+    Ok(Cluster::load(&path)?)
+}
+
+/// Runs a subcommand, or the terminal where there is none.
+///
+/// # Errors
+/// Whatever was refused or failed.
+pub async fn run(arguments: Arguments) -> Result<()> {
+    let Arguments { cluster: path, json, command } = arguments;
+    let output = Output { json };
+    match command {
+        None => crate::tui::run(cluster(path)?).await,
+        Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
+        Some(Command::Wallet(command)) => wallet(&Desk::open(path).await?, output, command),
+        Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
+        Some(Command::Script(command)) => offline::script(output, command),
+        Some(Command::Charter(command)) => offline::charter(output, command),
+        Some(Command::Evidence(EvidenceCommand::Export { id, output: file })) => {
+            offline::export(&Desk::open(path).await?, output, &id, &file)
+        }
+        Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root })) => {
+            offline::verify(output, &bundle, kind, head, root)
+        }
+        Some(Command::Completions { shell }) => {
+            let mut program = Arguments::command();
+            clap_complete::generate(shell, &mut program, "custody", &mut std::io::stdout());
+            Ok(())
+        }
+        Some(Command::Man) => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
+    }
+}
+
+/// How long `status` listens for heartbeats, which come every second.
+const LISTEN: std::time::Duration = std::time::Duration::from_millis(2_500);
+
+async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
+    let client = Client::connect(&cluster).await?;
+    let mut news = Box::pin(client.news().await?);
+    let mut heartbeats = std::collections::BTreeMap::new();
+    let nodes = cluster.charter().roster();
+    let mut printed = String::new();
+    loop {
+        let until = tokio::time::Instant::now() + LISTEN;
+        while let Ok(Some(heard)) = tokio::time::timeout_at(until, news.next()).await {
+            if let News::Health(heartbeat) = heard {
+                heartbeats.insert(heartbeat.node, heartbeat);
+            }
+        }
+        let all: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                let heartbeat = heartbeats.get(&u32::from(*node)).map(|boxed| &**boxed);
+                health::status(&cluster.context, *node, heartbeat, now())
+            })
+            .collect();
+        let charter = cluster.charter();
+        let mut text =
+            format!("cluster {} ({})\n", charter.cluster(), charter.kind().to_string().to_uppercase());
+        for node in &all {
+            text += &format!("node {} {} {}", node.node, node.level.mark(), node.summary);
+            text += &format!("\n       attestation {}", node.attestation);
+            if let Some(pcr0) = &node.pcr0 {
+                text += &format!(", PCR0 {}…", &pcr0[..16]);
+            }
+            text.push('\n');
+            for share in &node.shares {
+                text += &format!("       share {share}\n");
+            }
+        }
+        let seen = all.iter().map(|node| format!("{:?}{}", node.level, node.attestation)).collect();
+        if printed != seen {
+            output.print(
+                &json!({ "cluster": charter.cluster(), "kind": charter.kind(), "nodes": all }),
+                text.trim_end(),
+            )?;
+            printed = seen;
+        }
+        if !watch {
+            let bad = all.iter().filter(|node| node.level != health::Level::Good).count();
+            if bad > 0 {
+                bail!("{bad} of {} nodes are not healthy", all.len());
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn wallet(desk: &Desk, output: Output, command: WalletCommand) -> Result<()> {
+    let wallets = desk.book.wallets();
+    let render = |wallet: &ceremonies::wallet::Wallet| {
+        let record = &wallet.record;
+        json!({
+            "wallet": record.wallet,
+            "generation": record.generation,
+            "threshold": record.threshold,
+            "nodes": record.roster(),
+            "public_key": record.public_key.to_string(),
+            "words": ceremonies::words::spoken(&record.fingerprint()),
+            "ceremony": record.ceremony,
+        })
+    };
+    match command {
+        WalletCommand::List => {
+            let lines: Vec<String> = wallets
+                .values()
+                .map(|wallet| {
+                    let record = &wallet.record;
+                    format!("{:<20} generation {}  {}", record.wallet, record.generation, record.public_key)
+                })
+                .collect();
+            let text =
+                if lines.is_empty() { "no wallet is committed yet".to_owned() } else { lines.join("\n") };
+            output.print(&json!(wallets.values().map(render).collect::<Vec<_>>()), &text)
+        }
+        WalletCommand::Show { name } => {
+            let wallet = wallets.get(&name).with_context(|| format!("no wallet `{name}` is committed"))?;
+            let record = &wallet.record;
+            let text = format!(
+                "wallet      {}\ngeneration  {}\nsigned by   {} of {}\npublic key  {}\nwords       {}\nmade by     {}",
+                record.wallet,
+                record.generation,
+                record.threshold,
+                record.public_shares.len(),
+                record.public_key,
+                ceremonies::words::spoken(&record.fingerprint()),
+                record.ceremony,
+            );
+            output.print(&render(wallet), &text)
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What needs no cluster: scripts, charters, bundles.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::attestation::TrustRoot;
+use ceremonies::broker::{BrokerHost, nats_config};
+use ceremonies::charter::{CeremonyKind, Charter, ClusterKind};
+use ceremonies::evidence::{Expected, Material, verify as verify_bundle};
+use ceremonies::ids::CeremonyId;
+use ceremonies::kms_policy::key_policy;
+use ceremonies::script::Script;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Desk, Output};
+use crate::config::read;
+
+#[derive(Subcommand)]
+pub(super) enum ScriptCommand {
+    /// The scripts of this build.
+    List,
+    /// One script, with the words to read aloud.
+    Show {
+        /// Which kind of ceremony.
+        name: CeremonyKind,
+    },
+    /// Check a script; without a file, those of this build.
+    Check {
+        /// The script.
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum CharterCommand {
+    /// Check a charter.
+    Check {
+        /// The charter.
+        file: PathBuf,
+    },
+    /// Say in which lines two charters differ.
+    Diff {
+        /// One.
+        a: PathBuf,
+        /// The other.
+        b: PathBuf,
+    },
+    /// Write the KMS key's policy: only the charter's images may unwrap shares.
+    KmsPolicy {
+        /// The charter.
+        file: PathBuf,
+        /// The ARN of the role that administers the key.
+        #[arg(long)]
+        admin: String,
+        /// The ARN of the role whose credentials the agents lend to the enclaves.
+        #[arg(long)]
+        role: String,
+    },
+    /// Write the broker's configuration.
+    NatsConfig {
+        /// The charter.
+        file: PathBuf,
+        /// `host:port` to listen on.
+        #[arg(long, default_value = "0.0.0.0:4222")]
+        listen: String,
+        /// Where the streams are stored.
+        #[arg(long, default_value = "/var/lib/nats")]
+        store: PathBuf,
+    },
+}
+
+pub(super) fn script(output: Output, command: ScriptCommand) -> Result<()> {
+    match command {
+        ScriptCommand::List => {
+            let scripts =
+                CeremonyKind::ALL.map(Script::builtin).into_iter().collect::<Result<Vec<_>, _>>()?;
+            let lines: Vec<String> = scripts
+                .iter()
+                .map(|script| format!("{:<12} {:<20} {}", script.name(), script.title(), script.hash()))
+                .collect();
+            let values: Vec<_> = scripts
+                .iter()
+                .map(
+                    |script| json!({ "name": script.name(), "title": script.title(), "hash": script.hash() }),
+                )
+                .collect();
+            output.print(&json!(values), &lines.join("\n"))
+        }
+        ScriptCommand::Show { name } => {
+            let script = Script::builtin(name)?;
+            let mut text = format!("{} ({})\n", script.title(), script.hash());
+            for (number, step) in (1..).zip(script.steps()) {
+                let signers: Vec<String> =
+                    step.signers.iter().map(|(role, count)| format!("{count} {role}")).collect();
+                text += &format!("\n{number}. {} [{}] {}\n", step.title, step.id, signers.join(", "));
+                text += &format!("   {}\n", step.words.replace('\n', "\n   "));
+            }
+            output.print(
+                &json!({ "name": script.name(), "hash": script.hash(), "steps": script.steps() }),
+                text.trim_end(),
+            )
+        }
+        ScriptCommand::Check { file: None } => {
+            for kind in CeremonyKind::ALL {
+                Script::builtin(kind)?;
+            }
+            output.print(
+                &json!({ "checked": CeremonyKind::ALL }),
+                "every script of this build passes its check",
+            )
+        }
+        ScriptCommand::Check { file: Some(file) } => {
+            let script = Script::parse(&read("script", &file)?)?;
+            output.print(
+                &json!({ "name": script.name(), "hash": script.hash() }),
+                &format!(
+                    "{} passes its check: {} steps, hash {}",
+                    script.name(),
+                    script.steps().len(),
+                    script.hash()
+                ),
+            )
+        }
+    }
+}
+
+fn load(file: &Path) -> Result<Charter> {
+    Ok(Charter::parse(&read("charter", file)?)?)
+}
+
+pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
+    match command {
+        CharterCommand::Check { file } => {
+            let charter = load(&file)?;
+            let text = format!(
+                "charter of {} ({}): {} of {} nodes sign, {} people, {} images; hash {}",
+                charter.cluster(),
+                charter.kind().to_string().to_uppercase(),
+                charter.threshold(),
+                charter.nodes().len(),
+                charter.people().len(),
+                charter.attestation().measurements.len(),
+                charter.hash()
+            );
+            output.print(
+                &json!({ "cluster": charter.cluster(), "kind": charter.kind(), "hash": charter.hash() }),
+                &text,
+            )
+        }
+        CharterCommand::Diff { a, b } => {
+            let (a, b) = (load(&a)?, load(&b)?);
+            let only = |one: &Charter, other: &Charter| -> Vec<String> {
+                let lines: std::collections::BTreeSet<&str> = other.text().lines().collect();
+                one.text().lines().filter(|line| !lines.contains(line)).map(str::to_owned).collect()
+            };
+            let (removed, added) = (only(&a, &b), only(&b, &a));
+            let lines: Vec<String> = removed
+                .iter()
+                .map(|line| format!("- {line}"))
+                .chain(added.iter().map(|line| format!("+ {line}")))
+                .collect();
+            let text = if lines.is_empty() { "no line differs".to_owned() } else { lines.join("\n") };
+            output.print(&json!({ "removed": removed, "added": added }), &text)
+        }
+        CharterCommand::KmsPolicy { file, admin, role } => {
+            let policy = key_policy(&admin, &role, &load(&file)?.attestation().measurements)?;
+            output.print(&policy, &serde_json::to_string_pretty(&policy)?)
+        }
+        CharterCommand::NatsConfig { file, listen, store } => {
+            let config = nats_config(&load(&file)?, BrokerHost { listen: &listen, store: &store });
+            output.print(&json!({ "config": config }), config.trim_end())
+        }
+    }
+}
+
+pub(super) fn export(desk: &Desk, output: Output, id: &CeremonyId, file: &Path) -> Result<()> {
+    let chapter = desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?;
+    let origin = chapter.ceremony.manifest().origin.as_ref();
+    let origin = origin.and_then(|origin| desk.book.get(&origin.ceremony));
+    let material = Material {
+        charter: desk.cluster.charter().text().as_bytes().to_vec(),
+        root: desk.cluster.context.root().to_pem()?.into_bytes(),
+        log: chapter.entries.clone(),
+        origin: origin.map(|origin| origin.entries.clone()).unwrap_or_default(),
+    };
+    let bundle = material.bundle()?;
+    let mut target =
+        std::fs::OpenOptions::new().write(true).create_new(true).open(file).with_context(|| {
+            format!("{} cannot be written; an existing file is not replaced", file.display())
+        })?;
+    std::io::Write::write_all(&mut target, &bundle)?;
+    let words = ceremonies::words::spoken(&chapter.ceremony.head().hash);
+    output.print(
+        &json!({ "file": file, "bytes": bundle.len(), "head": chapter.ceremony.head().hash, "head_words": words }),
+        &format!("{} ({} bytes)\nhead: {words}", file.display(), bundle.len()),
+    )
+}
+
+pub(super) fn verify(
+    output: Output,
+    bundle: &Path,
+    kind: Option<ClusterKind>,
+    head: Option<String>,
+    root: Option<PathBuf>,
+) -> Result<()> {
+    let root = match root {
+        Some(path) => Some(TrustRoot::from_pem(&read("attestation root", &path)?)?),
+        None => None,
+    };
+    let report = verify_bundle(&read("bundle", bundle)?, &Expected { kind, head, root })?;
+    output.print(&json!(report), &report.to_string())?;
+    if kind.is_none() && report.kind != ClusterKind::Production && !output.json {
+        eprintln!("note: this is the record of a {} cluster; --kind production would refuse it", report.kind);
+    }
+    if !report.complete {
+        bail!("the record is whole, but the ceremony is not complete: {}", report.phase);
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What a heartbeat is worth: the console makes its own verdict on every node.
+
+use ceremonies::attestation::{self, Expectation};
+use ceremonies::ceremony::Context;
+use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::wire::bus::Heartbeat;
+use serde::Serialize;
+
+/// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
+pub const LOST_MS: i64 = 5_000;
+/// How far a node's clock may be from this console's before it is said, in milliseconds.
+const CLOCK_MS: i64 = 2_000;
+
+/// How a node is, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Its enclave is not the one the charter allows, or it is not there at all.
+    Bad,
+    /// Something needs attention.
+    Warn,
+    /// All is proved.
+    Good,
+}
+
+impl Level {
+    /// The mark that stands for it beside any colour.
+    #[must_use]
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::Bad => "✗",
+            Self::Warn => "!",
+            Self::Good => "✓",
+        }
+    }
+}
+
+/// A node as the console sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Which node.
+    pub node: NodeIndex,
+    /// How it is.
+    pub level: Level,
+    /// The worst that is wrong, or what is proved.
+    pub summary: String,
+    /// The verdict on its attestation document.
+    pub attestation: String,
+    /// The enclave's measured image, while the verdict is good.
+    pub pcr0: Option<String>,
+    /// The shares it holds: wallet, generation, state.
+    pub shares: Vec<String>,
+    /// Milliseconds since its last heartbeat.
+    pub heard_ms_ago: Option<i64>,
+    /// The programs it runs.
+    pub build: String,
+}
+
+fn verdict(
+    context: &Context,
+    heartbeat: &Heartbeat,
+    now: UnixMillis,
+) -> Result<attestation::Attested, String> {
+    let document = heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default();
+    if document.is_empty() {
+        return Err("no attestation document yet".to_owned());
+    }
+    let rules = context.charter().attestation();
+    let expected = Expectation {
+        root: context.root(),
+        allowed: &rules.measurements,
+        nonce: None,
+        at: now,
+        max_age_ms: u64::from(rules.max_age_s) * 1000,
+    };
+    attestation::check(document, &expected).map_err(|error| error.to_string())
+}
+
+/// The status of a node by its last heartbeat.
+#[must_use]
+pub fn status(
+    context: &Context,
+    node: NodeIndex,
+    heartbeat: Option<&Heartbeat>,
+    now: UnixMillis,
+) -> NodeStatus {
+    let Some(heartbeat) = heartbeat else {
+        return NodeStatus {
+            node,
+            level: Level::Bad,
+            summary: "not heard from".to_owned(),
+            attestation: "unknown".to_owned(),
+            pcr0: None,
+            shares: Vec::new(),
+            heard_ms_ago: None,
+            build: String::new(),
+        };
+    };
+    let heard = now.since(UnixMillis(heartbeat.time_ms));
+    let verdict = verdict(context, heartbeat, now);
+    let enclave_trouble =
+        heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
+    let (level, summary) = judge(context, heartbeat, &verdict, &enclave_trouble, heard);
+    NodeStatus {
+        node,
+        level,
+        summary,
+        attestation: match &verdict {
+            Ok(_) => "accepted".to_owned(),
+            Err(why) => format!("REFUSED: {why}"),
+        },
+        pcr0: verdict.ok().map(|attested| attested.measurement.pcr0.to_string()),
+        shares: heartbeat
+            .shares
+            .iter()
+            .map(|share| format!("{} g{} {}", share.wallet, share.generation, share.state))
+            .collect(),
+        heard_ms_ago: Some(heard),
+        build: heartbeat.build.clone(),
+    }
+}
+
+fn judge(
+    context: &Context,
+    heartbeat: &Heartbeat,
+    verdict: &Result<attestation::Attested, String>,
+    enclave_trouble: &str,
+    heard: i64,
+) -> (Level, String) {
+    if heard > LOST_MS {
+        return (Level::Bad, format!("not heard from for {} s", heard / 1000));
+    }
+    if heartbeat.charter != context.charter().hash().as_bytes() {
+        return (Level::Bad, "works under another charter".to_owned());
+    }
+    if !enclave_trouble.is_empty() {
+        return (Level::Bad, format!("enclave: {enclave_trouble}"));
+    }
+    if let Err(why) = verdict {
+        return (Level::Bad, format!("attestation: {why}"));
+    }
+    for (part, trouble) in [("store", &heartbeat.store_trouble), ("KMS", &heartbeat.kms_trouble)] {
+        if !trouble.is_empty() {
+            return (Level::Warn, format!("{part}: {trouble}"));
+        }
+    }
+    if heard.abs() > CLOCK_MS {
+        return (Level::Warn, format!("its clock is {heard} ms off"));
+    }
+    let others = context.charter().nodes().len().saturating_sub(1);
+    if heartbeat.peers.len() < others {
+        return (Level::Warn, format!("hears {} of {others} peers", heartbeat.peers.len()));
+    }
+    (Level::Good, format!("healthy, hears {others} peers"))
+}
