@@ -3,7 +3,9 @@
 //! Production has one driver, the Nitro Security Module behind `/dev/nsm`. This module must never hold a
 //! key that signs documents: whoever could sign one could be any enclave.
 
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,6 +13,7 @@ use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_nitro_enclaves_nsm_api::driver;
 use thiserror::Error;
 
+const NSM: &str = "/dev/nsm";
 /// Bytes of the security module's randomness that the kernel is given at boot.
 const SEED: usize = 512;
 
@@ -19,7 +22,7 @@ const SEED: usize = 512;
 pub enum AttestError {
     /// There is no security module.
     #[error("/dev/nsm cannot be opened: this program attests only inside a Nitro enclave")]
-    NoModule,
+    NoModule(#[source] std::io::Error),
     /// The security module answered with an error.
     #[error("the security module refused: {0}")]
     Refused(String),
@@ -45,17 +48,11 @@ pub trait SecurityModule: Send + Sync {
 /// The Nitro Security Module.
 pub struct NitroModule(Arc<Device>);
 
-struct Device(i32);
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        driver::nsm_exit(self.0);
-    }
-}
+struct Device(File);
 
 impl Device {
     fn ask(&self, request: Request) -> Result<Response, AttestError> {
-        match driver::nsm_process_request(self.0, request) {
+        match driver::nsm_process_request(self.0.as_raw_fd(), request) {
             Response::Error(code) => Err(AttestError::Refused(format!("{code:?}"))),
             response => Ok(response),
         }
@@ -63,10 +60,10 @@ impl Device {
 
     /// Mixes the module's randomness into the kernel's generator. A write to `/dev/urandom` mixes without
     /// claiming entropy, which is right here: it can only add, and the kernel's own count (from the CPU,
-    /// `random.trust_cpu=on`) is what makes `getrandom` ready.
+    /// `random.trust_cpu=on`) is what makes `getrandom` ready. Readers see it from the generator's next
+    /// reseed on (at most half the uptime later while that is under two minutes, then within a minute).
     fn seed_kernel(&self) -> Result<(), AttestError> {
-        let mut kernel =
-            std::fs::OpenOptions::new().write(true).open("/dev/urandom").map_err(AttestError::Seed)?;
+        let mut kernel = OpenOptions::new().write(true).open("/dev/urandom").map_err(AttestError::Seed)?;
         let mut seeded = 0;
         while seeded < SEED {
             let Response::GetRandom { random } = self.ask(Request::GetRandom)? else {
@@ -88,10 +85,7 @@ impl NitroModule {
     /// # Errors
     /// [`AttestError`]; without the module nothing else may start.
     pub fn open() -> Result<Self, AttestError> {
-        let device = driver::nsm_init();
-        if device < 0 {
-            return Err(AttestError::NoModule);
-        }
+        let device = OpenOptions::new().read(true).write(true).open(NSM).map_err(AttestError::NoModule)?;
         let device = Device(device);
         device.seed_kernel()?;
         Ok(Self(Arc::new(device)))
@@ -117,5 +111,25 @@ impl SecurityModule for NitroModule {
             Response::Attestation { document } => Ok(document),
             _ => Err(AttestError::Refused("an answer to another question".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nitro_module_refuses_to_open_where_there_is_none() {
+        if std::path::Path::new(NSM).exists() {
+            return;
+        }
+        assert!(matches!(NitroModule::open(), Err(AttestError::NoModule(_))));
+    }
+
+    #[test]
+    fn seeding_fails_when_the_device_is_not_the_security_module() -> std::io::Result<()> {
+        let device = Device(OpenOptions::new().read(true).write(true).open("/dev/null")?);
+        assert!(matches!(device.seed_kernel(), Err(AttestError::Refused(_))));
+        Ok(())
     }
 }

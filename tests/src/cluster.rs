@@ -497,6 +497,9 @@ fn enclave_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>) -> La
             .arg("--kms-root")
             .arg(kms_root)
             .spawn()?;
+        if let Some(process) = child.id() {
+            module.admit_only(process);
+        }
         Ok(Launched { child, companion: Some(Box::new(module)) })
     })
 }

@@ -79,7 +79,9 @@ impl TrustRoot {
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).map_err(|_| InvalidRoot::Pem)
     }
 
-    pub(super) const fn der(&self) -> &CertificateDer<'static> {
+    /// The certificate in DER.
+    #[must_use]
+    pub const fn der(&self) -> &CertificateDer<'static> {
         &self.der
     }
 }
@@ -109,7 +111,7 @@ mod tests {
         assert_eq!(TrustRoot::from_pem(pem.as_bytes()).unwrap(), root);
         assert_eq!(TrustRoot::from_pem(b""), Err(InvalidRoot::Pem));
         assert_eq!(TrustRoot::from_pem(pem.repeat(2).as_bytes()), Err(InvalidRoot::Pem));
-        assert_eq!(TrustRoot::from_pem(&[b' '; MAX_PEM + 1]), Err(InvalidRoot::Pem));
+        assert_eq!(TrustRoot::from_pem(&vec![b' '; MAX_PEM + 1]), Err(InvalidRoot::Pem));
         assert!(TrustRoot::from_pem(&pem.as_bytes()[..pem.len() / 2]).is_err());
         assert!(TrustRoot::from_der(&AWS_NITRO_G1[1..]).is_err());
         assert!(TrustRoot::from_der(b"").is_err());

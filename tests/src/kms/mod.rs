@@ -8,7 +8,7 @@ mod envelope;
 pub mod policy;
 mod service;
 pub mod sigv4;
-mod state;
+pub(crate) mod state;
 mod tls;
 mod wrapping;
 

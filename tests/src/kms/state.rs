@@ -11,7 +11,7 @@ use anyhow::Context as _;
 ///
 /// # Errors
 /// Says what cannot be read, made or written.
-pub(super) fn read_or_create(
+pub(crate) fn read_or_create(
     path: &Path,
     create: impl FnOnce() -> anyhow::Result<Vec<u8>>,
 ) -> anyhow::Result<Vec<u8>> {

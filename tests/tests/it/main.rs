@@ -1,4 +1,5 @@
 //! The lab's end-to-end tests.
 
+mod attestation;
 mod ceremonies;
 mod kms;
