@@ -14,6 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 use serde_json::json;
 
+pub(crate) use self::ceremony::event_line;
 use self::output::Output;
 use crate::client::{Client, News};
 use crate::config::Cluster;
@@ -161,7 +162,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let mut news = Box::pin(client.news().await?);
     let mut heartbeats = std::collections::BTreeMap::new();
     let nodes = cluster.charter().roster();
-    let mut printed = String::new();
+    let mut printed = Vec::new();
     loop {
         let until = tokio::time::Instant::now() + LISTEN;
         while let Ok(Some(heard)) = tokio::time::timeout_at(until, news.next()).await {
@@ -190,7 +191,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
                 text += &format!("       share {share}\n");
             }
         }
-        let seen = all.iter().map(|node| format!("{:?}{}", node.level, node.attestation)).collect();
+        let seen: Vec<_> = all.iter().map(|node| (node.level, node.attestation.clone())).collect();
         if printed != seen {
             output.print(
                 &json!({ "cluster": charter.cluster(), "kind": charter.kind(), "nodes": all }),

@@ -1,6 +1,178 @@
-//! tmp
+//! The terminal: one channel of events, one state, a pure update, drawing from the state alone.
+//!
+//! The shell in this file owns the bus and the screen. It must give the screen back whatever ends it.
+
+mod model;
+mod update;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use ceremonies::manifest::Manifest;
+use crossterm::event::{Event as Input, EventStream, KeyEventKind};
+use futures_util::StreamExt;
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use self::model::ReviewAct;
+pub use self::model::{Model, OpenForm, Popup, Review, Screen};
+pub use self::update::{Effect, Event, SIGN_WORD, update};
+pub use self::view::view;
+use crate::client::Client;
 use crate::config::Cluster;
-/// tmp
-pub async fn run(_c: Cluster) -> anyhow::Result<()> {
-    Ok(())
+use crate::room;
+use crate::signer::{self, SignError};
+use crate::terminal;
+
+/// Events that may wait: what comes in a moment from keys, ticks and a busy bus.
+const MAX_WAITING: usize = 1024;
+/// The clock's step.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs the terminal until the person leaves it.
+///
+/// # Errors
+/// When there is no terminal, or the bus cannot be set up.
+pub async fn run(cluster: Cluster) -> Result<()> {
+    let client = Client::connect(&cluster).await?;
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut model = Model::new(cluster.clone(), room::now(), colour);
+    let screen = terminal::Screen::take()?;
+    let mut terminal = Terminal::new(CrosstermBackend::new(std::io::stdout()))?;
+    let (events, mut queue) = mpsc::channel(MAX_WAITING);
+    let shell = Arc::new(Shell { client, cluster, events: events.clone() });
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(listen(Arc::clone(&shell)));
+    tasks.spawn(watch(Arc::clone(&shell)));
+    let mut input = EventStream::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut tick = tokio::time::interval(TICK);
+    let mut changed = true;
+    loop {
+        if changed {
+            terminal.draw(|frame| view(&model, frame))?;
+        }
+        let event = tokio::select! {
+            Some(event) = queue.recv() => event,
+            _ = tick.tick() => Event::Tick(room::now()),
+            input = input.next() => match input {
+                Some(Ok(Input::Key(key))) if key.kind != KeyEventKind::Release => Event::Key(key),
+                Some(Ok(Input::Paste(text))) => Event::Paste(text),
+                Some(Ok(Input::Resize(_, _))) => Event::Resized,
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+        };
+        let (visible, effects) = update(&mut model, event);
+        changed = visible;
+        for effect in effects {
+            match effect {
+                Effect::Quit => {
+                    drop(screen);
+                    return Ok(());
+                }
+                effect => {
+                    tasks.spawn(perform(Arc::clone(&shell), effect));
+                }
+            }
+        }
+    }
+}
+
+struct Shell {
+    client: Client,
+    cluster: Cluster,
+    events: mpsc::Sender<Event>,
+}
+
+impl Shell {
+    async fn send(&self, event: Event) {
+        // The terminal may be gone; then nobody waits for the answer.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Passes the bus's news on, and subscribes again where that ends.
+async fn listen(shell: Arc<Shell>) {
+    loop {
+        if let Ok(news) = shell.client.news().await {
+            let mut news = Box::pin(news);
+            while let Some(heard) = news.next().await {
+                shell.send(Event::News(heard)).await;
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn watch(shell: Arc<Shell>) {
+    let mut connected = shell.client.connected();
+    loop {
+        let now = *connected.borrow_and_update();
+        shell.send(Event::Connected(now)).await;
+        if connected.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn perform(shell: Arc<Shell>, effect: Effect) {
+    let done = match effect {
+        Effect::Quit => return,
+        Effect::Load => match shell.client.book(&shell.cluster).await {
+            Ok(book) => {
+                let mut logs: Vec<_> = book.iter().map(|(_, chapter)| chapter.entries.clone()).collect();
+                logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+                Event::Loaded(logs.into_iter().flatten().collect())
+            }
+            // The next tick asks again.
+            Err(_) => return,
+        },
+        Effect::CatchUp(id, after) => match shell.client.read(&id, after).await {
+            Ok(entries) if entries.is_empty() => return,
+            Ok(entries) => Event::More(entries),
+            Err(_) => return,
+        },
+        Effect::Sign(review, passphrase) => sign(&shell, review, passphrase).await,
+    };
+    shell.send(done).await;
+}
+
+async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<String>>) -> Event {
+    let (key, statement) = (review.me.key.clone(), review.statement.clone());
+    // The SSH agent may wait for a touch.
+    let signed =
+        tokio::task::spawn_blocking(move || signer::sign(&key, &statement, passphrase.as_ref())).await;
+    let armoured = match signed {
+        Ok(Ok(armoured)) => armoured,
+        Ok(Err(SignError::Locked(_))) => return Event::Locked(review),
+        Ok(Err(error)) => return Event::Failed(chain(&error)),
+        Err(_) => return Event::Failed("signing was interrupted".to_owned()),
+    };
+    let (ceremony, event) = match &review.act {
+        ReviewAct::Open(manifest) => match Manifest::parse(manifest) {
+            Ok(manifest) => (manifest.ceremony.clone(), room::opened(&manifest, armoured)),
+            Err(error) => return Event::Failed(chain(&error)),
+        },
+        ReviewAct::Sign(id, signature) => (id.clone(), signature.0.event(armoured)),
+    };
+    match shell.client.submit(&ceremony, event).await {
+        Ok(seq) => Event::Done(format!("{} signed: entry {seq} of {ceremony}.", review.me.person)),
+        Err(error) => Event::Failed(chain(&error)),
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

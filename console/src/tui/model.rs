@@ -1,0 +1,341 @@
+//! Everything the terminal shows, as data. Pop-ups and half-typed text included: drawing needs nothing else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ceremonies::book::{Book, Chapter};
+use ceremonies::ceremony::{Ceremony, Phase};
+use ceremonies::charter::{CeremonyKind, Charter};
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::script::Step;
+use ceremonies::wire::bus::{Heartbeat, Progress};
+use zeroize::Zeroizing;
+
+use crate::config::{Cluster, Me};
+use crate::health::{self, NodeStatus};
+use crate::room::Signature;
+
+/// Longest text typed into a field, in characters.
+pub(super) const MAX_TYPED: usize = 512;
+
+/// A screen of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// The nodes and their health.
+    Cluster,
+    /// All ceremonies, or the one that is open.
+    Ceremonies,
+    /// Committed wallets.
+    Wallets,
+    /// Every entry of every ceremony.
+    Log,
+}
+
+impl Screen {
+    /// The screens in the order of their keys.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Ceremonies, Self::Wallets, Self::Log];
+
+    /// Its name, as shown.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Ceremonies => "Ceremonies",
+            Self::Wallets => "Wallets",
+            Self::Log => "Log",
+        }
+    }
+}
+
+/// Something that waits for the person in front of everything else.
+pub enum Popup {
+    /// The keys.
+    Help,
+    /// A message to be read.
+    Message {
+        /// What kind of message.
+        title: String,
+        /// The message.
+        text: String,
+    },
+    /// A fingerprint in words and as a code.
+    Fingerprint {
+        /// What it is of.
+        title: String,
+        /// The words.
+        words: String,
+        /// What the code holds.
+        code: String,
+    },
+    /// A new ceremony.
+    Open(OpenForm),
+    /// Who signs.
+    Who(Who),
+    /// Typed text that a step or the withdrawal asks for.
+    Type(Typing),
+    /// Agree or disagree.
+    Verdict {
+        /// Who signs.
+        me: Me,
+    },
+    /// The statement, and the typed word that signs it.
+    Review(Review),
+    /// The key's passphrase; never shown.
+    Passphrase {
+        /// What it will sign.
+        review: Box<Review>,
+        /// What has been typed.
+        typed: Zeroizing<String>,
+    },
+    /// Leave a running ceremony?
+    Quit,
+}
+
+/// A new ceremony, as far as it has been filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenForm {
+    /// Which kind.
+    pub kind: CeremonyKind,
+    /// The wallet's name.
+    pub wallet: String,
+    /// Why it is held.
+    pub purpose: String,
+    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose.
+    pub field: usize,
+}
+
+/// Who of this console's people signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// Those who could.
+    pub people: Vec<Me>,
+    /// The one in front.
+    pub selected: usize,
+    /// What for.
+    pub purpose: WhoFor,
+}
+
+/// What somebody is chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhoFor {
+    /// The step that is open.
+    Step,
+    /// To end the ceremony.
+    Withdraw,
+}
+
+/// Text being typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Typing {
+    /// What is asked.
+    pub question: TypingFor,
+    /// Who will sign.
+    pub me: Me,
+    /// What has been typed.
+    pub text: String,
+}
+
+/// What text is typed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TypingFor {
+    /// The words as heard.
+    Words,
+    /// Why one disagrees.
+    Disagreement,
+    /// Why the ceremony ends.
+    Withdrawal,
+}
+
+/// What is about to be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Review {
+    /// The statement, exactly.
+    pub statement: String,
+    /// What is done with the signature.
+    pub act: ReviewAct,
+    /// Who signs.
+    pub me: Me,
+    /// The word typed so far.
+    pub typed: String,
+    /// The statement's first visible line.
+    pub scroll: usize,
+    /// Whether the code is shown instead of the text.
+    pub code: bool,
+}
+
+/// What a signature is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReviewAct {
+    /// A ceremony is opened with this manifest.
+    Open(Vec<u8>),
+    /// A step is signed, or the ceremony is ended.
+    Sign(CeremonyId, Box<SignatureFor>),
+}
+
+/// A signature without its text.
+#[derive(Debug, Clone)]
+pub struct SignatureFor(pub Signature);
+
+impl PartialEq for SignatureFor {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.step == other.0.step
+            && self.0.person == other.0.person
+            && self.0.role == other.0.role
+            && self.0.answer == other.0.answer
+    }
+}
+
+impl Eq for SignatureFor {}
+
+/// What is typed at the bottom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A command after `:`.
+    Command(String),
+    /// A filter after `/`.
+    Filter(String),
+}
+
+/// The terminal's state.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any combination occurs")]
+pub struct Model {
+    /// Charter, files, people.
+    pub cluster: Cluster,
+    /// All that has been folded.
+    pub book: Book,
+    /// Whether the book has been read since the start.
+    pub loaded: bool,
+    /// Now, in whole seconds' steps.
+    pub now: UnixMillis,
+    /// Whether the bus is connected.
+    pub connected: bool,
+    /// The last heartbeat of each node.
+    pub heartbeats: BTreeMap<NodeIndex, Heartbeat>,
+    /// The last progress of each node in each ceremony.
+    pub progress: BTreeMap<(CeremonyId, NodeIndex), Progress>,
+    /// The screen in front.
+    pub screen: Screen,
+    /// The ceremony that is open on its screen.
+    pub open: Option<CeremonyId>,
+    /// The selected line of each list.
+    pub selected: BTreeMap<&'static str, usize>,
+    /// What waits in front.
+    pub popup: Option<Popup>,
+    /// What is typed at the bottom.
+    pub line: Option<Line>,
+    /// Only what has this in it is listed.
+    pub filter: String,
+    /// What happened last, at the bottom.
+    pub message: String,
+    /// Whether something is on its way to the bus.
+    pub busy: bool,
+    /// Whether colours are used beside words and marks.
+    pub colour: bool,
+}
+
+impl Model {
+    /// The state before anything is known.
+    #[must_use]
+    pub fn new(cluster: Cluster, now: UnixMillis, colour: bool) -> Self {
+        let book = Book::new(cluster.context.clone());
+        Self {
+            cluster,
+            book,
+            loaded: false,
+            now,
+            connected: false,
+            heartbeats: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            screen: Screen::Cluster,
+            open: None,
+            selected: BTreeMap::new(),
+            popup: None,
+            line: None,
+            filter: String::new(),
+            message: "Press 2 for ceremonies, o to open one, ? for help.".to_owned(),
+            busy: false,
+            colour,
+        }
+    }
+
+    /// The charter in force.
+    #[must_use]
+    pub fn charter(&self) -> &Charter {
+        self.cluster.charter()
+    }
+
+    /// Every node's status.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        let status = |node: NodeIndex| {
+            health::status(&self.cluster.context, node, self.heartbeats.get(&node), self.now)
+        };
+        self.charter().roster().into_iter().map(status).collect()
+    }
+
+    /// The ceremonies that the filter lets through, latest first.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(&CeremonyId, &Chapter)> {
+        let mut listed: Vec<_> = self.book.iter().filter(|(id, _)| self.passes(id.as_str())).collect();
+        listed.sort_by_key(|(_, chapter)| std::cmp::Reverse(chapter.ceremony.manifest().opened));
+        listed
+    }
+
+    /// Whether the filter lets a text through.
+    #[must_use]
+    pub fn passes(&self, text: &str) -> bool {
+        self.filter.is_empty() || text.to_lowercase().contains(&self.filter.to_lowercase())
+    }
+
+    /// The ceremony that is open on its screen.
+    #[must_use]
+    pub fn ceremony(&self) -> Option<&Ceremony> {
+        self.open.as_ref().and_then(|id| self.book.get(id)).map(|chapter| &chapter.ceremony)
+    }
+
+    /// The step of the open ceremony that people sign now.
+    #[must_use]
+    pub fn step_to_sign(&self) -> Option<(&Ceremony, &Step)> {
+        let ceremony = self.ceremony()?;
+        let step = ceremony.current_step()?;
+        (step.act == ceremonies::script::Act::Approve || step.act.has_signers()).then_some((ceremony, step))
+    }
+
+    /// Every entry, latest first. Only what is shown is rendered.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(&CeremonyId, &Entry)> {
+        let mut entries: Vec<_> =
+            self.book.iter().flat_map(|(id, chapter)| chapter.entries.iter().map(move |e| (id, e))).collect();
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.time, entry.seq)));
+        entries
+    }
+
+    /// Whether a ceremony is under way.
+    #[must_use]
+    pub fn is_busy_with_a_ceremony(&self) -> bool {
+        self.book.iter().any(|(_, chapter)| {
+            matches!(
+                chapter.ceremony.phase_at(self.now),
+                Phase::Gathering | Phase::Authorised | Phase::Committed
+            )
+        })
+    }
+
+    /// The selected line of the list in front.
+    #[must_use]
+    pub fn selection(&self) -> usize {
+        self.selected.get(self.screen.title()).copied().unwrap_or(0)
+    }
+
+    /// Says what happened, at the bottom.
+    pub(super) fn say(&mut self, message: &str) {
+        message.clone_into(&mut self.message);
+    }
+
+    /// Where this console's files lie.
+    #[must_use]
+    pub fn folder(&self) -> &PathBuf {
+        &self.cluster.folder
+    }
+}

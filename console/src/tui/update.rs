@@ -1,0 +1,590 @@
+//! What a key, a tick or a message changes, and what has to be done about it. No I/O, no drawing.
+
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Line as TextLine, NodeIndex, UnixMillis};
+use ceremonies::manifest::Manifest;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::words;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use zeroize::Zeroizing;
+
+use super::model::{
+    Line, MAX_TYPED, Model, OpenForm, Popup, Review, ReviewAct, Screen, SignatureFor, Typing, TypingFor, Who,
+    WhoFor,
+};
+use crate::client::News;
+use crate::config::Me;
+use crate::room::{self, LIFETIME_MS, Opening, Signature};
+
+/// What happens to the terminal.
+pub enum Event {
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// Text was pasted.
+    Paste(String),
+    /// The terminal has another size.
+    Resized,
+    /// A second has passed.
+    Tick(UnixMillis),
+    /// The bus was connected or lost.
+    Connected(bool),
+    /// The bus tells something.
+    News(News),
+    /// All ceremonies, read from the nodes, in the order in which they fold.
+    Loaded(Vec<Entry>),
+    /// More entries of a ceremony.
+    More(Vec<Entry>),
+    /// Something asked of the bus was done.
+    Done(String),
+    /// Something asked of the bus was refused or failed.
+    Failed(String),
+    /// The key needs a passphrase.
+    Locked(Box<Review>),
+}
+
+/// What has to be done.
+pub enum Effect {
+    /// Read all ceremonies.
+    Load,
+    /// Read what a ceremony has behind this number.
+    CatchUp(CeremonyId, u64),
+    /// Sign and submit.
+    Sign(Box<Review>, Option<Zeroizing<String>>),
+    /// Leave.
+    Quit,
+}
+
+/// Takes one event. Whether anything visible changed is in the return value's first half.
+pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
+    match event {
+        Event::Key(key) => (true, pressed(model, key)),
+        Event::Paste(text) => {
+            for c in text.chars().filter(|c| !c.is_control()) {
+                type_into(model, c);
+            }
+            (true, Vec::new())
+        }
+        Event::Resized => (true, Vec::new()),
+        Event::Tick(now) => {
+            model.now = now;
+            let stale = model.connected && !model.loaded;
+            (true, if stale { vec![Effect::Load] } else { follow_open(model) })
+        }
+        Event::Connected(connected) => {
+            model.connected = connected;
+            (true, if connected { vec![Effect::Load] } else { Vec::new() })
+        }
+        Event::News(news) => told(model, news),
+        Event::Loaded(entries) => {
+            model.loaded = true;
+            take(model, entries);
+            (true, Vec::new())
+        }
+        Event::More(entries) => (take(model, entries), Vec::new()),
+        Event::Done(what) => {
+            model.busy = false;
+            model.message = what;
+            (true, follow_open(model))
+        }
+        Event::Failed(why) => {
+            model.busy = false;
+            model.popup = Some(Popup::Message { title: "Refused".to_owned(), text: why });
+            (true, Vec::new())
+        }
+        Event::Locked(review) => {
+            model.busy = false;
+            // Room from the start: a growing buffer would leave copies behind.
+            let typed = Zeroizing::new(String::with_capacity(MAX_TYPED * 4));
+            model.popup = Some(Popup::Passphrase { review, typed });
+            (true, Vec::new())
+        }
+    }
+}
+
+fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
+    match news {
+        News::Log(id) => {
+            let after = model.book.get(&id).map_or(0, |chapter| chapter.ceremony.head().seq);
+            (false, vec![Effect::CatchUp(id, after)])
+        }
+        News::Health(heartbeat) => {
+            if let Ok(node) = NodeIndex::try_from(heartbeat.node) {
+                model.heartbeats.insert(node, *heartbeat);
+            }
+            (model.screen == Screen::Cluster, Vec::new())
+        }
+        News::Progress(progress) => {
+            if let (Ok(id), Ok(node)) =
+                (progress.ceremony.parse::<CeremonyId>(), NodeIndex::try_from(progress.node))
+            {
+                model.progress.insert((id, node), *progress);
+            }
+            (model.screen == Screen::Ceremonies, Vec::new())
+        }
+    }
+}
+
+/// The ceremony in front is read again now and then: a hint may have been lost.
+fn follow_open(model: &Model) -> Vec<Effect> {
+    let Some(ceremony) = model.ceremony() else { return Vec::new() };
+    let running = !matches!(ceremony.phase_at(model.now), ceremonies::ceremony::Phase::Closed);
+    let effect = Effect::CatchUp(ceremony.manifest().ceremony.clone(), ceremony.head().seq);
+    if running && model.connected { vec![effect] } else { Vec::new() }
+}
+
+fn take(model: &mut Model, entries: Vec<Entry>) -> bool {
+    let mut changed = false;
+    for entry in entries {
+        match model.book.take(entry) {
+            Ok(taken) => changed |= taken == ceremonies::book::Taken::New,
+            Err(error) => {
+                model.message = format!("a node's log was not taken: {error}");
+                return true;
+            }
+        }
+    }
+    changed
+}
+
+fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
+        return quit(model);
+    }
+    if model.popup.is_some() {
+        return in_popup(model, key);
+    }
+    if model.line.is_some() {
+        return in_line(model, key);
+    }
+    match key.code {
+        KeyCode::Char('q') => return quit(model),
+        KeyCode::Char('?') => model.popup = Some(Popup::Help),
+        KeyCode::Char(':') => model.line = Some(Line::Command(String::new())),
+        KeyCode::Char('/') => model.line = Some(Line::Filter(model.filter.clone())),
+        KeyCode::Char(digit @ '1'..='4') => {
+            let place = usize::from(u8::try_from(digit).unwrap_or(b'1') - b'1');
+            model.screen = Screen::ALL[place];
+        }
+        KeyCode::Tab => next_screen(model),
+        KeyCode::Up | KeyCode::Char('k') => select(model, |at| at.saturating_sub(1)),
+        KeyCode::Down | KeyCode::Char('j') => select(model, |at| at.saturating_add(1)),
+        KeyCode::PageUp => select(model, |at| at.saturating_sub(20)),
+        KeyCode::PageDown => select(model, |at| at.saturating_add(20)),
+        KeyCode::Home => select(model, |_| 0),
+        KeyCode::Enter => enter(model),
+        KeyCode::Esc => back(model),
+        KeyCode::Char('o') => open_form(model),
+        KeyCode::Char('s') => sign_step(model),
+        KeyCode::Char('w') => withdraw(model),
+        KeyCode::Char('f') => fingerprint(model),
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn quit(model: &mut Model) -> Vec<Effect> {
+    if model.is_busy_with_a_ceremony() && !matches!(model.popup, Some(Popup::Quit)) {
+        model.popup = Some(Popup::Quit);
+        return Vec::new();
+    }
+    vec![Effect::Quit]
+}
+
+fn next_screen(model: &mut Model) {
+    let place = Screen::ALL.iter().position(|screen| *screen == model.screen).unwrap_or(0);
+    model.screen = Screen::ALL[(place + 1) % Screen::ALL.len()];
+}
+
+fn list_length(model: &Model) -> usize {
+    match model.screen {
+        Screen::Cluster => model.charter().nodes().len(),
+        Screen::Ceremonies => model.listed().len(),
+        Screen::Wallets => model.book.wallets().len(),
+        Screen::Log => model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum(),
+    }
+}
+
+fn select(model: &mut Model, to: impl Fn(usize) -> usize) {
+    let last = list_length(model).saturating_sub(1);
+    let at = to(model.selection()).min(last);
+    model.selected.insert(model.screen.title(), at);
+}
+
+fn enter(model: &mut Model) {
+    if model.screen == Screen::Ceremonies && model.open.is_none() {
+        let selected = model.listed().get(model.selection()).map(|(id, _)| (*id).clone());
+        model.open = selected;
+    }
+}
+
+fn back(model: &mut Model) {
+    if !model.filter.is_empty() {
+        model.filter.clear();
+    } else if model.screen == Screen::Ceremonies {
+        model.open = None;
+    }
+}
+
+fn show(model: &mut Model, title: &str, text: impl Into<String>) {
+    model.popup = Some(Popup::Message { title: title.to_owned(), text: text.into() });
+}
+
+fn open_form(model: &mut Model) {
+    if model.cluster.me.iter().any(|me| me.role == Role::Administrator) {
+        model.popup = Some(Popup::Open(OpenForm {
+            kind: CeremonyKind::Dkg,
+            wallet: String::new(),
+            purpose: String::new(),
+            field: 1,
+        }));
+    } else {
+        show(
+            model,
+            "Not possible here",
+            "No administrator signs at this console. List one under [[me]] in the cluster file, or open the \
+             ceremony elsewhere.",
+        );
+    }
+}
+
+/// Who of this console's people could sign the open step now.
+fn candidates(model: &Model) -> Vec<Me> {
+    let Some((ceremony, step)) = model.step_to_sign() else { return Vec::new() };
+    let signers = ceremony.signers(step);
+    let wanted = |me: &&Me| {
+        signers.get(&me.role).is_some_and(|count| *count > 0)
+            && !ceremony.signed(&step.id).any(|signed| signed.person == me.person)
+            && !ceremony.signatures().iter().any(|s| s.person == me.person && s.role != me.role)
+    };
+    let mut people: Vec<Me> = model.cluster.me.iter().filter(wanted).cloned().collect();
+    // Those whom the step still waits for come first.
+    let missing = |me: &Me| {
+        let signed = ceremony.signed(&step.id).filter(|signed| signed.role == me.role).count();
+        signers.get(&me.role).is_some_and(|count| signed < usize::try_from(*count).unwrap_or(usize::MAX))
+    };
+    people.sort_by_key(|me| !missing(me));
+    people
+}
+
+fn sign_step(model: &mut Model) {
+    if model.screen != Screen::Ceremonies || model.open.is_none() {
+        show(model, "Sign what?", "Choose a ceremony first: 2, then Enter.");
+        return;
+    }
+    let people = candidates(model);
+    if model.step_to_sign().is_none() {
+        show(model, "Nothing to sign", "The open step is done by the enclaves, or the ceremony is over.");
+    } else if people.is_empty() {
+        show(
+            model,
+            "Nobody here can sign",
+            "This step waits for people who do not sign at this console, or who have signed already.",
+        );
+    } else {
+        model.popup = Some(Popup::Who(Who { people, selected: 0, purpose: WhoFor::Step }));
+    }
+}
+
+fn withdraw(model: &mut Model) {
+    let Some(ceremony) = model.ceremony() else {
+        show(model, "Withdraw what?", "Choose a ceremony first: 2, then Enter.");
+        return;
+    };
+    let acting = |me: &&Me| {
+        (me.role != Role::Administrator || me.person == ceremony.manifest().administrator)
+            && !ceremony.signatures().iter().any(|s| s.person == me.person && s.role != me.role)
+    };
+    let people: Vec<Me> = model.cluster.me.iter().filter(acting).cloned().collect();
+    if people.is_empty() {
+        show(model, "Nobody here can sign", "Nobody who signs at this console has a role in this ceremony.");
+    } else {
+        model.popup = Some(Popup::Who(Who { people, selected: 0, purpose: WhoFor::Withdraw }));
+    }
+}
+
+fn fingerprint(model: &mut Model) {
+    let Some(ceremony) = model.ceremony() else { return };
+    let (title, hash) = match ceremony.record() {
+        Some(record) => (format!("Wallet {}", record.wallet), record.fingerprint()),
+        None => ("Manifest".to_owned(), ceremony.manifest().hash()),
+    };
+    model.popup = Some(Popup::Fingerprint { title, words: words::spoken(&hash), code: hash.to_string() });
+}
+
+fn in_line(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    match key.code {
+        KeyCode::Esc => model.line = None,
+        KeyCode::Char(c) => type_into(model, c),
+        KeyCode::Backspace => {
+            if let Some(Line::Command(text) | Line::Filter(text)) = &mut model.line {
+                text.pop();
+            }
+        }
+        KeyCode::Enter => match model.line.take() {
+            Some(Line::Filter(text)) => {
+                model.filter = text;
+                model.selected.clear();
+            }
+            Some(Line::Command(text)) => return command(model, text.trim()),
+            None => {}
+        },
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn command(model: &mut Model, text: &str) -> Vec<Effect> {
+    match text {
+        "q" | "quit" => return quit(model),
+        "help" => model.popup = Some(Popup::Help),
+        "open" => open_form(model),
+        "sign" => sign_step(model),
+        "withdraw" => withdraw(model),
+        "cluster" => model.screen = Screen::Cluster,
+        "ceremonies" => model.screen = Screen::Ceremonies,
+        "wallets" => model.screen = Screen::Wallets,
+        "log" => model.screen = Screen::Log,
+        "reload" => return vec![Effect::Load],
+        other => {
+            model.message = format!(
+                "`{other}` is no command: open, sign, withdraw, cluster, ceremonies, wallets, log, reload, quit"
+            );
+        }
+    }
+    Vec::new()
+}
+
+fn type_into(model: &mut Model, c: char) {
+    let text = match (&mut model.popup, &mut model.line) {
+        (Some(Popup::Open(form)), _) => match form.field {
+            1 => &mut form.wallet,
+            2 => &mut form.purpose,
+            _ => return,
+        },
+        (Some(Popup::Type(typing)), _) => &mut typing.text,
+        (Some(Popup::Review(review)), _) => &mut review.typed,
+        (Some(Popup::Passphrase { typed, .. }), _) => &mut **typed,
+        (None, Some(Line::Command(text) | Line::Filter(text))) => text,
+        (Some(_), _) | (None, None) => return,
+    };
+    if text.chars().count() < MAX_TYPED {
+        text.push(c);
+    }
+}
+
+fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    let Some(popup) = model.popup.take() else { return Vec::new() };
+    match (popup, key.code) {
+        (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
+        (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. } | Popup::Quit, _) => {}
+        (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
+        (Popup::Open(form), code) => in_open_form(model, form, code),
+        (Popup::Who(who), code) => in_who(model, who, code),
+        (Popup::Verdict { me }, code) => in_verdict(model, me, code),
+        (Popup::Type(typing), code) => in_typing(model, typing, code),
+        (Popup::Review(review), code) => return in_review(model, review, code),
+        (Popup::Passphrase { review, mut typed }, code) => match code {
+            KeyCode::Enter => {
+                model.busy = true;
+                return vec![Effect::Sign(review, Some(typed))];
+            }
+            KeyCode::Backspace => {
+                typed.pop();
+                model.popup = Some(Popup::Passphrase { review, typed });
+            }
+            code => {
+                model.popup = Some(Popup::Passphrase { review, typed });
+                if let KeyCode::Char(c) = code {
+                    type_into(model, c);
+                }
+            }
+        },
+    }
+    Vec::new()
+}
+
+fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
+    match code {
+        KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % 3,
+        KeyCode::BackTab | KeyCode::Up => form.field = (form.field + 2) % 3,
+        KeyCode::Left | KeyCode::Right | KeyCode::Char(' ') if form.field == 0 => {
+            form.kind = match form.kind {
+                CeremonyKind::Dkg => CeremonyKind::TestSign,
+                CeremonyKind::TestSign => CeremonyKind::Dkg,
+            };
+        }
+        KeyCode::Backspace => {
+            match form.field {
+                1 => form.wallet.pop(),
+                2 => form.purpose.pop(),
+                _ => None,
+            };
+        }
+        KeyCode::Enter if form.field < 2 => form.field += 1,
+        KeyCode::Enter => return review_opening(model, form),
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Open(form));
+            return type_into(model, c);
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Open(form));
+}
+
+fn review_opening(model: &mut Model, form: OpenForm) {
+    let me = model.cluster.me.iter().find(|me| me.role == Role::Administrator).cloned();
+    let prepared = (|| -> Result<(Manifest, String, Me), String> {
+        let me = me.ok_or("no administrator signs at this console")?;
+        let opening = Opening {
+            kind: form.kind,
+            wallet: form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string())?,
+            purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
+            administrator: me.person.clone(),
+            lifetime_ms: LIFETIME_MS,
+        };
+        let (manifest, statement) =
+            room::prepare(&model.cluster, &model.book, &opening).map_err(|e| e.to_string())?;
+        Ok((manifest, statement, me))
+    })();
+    match prepared {
+        Ok((manifest, statement, me)) => {
+            let act = ReviewAct::Open(manifest.as_bytes().to_vec());
+            model.popup = Some(Popup::Review(review(statement, act, me)));
+        }
+        Err(why) => {
+            model.message = why;
+            model.popup = Some(Popup::Open(form));
+        }
+    }
+}
+
+fn review(statement: String, act: ReviewAct, me: Me) -> Review {
+    Review { statement, act, me, typed: String::new(), scroll: 0, code: false }
+}
+
+fn in_who(model: &mut Model, mut who: Who, code: KeyCode) {
+    match code {
+        KeyCode::Up | KeyCode::Char('k') => who.selected = who.selected.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => {
+            who.selected = (who.selected + 1).min(who.people.len().saturating_sub(1));
+        }
+        KeyCode::Enter => {
+            if let Some(me) = who.people.get(who.selected).cloned() {
+                return chosen(model, me, who.purpose);
+            }
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Who(who));
+}
+
+fn chosen(model: &mut Model, me: Me, purpose: WhoFor) {
+    let typing = |question, me| Popup::Type(Typing { question, me, text: String::new() });
+    let act = model.step_to_sign().map(|(_, step)| step.act);
+    match (purpose, act) {
+        (WhoFor::Withdraw, _) => model.popup = Some(typing(TypingFor::Withdrawal, me)),
+        (WhoFor::Step, Some(Act::ReadBack)) => model.popup = Some(typing(TypingFor::Words, me)),
+        (WhoFor::Step, Some(Act::Agree)) => model.popup = Some(Popup::Verdict { me }),
+        (WhoFor::Step, Some(_)) => review_step(model, me, Answer::None),
+        (WhoFor::Step, None) => model.say("The step is no longer open."),
+    }
+}
+
+fn in_verdict(model: &mut Model, me: Me, code: KeyCode) {
+    match code {
+        KeyCode::Char('a') => review_step(model, me, Answer::Agree),
+        KeyCode::Char('d') => {
+            let question = TypingFor::Disagreement;
+            model.popup = Some(Popup::Type(Typing { question, me, text: String::new() }));
+        }
+        _ => model.popup = Some(Popup::Verdict { me }),
+    }
+}
+
+fn in_typing(model: &mut Model, mut typing: Typing, code: KeyCode) {
+    match code {
+        KeyCode::Backspace => {
+            typing.text.pop();
+            model.popup = Some(Popup::Type(typing));
+        }
+        KeyCode::Enter => typed(model, typing),
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Type(typing));
+            type_into(model, c);
+        }
+        _ => model.popup = Some(Popup::Type(typing)),
+    }
+}
+
+fn typed(model: &mut Model, typing: Typing) {
+    let reason = || typing.text.trim().parse::<TextLine>().map_err(|error| format!("the reason: {error}"));
+    let answer = match typing.question {
+        TypingFor::Words => Ok(Answer::Words(words::normalise(&typing.text))),
+        TypingFor::Disagreement => reason().map(Answer::Disagree),
+        TypingFor::Withdrawal => reason().map(Answer::Withdraw),
+    };
+    match answer {
+        Ok(answer) => review_step(model, typing.me, answer),
+        Err(why) => {
+            model.message = why;
+            model.popup = Some(Popup::Type(typing));
+        }
+    }
+}
+
+/// Shows the statement, unless the ceremony would refuse it: then says why.
+fn review_step(model: &mut Model, me: Me, answer: Answer) {
+    let Some(ceremony) = model.ceremony() else { return };
+    let step = match (&answer, ceremony.current_step()) {
+        (Answer::Withdraw(_), _) => "withdraw".parse().ok(),
+        (_, Some(step)) => Some(step.id.clone()),
+        (_, None) => None,
+    };
+    let Some(step) = step else {
+        model.say("The step is no longer open.");
+        return;
+    };
+    let signature = Signature { step, role: me.role, person: me.person.clone(), answer };
+    match signature.statement(ceremony) {
+        Ok(statement) => {
+            let id = ceremony.manifest().ceremony.clone();
+            let act = ReviewAct::Sign(id, Box::new(SignatureFor(signature)));
+            model.popup = Some(Popup::Review(review(statement, act, me)));
+        }
+        Err(rejection) => show(model, "Refused", rejection.to_string()),
+    }
+}
+
+/// The word that has to be typed before anything is signed.
+pub const SIGN_WORD: &str = "sign";
+
+fn in_review(model: &mut Model, mut review: Review, code: KeyCode) -> Vec<Effect> {
+    match code {
+        KeyCode::Up => review.scroll = review.scroll.saturating_sub(1),
+        KeyCode::Down => {
+            review.scroll = (review.scroll + 1).min(review.statement.lines().count().saturating_sub(1));
+        }
+        KeyCode::Tab => review.code = !review.code,
+        KeyCode::Backspace => {
+            review.typed.pop();
+        }
+        KeyCode::Enter if review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
+            model.busy = true;
+            model.say("Signing…");
+            return vec![Effect::Sign(Box::new(review), None)];
+        }
+        KeyCode::Enter => {
+            model.message = format!("Type `{SIGN_WORD}` to sign, Esc to leave it.");
+        }
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Review(review));
+            type_into(model, c);
+            return Vec::new();
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Review(review));
+    Vec::new()
+}

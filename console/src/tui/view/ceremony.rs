@@ -1,0 +1,162 @@
+//! One ceremony: the script on the left; on the right what is read aloud, waited for and under way.
+
+use std::cmp::Ordering;
+
+use ceremonies::ceremony::{Ceremony, Phase, StepState};
+use ceremonies::ids::NodeIndex;
+use ceremonies::script::Act;
+use ceremonies::wire::bus::Progress;
+use ceremonies::words;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::{BOLD, FAINT, block, colour, inner_height, inner_width, wrap};
+use crate::tui::model::Model;
+
+/// How long a node's progress is shown after it was heard, in milliseconds.
+const PROGRESS_MS: i64 = 60_000;
+
+pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+    let left_width = if area.width >= 120 { Constraint::Percentage(45) } else { Constraint::Percentage(44) };
+    let [left, right] = Layout::horizontal([left_width, Constraint::Fill(1)]).areas(area);
+    script(model, ceremony, frame, left);
+    room(model, ceremony, frame, right);
+}
+
+fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+    let manifest = ceremony.manifest();
+    let width = inner_width(area);
+    let mut lines = vec![Line::styled(
+        format!(" {} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
+        BOLD,
+    )];
+    lines.extend(
+        wrap(manifest.purpose.as_str(), width - 1).into_iter().map(|l| Line::styled(format!(" {l}"), FAINT)),
+    );
+    let mut current = 0;
+    for step in ceremony.script().steps() {
+        let (mark, style) = match ceremony.step_state(step) {
+            StepState::Done => ("✓", colour(model, Color::Green)),
+            StepState::Open { .. } => {
+                current = lines.len();
+                ("▶", BOLD)
+            }
+            StepState::Blocked { .. } => ("·", FAINT),
+        };
+        lines.push(Line::styled(format!(" {mark} {}", step.title), style));
+        for signed in ceremony.signed(&step.id) {
+            let touched = if signed.presence.verified {
+                ", verified"
+            } else if signed.presence.present {
+                ", touched"
+            } else {
+                ""
+            };
+            let clock: String = signed.time.to_string().chars().skip(11).take(8).collect();
+            let text = format!("     {} {clock}{touched}", signed.person);
+            lines.push(Line::styled(text.chars().take(width).collect::<String>(), FAINT));
+        }
+    }
+    let height = inner_height(area);
+    let scroll = (current + 4).saturating_sub(height).min(lines.len().saturating_sub(height));
+    let shown: Vec<Line<'_>> = lines.into_iter().skip(scroll).collect();
+    let title = format!(" {} ", manifest.ceremony);
+    frame.render_widget(Paragraph::new(shown).block(block(model, title)), area);
+}
+
+fn phase_style(model: &Model, phase: &Phase) -> Style {
+    match phase {
+        Phase::Gathering | Phase::Authorised => BOLD,
+        Phase::Committed | Phase::Closed => colour(model, Color::Green).patch(BOLD),
+        Phase::Void(_) | Phase::Abandoned(_) => colour(model, Color::Red).patch(BOLD),
+    }
+}
+
+fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+    let width = inner_width(area).saturating_sub(2);
+    let phase = ceremony.phase_at(model.now);
+    let mut lines: Vec<Line<'_>> = wrap(&phase.to_string().to_uppercase(), width)
+        .into_iter()
+        .map(|line| Line::styled(format!(" {line}"), phase_style(model, &phase)))
+        .collect();
+    let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
+    if let Some(step) = ceremony.current_step().filter(|_| running) {
+        lines.push(Line::raw(""));
+        lines.push(Line::styled(" Read aloud:", FAINT));
+        lines.extend(wrap(&step.words, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
+        if let StepState::Open { waiting_for } = ceremony.step_state(step) {
+            lines.push(Line::raw(""));
+            for line in wrap(&format!("Waits for {waiting_for}"), width) {
+                lines.push(Line::styled(format!(" {line}"), BOLD));
+            }
+        }
+        // The words are read by the administrator, who does not type them.
+        if step.act == Act::ReadBack {
+            lines.push(Line::styled(" The wallet's words:", FAINT));
+            lines.extend(spoken(&ceremony.spoken_words().unwrap_or_default(), width));
+        }
+    }
+    lines.extend(ladder(model, ceremony, width));
+    lines.push(Line::raw(""));
+    if running {
+        lines.push(Line::styled(" Manifest in words (f: as a code):", FAINT));
+        lines.extend(spoken(&words::spoken(&ceremony.manifest().hash()), width));
+    } else {
+        lines.push(Line::styled(" Head in words, for paper:", FAINT));
+        lines.extend(spoken(&words::spoken(&ceremony.head().hash), width));
+    }
+    lines.push(Line::styled(
+        format!(" expires {}, entry {}", ceremony.manifest().expires, ceremony.head().seq),
+        FAINT,
+    ));
+    lines.truncate(inner_height(area));
+    frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
+}
+
+fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
+    wrap(words, width).into_iter().map(|line| Line::styled(format!(" {line}"), BOLD)).collect()
+}
+
+/// The live ladder: each node's place among the phases of the session that runs.
+fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
+    let id = &ceremony.manifest().ceremony;
+    let news = |node: &NodeIndex| -> Option<&Progress> {
+        let progress = model.progress.get(&(id.clone(), *node))?;
+        (model.now.0 - progress.time_ms < PROGRESS_MS).then_some(progress)
+    };
+    let roster = &ceremony.manifest().roster;
+    let step = ceremony.current_step().map(|step| step.act);
+    if !matches!(step, Some(Act::Generate | Act::TestSign)) || !roster.iter().any(|node| news(node).is_some())
+    {
+        return Vec::new();
+    }
+    let mut lines = vec![Line::raw(""), Line::styled(" Rounds:", FAINT)];
+    for node in roster {
+        let done = ceremony.prepared_nodes().contains(node) && step == Some(Act::Generate);
+        let text = match news(node) {
+            _ if done => "sealed, signed".to_owned(),
+            Some(progress) => {
+                let place = usize::try_from(progress.phase_number).unwrap_or(0);
+                let count = usize::try_from(progress.phase_count).unwrap_or(0).min(32);
+                let bar: String = (1..=count)
+                    .map(|at| match at.cmp(&place) {
+                        Ordering::Less => '█',
+                        Ordering::Equal => '▓',
+                        Ordering::Greater => '░',
+                    })
+                    .collect();
+                let waits: Vec<String> = progress.waiting_for.iter().map(ToString::to_string).collect();
+                let waits =
+                    if waits.is_empty() { String::new() } else { format!(" ← {}", waits.join(",")) };
+                format!("{bar} {}{waits}", progress.phase)
+            }
+            None => "waiting".to_owned(),
+        };
+        let line: String = format!(" node {node} {text}").chars().take(width + 1).collect();
+        lines.push(Line::from(Span::raw(line)));
+    }
+    lines
+}

@@ -1,0 +1,173 @@
+//! Drawing the state. Reads the model and nothing else; what it cannot fit it cuts, never hides behind
+//! colour.
+
+mod ceremony;
+mod popups;
+mod qr;
+mod screens;
+
+use ceremonies::charter::ClusterKind;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Paragraph};
+
+use super::model::{self, Model, Screen};
+use crate::health::Level;
+
+/// Below this size there is nothing sensible to show.
+const SMALLEST: (u16, u16) = (60, 15);
+
+/// Draws everything.
+pub fn view(model: &Model, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let text = format!("The terminal is too small: {}×{} at least.", SMALLEST.0, SMALLEST.1);
+        frame.render_widget(Paragraph::new(text), area);
+        return;
+    }
+    let [top, middle, bottom] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(2)]).areas(area);
+    title(model, frame, top);
+    match (model.screen, model.ceremony()) {
+        (Screen::Cluster, _) => screens::cluster(model, frame, middle),
+        (Screen::Ceremonies, Some(ceremony)) => ceremony::view(model, ceremony, frame, middle),
+        (Screen::Ceremonies, None) => screens::ceremonies(model, frame, middle),
+        (Screen::Wallets, _) => screens::wallets(model, frame, middle),
+        (Screen::Log, _) => screens::log(model, frame, middle),
+    }
+    footer(model, frame, bottom);
+    if let Some(popup) = &model.popup {
+        popups::view(model, popup, frame, middle);
+    }
+}
+
+/// A colour where colours are used, else the terminal's own.
+fn colour(model: &Model, colour: Color) -> Style {
+    if model.colour { Style::new().fg(colour) } else { Style::new() }
+}
+
+fn level_style(model: &Model, level: Level) -> Style {
+    match level {
+        Level::Good => colour(model, Color::Green),
+        Level::Warn => colour(model, Color::Yellow).add_modifier(Modifier::BOLD),
+        Level::Bad => colour(model, Color::Red).add_modifier(Modifier::BOLD),
+    }
+}
+
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
+const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+/// The frame of a part of the screen; its lines tell the kind of cluster apart without colour.
+fn block<'a>(model: &Model, title: impl Into<Line<'a>>) -> Block<'a> {
+    let lines = match model.charter().kind() {
+        ClusterKind::Production => BorderType::Thick,
+        ClusterKind::Rehearsal => BorderType::Double,
+        ClusterKind::Lab => BorderType::Plain,
+    };
+    Block::bordered().border_type(lines).title(title)
+}
+
+fn kind_style(model: &Model) -> Style {
+    let kind = match model.charter().kind() {
+        ClusterKind::Production => Color::Red,
+        ClusterKind::Rehearsal => Color::Yellow,
+        ClusterKind::Lab => Color::Blue,
+    };
+    colour(model, kind).add_modifier(Modifier::BOLD | Modifier::REVERSED)
+}
+
+fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let kind = model.charter().kind().to_string().to_uppercase();
+    let mut left = vec![
+        Span::styled(format!(" {kind} "), kind_style(model)),
+        Span::styled(format!(" {}  ", model.charter().cluster()), BOLD),
+    ];
+    for (number, screen) in (1..).zip(Screen::ALL) {
+        let style = if screen == model.screen { SELECTED } else { Style::new() };
+        left.push(Span::styled(format!("{number} {}", screen.title()), style));
+        left.push(Span::raw(" "));
+    }
+    let clock = model.now.to_string();
+    let connection = if model.connected { "● bus" } else { "✗ NO BUS" };
+    let right = format!("{connection}  {clock} ");
+    frame.render_widget(Paragraph::new(Line::from(left)), area);
+    let width = u16::try_from(right.chars().count()).unwrap_or(0).min(area.width);
+    let place = Rect { x: area.right() - width, width, ..area };
+    let style =
+        if model.connected { Style::new() } else { colour(model, Color::Red).add_modifier(Modifier::BOLD) };
+    frame.render_widget(Paragraph::new(right).style(style), place);
+}
+
+fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let [message, keys] = Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
+    let text = match &model.line {
+        Some(model::Line::Command(text)) => format!(":{text}▏"),
+        Some(model::Line::Filter(text)) => format!("/{text}▏"),
+        None if model.busy => format!("… {}", model.message),
+        None if !model.filter.is_empty() => {
+            format!("filter: {} (Esc clears)  {}", model.filter, model.message)
+        }
+        None => model.message.clone(),
+    };
+    frame.render_widget(Paragraph::new(format!(" {text}")), message);
+    let me = match model.cluster.me.as_slice() {
+        [] => "nobody signs here".to_owned(),
+        [me] => format!("{} ({}, {})", me.person, me.role, key_name(&me.key)),
+        several => format!("{} people sign here", several.len()),
+    };
+    let hints = match (model.screen, model.open.is_some()) {
+        (Screen::Ceremonies, true) => "s sign  f fingerprint  w withdraw  Esc list  ? help  q quit",
+        (Screen::Ceremonies, false) => "o open  Enter show  / filter  ? help  q quit",
+        (Screen::Cluster | Screen::Wallets | Screen::Log, _) => {
+            "1-4 screens  o open  / filter  : command  ? help  q quit"
+        }
+    };
+    let line = Line::from(vec![Span::styled(format!(" {me}  "), BOLD), Span::styled(hints, FAINT)]);
+    frame.render_widget(Paragraph::new(line), keys);
+}
+
+fn key_name(path: &std::path::Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The part of a list that fits around the selected line: first line and how many.
+fn window(selected: usize, length: usize, height: usize) -> std::ops::Range<usize> {
+    let first = selected.saturating_sub(height.saturating_sub(1)).min(length.saturating_sub(height));
+    first..(first + height).min(length)
+}
+
+/// Text broken into lines of a width, at spaces where there are some.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split(' ') {
+            let fits = line.chars().count() + word.chars().count() < width;
+            if !line.is_empty() && !fits {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+            while line.chars().count() > width {
+                let rest = line.chars().skip(width).collect();
+                lines.push(line.chars().take(width).collect());
+                line = rest;
+            }
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+fn inner_width(area: Rect) -> usize {
+    usize::from(area.width.saturating_sub(2)).max(1)
+}
+
+fn inner_height(area: Rect) -> usize {
+    usize::from(area.height.saturating_sub(2))
+}

@@ -1,0 +1,187 @@
+//! What stands in front: help, messages, forms, the statement to be signed.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
+
+use super::{BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, qr, wrap};
+use crate::tui::model::{Model, OpenForm, Popup, Review, Typing, TypingFor, Who, WhoFor};
+use crate::tui::update::SIGN_WORD;
+
+const HELP: &str = "\
+1-4, Tab   Cluster, Ceremonies, Wallets, Log
+↑ ↓        move in a list          Enter  show the ceremony
+o          open a ceremony         s      sign the open step
+f          fingerprint, as a code  w      end a ceremony (withdraw)
+/          filter                  :      command
+Esc        back, cancel            q      leave
+
+Nothing is signed on one key press: the whole statement is
+shown first, and the word `sign` has to be typed under it.
+
+Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad";
+
+pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) {
+    match popup {
+        Popup::Help => text(frame, area, " Help ", HELP, "any key closes"),
+        Popup::Message { title, text: message } => {
+            text(frame, area, &format!(" {title} "), message, "any key closes");
+        }
+        Popup::Fingerprint { title, words, code } => fingerprint(frame, area, title, words, code),
+        Popup::Open(form) => open(model, frame, area, form),
+        Popup::Who(list) => who(frame, area, list),
+        Popup::Type(typing) => typed(frame, area, typing),
+        Popup::Verdict { me } => {
+            let message = format!(
+                "{} as {}: does the record say what you saw?\n\na  agree\nd  disagree, with a reason\n\nTo disagree \
+                 is no offence. Either is signed after you have read the statement.",
+                me.person, me.role
+            );
+            text(frame, area, " Verdict ", &message, "Esc cancels");
+        }
+        Popup::Review(statement) => review(frame, area, statement),
+        Popup::Passphrase { review, typed } => {
+            let dots = "•".repeat(typed.chars().count());
+            let message = format!("Passphrase of {}:\n\n{dots}▏", key_name(&review.me.key));
+            text(frame, area, " Key is locked ", &message, "Enter signs, Esc cancels");
+        }
+        Popup::Quit => {
+            let message = "A ceremony is under way. It goes on without this console: start it again and it is where \
+                           it was.\n\nLeave? y: leave, any other key: stay";
+            text(frame, area, " Leave ", message, "");
+        }
+    }
+}
+
+/// A box in the middle for lines of text.
+fn boxed(area: Rect, width: usize, lines: usize) -> Rect {
+    let width = u16::try_from(width + 2).unwrap_or(u16::MAX).min(area.width);
+    let height = u16::try_from(lines + 2).unwrap_or(u16::MAX).min(area.height);
+    Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height }
+}
+
+fn show(frame: &mut Frame<'_>, place: Rect, title: &str, hint: &str, lines: Vec<Line<'_>>) {
+    let block = Block::bordered()
+        .border_type(BorderType::Rounded)
+        .title(title.to_owned())
+        .title_bottom(if hint.is_empty() { String::new() } else { format!(" {hint} ") });
+    frame.render_widget(Clear, place);
+    frame.render_widget(Paragraph::new(lines).block(block), place);
+}
+
+fn text(frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, hint: &str) {
+    let width = 66.min(usize::from(area.width).saturating_sub(4));
+    let lines: Vec<Line<'_>> =
+        wrap(text, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    show(frame, boxed(area, width + 1, lines.len()), title, hint, lines);
+}
+
+fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code: &str) {
+    let width = usize::from(area.width).saturating_sub(4).min(74);
+    let mut lines: Vec<Line<'_>> =
+        wrap(words, width).into_iter().map(|line| Line::styled(format!(" {line}"), BOLD)).collect();
+    let height = usize::from(area.height).saturating_sub(lines.len() + 2);
+    if let Some(code) = qr::lines(code, usize::from(area.width) - 2, height) {
+        lines.extend(code);
+    } else {
+        lines.push(Line::raw(format!(" {code}")));
+        lines.push(Line::styled(" Make the terminal larger for the code.", FAINT));
+    }
+    show(frame, boxed(area, width + 1, lines.len()), &format!(" {title} "), "any key closes", lines);
+}
+
+fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
+    let field = |number: usize, name: &str, value: &str| {
+        let (style, end) = if form.field == number { (SELECTED, "▏") } else { (Style::new(), "") };
+        Line::from(vec![Span::raw(format!(" {name:<9}")), Span::styled(format!("{value}{end}"), style)])
+    };
+    let lines = vec![
+        field(0, "kind", &format!("{}  (← → changes)", form.kind)),
+        field(1, "wallet", &form.wallet),
+        field(2, "purpose", &form.purpose),
+        Line::raw(""),
+        Line::styled(format!(" charter {}", model.charter().hash()), FAINT),
+        Line::styled(" The statement is shown before anything is signed.", FAINT),
+    ];
+    show(
+        frame,
+        boxed(area, 76, lines.len()),
+        " Open a ceremony ",
+        "Tab next field, Enter on, Esc cancels",
+        lines,
+    );
+}
+
+fn who(frame: &mut Frame<'_>, area: Rect, who: &Who) {
+    let lines: Vec<Line<'_>> = who
+        .people
+        .iter()
+        .enumerate()
+        .map(|(place, me)| {
+            let text = format!(" {:<20} {:<14} {} ", me.person, me.role, key_name(&me.key));
+            Line::styled(text, if place == who.selected { SELECTED } else { Style::new() })
+        })
+        .collect();
+    let title = match who.purpose {
+        WhoFor::Step => " Who signs? ",
+        WhoFor::Withdraw => " Who ends the ceremony? ",
+    };
+    show(frame, boxed(area, 60, lines.len()), title, "↑ ↓, Enter, Esc", lines);
+}
+
+fn typed(frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
+    let (title, question) = match typing.question {
+        TypingFor::Words => (" Read back ", "Type the eight words as you hear them."),
+        TypingFor::Disagreement => {
+            (" Disagree ", "What is not as you saw it? The reason stays in the record.")
+        }
+        TypingFor::Withdrawal => (" End the ceremony ", "Why does it end? The reason stays in the record."),
+    };
+    let message = format!("{} as {}\n{question}\n\n{}▏", typing.me.person, typing.me.role, typing.text);
+    text(frame, area, title, &message, "Enter shows the statement, Esc cancels");
+}
+
+fn review(frame: &mut Frame<'_>, area: Rect, review: &Review) {
+    let place = area;
+    let (width, height) = (inner_width(place).saturating_sub(1), inner_height(place).saturating_sub(2));
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    let code = if review.code { qr::lines(&review.statement, width, height) } else { None };
+    match code {
+        Some(code) => lines.extend(code),
+        None if review.code => {
+            lines.push(Line::raw(" The terminal is too small for the statement's code."));
+        }
+        None => {
+            let wrapped: Vec<String> = wrap(&review.statement, width);
+            let first = review.scroll.min(wrapped.len().saturating_sub(height));
+            let more = wrapped.len() > first + height;
+            lines.extend(
+                wrapped.into_iter().skip(first).take(height).map(|line| Line::raw(format!(" {line}"))),
+            );
+            if more {
+                lines.pop();
+                lines.push(Line::styled(" … ↓ for more", FAINT));
+            }
+        }
+    }
+    lines.truncate(height);
+    lines.resize(height, Line::raw(""));
+    lines.push(Line::raw(""));
+    lines.push(Line::from(vec![
+        Span::raw(format!(
+            " {} signs with {}. Type `{SIGN_WORD}`: ",
+            review.me.person,
+            key_name(&review.me.key)
+        )),
+        Span::styled(format!("{}▏", review.typed), Style::new().add_modifier(Modifier::REVERSED)),
+    ]));
+    show(
+        frame,
+        place,
+        " Statement: read it, then sign ",
+        "Enter signs, Tab code, ↑ ↓ scroll, Esc cancels",
+        lines,
+    );
+}

@@ -1,0 +1,123 @@
+//! The screens that are lists: nodes, ceremonies, wallets, the log.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style, window, wrap};
+use crate::cli::event_line;
+use crate::health::Level;
+use crate::tui::model::Model;
+
+pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let [nodes, files] = Layout::vertical([Constraint::Fill(1), Constraint::Length(6)]).areas(area);
+    let statuses = model.nodes();
+    let good = statuses.iter().filter(|status| status.level == Level::Good).count();
+    let title = format!(" {good} of {} nodes healthy, {} sign ", statuses.len(), model.charter().threshold());
+    let mut lines = Vec::new();
+    for status in
+        window(model.selection(), statuses.len(), (inner_height(nodes) / 2).max(1)).map(|i| &statuses[i])
+    {
+        let zone = model.charter().node(status.node).map(|node| node.zone.to_string()).unwrap_or_default();
+        let heard = match status.heard_ms_ago {
+            Some(ms) if ms > 3_000 => format!("  (stale: {} s)", ms / 1000),
+            Some(_) | None => String::new(),
+        };
+        let style = level_style(model, status.level);
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {} node {:<3}", status.level.mark(), status.node), style),
+            Span::styled(format!("{zone:<14} "), FAINT),
+            Span::styled(status.summary.clone(), style),
+            Span::styled(heard, style),
+        ]));
+        let image = status.pcr0.as_ref().map(|pcr| format!(", PCR0 {}…", &pcr[..16])).unwrap_or_default();
+        let shares = if status.shares.is_empty() { "no shares".to_owned() } else { status.shares.join(", ") };
+        lines.push(Line::styled(format!("     attestation {}{image}; {shares}", status.attestation), FAINT));
+    }
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
+    let text = format!(
+        "files    {}\ncharter  {}\nbus      {}\nPress 2 for ceremonies, o to open one, ? for help, q to leave.",
+        model.folder().display(),
+        model.charter().hash(),
+        model.cluster.nats.servers.join(", "),
+    );
+    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
+    frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything lies ")), files);
+}
+
+pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let listed = model.listed();
+    let mut lines = Vec::new();
+    for place in window(model.selection(), listed.len(), inner_height(area)) {
+        let (id, chapter) = listed[place];
+        let phase = chapter.ceremony.phase_at(model.now).to_string();
+        let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
+        let text = format!(" {id:<32} {phase:<12} {step}");
+        let style = if place == model.selection() { SELECTED } else { ratatui::style::Style::new() };
+        lines.push(Line::styled(text, style));
+    }
+    if lines.is_empty() {
+        let text = if model.loaded {
+            " No ceremony yet: press o to open one."
+        } else {
+            " Reading from the nodes…"
+        };
+        lines.push(Line::styled(text, FAINT));
+    }
+    frame.render_widget(
+        Paragraph::new(lines).block(block(model, format!(" {} ceremonies ", listed.len()))),
+        area,
+    );
+}
+
+pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let wallets = model.book.wallets();
+    let shown: Vec<_> =
+        wallets.values().filter(|wallet| model.passes(wallet.record.wallet.as_str())).collect();
+    let mut lines = Vec::new();
+    for place in window(model.selection(), shown.len(), (inner_height(area) / 5).max(1)) {
+        let record = &shown[place].record;
+        let style = if place == model.selection() { SELECTED } else { BOLD };
+        lines.push(Line::styled(format!(" {} generation {} ", record.wallet, record.generation), style));
+        lines.push(Line::raw(format!("   public key  {}", record.public_key)));
+        let words = ceremonies::words::spoken(&record.fingerprint());
+        lines.push(Line::raw(format!("   words       {words}")));
+        let nodes = record.public_shares.len();
+        lines.push(Line::raw(format!(
+            "   signed by   {} of {nodes}, made by {}",
+            record.threshold, record.ceremony
+        )));
+        lines.push(Line::raw(""));
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled(" No wallet is committed yet.", FAINT));
+    }
+    frame
+        .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
+}
+
+pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let entries = model.entries();
+    let shown: Vec<_> = if model.filter.is_empty() {
+        entries
+    } else {
+        let passes = |(id, entry): &(&ceremonies::ids::CeremonyId, &ceremonies::entry::Entry)| {
+            model.passes(id.as_str()) || model.passes(&event_line(&entry.event))
+        };
+        entries.into_iter().filter(passes).collect()
+    };
+    let mut lines = Vec::new();
+    for place in window(model.selection(), shown.len(), inner_height(area)) {
+        let (id, entry) = shown[place];
+        let text = format!(" {} {id} {:>3} {}", entry.time, entry.seq, event_line(&entry.event));
+        let text = wrap(&text, inner_width(area)).swap_remove(0);
+        let style = if place == model.selection() { SELECTED } else { ratatui::style::Style::new() };
+        lines.push(Line::styled(text, style));
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled(" Nothing was logged yet.", FAINT));
+    }
+    frame
+        .render_widget(Paragraph::new(lines).block(block(model, format!(" {} entries ", shown.len()))), area);
+}
