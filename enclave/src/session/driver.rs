@@ -7,15 +7,16 @@ use std::sync::Arc;
 use ceremonies::ids::{Hash, NodeIndex};
 use zeroize::Zeroizing;
 
+use super::barrier;
+use super::echo::{self, Seen};
 use super::envelope::{self, Binding, BootKeys, Dropped, Proven};
-use super::proto::{Hello, Reveal, Round as RoundMessage, content};
+use super::proto::{Round as RoundMessage, content};
 use super::protocol::{Factory, Inbound, Outgoing, Protocol, ProtocolAbort, Round, Step};
 use super::{Action, Millis, Outcome, SessionFailure, SessionPlan, SessionProgress};
 
-/// How often a party says that it is there, until everybody has answered: peers may start to listen late.
-const HELLO_EVERY_MS: Millis = 500;
-/// Slots before the protocol's own rounds: hello and reveal.
-const BARRIER_SLOTS: u32 = 2;
+/// How often a party repeats what it said in the barrier, until everybody's answer is in: peers may start to
+/// listen late.
+const REPEAT_EVERY_MS: Millis = 500;
 
 /// Where a session stands. Slot 0 is the hello, 1 the reveal, then a slot for every round.
 enum Stage {
@@ -29,8 +30,8 @@ struct Running {
     protocol: Box<dyn Protocol>,
     /// One's own messages of this round, to oneself.
     own: Inbound,
-    /// Hash of each party's broadcast in the round before; empty in the first.
-    echo: Vec<Hash>,
+    /// What each party broadcast in the round before; before the first, its nonce.
+    seen: Seen,
     transcript: Hash,
 }
 
@@ -43,11 +44,12 @@ pub struct Session {
     stage: Stage,
     slot: u32,
     deadline: Millis,
-    next_hello: Millis,
+    next_repeat: Millis,
     /// One value of each peer a slot, for this slot and the next: nobody can be further ahead, because
     /// nobody gets on without this party's message.
     received: BTreeMap<(u32, NodeIndex), Proven>,
     dropped: BTreeMap<Dropped, u64>,
+    evidence: Vec<Vec<u8>>,
 }
 
 impl Session {
@@ -61,17 +63,21 @@ impl Session {
             nonce: Zeroizing::new(nonce),
             stage: Stage::Barrier,
             slot: 0,
-            deadline: 0,
-            next_hello: 0,
+            deadline: Millis::MAX,
+            next_repeat: Millis::MAX,
             received: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            evidence: Vec::new(),
         }
     }
 
-    /// Begins: says hello to everybody.
+    /// Begins: says hello to everybody. Call it once, before anything else.
     pub fn start(&mut self, now: Millis) -> Vec<Action> {
-        self.deadline = now + self.plan.barrier_ms;
-        self.next_hello = now + HELLO_EVERY_MS;
+        if let Err(reason) = barrier::check(&self.plan, &self.keys) {
+            return vec![self.fail(SessionFailure::new(reason))];
+        }
+        self.deadline = now.saturating_add(self.plan.barrier_ms);
+        self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
         let mut actions = self.to_all(&self.hello());
         actions.push(self.progress());
         actions
@@ -89,26 +95,40 @@ impl Session {
         &self.dropped
     }
 
+    /// The signed envelopes, as they were received, that a failure's accusation rests on: two different ones
+    /// for one place, or a broadcast and the echo that contradicts it. Empty if nobody is accused of that.
+    /// They hold no secret: what is private in them is sealed.
+    #[must_use]
+    pub fn evidence(&self) -> &[Vec<u8>] {
+        &self.evidence
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Millis) -> Vec<Action> {
         if self.is_over() {
             return Vec::new();
         }
         if now >= self.deadline {
-            return self.deadline_passed();
+            return vec![self.deadline_passed()];
         }
-        if self.slot == 0 && now >= self.next_hello {
-            self.next_hello = now + HELLO_EVERY_MS;
-            return self.to_all(&self.hello());
+        if self.slot < barrier::SLOTS && now >= self.next_repeat {
+            self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
+            return self.repeat();
         }
         Vec::new()
     }
 
     /// Bytes came from the bus. May compute for as long as a protocol phase takes.
     pub fn receive(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
-        if self.is_over() {
-            return Vec::new();
+        // Whoever sends without pause must not be able to put the deadline off.
+        let mut actions = self.tick(now);
+        if !self.is_over() {
+            actions.extend(self.take(now, bytes));
         }
+        actions
+    }
+
+    fn take(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
         let parties = &self.plan.parties;
         let read = envelope::read(bytes, &self.plan.label, self.plan.own, |from| parties.get(&from).copied());
         let taken = read.map_err(Reception::Dropped).and_then(|proven| self.place(proven));
@@ -141,23 +161,23 @@ impl Session {
             content::Body::Hello(_) => 0,
             content::Body::Reveal(_) => 1,
             content::Body::Round(round) => {
-                round.number.checked_add(BARRIER_SLOTS - 1).ok_or(Reception::Dropped(Dropped::OutOfTurn))?
+                round.number.checked_add(barrier::SLOTS - 1).ok_or(Reception::Dropped(Dropped::OutOfTurn))?
             }
         };
         if let Some(known) = self.received.get(&(slot, from)) {
-            return if known.hash == proven.hash {
-                Err(Reception::Repeated)
-            } else {
-                Err(Reception::Failed(SessionFailure {
-                    reason: format!(
-                        "node {from} signed two different messages for one round ({} and {}): keep both \
-                         nodes' logs as evidence and open a new ceremony",
-                        known.hash, proven.hash
-                    ),
-                    culprit: Some(from),
-                    ban: None,
-                }))
-            };
+            if known.hash == proven.hash {
+                return Err(Reception::Repeated);
+            }
+            let failure = SessionFailure::by(
+                from,
+                format!(
+                    "node {from} signed two different messages for one round: isolate it, keep its log as \
+                     evidence, open a new ceremony ({:.16}, {:.16})",
+                    known.hash, proven.hash
+                ),
+            );
+            self.evidence = vec![known.envelope.clone(), proven.envelope];
+            return Err(Reception::Failed(failure));
         }
         if slot < self.slot || slot > self.slot + 1 {
             return Err(Reception::Dropped(Dropped::OutOfTurn));
@@ -165,7 +185,7 @@ impl Session {
         let is_hello = slot == 0;
         self.received.insert((slot, from), proven);
         // Whoever says hello now may have missed ours.
-        Ok(if is_hello { vec![self.send(from, self.hello())] } else { Vec::new() })
+        Ok(if is_hello { vec![self.send(from, &self.hello())] } else { Vec::new() })
     }
 
     fn peers(&self) -> impl Iterator<Item = NodeIndex> + '_ {
@@ -180,39 +200,54 @@ impl Session {
         self.peers().all(|peer| self.received.contains_key(&(self.slot, peer)))
     }
 
-    fn send(&self, to: NodeIndex, body: content::Body) -> Action {
-        Action::Send { to, bytes: envelope::write(&self.keys, &self.plan.label, self.plan.own, to, body) }
+    fn send(&self, to: NodeIndex, body: &content::Body) -> Action {
+        let bytes = envelope::write(&self.keys, &self.plan.label, self.plan.own, to, body.clone());
+        Action::Send { to, bytes }
     }
 
     fn to_all(&self, body: &content::Body) -> Vec<Action> {
-        self.peers().map(|peer| self.send(peer, body.clone())).collect()
-    }
-
-    fn commitment(context: &Hash, party: NodeIndex, nonce: &[u8]) -> Hash {
-        Hash::of_parts("custody/session-nonce/v1", &[context.as_bytes(), &[party.get()], nonce])
+        self.peers().map(|peer| self.send(peer, body)).collect()
     }
 
     fn hello(&self) -> content::Body {
-        let commitment = Self::commitment(&self.plan.context, self.plan.own, &*self.nonce);
-        content::Body::Hello(Hello {
-            context: self.plan.context.as_bytes().to_vec(),
-            commitment: commitment.as_bytes().to_vec(),
-        })
+        barrier::hello(&self.plan, &self.nonce)
+    }
+
+    /// Says again what a peer may have missed. A peer whose reveal is in has had our hello, and one whose
+    /// hello is in listens: from the first round on, nothing is lost because somebody came late.
+    fn repeat(&self) -> Vec<Action> {
+        if self.slot == 0 {
+            return self.to_all(&self.hello());
+        }
+        let (hello, reveal) = (self.hello(), barrier::reveal(&self.nonce));
+        self.missing()
+            .into_iter()
+            .flat_map(|peer| [self.send(peer, &hello), self.send(peer, &reveal)])
+            .collect()
+    }
+
+    fn phase(&self) -> &'static str {
+        let place = |slot: u32| usize::try_from(slot).unwrap_or(usize::MAX);
+        match &self.stage {
+            Stage::Barrier | Stage::Over => barrier::PHASES.get(place(self.slot)).copied(),
+            Stage::Running(running) => {
+                running.protocol.rounds().get(place(self.slot - barrier::SLOTS)).copied()
+            }
+        }
+        .unwrap_or("finish")
     }
 
     fn progress(&self) -> Action {
-        let (phase, count) = match &self.stage {
-            Stage::Barrier | Stage::Over => {
-                (if self.slot == 0 { "ready" } else { "agree on the session" }, BARRIER_SLOTS)
-            }
-            Stage::Running(running) => {
-                let rounds = running.protocol.rounds();
-                let place = usize::try_from(self.slot - BARRIER_SLOTS).unwrap_or(usize::MAX);
-                let count = u32::try_from(rounds.len()).unwrap_or(u32::MAX);
-                (rounds.get(place).copied().unwrap_or("finish"), BARRIER_SLOTS + count)
-            }
+        let rounds = match &self.stage {
+            Stage::Barrier | Stage::Over => 0,
+            Stage::Running(running) => u32::try_from(running.protocol.rounds().len()).unwrap_or(u32::MAX),
         };
-        Action::Progress(SessionProgress { phase, number: self.slot + 1, count, waiting_for: self.missing() })
+        Action::Progress(SessionProgress {
+            phase: self.phase(),
+            number: self.slot + 1,
+            count: barrier::SLOTS.saturating_add(rounds),
+            waiting_for: self.missing(),
+        })
     }
 
     fn fail(&mut self, failure: SessionFailure) -> Action {
@@ -221,19 +256,16 @@ impl Session {
         Action::Failed(failure)
     }
 
-    fn deadline_passed(&mut self) -> Vec<Action> {
-        let missing = self.missing();
-        let names = missing.iter().map(|node| format!("node {node}")).collect::<Vec<_>>().join(", ");
-        let place = match self.progress() {
-            Action::Progress(progress) => progress.phase,
-            Action::Send { .. } | Action::Finished(_) | Action::Failed(_) => "",
-        };
-        let failure = SessionFailure {
-            reason: format!("nothing from {names} in time, in `{place}`: check that node and its bus"),
-            culprit: None,
-            ban: None,
-        };
-        vec![self.fail(failure)]
+    fn deadline_passed(&mut self) -> Action {
+        // Who means another session explains more than who is not there yet.
+        let failure = self.contexts().err().unwrap_or_else(|| {
+            let missing = echo::names(&self.missing());
+            let phase = self.phase();
+            SessionFailure::new(format!(
+                "nothing from {missing} in time, in `{phase}`: check that node and its bus"
+            ))
+        });
+        self.fail(failure)
     }
 
     /// All messages of the slot are there: on to the next.
@@ -245,62 +277,47 @@ impl Session {
         }
     }
 
-    fn reveal(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
-        for peer in self.peers().collect::<Vec<_>>() {
-            let Some(content::Body::Hello(hello)) = self.body(0, peer) else { continue };
-            if hello.context != self.plan.context.as_bytes() {
-                return Err(SessionFailure {
-                    reason: format!(
-                        "node {peer} sees another ceremony, charter, roster, wallet or attestation than this \
-                         node: compare their logs, then open a new ceremony"
-                    ),
-                    culprit: None,
-                    ban: None,
-                });
-            }
+    /// That everybody who said hello means the same session. No one is at fault: it may be this node.
+    fn contexts(&self) -> Result<(), SessionFailure> {
+        let others: Vec<NodeIndex> = self
+            .peers()
+            .filter(|peer| self.body(0, *peer).is_some_and(|hello| barrier::differs(&self.plan, hello)))
+            .collect();
+        if others.is_empty() {
+            return Ok(());
         }
+        Err(SessionFailure::new(format!(
+            "{} sees another ceremony, charter, roster, wallet or attestation than node {}: compare their logs, \
+             then open a new ceremony",
+            echo::names(&others),
+            self.plan.own
+        )))
+    }
+
+    fn reveal(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
+        self.contexts()?;
         self.slot = 1;
-        self.deadline = now + self.plan.round_ms;
-        Ok(self.to_all(&content::Body::Reveal(Reveal { nonce: self.nonce.to_vec() })))
+        self.deadline = now.saturating_add(self.plan.round_ms);
+        self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
+        Ok(self.to_all(&barrier::reveal(&self.nonce)))
     }
 
     fn body(&self, slot: u32, from: NodeIndex) -> Option<&content::Body> {
         self.received.get(&(slot, from)).map(|proven| &proven.body)
     }
 
-    /// The session's id: context, label and everybody's nonce, each as committed.
-    fn agree(&self) -> Result<Hash, SessionFailure> {
-        let mut parts = vec![self.plan.context.as_bytes().to_vec(), self.plan.label.as_bytes().to_vec()];
-        for party in self.plan.parties.keys() {
-            let nonce = if *party == self.plan.own {
-                self.nonce.to_vec()
-            } else {
-                self.opened_nonce(*party).ok_or_else(|| SessionFailure {
-                    reason: format!("node {party} revealed another nonce than it committed to"),
-                    culprit: Some(*party),
-                    ban: None,
-                })?
-            };
-            parts.push([&[party.get()][..], &nonce].concat());
-        }
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        Ok(Hash::of_parts("custody/session-id/v1", &parts))
-    }
-
-    fn opened_nonce(&self, party: NodeIndex) -> Option<Vec<u8>> {
-        let Some(content::Body::Hello(hello)) = self.body(0, party) else { return None };
-        let Some(content::Body::Reveal(reveal)) = self.body(1, party) else { return None };
-        let expected = Self::commitment(&self.plan.context, party, &reveal.nonce);
-        (reveal.nonce.len() == 32 && hello.commitment == expected.as_bytes()).then(|| reveal.nonce.clone())
-    }
-
     fn begin(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
-        let session = self.agree()?;
-        let factory = self.factory.take().ok_or_else(|| SessionFailure {
-            reason: "this session has been begun before".to_owned(),
-            culprit: None,
-            ban: None,
+        let agreed = barrier::agree(&self.plan, &self.nonce, |slot, party| self.body(slot, party));
+        let barrier::Agreed { session, nonces } = agreed.map_err(|party| {
+            SessionFailure::by(
+                party,
+                format!("node {party} revealed another nonce than it committed to: check what it runs"),
+            )
         })?;
+        let factory = self
+            .factory
+            .take()
+            .ok_or_else(|| SessionFailure::new("this session has been begun before: open a new one"))?;
         let (protocol, outgoing) = guarded(|| {
             let mut protocol = factory(session)?;
             let outgoing = protocol.start()?;
@@ -310,7 +327,7 @@ impl Session {
             session,
             protocol,
             own: Inbound { broadcast: Vec::new(), private: Zeroizing::default() },
-            echo: Vec::new(),
+            seen: nonces,
             transcript: session,
         };
         self.enter_round(running, outgoing, now)
@@ -324,11 +341,11 @@ impl Session {
         now: Millis,
     ) -> Result<Vec<Action>, SessionFailure> {
         self.slot += 1;
-        self.deadline = now + self.plan.round_ms;
-        let number = self.slot + 1 - BARRIER_SLOTS;
+        self.deadline = now.saturating_add(self.plan.round_ms);
+        let number = self.slot + 1 - barrier::SLOTS;
         let own = outgoing.private.remove(&self.plan.own).unwrap_or_default();
         running.own = Inbound { broadcast: outgoing.broadcast.clone(), private: own };
-        let echo: Vec<Vec<u8>> = running.echo.iter().map(|hash| hash.as_bytes().to_vec()).collect();
+        let echo: Vec<Vec<u8>> = running.seen.values().map(|hash| hash.as_bytes().to_vec()).collect();
         let mut actions = Vec::new();
         for peer in self.peers().collect::<Vec<_>>() {
             let sealed = match outgoing.private.remove(&peer) {
@@ -339,21 +356,25 @@ impl Session {
                 }
                 None => Some(Vec::new()),
             };
-            let sealed = sealed.ok_or_else(|| SessionFailure {
-                reason: format!("the sealing key that node {peer} attested cannot be used"),
-                culprit: Some(peer),
-                ban: None,
+            let sealed = sealed.ok_or_else(|| {
+                SessionFailure::by(
+                    peer,
+                    format!("the sealing key that node {peer} attested cannot be used: restart its enclave"),
+                )
             })?;
-            actions.push(self.send(
-                peer,
-                content::Body::Round(RoundMessage {
-                    session: running.session.as_bytes().to_vec(),
-                    number,
-                    broadcast: outgoing.broadcast.clone(),
-                    sealed,
-                    echo: echo.clone(),
-                }),
-            ));
+            let message = content::Body::Round(RoundMessage {
+                session: running.session.as_bytes().to_vec(),
+                number,
+                broadcast: outgoing.broadcast.clone(),
+                sealed,
+                echo: echo.clone(),
+            });
+            actions.push(self.send(peer, &message));
+        }
+        if let Some(stranger) = outgoing.private.keys().next() {
+            return Err(SessionFailure::new(format!(
+                "the protocol addressed node {stranger}, which takes no part: the order and its plan differ"
+            )));
         }
         self.stage = Stage::Running(running);
         Ok(actions)
@@ -363,19 +384,19 @@ impl Session {
         let Stage::Running(mut running) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return Ok(Vec::new());
         };
-        let number = self.slot + 1 - BARRIER_SLOTS;
+        let number = self.slot + 1 - barrier::SLOTS;
         let own = std::mem::replace(
             &mut running.own,
             Inbound { broadcast: Vec::new(), private: Zeroizing::default() },
         );
+        self.compare_echoes(&running)?;
         let mut messages = Round::from([(self.plan.own, own)]);
         for peer in self.peers().collect::<Vec<_>>() {
-            messages.insert(peer, self.open(&running, number, peer)?);
+            messages.insert(peer, self.open(&running.session, number, peer)?);
         }
-        let broadcasts: Vec<Hash> =
-            messages.values().map(|message| Hash::of_bytes(&message.broadcast)).collect();
-        running.transcript = transcript(&running.transcript, number, &broadcasts);
-        running.echo = broadcasts;
+        running.seen =
+            messages.iter().map(|(party, message)| (*party, Hash::of_bytes(&message.broadcast))).collect();
+        running.transcript = transcript(&running.transcript, number, &running.seen);
         let place = usize::try_from(number).unwrap_or(usize::MAX);
         let step = guarded(|| running.protocol.round(place, messages))?;
         match step {
@@ -391,45 +412,41 @@ impl Session {
         }
     }
 
-    /// Checks a peer's round message against session and echo, and opens what is for this party.
-    fn open(&self, running: &Running, number: u32, peer: NodeIndex) -> Result<Inbound, SessionFailure> {
-        let failure = |reason: String, culprit| SessionFailure { reason, culprit: Some(culprit), ban: None };
-        let Some(content::Body::Round(message)) = self.body(self.slot, peer) else {
-            return Err(failure(format!("node {peer} sent no message for round {number}"), peer));
+    /// Everybody must have seen the same in the round before. This comes before the session's id is
+    /// compared: ids differ because somebody revealed two nonces, and the echo says who.
+    fn compare_echoes(&mut self, running: &Running) -> Result<(), SessionFailure> {
+        let echo_of = |peer| match self.body(self.slot, peer) {
+            Some(content::Body::Round(message)) => (peer, message.echo.as_slice()),
+            Some(content::Body::Hello(_) | content::Body::Reveal(_)) | None => (peer, [].as_slice()),
         };
-        if message.session != running.session.as_bytes() {
-            return Err(failure(format!("node {peer} sent a message of another session"), peer));
-        }
-        let echoed = message.echo.len() == running.echo.len();
-        let differing = self
-            .plan
-            .parties
-            .keys()
-            .zip(running.echo.iter().zip(&message.echo))
-            .find(|(_, (ours, theirs))| ours.as_bytes().as_slice() != theirs.as_slice());
-        if !echoed {
-            return Err(failure(
-                format!("node {peer} did not echo the broadcasts of the round before"),
-                peer,
-            ));
-        }
-        if let Some((broadcaster, _)) = differing {
-            return Err(failure(
-                format!(
-                    "node {broadcaster} broadcast one thing to node {} and another to node {peer}, or node \
-                     {peer} lies: compare their logs, then open a new ceremony",
-                    self.plan.own
-                ),
-                *broadcaster,
-            ));
+        let echoes = self.peers().map(echo_of).collect();
+        let Err(split) = echo::compare(self.plan.own, &running.seen, &echoes) else { return Ok(()) };
+        let rests_on = [(self.slot - 1, split.culprit), (self.slot, split.witness)];
+        let envelopes = rests_on.iter().filter_map(|place| self.received.get(place));
+        self.evidence = envelopes.map(|proven| proven.envelope.clone()).collect();
+        Err(SessionFailure::by(split.culprit, split.reason))
+    }
+
+    /// Checks that a peer's round message is of this session, and opens what is for this party.
+    fn open(&self, session: &Hash, number: u32, peer: NodeIndex) -> Result<Inbound, SessionFailure> {
+        let failure = |reason: String| SessionFailure::by(peer, reason);
+        let Some(content::Body::Round(message)) = self.body(self.slot, peer) else {
+            return Err(failure(format!("node {peer} sent no message for round {number}")));
+        };
+        if message.session != session.as_bytes() {
+            return Err(failure(format!(
+                "node {peer} holds another session's id made of the same nonces: check what it runs"
+            )));
         }
         let private = if message.sealed.is_empty() {
             Zeroizing::default()
         } else {
-            Binding { session: running.session, round: number, from: peer, to: self.plan.own }
+            Binding { session: *session, round: number, from: peer, to: self.plan.own }
                 .open(&self.keys, &message.sealed)
                 .ok_or_else(|| {
-                    failure(format!("what node {peer} sealed for this node does not open"), peer)
+                    failure(format!(
+                        "what node {peer} sealed for this node does not open: check what it runs"
+                    ))
                 })?
         };
         Ok(Inbound { broadcast: message.broadcast.clone(), private })
@@ -443,11 +460,11 @@ enum Reception {
     Failed(SessionFailure),
 }
 
-fn transcript(before: &Hash, number: u32, broadcasts: &[Hash]) -> Hash {
+fn transcript(before: &Hash, number: u32, seen: &Seen) -> Hash {
     let mut parts: Vec<&[u8]> = vec![before.as_bytes()];
     let number = number.to_be_bytes();
     parts.push(&number);
-    parts.extend(broadcasts.iter().map(|hash| hash.as_bytes().as_slice()));
+    parts.extend(seen.values().map(|hash| hash.as_bytes().as_slice()));
     Hash::of_parts("custody/session-transcript/v1", &parts)
 }
 
@@ -458,10 +475,8 @@ fn guarded<T>(phase: impl FnOnce() -> Result<T, ProtocolAbort>) -> Result<T, Ses
         Ok(Err(abort)) => {
             Err(SessionFailure { reason: abort.reason, culprit: abort.culprit, ban: abort.ban })
         }
-        Err(_) => Err(SessionFailure {
-            reason: "a phase of the protocol panicked; its session is over".to_owned(),
-            culprit: None,
-            ban: None,
-        }),
+        Err(_) => {
+            Err(SessionFailure::new("a phase of the protocol panicked: report it, then open a new ceremony"))
+        }
     }
 }

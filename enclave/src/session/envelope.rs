@@ -79,6 +79,8 @@ pub(super) struct Proven {
     pub(super) from: NodeIndex,
     pub(super) hash: Hash,
     pub(super) body: content::Body,
+    /// The envelope as it came: what an accusation is shown with.
+    pub(super) envelope: Vec<u8>,
 }
 
 fn signed(content: &[u8]) -> Hash {
@@ -130,7 +132,11 @@ pub(super) fn read(
     let signature = Signature::from_slice(&envelope.signature).map_err(|_| Dropped::Unsigned)?;
     key.verify_strict(hash.as_bytes(), &signature).map_err(|_| Dropped::Unsigned)?;
     let body = content.body.ok_or(Dropped::Malformed)?;
-    Ok(Proven { from, hash, body })
+    // A round counts from 1; 0 would share a slot with the barrier.
+    if matches!(&body, content::Body::Round(round) if round.number == 0) {
+        return Err(Dropped::Malformed);
+    }
+    Ok(Proven { from, hash, body, envelope: bytes.to_vec() })
 }
 
 /// What a sealed payload is bound to: it opens nowhere else.
@@ -175,5 +181,96 @@ impl Binding {
         )
         .ok()
         .map(Zeroizing::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+    use super::*;
+    use crate::session::proto::{Reveal, Round};
+
+    fn node(index: u8) -> NodeIndex {
+        NodeIndex::new(index).unwrap()
+    }
+
+    fn binding(session: &[u8], round: u32, from: u8, to: u8) -> Binding {
+        Binding { session: Hash::of_bytes(session), round, from: node(from), to: node(to) }
+    }
+
+    #[test]
+    fn a_sealed_payload_opens_only_for_its_session_round_sender_and_receiver() {
+        let keys = BootKeys::generate();
+        let sealed = binding(b"one", 1, 2, 3).seal(&keys.public(), b"fragment").unwrap();
+        assert_eq!(binding(b"one", 1, 2, 3).open(&keys, &sealed).unwrap().as_slice(), b"fragment");
+        let elsewhere = [
+            binding(b"two", 1, 2, 3),
+            binding(b"one", 2, 2, 3),
+            binding(b"one", 1, 1, 3),
+            binding(b"one", 1, 2, 1),
+        ];
+        for other in elsewhere {
+            assert!(other.open(&keys, &sealed).is_none());
+        }
+        assert!(binding(b"one", 1, 2, 3).open(&BootKeys::generate(), &sealed).is_none());
+    }
+
+    #[test]
+    fn a_changed_or_cut_payload_does_not_open() {
+        let keys = BootKeys::generate();
+        let sealed = binding(b"one", 1, 2, 3).seal(&keys.public(), b"fragment").unwrap();
+        for place in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            assert!(binding(b"one", 1, 2, 3).open(&keys, &changed).is_none(), "byte {place}");
+            assert!(binding(b"one", 1, 2, 3).open(&keys, &sealed[..place]).is_none(), "{place} bytes");
+        }
+    }
+
+    #[test]
+    fn a_sealing_key_of_zeros_is_refused() {
+        let keys = EnclaveKeys { sealing: [0; 32], ..BootKeys::generate().public() };
+        assert!(binding(b"one", 1, 2, 3).seal(&keys, b"fragment").is_none());
+    }
+
+    fn written(keys: &BootKeys, from: u8, body: content::Body) -> Vec<u8> {
+        write(keys, &Hash::of_bytes(b"label"), node(from), node(1), body)
+    }
+
+    fn reveal() -> content::Body {
+        content::Body::Reveal(Reveal { nonce: vec![7; 32] })
+    }
+
+    fn refusal(bytes: &[u8], sender: &BootKeys) -> Dropped {
+        let read = read(bytes, &Hash::of_bytes(b"label"), node(1), |from| {
+            (from == node(1) || from == node(2)).then(|| sender.public())
+        });
+        match read {
+            Ok(_) => panic!("accepted"),
+            Err(why) => why,
+        }
+    }
+
+    #[test]
+    fn a_signature_of_another_party_a_stranger_and_oneself_are_refused() {
+        let (two, other) = (BootKeys::generate(), BootKeys::generate());
+        assert_eq!(refusal(&written(&other, 2, reveal()), &two), Dropped::Unsigned);
+        assert_eq!(refusal(&written(&two, 3, reveal()), &two), Dropped::Stranger);
+        assert_eq!(refusal(&written(&two, 1, reveal()), &two), Dropped::Stranger);
+    }
+
+    #[test]
+    fn a_round_0_which_would_share_a_slot_with_the_barrier_is_refused() {
+        let two = BootKeys::generate();
+        let round = content::Body::Round(Round { number: 0, ..Round::default() });
+        assert_eq!(refusal(&written(&two, 2, round), &two), Dropped::Malformed);
+    }
+
+    #[test]
+    fn an_envelope_of_the_largest_size_is_read_and_one_byte_more_is_not() {
+        let two = BootKeys::generate();
+        assert_eq!(refusal(&vec![0xff; MAX_ENVELOPE], &two), Dropped::Malformed);
+        assert_eq!(refusal(&vec![0xff; MAX_ENVELOPE + 1], &two), Dropped::TooLarge);
     }
 }

@@ -3,9 +3,17 @@
 //! Sans-I/O and synchronous: bytes and the time come in, actions go out. The driver does the ready barrier,
 //! the session's id, rounds with deadlines, sealing, echo and limits, once for all protocols. It must never
 //! let bytes that no party signed have any effect, and never run a phase twice.
+//!
+//! A shell owns a [`Session`] on a thread that may block: [`Session::receive`] computes for as long as a
+//! protocol phase takes (a second natively). It calls [`Session::start`] once, `receive` for all bytes that
+//! the bus brings under the session's label, from whomever, and [`Session::tick`] a few times a second; does
+//! all [`Action`]s in their order; and drops the session after `Finished` or `Failed`, one of which always
+//! comes. Messages are not repeated once all parties are there: a later loss ends the session in time.
 
+mod barrier;
 mod dkg;
 mod driver;
+mod echo;
 mod envelope;
 mod messages;
 mod protocol;
@@ -69,10 +77,22 @@ pub struct SessionProgress {
 pub struct SessionFailure {
     /// What happened, where, and what to do.
     pub reason: String,
-    /// Whose doing it was, where that is known.
+    /// Whose doing it was, where that party's own signed messages show it. Silence shows nothing.
     pub culprit: Option<NodeIndex>,
-    /// The peer that must never be worked with again.
+    /// The peer that must never be worked with again, in any session: store this before showing it.
     pub ban: Option<NodeIndex>,
+}
+
+impl SessionFailure {
+    /// A failure that proves nothing about anybody.
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), culprit: None, ban: None }
+    }
+
+    /// A failure over what this party signed.
+    fn by(culprit: NodeIndex, reason: impl Into<String>) -> Self {
+        Self { culprit: Some(culprit), ..Self::new(reason) }
+    }
 }
 
 /// A session's outcome.
