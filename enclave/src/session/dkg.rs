@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 
 use ceremonies::ids::{Hash, NodeIndex};
+use dkls23::protocols::Parameters;
 use dkls23::protocols::dkg::{
     BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment, TransmitInitMulPhase3to4,
     TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
 };
 use dkls23::protocols::dkg_session::DkgSession;
-use dkls23::protocols::{Parameters, PartyIndex};
 use k256::elliptic_curve::PrimeField;
 use k256::{Scalar, Secp256k1};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::messages::{abort, decode, encode, index, private_to};
+use super::messages::{abort, check_parties, check_senders, check_silent, decode, encode, index, private_to};
 use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
 use super::share::NewShare;
 
@@ -44,11 +44,25 @@ struct Opened {
     derivation: BroadcastDerivationPhase3to4,
 }
 
-/// What a party sets up with one peer alone.
-#[derive(Serialize, Deserialize)]
-struct SetUp {
-    zero: TransmitInitZeroSharePhase3to4,
-    multiplication: TransmitInitMulPhase3to4<Secp256k1>,
+/// What parties set up in pairs: one entry of both for each peer. The crate's types do not wipe themselves,
+/// and a vector that grows leaves copies behind: it is made large enough.
+#[derive(Default)]
+struct SetUps {
+    zero: Vec<TransmitInitZeroSharePhase3to4>,
+    multiplication: Vec<TransmitInitMulPhase3to4<Secp256k1>>,
+}
+
+impl Drop for SetUps {
+    fn drop(&mut self) {
+        for zero in &mut self.zero {
+            zero.seed.zeroize();
+            zero.salt.zeroize();
+        }
+        for multiplication in &mut self.multiplication {
+            multiplication.nonce.zeroize();
+            multiplication.seed.zeroize();
+        }
+    }
 }
 
 /// One party's key generation.
@@ -61,14 +75,14 @@ pub struct KeyGeneration {
     commitments: BTreeMap<NodeIndex, Committed>,
     zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
     opened: BTreeMap<NodeIndex, Opened>,
-    set_up: Vec<SetUp>,
+    set_up: SetUps,
 }
 
 impl KeyGeneration {
     /// Prepares a key generation among parties 1 to n.
     ///
     /// # Errors
-    /// [`ProtocolAbort`] unless the parties are 1 to n and the threshold is possible.
+    /// [`ProtocolAbort`] unless the parties are 1 to n, this one among them, and the threshold is possible.
     pub fn new(
         own: NodeIndex,
         parties: Vec<NodeIndex>,
@@ -77,8 +91,12 @@ impl KeyGeneration {
     ) -> Result<Self, ProtocolAbort> {
         let count = u8::try_from(parties.len()).unwrap_or(0);
         let in_order = (1..=count).zip(&parties).all(|(place, party)| place == party.get());
-        let parameters = Parameters::new(threshold, count).ok().filter(|_| in_order).ok_or_else(|| {
-            ProtocolAbort::new("the parties are not 1 to n, or the threshold is impossible")
+        let possible = in_order && parties.contains(&own);
+        let parameters = Parameters::new(threshold, count).ok().filter(|_| possible).ok_or_else(|| {
+            ProtocolAbort::new(
+                "the parties are not 1 to n with this node among them, or the threshold is impossible: check \
+                 the order",
+            )
         })?;
         let session = DkgSession::new(parameters, index(own)?, session.as_bytes().to_vec());
         Ok(Self {
@@ -89,7 +107,10 @@ impl KeyGeneration {
             commitments: BTreeMap::new(),
             zero_commitments: Vec::new(),
             opened: BTreeMap::new(),
-            set_up: Vec::new(),
+            set_up: SetUps {
+                zero: Vec::with_capacity(usize::from(count)),
+                multiplication: Vec::with_capacity(usize::from(count)),
+            },
         })
     }
 
@@ -100,6 +121,7 @@ impl KeyGeneration {
     fn commit(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
         let mut fragments = Zeroizing::new(Vec::with_capacity(messages.len()));
         for (from, message) in messages {
+            check_silent(from, &message.broadcast)?;
             let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(
                 message
                     .private
@@ -127,37 +149,24 @@ impl KeyGeneration {
             self.commitments.insert(from, committed);
             if from != self.own {
                 let zero: TransmitInitZeroSharePhase2to4 = decode(from, &message.private)?;
-                self.check_parties(from, zero.parties.sender, zero.parties.receiver)?;
+                check_parties((from, self.own), &zero.parties)?;
                 self.zero_commitments.push(zero);
             }
         }
         Ok(())
     }
 
-    /// Sender and receiver inside a message must be those whom the envelope proves.
-    fn check_parties(
-        &self,
-        from: NodeIndex,
-        sender: PartyIndex,
-        receiver: PartyIndex,
-    ) -> Result<(), ProtocolAbort> {
-        if sender == index(from)? && receiver == index(self.own)? {
-            Ok(())
-        } else {
-            Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
-        }
-    }
-
     fn open(&mut self) -> Result<Outgoing, ProtocolAbort> {
         let (zero, multiplication, derivation) = self.session()?.phase3().map_err(abort)?;
         let proof = self.proof.take().ok_or_else(|| ProtocolAbort::new("there is no proof to open"))?;
+        let set_up = SetUps { zero, multiplication };
         let mut private = BTreeMap::new();
-        for zero in zero {
+        for zero in &set_up.zero {
             let receiver = zero.parties.receiver;
-            let multiplication = multiplication.iter().find(|m| m.parties.receiver == receiver).cloned();
+            let multiplication = set_up.multiplication.iter().find(|m| m.parties.receiver == receiver);
             let multiplication =
                 multiplication.ok_or_else(|| ProtocolAbort::new("the protocol left a peer out"))?;
-            let (to, bytes) = private_to(receiver, &SetUp { zero, multiplication })?;
+            let (to, bytes) = private_to(receiver, &(zero, multiplication))?;
             private.insert(to, bytes);
         }
         Ok(Outgoing { broadcast: encode(&Opened { proof, derivation })?.to_vec(), private })
@@ -176,11 +185,12 @@ impl KeyGeneration {
             }
             self.opened.insert(from, opened);
             if from != self.own {
-                let set_up: SetUp = decode(from, &message.private)?;
-                self.check_parties(from, set_up.zero.parties.sender, set_up.zero.parties.receiver)?;
-                let parties = &set_up.multiplication.parties;
-                self.check_parties(from, parties.sender, parties.receiver)?;
-                self.set_up.push(set_up);
+                let (zero, multiplication): (TransmitInitZeroSharePhase3to4, TransmitInitMulPhase3to4<_>) =
+                    decode(from, &message.private)?;
+                check_parties((from, self.own), &zero.parties)?;
+                check_parties((from, self.own), &multiplication.parties)?;
+                self.set_up.zero.push(zero);
+                self.set_up.multiplication.push(multiplication);
             }
         }
         Ok(())
@@ -199,17 +209,22 @@ impl KeyGeneration {
             commitments.insert(index(*party)?, committed.derivation);
             openings.insert(index(*party)?, opened.derivation);
         }
-        let (zero, multiplication): (Vec<_>, Vec<_>) = std::mem::take(&mut self.set_up)
-            .into_iter()
-            .map(|set_up| (set_up.zero, set_up.multiplication))
-            .unzip();
+        let SetUps { zero, multiplication } = &std::mem::take(&mut self.set_up);
         let (party, package) = session
-            .phase4(&proofs, &self.zero_commitments, &zero, &multiplication, &commitments, &openings, |_| {
+            .phase4(&proofs, &self.zero_commitments, zero, multiplication, &commitments, &openings, |_| {
                 String::new()
             })
             .map_err(abort)?;
         NewShare::new(party, &package)
     }
+}
+
+/// In an echo round nobody says anything: the driver has compared what everybody saw.
+fn check_echoing(messages: &Round) -> Result<(), ProtocolAbort> {
+    messages.iter().try_for_each(|(from, message)| {
+        check_silent(*from, &message.broadcast)?;
+        check_silent(*from, &message.private)
+    })
 }
 
 impl Protocol for KeyGeneration {
@@ -229,12 +244,15 @@ impl Protocol for KeyGeneration {
     }
 
     fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+        check_senders(&self.parties, &messages)?;
         match number {
             1 => self.commit(messages).map(Step::Next),
             2 => self.take_commitments(messages).map(|()| Step::Next(Outgoing::default())),
-            3 => self.open().map(Step::Next),
+            3 => check_echoing(&messages).and_then(|()| self.open()).map(Step::Next),
             4 => self.take_openings(messages).map(|()| Step::Next(Outgoing::default())),
-            5 => self.finish().map(|share| Step::Done(Product::Share(Box::new(share)))),
+            5 => check_echoing(&messages)
+                .and_then(|()| self.finish())
+                .map(|share| Step::Done(Product::Share(Box::new(share)))),
             _ => Err(ProtocolAbort::new("a key generation has five rounds")),
         }
     }

@@ -1,12 +1,12 @@
 //! What the protocols have in common: indices, encodings, and dkls23's aborts in our words.
 
 use ceremonies::ids::NodeIndex;
-use dkls23::protocols::{Abort, AbortKind, AbortReason, PartyIndex};
+use dkls23::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::protocol::ProtocolAbort;
+use super::protocol::{ProtocolAbort, Round};
 
 pub(super) fn index(node: NodeIndex) -> Result<PartyIndex, ProtocolAbort> {
     PartyIndex::new(node.get()).map_err(|_| ProtocolAbort::new("a party's index is 0"))
@@ -16,10 +16,46 @@ fn node(index: PartyIndex) -> Option<NodeIndex> {
     NodeIndex::new(index.as_u8()).ok()
 }
 
+/// Postcard in a buffer of the right size from the start: one that grows leaves copies of secrets behind.
+pub(super) fn to_postcard<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, postcard::Error> {
+    let mut bytes = Zeroizing::new(vec![0; postcard::experimental::serialized_size(value)?]);
+    postcard::to_slice(value, &mut bytes)?;
+    Ok(bytes)
+}
+
 pub(super) fn encode<T: Serialize>(message: &T) -> Result<Zeroizing<Vec<u8>>, ProtocolAbort> {
-    postcard::to_allocvec(message)
-        .map(Zeroizing::new)
-        .map_err(|_| ProtocolAbort::new("a message could not be encoded"))
+    to_postcard(message).map_err(|_| ProtocolAbort::new("a message could not be encoded"))
+}
+
+/// Exactly one message of each party, one's own included. The driver sees to that; dkls23 accepts four of
+/// five fragments without complaint, so nothing is left to a driver and a protocol of different rosters.
+pub(super) fn check_senders(parties: &[NodeIndex], messages: &Round) -> Result<(), ProtocolAbort> {
+    if messages.keys().eq(parties.iter()) {
+        Ok(())
+    } else {
+        Err(ProtocolAbort::new("the messages are not one of each party: the order and its plan differ"))
+    }
+}
+
+/// Sender and receiver inside a message must be those whom the envelope proves.
+pub(super) fn check_parties(
+    (from, to): (NodeIndex, NodeIndex),
+    named: &PartiesMessage,
+) -> Result<(), ProtocolAbort> {
+    if named.sender == index(from)? && named.receiver == index(to)? {
+        Ok(())
+    } else {
+        Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
+    }
+}
+
+/// Where a protocol has nothing to say, nothing may be said.
+pub(super) fn check_silent(from: NodeIndex, bytes: &[u8]) -> Result<(), ProtocolAbort> {
+    if bytes.is_empty() {
+        Ok(())
+    } else {
+        Err(ProtocolAbort::by(from, "a message holds more than the protocol has in this round"))
+    }
 }
 
 /// Exactly one message, with nothing behind it.
@@ -38,7 +74,8 @@ pub(super) fn private_to<T: Serialize>(
     Ok((to, encode(message)?))
 }
 
-/// An abort of the crate: whom it names, and whether it is a ban.
+/// An abort of the crate: whom it names, and whether it is a ban. A message of another signing session
+/// names nobody as culprit: our own share may be the one of another generation.
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 pub(super) fn abort(abort: Abort) -> ProtocolAbort {
     let ban = match abort.kind {
@@ -49,7 +86,6 @@ pub(super) fn abort(abort: Abort) -> ProtocolAbort {
         AbortReason::ProofVerificationFailed { counterparty }
         | AbortReason::CommitmentMismatch { counterparty }
         | AbortReason::TrivialInstancePoint { counterparty }
-        | AbortReason::SessionBindingMismatch { counterparty }
         | AbortReason::OtConsistencyCheckFailed { counterparty }
         | AbortReason::MultiplicationVerificationFailed { counterparty, .. }
         | AbortReason::GammaUInconsistency { counterparty }
@@ -59,5 +95,13 @@ pub(super) fn abort(abort: Abort) -> ProtocolAbort {
         | AbortReason::MissingMessageFromParty { party } => node(*party),
         _ => None,
     };
-    ProtocolAbort { reason: abort.description(), culprit: ban.or(named), ban }
+    let named = named.filter(|named| node(abort.index) != Some(*named));
+    let reason = match ban {
+        Some(peer) => format!(
+            "{}: node {peer} is banned from every session for good; follow the runbook for a compromised share",
+            abort.description()
+        ),
+        None => abort.description(),
+    };
+    ProtocolAbort { reason, culprit: ban.or(named), ban }
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::{Point, Record};
+use dkls23::protocols::PartyIndex;
 use dkls23::secp256k1::{Party, PublicKeyPackage};
 use k256::ProjectivePoint;
 use k256::elliptic_curve::group::GroupEncoding;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::messages::to_postcard;
 use super::protocol::ProtocolAbort;
-use dkls23::protocols::PartyIndex;
 
 /// Bytes are no share.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl KeyShare {
     /// # Errors
     /// [`ShareError`] if it cannot be encoded, which memory alone could cause.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, ShareError> {
-        postcard::to_allocvec(&self.0).map(Zeroizing::new).map_err(|_| ShareError)
+        to_postcard(&self.0).map_err(|_| ShareError)
     }
 
     /// Reads a share that was sealed before.
@@ -43,15 +44,20 @@ impl KeyShare {
         }
     }
 
+    /// Whether this is the node's share of this key. That it is of the right generation is for
+    /// [`Self::belongs_to`].
+    pub(super) fn is_for(&self, node: NodeIndex, public_key: &Point) -> bool {
+        self.0.party_index.as_u8() == node.get() && self.0.pk.to_bytes().as_slice() == public_key.as_bytes()
+    }
+
     /// Whether this is the node's share of the recorded generation: same key, chain code and threshold,
     /// and `share·G` is the node's public share.
     #[must_use]
     pub fn belongs_to(&self, record: &Record, node: NodeIndex) -> bool {
         let public = (ProjectivePoint::GENERATOR * self.0.poly_point).to_affine().to_bytes();
-        self.0.party_index.as_u8() == node.get()
+        self.is_for(node, &record.public_key)
             && self.0.parameters.threshold == record.threshold
             && usize::from(self.0.parameters.share_count) == record.public_shares.len()
-            && self.0.pk.to_bytes().as_slice() == record.public_key.as_bytes()
             && self.0.derivation_data.chain_code == *record.chain_code.as_bytes()
             && record.public_shares.get(&node).is_some_and(|share| public.as_slice() == share.as_bytes())
     }

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use ceremonies::ceremony::verifies;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::Point;
-use dkls23::protocols::PartyIndex;
 use dkls23::protocols::signing::{
     Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
     UniqueKeep1to2, UniqueKeep2to3,
 };
+use dkls23::protocols::{PartiesMessage, PartyIndex};
 use k256::Secp256k1;
+use k256::ecdsa::{RecoveryId, VerifyingKey};
+use k256::elliptic_curve::group::GroupEncoding;
+use serde::de::DeserializeOwned;
 
-use super::messages::{abort, decode, encode, index, private_to};
+use super::messages::{abort, check_parties, check_senders, check_silent, decode, encode, index, private_to};
 use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step};
 use super::share::KeyShare;
 
@@ -37,6 +40,8 @@ enum Kept {
 pub struct Signing {
     share: Arc<KeyShare>,
     own: NodeIndex,
+    /// The signers in order, this one included.
+    parties: Vec<NodeIndex>,
     public_key: Point,
     digest: Hash,
     data: SignData,
@@ -48,7 +53,8 @@ impl Signing {
     /// which is fresh for every attempt.
     ///
     /// # Errors
-    /// [`ProtocolAbort`] for a malformed party.
+    /// [`ProtocolAbort`] unless the share is this party's of that key and it is one of the parties. That
+    /// they are as many as the threshold is checked by the first phase.
     pub fn new(
         share: Arc<KeyShare>,
         own: NodeIndex,
@@ -57,6 +63,16 @@ impl Signing {
         digest: Hash,
         session: Hash,
     ) -> Result<Self, ProtocolAbort> {
+        if !share.is_for(own, &public_key) {
+            return Err(ProtocolAbort::new(
+                "the share is another node's or another key's: check which share was opened",
+            ));
+        }
+        let mut parties = parties.to_vec();
+        parties.sort_unstable();
+        if !parties.contains(&own) {
+            return Err(ProtocolAbort::new("this node is not one of the signers: check the order"));
+        }
         let counterparties = parties
             .iter()
             .filter(|party| **party != own)
@@ -67,37 +83,32 @@ impl Signing {
             counterparties,
             message_hash: *digest.as_bytes(),
         };
-        Ok(Self { share, own, public_key, digest, data, kept: Kept::Nothing })
+        Ok(Self { share, own, parties, public_key, digest, data, kept: Kept::Nothing })
     }
 
-    fn others(&self, messages: Round) -> impl Iterator<Item = (NodeIndex, super::protocol::Inbound)> {
-        let own = self.own;
-        messages.into_iter().filter(move |(from, _)| *from != own)
-    }
-
-    fn check_parties(
+    /// The private messages of a round in which nobody broadcasts.
+    fn private<T: DeserializeOwned>(
         &self,
-        from: NodeIndex,
-        sender: PartyIndex,
-        receiver: PartyIndex,
-    ) -> Result<(), ProtocolAbort> {
-        if sender == index(from)? && receiver == index(self.own)? {
-            Ok(())
-        } else {
-            Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
+        messages: Round,
+        parties_of: impl Fn(&T) -> &PartiesMessage,
+    ) -> Result<Vec<T>, ProtocolAbort> {
+        let mut received = Vec::with_capacity(messages.len());
+        for (from, message) in messages {
+            check_silent(from, &message.broadcast)?;
+            if from != self.own {
+                let transmit: T = decode(from, &message.private)?;
+                check_parties((from, self.own), parties_of(&transmit))?;
+                received.push(transmit);
+            }
         }
+        Ok(received)
     }
 
     fn multiply(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
         let Kept::After1(kept) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
             return Err(ProtocolAbort::new("the signature's phases are out of order"));
         };
-        let mut received = Vec::new();
-        for (from, message) in self.others(messages) {
-            let transmit: TransmitPhase1to2 = decode(from, &message.private)?;
-            self.check_parties(from, transmit.parties.sender, transmit.parties.receiver)?;
-            received.push(transmit);
-        }
+        let received = self.private(messages, |transmit: &TransmitPhase1to2| &transmit.parties)?;
         let (unique, each) = *kept;
         let (unique, each, transmit) =
             self.share.0.sign_phase2(&self.data, unique, each, &received).map_err(abort)?;
@@ -110,12 +121,7 @@ impl Signing {
         let Kept::After2(kept) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
             return Err(ProtocolAbort::new("the signature's phases are out of order"));
         };
-        let mut received = Vec::new();
-        for (from, message) in self.others(messages) {
-            let transmit: TransmitPhase2to3<Secp256k1> = decode(from, &message.private)?;
-            self.check_parties(from, transmit.parties.sender, transmit.parties.receiver)?;
-            received.push(transmit);
-        }
+        let received = self.private(messages, |transmit: &TransmitPhase2to3<Secp256k1>| &transmit.parties)?;
         let (unique, each) = *kept;
         let (x, broadcast) = self.share.0.sign_phase3(&self.data, unique, each, &received).map_err(abort)?;
         self.kept = Kept::After3 { x };
@@ -128,7 +134,10 @@ impl Signing {
         };
         let shares = messages
             .into_iter()
-            .map(|(from, message)| decode::<Broadcast3to4<Secp256k1>>(from, &message.broadcast))
+            .map(|(from, message)| {
+                check_silent(from, &message.private)?;
+                decode::<Broadcast3to4<Secp256k1>>(from, &message.broadcast)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let (s, recovery_id) = self.share.0.sign_phase4(&self.data, &x, &shares, true).map_err(abort)?;
         let scalar = |text: &str| -> Result<[u8; 32], ProtocolAbort> {
@@ -137,12 +146,26 @@ impl Signing {
                 .map_err(|_| ProtocolAbort::new("the signature is malformed"))
         };
         let signature = Signature { r: scalar(&x)?, s: scalar(&s)?, recovery_id };
-        if verifies(&self.public_key, &self.digest, &signature.r, &signature.s) {
+        if verifies(&self.public_key, &self.digest, &signature.r, &signature.s)
+            && recovers(&self.public_key, &self.digest, &signature)
+        {
             Ok(signature)
         } else {
             Err(ProtocolAbort::new("the signature does not verify under the wallet's key"))
         }
     }
+}
+
+/// Whether the recovery id leads back to this key: chains that recover the sender depend on it.
+fn recovers(key: &Point, digest: &Hash, signature: &Signature) -> bool {
+    let (Some(id), Ok(scalars)) = (
+        RecoveryId::from_byte(signature.recovery_id),
+        k256::ecdsa::Signature::from_scalars(signature.r, signature.s),
+    ) else {
+        return false;
+    };
+    VerifyingKey::recover_from_prehash(digest.as_bytes(), &scalars, id)
+        .is_ok_and(|recovered| recovered.as_affine().to_bytes().as_slice() == key.as_bytes())
 }
 
 impl Protocol for Signing {
@@ -158,6 +181,7 @@ impl Protocol for Signing {
     }
 
     fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+        check_senders(&self.parties, &messages)?;
         match number {
             1 => self.multiply(messages).map(Step::Next),
             2 => self.open(messages).map(Step::Next),

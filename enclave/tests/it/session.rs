@@ -1,302 +1,29 @@
-//! Sessions of several parties on a network in memory, which the tests make misbehave.
+//! The session driver: barrier, order, limits, echo, deadlines.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use ceremonies::attestation::EnclaveKeys;
-use ceremonies::ceremony::verifies;
-use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::subsets::subsets;
-use ceremonies::wallet::{Point, Record};
-use ceremonies::wire::log;
+use ceremonies::ids::Hash;
 use enclave::session::{
-    Action, BootKeys, Dropped, Factory, KeyGeneration, KeyShare, Millis, Outcome, Outgoing, Product,
-    Protocol, ProtocolAbort, Round, Session, SessionFailure, SessionPlan, Signature, Signing, Step,
+    BootKeys, Dropped, Factory, MAX_ENVELOPE, Millis, Outgoing, Protocol, ProtocolAbort, Round, Step,
 };
-use prost::Message;
 
-const BARRIER_MS: Millis = 10_000;
-const ROUND_MS: Millis = 20_000;
+use crate::network::{BARRIER_MS, Greetings, Network, Packet, ROUND_MS, greet, greetings, node, parties};
 
-fn node(index: u8) -> NodeIndex {
-    NodeIndex::new(index).unwrap()
-}
-
-struct Packet {
-    from: NodeIndex,
-    to: NodeIndex,
-    bytes: Vec<u8>,
-}
-
-enum End {
-    Finished(Box<Outcome>),
-    Failed(SessionFailure),
-}
-
-/// Parties and the packets between them.
-struct Network {
-    sessions: BTreeMap<NodeIndex, Session>,
-    queue: VecDeque<Packet>,
-    ends: BTreeMap<NodeIndex, End>,
-    now: Millis,
-}
-
-struct Party {
-    keys: Arc<BootKeys>,
-    context: Hash,
-}
-
-fn parties(indices: &[u8]) -> BTreeMap<NodeIndex, Party> {
-    let party = || Party { keys: Arc::new(BootKeys::generate()), context: Hash::of_bytes(b"context") };
-    indices.iter().map(|index| (node(*index), party())).collect()
-}
-
-impl Network {
-    fn new(parties: &BTreeMap<NodeIndex, Party>, factory: impl Fn(NodeIndex) -> Factory) -> Self {
-        let keys: BTreeMap<NodeIndex, EnclaveKeys> =
-            parties.iter().map(|(node, party)| (*node, party.keys.public())).collect();
-        let session = |(own, party): (&NodeIndex, &Party)| {
-            let plan = SessionPlan {
-                label: Hash::of_bytes(b"label"),
-                context: party.context,
-                own: *own,
-                parties: keys.clone(),
-                barrier_ms: BARRIER_MS,
-                round_ms: ROUND_MS,
-            };
-            let nonce = [own.get(); 32];
-            (*own, Session::new(plan, Arc::clone(&party.keys), nonce, factory(*own)))
-        };
-        Self {
-            sessions: parties.iter().map(session).collect(),
-            queue: VecDeque::new(),
-            ends: BTreeMap::new(),
-            now: 0,
-        }
-    }
-
-    fn act(&mut self, from: NodeIndex, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Send { to, bytes } => self.queue.push_back(Packet { from, to, bytes }),
-                Action::Progress(_) => {}
-                Action::Finished(outcome) => {
-                    self.ends.insert(from, End::Finished(outcome));
-                }
-                Action::Failed(failure) => {
-                    self.ends.insert(from, End::Failed(failure));
-                }
-            }
-        }
-    }
-
-    fn start(&mut self) {
-        let nodes: Vec<NodeIndex> = self.sessions.keys().copied().collect();
-        for node in nodes {
-            let actions = self.sessions.get_mut(&node).unwrap().start(self.now);
-            self.act(node, actions);
-        }
-    }
-
-    fn deliver(&mut self, to: NodeIndex, bytes: &[u8]) {
-        let actions = self.sessions.get_mut(&to).unwrap().receive(self.now, bytes);
-        self.act(to, actions);
-    }
-
-    /// Delivers until nothing is under way, letting `meddle` change, drop (by emptying) or add packets;
-    /// then lets every deadline pass.
-    fn run(&mut self, mut meddle: impl FnMut(Packet) -> Vec<Packet>) {
-        self.start();
-        while let Some(packet) = self.queue.pop_front() {
-            for packet in meddle(packet) {
-                self.deliver(packet.to, &packet.bytes);
-            }
-        }
-        self.now += BARRIER_MS + ROUND_MS;
-        let nodes: Vec<NodeIndex> = self.sessions.keys().copied().collect();
-        for node in nodes {
-            let actions = self.sessions.get_mut(&node).unwrap().tick(self.now);
-            self.act(node, actions);
-        }
-    }
-
-    fn failure(&self, of: u8) -> &SessionFailure {
-        match &self.ends[&node(of)] {
-            End::Failed(failure) => failure,
-            End::Finished(_) => panic!("node {of} finished"),
-        }
-    }
-
-    fn outcome(&self, of: u8) -> &Outcome {
-        match &self.ends[&node(of)] {
-            End::Finished(outcome) => outcome,
-            End::Failed(failure) => panic!("node {of} failed: {}", failure.reason),
-        }
-    }
-
-    fn nobody_is_banned(&self) -> bool {
-        self.ends.values().all(|end| match end {
-            End::Failed(failure) => failure.ban.is_none(),
-            End::Finished(_) => true,
-        })
-    }
-}
-
-/// A protocol that is over quickly: two rounds in which everybody broadcasts and sends something private.
-struct Greetings {
-    own: NodeIndex,
-    others: Vec<NodeIndex>,
-}
-
-impl Greetings {
-    fn outgoing(&self) -> Outgoing {
-        let private = self.others.iter().map(|to| (*to, format!("for {to}").into_bytes().into())).collect();
-        Outgoing { broadcast: format!("node {} is here", self.own).into_bytes(), private }
-    }
-}
-
-impl Protocol for Greetings {
-    fn rounds(&self) -> &'static [&'static str] {
-        &["greet", "greet again"]
-    }
-
-    fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
-        Ok(self.outgoing())
-    }
-
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
-        for (from, message) in &messages {
-            if *from != self.own && message.private.as_slice() != format!("for {}", self.own).as_bytes() {
-                return Err(ProtocolAbort::by(*from, "that was not for me"));
-            }
-        }
-        if number == 1 {
-            return Ok(Step::Next(self.outgoing()));
-        }
-        Ok(Step::Done(Product::Signature(Signature { r: [1; 32], s: [1; 32], recovery_id: 0 })))
-    }
-}
-
-fn greetings(indices: &[u8]) -> impl Fn(NodeIndex) -> Factory + use<> {
-    let all: Vec<NodeIndex> = indices.iter().map(|index| node(*index)).collect();
-    move |own| {
-        let others = all.iter().copied().filter(|other| *other != own).collect();
-        Box::new(move |_| Ok(Box::new(Greetings { own, others })))
-    }
-}
-
-fn greet(indices: &[u8]) -> Network {
-    Network::new(&parties(indices), greetings(indices))
-}
-
-fn key_generation(n: u8, threshold: u8) -> impl Fn(NodeIndex) -> Factory {
-    let all: Vec<NodeIndex> = (1..=n).map(node).collect();
-    move |own| {
-        let all = all.clone();
-        Box::new(move |session| Ok(Box::new(KeyGeneration::new(own, all, threshold, session)?)))
-    }
-}
-
-struct Generated {
-    shares: BTreeMap<NodeIndex, Arc<KeyShare>>,
-    record: Record,
-}
-
-fn generate(n: u8, threshold: u8) -> Generated {
-    let indices: Vec<u8> = (1..=n).collect();
-    let mut network = Network::new(&parties(&indices), key_generation(n, threshold));
-    network.run(|packet| vec![packet]);
-    let mut shares = BTreeMap::new();
-    let mut record: Option<Vec<u8>> = None;
-    for index in indices {
-        let Some(End::Finished(outcome)) = network.ends.remove(&node(index)) else {
-            panic!("node {index} failed")
-        };
-        let Product::Share(new) = outcome.product else { panic!("no share") };
-        let bytes = log::GenerationRecord {
-            version: 1,
-            cluster: "c".into(),
-            ceremony: "dkg".into(),
-            manifest: vec![0; 32],
-            wallet: "w".into(),
-            generation: 1,
-            threshold: threshold.into(),
-            public_key: new.public_key.as_bytes().to_vec(),
-            chain_code: new.chain_code.as_bytes().to_vec(),
-            public_shares: new
-                .public_shares
-                .iter()
-                .map(|(node, point)| log::PublicShare {
-                    node: (*node).into(),
-                    point: point.as_bytes().to_vec(),
-                })
-                .collect(),
-            session: outcome.session.as_bytes().to_vec(),
-            transcript: outcome.transcript.as_bytes().to_vec(),
-            enclaves: vec![0; 32],
-        }
-        .encode_to_vec();
-        assert_eq!(*record.get_or_insert_with(|| bytes.clone()), bytes, "all parties see one outcome");
-        shares.insert(node(index), Arc::new(new.share));
-    }
-    Generated { shares, record: Record::parse(&record.unwrap()).unwrap() }
-}
-
-fn sign(generated: &Generated, subset: &[NodeIndex], digest: Hash) -> Vec<Signature> {
-    let indices: Vec<u8> = subset.iter().map(|party| party.get()).collect();
-    let key: Point = generated.record.public_key;
-    let factory = |own: NodeIndex| -> Factory {
-        let (share, subset) = (Arc::clone(&generated.shares[&own]), subset.to_vec());
-        Box::new(move |session| Ok(Box::new(Signing::new(share, own, &subset, key, digest, session)?)))
-    };
-    let mut network = Network::new(&parties(&indices), factory);
-    network.run(|packet| vec![packet]);
-    indices
-        .iter()
-        .map(|index| match &network.outcome(*index).product {
-            Product::Signature(signature) => signature.clone(),
-            Product::Share(_) => panic!("a share"),
-        })
-        .collect()
-}
-
-#[test]
-fn three_of_five_generate_one_key_and_every_subset_signs_with_it() {
-    let generated = generate(5, 3);
-    for subset in subsets(&generated.record.roster(), 3) {
-        let digest = Hash::of_bytes(subset.to_string().as_bytes());
-        for signature in sign(&generated, subset.parties(), digest) {
-            assert!(verifies(&generated.record.public_key, &digest, &signature.r, &signature.s), "{subset}");
-        }
-    }
-    for (node, share) in &generated.shares {
-        let bytes = share.encode().unwrap();
-        let again = KeyShare::decode(&bytes).unwrap();
-        assert!(again.belongs_to(&generated.record, *node));
-        assert!(!again.belongs_to(&generated.record, NodeIndex::new(node.get() % 5 + 1).unwrap()));
-        assert!(KeyShare::decode(&bytes[..bytes.len() - 1]).is_err());
-        assert!(KeyShare::decode(&[&bytes[..], &[0]].concat()).is_err());
-    }
-}
-
-#[test]
-fn shares_of_two_keys_are_told_apart() {
-    let (one, other) = (generate(2, 2), generate(2, 2));
-    assert!(!one.shares[&node(1)].belongs_to(&other.record, node(1)));
-}
+const TICK_MS: Millis = 100;
 
 #[test]
 fn a_session_survives_any_order_and_replays() {
     let mut network = greet(&[1, 2, 3]);
     let mut held: Vec<Packet> = Vec::new();
     network.run(|packet| {
-        let again = Packet { from: packet.from, to: packet.to, bytes: packet.bytes.clone() };
+        let again = packet.clone();
         if held.len() < 2 && packet.to == node(2) {
             held.push(packet);
             return vec![again];
         }
-        let mut out: Vec<Packet> = held.drain(..).collect();
-        out.insert(0, again);
+        let mut out = vec![again];
+        out.append(&mut held);
         out.push(packet);
         out
     });
@@ -306,183 +33,366 @@ fn a_session_survives_any_order_and_replays() {
 }
 
 #[test]
-fn a_flipped_bit_is_dropped_and_bans_nobody() {
-    let mut network = greet(&[1, 2, 3]);
-    network.start();
-    let packet = network.queue.pop_front().unwrap();
-    for place in 0..packet.bytes.len() {
-        let mut bytes = packet.bytes.clone();
-        bytes[place] ^= 1;
-        network.deliver(packet.to, &bytes);
-        assert!(!network.sessions[&packet.to].is_over(), "byte {place}");
+fn all_parties_agree_on_session_and_transcript_and_no_two_sessions_share_them() {
+    let mut ids = BTreeSet::new();
+    let mut parties = parties(&[1, 2, 3]);
+    for nonce in 0..3 {
+        parties.get_mut(&node(2)).unwrap().nonce = [nonce; 32];
+        let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
+        network.run(|packet| vec![packet]);
+        let seen: BTreeSet<_> =
+            (1..=3).map(|index| network.outcome(index)).map(|o| (o.session, o.transcript)).collect();
+        assert_eq!(seen.len(), 1);
+        ids.extend(seen);
     }
-    let dropped: u64 = network.sessions[&packet.to].dropped().values().sum();
-    assert_eq!(dropped, packet.bytes.len() as u64);
+    assert_eq!(ids.len(), 3);
 }
 
 #[test]
-fn a_relay_that_changes_every_round_message_only_makes_time_pass() {
-    let mut network = Network::new(&parties(&[1, 2]), key_generation(2, 2));
+fn every_flipped_bit_is_dropped_and_the_session_goes_on() {
+    let mut network = greet(&[1, 2, 3]);
+    let mut flips = 0;
+    network.run(|packet| {
+        let mut all = Vec::new();
+        if (packet.from, packet.to) == (node(2), node(1)) {
+            for bit in 0..packet.bytes.len() * 8 {
+                let mut flipped = packet.clone();
+                flipped.bytes[bit / 8] ^= 1 << (bit % 8);
+                all.push(flipped);
+                flips += 1;
+            }
+        }
+        all.push(packet);
+        all
+    });
+    for index in 1..=3 {
+        network.outcome(index);
+    }
+    let dropped = network.sessions[&node(1)].dropped();
+    assert_eq!(dropped.values().sum::<u64>(), flips, "{dropped:?}");
+}
+
+#[test]
+fn a_relay_that_changes_everything_is_a_missing_peer_and_bans_nobody() {
+    let mut network = greet(&[1, 2, 3]);
     network.run(|mut packet| {
-        if packet.from == node(1) && packet.bytes.len() > 1000 {
-            let last = packet.bytes.len() / 2;
-            packet.bytes[last] ^= 1;
+        if packet.from == node(2) {
+            let middle = packet.bytes.len() / 2;
+            packet.bytes[middle] ^= 1;
         }
         vec![packet]
     });
-    assert!(network.failure(2).reason.contains("node 1"), "{}", network.failure(2).reason);
+    for index in [1, 3] {
+        assert!(network.failure(index).reason.contains("nothing from node 2 in time, in `ready`"));
+        assert_eq!(network.failure(index).culprit, None, "silence proves nothing");
+    }
     assert!(network.nobody_is_banned());
 }
 
 #[test]
-fn a_missing_peer_is_named_at_the_barrier_and_in_a_round() {
+fn a_missing_peer_is_named_at_the_barrier() {
     let mut network = greet(&[1, 2, 3]);
     network.run(|packet| if packet.from == node(3) { vec![] } else { vec![packet] });
     assert!(network.failure(1).reason.contains("nothing from node 3 in time, in `ready`"));
+}
 
+/// Drops what a party says after its first `kept` packets.
+fn falls_silent(index: u8, kept: usize) -> Network {
     let mut network = greet(&[1, 2, 3]);
-    let mut from_two = 0;
+    let mut said = 0;
     network.run(|packet| {
-        from_two += i32::from(packet.from == node(2));
-        // Hellos (twice, once in answer) and reveals to two peers.
-        if packet.from == node(2) && from_two > 6 { vec![] } else { vec![packet] }
+        said += usize::from(packet.from == node(index));
+        if packet.from == node(index) && said > kept { vec![] } else { vec![packet] }
     });
-    assert!(network.failure(1).reason.contains("node 2"), "{}", network.failure(1).reason);
-    assert!(network.failure(1).culprit.is_none(), "silence proves nothing");
+    network
 }
 
 #[test]
-fn a_peer_with_another_context_is_a_configuration_error() {
+fn a_peer_that_falls_silent_in_a_round_is_named_with_the_round() {
+    // To two peers each: a hello, the answer to theirs, and the reveal.
+    let network = falls_silent(2, 6);
+    for index in [1, 3] {
+        assert_eq!(
+            network.failure(index).reason.split(':').next(),
+            Some("nothing from node 2 in time, in `greet`")
+        );
+        assert_eq!(network.failure(index).culprit, None, "silence proves nothing");
+    }
+}
+
+#[test]
+fn a_peer_that_listens_late_and_misses_even_the_answer_is_told_again() {
+    let mut network = greet(&[1, 2]);
+    network.start();
+    // What node 1 says first is lost, and so is its answer to node 2's hello.
+    network.queue.retain(|packet| packet.from == node(2));
+    let hello = network.queue.pop_front().unwrap();
+    network.deliver(node(1), &hello.bytes);
+    network.queue.clear();
+    for _ in 0..20 {
+        network.pass(TICK_MS);
+        network.settle(|packet| vec![packet]);
+    }
+    for index in [1, 2] {
+        network.outcome(index);
+    }
+}
+
+#[test]
+fn a_flood_of_replays_does_not_put_the_deadline_off() {
+    let mut network = greet(&[1, 2, 3]);
+    network.start();
+    let hello = network.queue.iter().find(|packet| packet.to == node(1)).unwrap().clone();
+    while network.now <= BARRIER_MS {
+        network.deliver(node(1), &hello.bytes);
+        network.now += TICK_MS;
+    }
+    network.deliver(node(1), &hello.bytes);
+    assert!(network.failure(1).reason.contains("in time"));
+}
+
+#[test]
+fn a_replayed_hello_is_answered_once_only() {
+    let mut network = greet(&[1, 2, 3]);
+    network.start();
+    let hello = network.queue.iter().find(|packet| packet.to == node(1)).unwrap().clone();
+    let before = network.queue.len();
+    for _ in 0..5 {
+        network.deliver(node(1), &hello.bytes);
+    }
+    assert_eq!(network.queue.len(), before + 1);
+}
+
+#[test]
+fn peers_with_another_context_are_named_and_nobody_is_at_fault() {
     let mut parties = parties(&[1, 2, 3]);
     parties.get_mut(&node(2)).unwrap().context = Hash::of_bytes(b"another charter");
     let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
     network.run(|packet| vec![packet]);
+    for (index, named) in [(1, "node 2 sees"), (3, "node 2 sees"), (2, "node 1, node 3 sees")] {
+        let failure = network.failure(index);
+        assert!(failure.reason.contains(named), "{}", failure.reason);
+        assert_eq!((failure.culprit, failure.ban), (None, None));
+    }
+}
+
+#[test]
+fn another_context_is_named_even_while_a_third_peer_is_missing() {
+    let mut parties = parties(&[1, 2, 3]);
+    parties.get_mut(&node(2)).unwrap().context = Hash::of_bytes(b"another charter");
+    let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
+    network.run(|packet| if packet.from == node(3) { vec![] } else { vec![packet] });
     assert!(network.failure(1).reason.contains("node 2 sees another ceremony"));
+}
+
+#[test]
+fn a_plan_with_other_keys_than_this_enclaves_or_with_shared_keys_is_refused_before_a_word_is_said() {
+    let stranger = BootKeys::generate().public();
+    let mut own = parties(&[1, 2]);
+    own.get_mut(&node(1)).unwrap().believes = [(node(1), stranger)].into();
+    let mut shared = parties(&[1, 2, 3]);
+    let two = shared[&node(2)].keys.public();
+    shared.get_mut(&node(1)).unwrap().believes =
+        [(node(3), EnclaveKeys { sealing: stranger.sealing, ..two })].into();
+    for (parties, why) in
+        [(own, "not this enclave's"), (shared, "another node's keys"), (parties(&[1]), "two parties")]
+    {
+        let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
+        network.start();
+        assert!(network.failure(1).reason.contains(why), "{}", network.failure(1).reason);
+        assert!(network.queue.iter().all(|packet| packet.from != node(1)));
+    }
+}
+
+/// Greets node 2 under another name than node 1.
+fn lying(own: u8) -> Factory {
+    let others = [1, 2, 3].map(node).into_iter().filter(|n| *n != node(own)).collect();
+    Box::new(move |_| Ok(Box::new(Greetings { own: node(own), others, named: node(9) })))
+}
+
+#[test]
+fn a_party_that_broadcasts_two_things_is_named_with_who_saw_what_and_evidence() {
+    let parties = parties(&[1, 2, 3]);
+    let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
+    let mut twin = Network::new(&parties, |own| lying(own.get()));
+    network.run_with_twin(&mut twin, node(3), node(2));
+    for (index, other) in [(1, 2), (2, 1)] {
+        let failure = network.failure(index);
+        assert_eq!((failure.culprit, failure.ban), (Some(node(3)), None), "{failure:?}");
+        let seen = format!("node 3 broadcast one thing to node {index} and another to node {other}");
+        assert!(failure.reason.contains(&seen), "{}", failure.reason);
+        assert_eq!(network.sessions[&node(index)].evidence().len(), 2);
+    }
+}
+
+#[test]
+fn a_party_that_reveals_two_nonces_is_named_and_honest_ones_do_not_accuse_each_other() {
+    let one = parties(&[1, 2, 3]);
+    let mut other = one.clone();
+    other.get_mut(&node(3)).unwrap().nonce = [99; 32];
+    let mut network = Network::new(&one, greetings(&[1, 2, 3]));
+    let mut twin = Network::new(&other, greetings(&[1, 2, 3]));
+    network.run_with_twin(&mut twin, node(3), node(2));
+    for index in [1, 2] {
+        assert_eq!(network.failure(index).culprit, Some(node(3)), "{:?}", network.failure(index));
+        assert_eq!(network.sessions[&node(index)].evidence().len(), 2);
+    }
     assert!(network.nobody_is_banned());
 }
 
-/// Node 3's keys in two hands: what one says to node 1 and the other to node 2.
-#[test]
-fn a_party_that_broadcasts_two_things_is_named_by_the_echo() {
-    let parties = parties(&[1, 2, 3]);
-    let lying = |own: NodeIndex| -> Factory {
-        let others: Vec<NodeIndex> = [1, 2, 3].map(node).into_iter().filter(|n| *n != own).collect();
-        let named = if own == node(3) { node(9) } else { own };
-        Box::new(move |_| Ok(Box::new(Liar { inner: Greetings { own, others }, named })))
-    };
-    let mut honest = Network::new(&parties, greetings(&[1, 2, 3]));
-    let mut liars = Network::new(&parties, lying);
-    honest.start();
-    liars.start();
-    // Only node 3 of the second network is used: its packets to node 2 replace the honest ones.
-    loop {
-        let mut moved = false;
-        while let Some(packet) = honest.queue.pop_front() {
-            moved = true;
-            if packet.to == node(3) {
-                liars.deliver(node(3), &packet.bytes);
-            }
-            if !(packet.from == node(3) && packet.to == node(2)) {
-                honest.deliver(packet.to, &packet.bytes);
-            }
-        }
-        while let Some(packet) = liars.queue.pop_front() {
-            if packet.from == node(3) && packet.to == node(2) {
-                moved = true;
-                honest.deliver(node(2), &packet.bytes);
-            }
-        }
-        if !moved {
-            break;
-        }
-    }
-    let failures: Vec<&SessionFailure> = honest
-        .ends
-        .values()
-        .filter_map(|end| match end {
-            End::Failed(failure) => Some(failure),
-            End::Finished(_) => None,
-        })
-        .collect();
-    assert!(!failures.is_empty());
-    assert!(failures.iter().any(|failure| failure.culprit == Some(node(3))), "{failures:?}");
-    assert!(honest.nobody_is_banned());
-}
-
-/// Greets under another name.
-struct Liar {
-    inner: Greetings,
-    named: NodeIndex,
-}
-
-impl Protocol for Liar {
-    fn rounds(&self) -> &'static [&'static str] {
-        self.inner.rounds()
-    }
-
-    fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
-        let broadcast = format!("node {} is here", self.named).into_bytes();
-        Ok(Outgoing { broadcast, ..self.inner.outgoing() })
-    }
-
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
-        self.inner.round(number, messages)
-    }
-}
-
-#[test]
-fn a_second_different_message_for_one_round_ends_the_session_as_equivocation() {
+/// Node 1, just started, and what node 2 said to it in a whole session with the same keys and nonces.
+fn recorded(named: u8) -> (Network, Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let parties = parties(&[1, 2]);
-    let mut network = Network::new(&parties, greetings(&[1, 2]));
-    let mut other = parties;
-    other.get_mut(&node(2)).unwrap().context = Hash::of_bytes(b"another");
-    let mut twin = Network::new(&other, greetings(&[1, 2]));
-    network.start();
-    twin.start();
-    let hello = network.queue.iter().find(|packet| packet.from == node(2)).unwrap().bytes.clone();
-    let second = twin.queue.iter().find(|packet| packet.from == node(2)).unwrap().bytes.clone();
-    network.deliver(node(1), &hello);
-    network.deliver(node(1), &second);
+    let record = |named: u8| {
+        let factory = |own| -> Factory {
+            let (others, named) = (vec![node(3 - own)], if own == 2 { node(named) } else { node(own) });
+            Box::new(move |_| Ok(Box::new(Greetings { own: node(own), others, named })))
+        };
+        let mut network = Network::new(&parties, |own| factory(own.get()));
+        let mut heard = Vec::new();
+        network.run(|packet| {
+            if packet.to == node(1) && !heard.contains(&packet.bytes) {
+                heard.push(packet.bytes.clone());
+            }
+            vec![packet]
+        });
+        heard
+    };
+    let (honest, other) = (record(2), record(named));
+    let mut fresh = Network::new(&parties, greetings(&[1, 2]));
+    fresh.start();
+    (fresh, honest, other)
+}
+
+#[test]
+fn a_second_different_message_for_one_round_ends_the_session_and_both_are_kept() {
+    let (mut network, honest, other) = recorded(9);
+    // Hello, reveal, first round; then another first round under the same signature.
+    for bytes in [&honest[0], &honest[1], &honest[2]] {
+        network.deliver(node(1), bytes);
+    }
+    assert!(!network.sessions[&node(1)].is_over());
+    network.deliver(node(1), &other[2]);
     let failure = network.failure(1);
     assert_eq!((failure.culprit, failure.ban), (Some(node(2)), None));
     assert!(failure.reason.contains("two different messages"), "{}", failure.reason);
+    assert!(failure.reason.chars().count() <= 240, "a longer reason is cut in the log");
+    assert_eq!(network.sessions[&node(1)].evidence(), [honest[2].clone(), other[2].clone()]);
 }
 
 #[test]
-fn strangers_other_sessions_and_oversized_messages_are_dropped() {
-    let mut network = greet(&[1, 2]);
+fn a_message_more_than_a_round_ahead_is_dropped() {
+    let (mut network, honest, _) = recorded(2);
+    network.deliver(node(1), &honest[2]);
+    network.deliver(node(1), &honest[3]);
+    let session = &network.sessions[&node(1)];
+    assert_eq!(session.dropped().get(&Dropped::OutOfTurn), Some(&2));
+    assert!(!session.is_over());
+}
+
+#[test]
+fn strangers_other_sessions_other_receivers_and_oversized_messages_are_dropped() {
+    let parties = parties(&[1, 2]);
+    let mut network = Network::new(&parties, greetings(&[1, 2]));
     network.start();
-    let mut strangers = greet(&[1, 2]);
-    strangers.start();
-    let forged = strangers.queue.iter().find(|packet| packet.to == node(1)).unwrap().bytes.clone();
-    network.deliver(node(1), &forged);
-    network.deliver(node(1), &vec![0; enclave::session::MAX_ENVELOPE + 1]);
-    network.deliver(node(1), b"no envelope");
+    let hello_to_one = |parties: &crate::network::Parties, from: u8| {
+        let mut other = Network::new(parties, greetings(&[1, 2, 3]));
+        other.start();
+        other.queue.iter().find(|p| (p.from, p.to) == (node(from), node(1))).unwrap().bytes.clone()
+    };
+    let impostor = hello_to_one(&crate::network::parties(&[1, 2]), 2);
+    let stranger = hello_to_one(&crate::network::parties(&[1, 3]), 3);
+    let mut elsewhere = parties.clone();
+    elsewhere.get_mut(&node(2)).unwrap().label = Hash::of_bytes(b"another session");
+    let elsewhere = hello_to_one(&elsewhere, 2);
     let to_two = network.queue.iter().find(|packet| packet.to == node(2)).unwrap().bytes.clone();
-    network.deliver(node(1), &to_two);
-    let dropped = network.sessions[&node(1)].dropped().clone();
-    for why in [Dropped::Unsigned, Dropped::TooLarge, Dropped::Elsewhere] {
-        assert_eq!(dropped.get(&why), Some(&1), "{why:?} in {dropped:?}");
+    for bytes in
+        [&impostor, &stranger, &elsewhere, &to_two, &vec![0; MAX_ENVELOPE + 1], &b"no envelope".to_vec()]
+    {
+        network.deliver(node(1), bytes);
     }
-    assert!(!network.sessions[&node(1)].is_over());
+    let session = &network.sessions[&node(1)];
+    let expected = [
+        (Dropped::TooLarge, 1),
+        (Dropped::Malformed, 1),
+        (Dropped::Elsewhere, 2),
+        (Dropped::Stranger, 1),
+        (Dropped::Unsigned, 1),
+    ];
+    assert_eq!(*session.dropped(), expected.into());
+    assert!(!session.is_over());
+}
+
+#[test]
+fn a_private_payload_that_does_not_open_names_its_sender_and_bans_nobody() {
+    let mut parties = parties(&[1, 2]);
+    let one = parties[&node(1)].keys.public();
+    let wrong = EnclaveKeys { sealing: BootKeys::generate().public().sealing, ..one };
+    parties.get_mut(&node(2)).unwrap().believes = [(node(1), wrong)].into();
+    let mut network = Network::new(&parties, greetings(&[1, 2]));
+    network.run(|packet| vec![packet]);
+    let failure = network.failure(1);
+    assert!(failure.reason.contains("does not open"), "{}", failure.reason);
+    assert_eq!((failure.culprit, failure.ban), (Some(node(2)), None));
+}
+
+/// Does what its function does, in its first round.
+struct Odd(fn() -> Result<Step, ProtocolAbort>);
+
+impl Protocol for Odd {
+    fn rounds(&self) -> &'static [&'static str] {
+        &["be odd"]
+    }
+
+    fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
+        Ok(Outgoing::default())
+    }
+
+    fn round(&mut self, _: usize, _: Round) -> Result<Step, ProtocolAbort> {
+        (self.0)()
+    }
+}
+
+fn odd(act: fn() -> Result<Step, ProtocolAbort>) -> Network {
+    let factory = move |_| -> Factory { Box::new(move |_| Ok(Box::new(Odd(act)))) };
+    let mut network = Network::new(&parties(&[1, 2]), factory);
+    network.run(|packet| vec![packet]);
+    network
 }
 
 #[test]
 fn a_panic_in_a_phase_takes_down_its_session_only() {
-    struct Panics;
-    impl Protocol for Panics {
-        fn rounds(&self) -> &'static [&'static str] {
-            &["panic"]
-        }
-        fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
-            panic!("as documented")
-        }
-        fn round(&mut self, _: usize, _: Round) -> Result<Step, ProtocolAbort> {
-            Err(ProtocolAbort::new("not reached"))
-        }
-    }
-    let factory = |_| -> Factory { Box::new(|_| Ok(Box::new(Panics))) };
-    let mut network = Network::new(&parties(&[1, 2]), factory);
-    network.run(|packet| vec![packet]);
+    let network = odd(|| panic!("as documented"));
     assert!(network.failure(1).reason.contains("panicked"));
+    assert_eq!((network.failure(1).culprit, network.failure(1).ban), (None, None));
+}
+
+#[test]
+fn a_ban_of_the_protocol_is_a_ban_of_the_session() {
+    let network = odd(|| Err(ProtocolAbort { ban: Some(node(2)), ..ProtocolAbort::by(node(2), "cheated") }));
+    assert_eq!((network.failure(1).culprit, network.failure(1).ban), (Some(node(2)), Some(node(2))));
+}
+
+#[test]
+fn a_protocol_that_addresses_a_node_outside_the_plan_ends_its_session() {
+    let network = odd(|| {
+        let private = [(node(7), b"secret".to_vec().into())].into();
+        Ok(Step::Next(Outgoing { broadcast: Vec::new(), private }))
+    });
+    assert!(network.failure(1).reason.contains("node 7"), "{}", network.failure(1).reason);
+}
+
+#[test]
+fn a_session_that_is_over_says_nothing_more() {
+    let mut network = greet(&[1, 2]);
+    let mut last = None;
+    network.run(|packet| {
+        last = Some(packet.clone());
+        vec![packet]
+    });
+    let last = last.unwrap();
+    let session = network.sessions.get_mut(&last.to).unwrap();
+    assert!(session.is_over());
+    assert!(session.receive(0, &last.bytes).is_empty());
+    assert!(session.tick(BARRIER_MS + ROUND_MS + ROUND_MS).is_empty());
 }
