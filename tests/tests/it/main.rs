@@ -1,5 +1,8 @@
-//! The lab's end-to-end tests.
+//! The lab's end-to-end tests: real broker, real stores, real processes, the real AWS SDK.
 
 mod attestation;
+mod broker;
 mod ceremonies;
+mod crashes;
 mod kms;
+mod store;

@@ -86,7 +86,11 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     if let Some(step) = ceremony.current_step().filter(|_| running) {
         lines.push(Line::raw(""));
         lines.push(Line::styled(" Read aloud:", FAINT));
-        lines.extend(wrap(&step.words, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
+        lines.extend(
+            wrap(&step.words.split_whitespace().collect::<Vec<_>>().join(" "), width)
+                .into_iter()
+                .map(|line| Line::raw(format!(" {line}"))),
+        );
         if let StepState::Open { waiting_for } = ceremony.step_state(step) {
             lines.push(Line::raw(""));
             for line in wrap(&format!("Waits for {waiting_for}"), width) {
