@@ -20,8 +20,12 @@ pub struct Postgres {
 /// Where `initdb` is: on PATH, or where Debian puts it.
 #[must_use]
 pub fn installed() -> Option<PathBuf> {
+    // What PATH has may be a link; its neighbours are where it leads to.
+    let program = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
     let on_path = std::env::var_os("PATH")
-        .and_then(|path| std::env::split_paths(&path).find(|folder| folder.join("initdb").exists()));
+        .and_then(|path| std::env::split_paths(&path).find_map(program))
+        .and_then(|initdb| initdb.parent().map(Path::to_owned))
+        .filter(|bin| bin.join("createdb").exists());
     let debian = || {
         let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
         let mut bins: Vec<PathBuf> = versions.flatten().map(|version| version.path().join("bin")).collect();
