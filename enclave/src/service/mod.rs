@@ -1,8 +1,8 @@
 //! The enclave as a service: one connection to its agent at a time, orders in, messages and signed words
 //! out.
 //!
-//! One task owns everything. It must never act on the agent's word alone ([`orders`]), sign both a result
-//! and an abort of one session ([`voice`]), or say a secret.
+//! One task owns everything. It must never act on the agent's word alone (`orders`), sign both a result
+//! and an abort of one session (`voice`), or say a secret.
 
 mod orders;
 mod runner;
