@@ -1,0 +1,116 @@
+//! What keys do: nothing irreversible at once, and refusals that say why.
+
+use console::tui::{Effect, Event, Model, Popup, update};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use crate::model;
+
+fn press(model: &mut Model, key: KeyCode) -> Vec<Effect> {
+    update(model, Event::Key(KeyEvent::new(key, KeyModifiers::NONE))).1
+}
+
+fn write(model: &mut Model, text: &str) {
+    for c in text.chars() {
+        assert!(press(model, KeyCode::Char(c)).is_empty());
+    }
+}
+
+fn message(model: &Model) -> &str {
+    match &model.popup {
+        Some(Popup::Message { text, .. }) => text,
+        _ => "",
+    }
+}
+
+#[test]
+fn a_signature_needs_the_typed_word_under_its_statement() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('s'));
+    assert!(press(&mut model, KeyCode::Enter).is_empty(), "the statement comes first");
+    assert!(press(&mut model, KeyCode::Enter).is_empty(), "nothing typed, nothing signed");
+    write(&mut model, "sig");
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    write(&mut model, "n");
+    let effects = press(&mut model, KeyCode::Enter);
+    assert!(matches!(effects.as_slice(), [Effect::Sign(review, None)]
+        if review.me.person.as_str() == "witness-1" && review.statement.contains("step: identities")));
+}
+
+#[test]
+fn escape_leaves_a_statement_unsigned() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    write(&mut model, "sign");
+    press(&mut model, KeyCode::Esc);
+    assert!(model.popup.is_none() && model.message.contains("nothing was signed"));
+}
+
+#[test]
+fn wrong_words_are_refused_before_anything_is_signed() {
+    let mut model = model(23);
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    write(&mut model, "aardvark adroitness");
+    press(&mut model, KeyCode::Enter);
+    assert!(message(&model).contains("not those of this wallet"));
+}
+
+#[test]
+fn leaving_a_running_ceremony_is_asked_for() {
+    let mut running = model(13);
+    assert!(press(&mut running, KeyCode::Char('q')).is_empty());
+    assert!(matches!(running.popup, Some(Popup::Quit)));
+    assert!(press(&mut running, KeyCode::Char('n')).is_empty());
+    press(&mut running, KeyCode::Char('q'));
+    assert!(matches!(press(&mut running, KeyCode::Char('y')).as_slice(), [Effect::Quit]));
+    let mut closed = model(46);
+    assert!(matches!(press(&mut closed, KeyCode::Char('q')).as_slice(), [Effect::Quit]));
+}
+
+#[test]
+fn a_step_of_the_enclaves_and_a_closed_ceremony_cannot_be_signed() {
+    for count in [13, 46] {
+        let mut model = model(count);
+        press(&mut model, KeyCode::Char('s'));
+        assert!(!message(&model).is_empty(), "after {count} entries");
+    }
+}
+
+#[test]
+fn a_console_without_an_administrator_opens_nothing() {
+    let mut model = model(6);
+    model.cluster.me.retain(|me| me.person.as_str() != "administrator-1");
+    press(&mut model, KeyCode::Char('o'));
+    assert!(message(&model).contains("No administrator"));
+}
+
+#[test]
+fn a_malformed_wallet_name_stays_in_the_form_with_the_reason() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('o'));
+    write(&mut model, "Not A Name");
+    press(&mut model, KeyCode::Enter);
+    write(&mut model, "purpose");
+    press(&mut model, KeyCode::Enter);
+    assert!(matches!(model.popup, Some(Popup::Open(_))));
+    assert!(model.message.contains("is not a name"), "{}", model.message);
+}
+
+#[test]
+fn a_refusal_of_the_nodes_is_shown_and_changes_nothing() {
+    let mut model = model(6);
+    let before = model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum::<usize>();
+    update(&mut model, Event::Failed("refused: no".to_owned()));
+    assert_eq!(message(&model), "refused: no");
+    assert_eq!(model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum::<usize>(), before);
+}
+
+#[test]
+fn resizing_loses_nothing() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('o'));
+    write(&mut model, "treasury");
+    update(&mut model, Event::Resized);
+    assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.wallet == "treasury"));
+}

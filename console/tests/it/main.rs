@@ -1,0 +1,73 @@
+//! The console through its public face: what it shows, what keys do, what the program answers.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod keys;
+mod program;
+mod screens;
+
+use std::path::Path;
+
+use ceremonies::entry::Entry;
+use ceremonies::ids::UnixMillis;
+use ceremonies::wire::log;
+use console::config::{Cluster, Me};
+use console::tui::{Model, Screen};
+use prost::Message as _;
+
+/// A moment in the recorded ceremony, after its last entry.
+const NOW: UnixMillis = UnixMillis(1_795_221_700_000);
+
+fn data(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn entries() -> Vec<Entry> {
+    let bytes = std::fs::read(data("log.binpb")).unwrap();
+    let mut bytes = bytes.as_slice();
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        entries.push(Entry::from_wire(log::Entry::decode_length_delimited(&mut bytes).unwrap()).unwrap());
+    }
+    entries
+}
+
+fn cluster(folder: &Path) -> Cluster {
+    let seed = "SUAA";
+    std::fs::write(folder.join("seed"), seed).unwrap();
+    let file = folder.join("cluster.toml");
+    let text = format!(
+        "charter = {:?}\nroot = {:?}\n[nats]\nservers = [\"nats://127.0.0.1:4222\"]\nseed = \"seed\"\n",
+        data("charter.toml"),
+        data("root.pem")
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut cluster = Cluster::load(&file).unwrap();
+    cluster.folder = "/custody/lab".into();
+    let people = ["administrator-1", "operator-1", "operator-2", "operator-3", "witness-1", "auditor-1"];
+    cluster.me = people
+        .iter()
+        .map(|name| Me {
+            person: name.parse().unwrap(),
+            role: name.rsplit_once('-').unwrap().0.parse().unwrap(),
+            key: format!("/keys/{name}").into(),
+        })
+        .collect();
+    cluster
+}
+
+/// The terminal after the first `count` entries of the recorded ceremony, with that ceremony open.
+fn model(count: usize) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::new(cluster(folder.path()), NOW, true);
+    let entries: Vec<Entry> = entries().into_iter().take(count).collect();
+    model.now = entries.last().map_or(NOW, |entry| entry.time);
+    model.open = entries.first().map(|entry| entry.ceremony.clone());
+    for entry in entries {
+        model.book.take(entry).unwrap();
+    }
+    model.loaded = true;
+    model.connected = true;
+    model.screen = Screen::Ceremonies;
+    model
+}

@@ -1,0 +1,84 @@
+//! The program's answers where no cluster is needed: exit 0 done, 1 refused, 2 usage.
+
+use std::process::{Command, Output};
+
+use crate::data;
+
+fn custody(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_custody"))
+        .args(arguments)
+        .env_remove("CUSTODY_CLUSTER")
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_recorded_bundle_verifies_offline_and_says_what_it_is() {
+    let bundle = data("bundle.zip");
+    let bundle = bundle.to_str().unwrap();
+    let verified = custody(&["evidence", "verify", bundle]);
+    assert_eq!(code(&verified), 0, "{}", complaint(&verified));
+    let text = String::from_utf8(verified.stdout.clone()).unwrap();
+    assert!(text.contains("10 subsets interpolate") && text.contains("stands at: closed"), "{text}");
+    assert!(complaint(&verified).contains("lab cluster"));
+
+    let production = custody(&["evidence", "verify", bundle, "--kind", "production"]);
+    assert_eq!(code(&production), 1);
+    assert!(complaint(&production).contains("LAB cluster"), "{}", complaint(&production));
+    let head = custody(&["evidence", "verify", bundle, "--head", "other words"]);
+    assert_eq!(code(&head), 1);
+    let json = custody(&["--json", "evidence", "verify", bundle]);
+    assert!(String::from_utf8(json.stdout).unwrap().contains("\"complete\":true"));
+}
+
+#[test]
+fn what_is_no_bundle_or_charter_is_refused_with_the_reason() {
+    let readme = data("README.md");
+    let readme = readme.to_str().unwrap();
+    for arguments in
+        [["evidence", "verify", readme], ["charter", "check", readme], ["script", "check", readme]]
+    {
+        let refused = custody(&arguments);
+        assert_eq!(code(&refused), 1, "{arguments:?}");
+        assert!(!complaint(&refused).is_empty());
+    }
+    let missing = custody(&["charter", "check", "/nowhere.toml"]);
+    assert!(complaint(&missing).contains("/nowhere.toml"), "{}", complaint(&missing));
+}
+
+#[test]
+fn charter_and_scripts_are_checked_and_rendered() {
+    let charter = data("charter.toml");
+    let charter = charter.to_str().unwrap();
+    assert_eq!(code(&custody(&["charter", "check", charter])), 0);
+    let config = custody(&["charter", "nats-config", charter]);
+    assert!(String::from_utf8(config.stdout).unwrap().contains("mpc.*.*.5"));
+    let policy = custody(&[
+        "charter",
+        "kms-policy",
+        charter,
+        "--admin",
+        "arn:aws:iam::111122223333:role/admin",
+        "--role",
+        "arn:aws:iam::111122223333:role/enclave",
+    ]);
+    assert!(String::from_utf8(policy.stdout).unwrap().contains("kms:RecipientAttestation:PCR0"));
+    assert_eq!(code(&custody(&["script", "check"])), 0);
+    assert_eq!(code(&custody(&["charter", "diff", charter, charter])), 0);
+}
+
+#[test]
+fn usage_errors_and_a_missing_cluster_are_told_apart() {
+    assert_eq!(code(&custody(&["no-such-command"])), 2);
+    let status = custody(&["status"]);
+    assert_eq!(code(&status), 1);
+    assert!(complaint(&status).contains("CUSTODY_CLUSTER"));
+}

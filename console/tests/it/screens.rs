@@ -1,0 +1,96 @@
+//! Every screen at 80×24 and 160×50.
+
+use ceremonies::wire::bus::Progress;
+use console::tui::{Event, Model, Popup, Screen, update, view};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use crate::model;
+
+fn drawn(model: &Model, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| view(model, frame)).unwrap();
+    terminal.backend().to_string()
+}
+
+fn snapshot(name: &str, model: &Model) {
+    insta::assert_snapshot!(format!("{name}_80x24"), drawn(model, 80, 24));
+    insta::assert_snapshot!(format!("{name}_160x50"), drawn(model, 160, 50));
+}
+
+fn press(model: &mut Model, keys: &[KeyCode]) {
+    for key in keys {
+        update(model, Event::Key(KeyEvent::new(*key, KeyModifiers::NONE)));
+    }
+}
+
+#[test]
+fn lists_show_nodes_ceremonies_wallets_and_the_log() {
+    let mut whole = model(46);
+    whole.open = None;
+    for (name, screen) in [
+        ("cluster", Screen::Cluster),
+        ("ceremonies", Screen::Ceremonies),
+        ("wallets", Screen::Wallets),
+        ("log", Screen::Log),
+    ] {
+        whole.screen = screen;
+        snapshot(name, &whole);
+    }
+}
+
+#[test]
+fn a_ceremony_shows_its_script_and_what_it_waits_for() {
+    snapshot("ceremony_gathering", &model(6));
+    let mut running = model(13);
+    let id = running.open.clone().unwrap();
+    for index in 1..=5u32 {
+        let progress = Progress {
+            version: 1,
+            ceremony: id.to_string(),
+            node: index,
+            time_ms: running.now.0,
+            phase: "open, set up multiplication".to_owned(),
+            phase_number: 6,
+            phase_count: 7,
+            waiting_for: if index == 4 { vec![] } else { vec![4] },
+            ..Progress::default()
+        };
+        update(&mut running, Event::News(console::client::News::Progress(Box::new(progress))));
+    }
+    snapshot("ceremony_generating", &running);
+    snapshot("ceremony_read_back", &model(23));
+    snapshot("ceremony_closed", &model(46));
+}
+
+#[test]
+fn popups_show_the_statement_the_form_and_the_keys() {
+    let mut signing = model(6);
+    press(&mut signing, &[KeyCode::Char('s'), KeyCode::Enter]);
+    assert!(matches!(signing.popup, Some(Popup::Review(_))));
+    snapshot("popup_statement", &signing);
+    press(&mut signing, &[KeyCode::Tab]);
+    snapshot("popup_statement_code", &signing);
+    let mut help = model(6);
+    press(&mut help, &[KeyCode::Char('?')]);
+    snapshot("popup_help", &help);
+    let mut words = model(23);
+    press(&mut words, &[KeyCode::Char('f')]);
+    snapshot("popup_fingerprint", &words);
+    let mut form = model(6);
+    press(&mut form, &[KeyCode::Char('o'), KeyCode::Char('w')]);
+    snapshot("popup_open", &form);
+}
+
+#[test]
+fn a_terminal_that_is_too_small_says_so() {
+    assert!(drawn(&model(6), 40, 10).contains("too small"));
+}
+
+#[test]
+fn nothing_is_told_by_colour_alone() {
+    let mut plain = model(46);
+    plain.colour = false;
+    assert_eq!(drawn(&plain, 80, 24), drawn(&model(46), 80, 24));
+}
