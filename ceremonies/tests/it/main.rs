@@ -1,3 +1,9 @@
 //! The domain seen from outside.
 
 mod attestation;
+mod cluster;
+mod fold;
+mod kit;
+mod machine;
+mod people;
+mod reports;
