@@ -35,6 +35,18 @@ pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool 
     signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
 }
 
+/// Whether a good signature's recovery id leads back to this key: those who use it know no other key.
+fn recovers(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
+    let (Ok(signature), Some(id)) = (
+        k256::ecdsa::Signature::from_scalars(signed.r, signed.s),
+        k256::ecdsa::RecoveryId::from_byte(signed.recovery_id),
+    ) else {
+        return false;
+    };
+    k256::ecdsa::VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, id)
+        .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
+}
+
 impl Ceremony {
     fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
         if self.manifest.roster.contains(&node) { Ok(()) } else { Err(Rejection::NoSuchNode(node)) }
@@ -188,7 +200,9 @@ impl Ceremony {
             return Err(Rejection::NotDue(signed.subset.to_string()));
         }
         let digest = test_digest(&self.manifest.hash(), &key.digest(), &signed.subset, signed.attempt);
-        if !verifies(&key.public_key, &digest, &signed.r, &signed.s) {
+        let good = verifies(&key.public_key, &digest, &signed.r, &signed.s)
+            && recovers(&key.public_key, &digest, signed);
+        if !good {
             return Err(Rejection::TestSignature);
         }
         let known =
