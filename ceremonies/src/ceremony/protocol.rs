@@ -195,7 +195,7 @@ impl Ceremony {
         };
         let due = self.cover().contains(&signed.subset)
             && signed.subset.contains(signed.node)
-            && (1..=self.attempt(&signed.subset)).contains(&signed.attempt);
+            && self.has_been_due(&signed.subset, signed.attempt);
         if !due {
             return Err(Rejection::NotDue(signed.subset.to_string()));
         }
@@ -253,7 +253,7 @@ impl Ceremony {
         } else {
             let due = self.cover().contains(&aborted.subset)
                 && aborted.subset.contains(node)
-                && (1..=self.attempt(&aborted.subset)).contains(&aborted.attempt);
+                && self.has_been_due(&aborted.subset, aborted.attempt);
             if !due || !self.test_step_is_open() {
                 return Err(Rejection::NotDue(aborted.subset.to_string()));
             }
@@ -278,7 +278,8 @@ impl Ceremony {
                 Ok(())
             }
             Phase::Authorised | Phase::Committed => {
-                let due = self.due_subset().filter(|subset| subset.contains(node));
+                let due =
+                    self.due_subset().filter(|subset| subset.contains(node) && !self.is_hopeless(subset));
                 let subset = due.ok_or_else(|| Rejection::NotDue(format!("node {node}")))?;
                 let attempt = self.attempt(&subset);
                 self.given_up.insert((subset, attempt, node));
@@ -295,6 +296,11 @@ impl Ceremony {
     pub fn attempt(&self, subset: &Subset) -> u32 {
         let failed = self.given_up.iter().filter(|(group, _, _)| group == subset);
         failed.map(|(_, attempt, _)| attempt + 1).max().unwrap_or(1).min(MAX_ATTEMPTS + 1)
+    }
+
+    /// Whether this try of this group is due or was before: reports of an earlier one may come late.
+    fn has_been_due(&self, subset: &Subset, attempt: u32) -> bool {
+        (1..=self.attempt(subset).min(MAX_ATTEMPTS)).contains(&attempt)
     }
 
     /// Whether this group has been given up for good: too many tries, or a ban between two of its members.
