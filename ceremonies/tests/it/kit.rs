@@ -89,11 +89,22 @@ impl Sharing {
         (ProjectivePoint::GENERATOR * self.at(x)).to_affine().to_bytes().to_vec()
     }
 
+    fn key(&self) -> k256::ecdsa::SigningKey {
+        k256::ecdsa::SigningKey::from_bytes(&self.at(0).to_repr()).unwrap()
+    }
+
     /// (r, s, recovery id), with s in the lower half.
     pub(crate) fn ecdsa(&self, digest: &Hash) -> ([u8; 32], [u8; 32], u8) {
-        let key = k256::ecdsa::SigningKey::from_bytes(&self.at(0).to_repr()).unwrap();
-        let (signature, recovery) = key.sign_prehash_recoverable(digest.as_bytes());
-        let (r, s) = signature.normalize_s().split_bytes();
+        let (signature, recovery) = self.key().sign_prehash_recoverable(digest.as_bytes());
+        let (r, s) = signature.split_bytes();
+        (r.into(), s.into(), recovery.to_byte())
+    }
+
+    /// The same with a nonce of its own.
+    pub(crate) fn ecdsa_again(&self, digest: &Hash) -> ([u8; 32], [u8; 32], u8) {
+        let signed = self.key().sign_prehash_recoverable_with_rng(&mut rand::rng(), digest.as_bytes());
+        let (signature, recovery) = signed.unwrap();
+        let (r, s) = signature.split_bytes();
         (r.into(), s.into(), recovery.to_byte())
     }
 }

@@ -7,3 +7,4 @@ mod kit;
 mod machine;
 mod people;
 mod reports;
+mod signing;
