@@ -2,6 +2,7 @@
 
 mod attestation;
 mod cluster;
+mod evidence;
 mod fold;
 mod kit;
 mod machine;
