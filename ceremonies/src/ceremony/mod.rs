@@ -297,6 +297,10 @@ impl Ceremony {
         if !entry.is_by_its_node(&self.context.charter) {
             return Err(Rejection::Author(entry.node));
         }
+        if self.is_closed() {
+            // The words of the head are on paper now.
+            return Err(Rejection::Over(Phase::Closed.to_string()));
+        }
         match &entry.event {
             Event::Opened { .. } => return Err(Rejection::Opening),
             Event::Attested { node, document } => self.attested(entry, *node, document)?,

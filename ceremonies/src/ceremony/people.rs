@@ -270,9 +270,8 @@ impl Ceremony {
             signature: signature.to_vec(),
             presence,
         });
-        if self.ending.is_none() {
-            self.ending = Some(Ending::Withdrawn { person: person.clone(), reason: reason.clone() });
-        }
+        // An earlier ending was beaten by the commit, or the ceremony would be over.
+        self.ending = Some(Ending::Withdrawn { person: person.clone(), reason: reason.clone() });
         Ok(())
     }
 }

@@ -35,6 +35,18 @@ pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool 
     signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
 }
 
+/// Whether a good signature's recovery id leads back to this key: those who use it know no other key.
+fn recovers(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
+    let (Ok(signature), Some(id)) = (
+        k256::ecdsa::Signature::from_scalars(signed.r, signed.s),
+        k256::ecdsa::RecoveryId::from_byte(signed.recovery_id),
+    ) else {
+        return false;
+    };
+    k256::ecdsa::VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, id)
+        .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
+}
+
 impl Ceremony {
     fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
         if self.manifest.roster.contains(&node) { Ok(()) } else { Err(Rejection::NoSuchNode(node)) }
@@ -183,12 +195,14 @@ impl Ceremony {
         };
         let due = self.cover().contains(&signed.subset)
             && signed.subset.contains(signed.node)
-            && (1..=self.attempt(&signed.subset)).contains(&signed.attempt);
+            && self.has_been_due(&signed.subset, signed.attempt);
         if !due {
             return Err(Rejection::NotDue(signed.subset.to_string()));
         }
         let digest = test_digest(&self.manifest.hash(), &key.digest(), &signed.subset, signed.attempt);
-        if !verifies(&key.public_key, &digest, &signed.r, &signed.s) {
+        let good = verifies(&key.public_key, &digest, &signed.r, &signed.s)
+            && recovers(&key.public_key, &digest, signed);
+        if !good {
             return Err(Rejection::TestSignature);
         }
         let known =
@@ -239,7 +253,7 @@ impl Ceremony {
         } else {
             let due = self.cover().contains(&aborted.subset)
                 && aborted.subset.contains(node)
-                && (1..=self.attempt(&aborted.subset)).contains(&aborted.attempt);
+                && self.has_been_due(&aborted.subset, aborted.attempt);
             if !due || !self.test_step_is_open() {
                 return Err(Rejection::NotDue(aborted.subset.to_string()));
             }
@@ -264,7 +278,8 @@ impl Ceremony {
                 Ok(())
             }
             Phase::Authorised | Phase::Committed => {
-                let due = self.due_subset().filter(|subset| subset.contains(node));
+                let due =
+                    self.due_subset().filter(|subset| subset.contains(node) && !self.is_hopeless(subset));
                 let subset = due.ok_or_else(|| Rejection::NotDue(format!("node {node}")))?;
                 let attempt = self.attempt(&subset);
                 self.given_up.insert((subset, attempt, node));
@@ -281,6 +296,11 @@ impl Ceremony {
     pub fn attempt(&self, subset: &Subset) -> u32 {
         let failed = self.given_up.iter().filter(|(group, _, _)| group == subset);
         failed.map(|(_, attempt, _)| attempt + 1).max().unwrap_or(1).min(MAX_ATTEMPTS + 1)
+    }
+
+    /// Whether this try of this group is due or was before: reports of an earlier one may come late.
+    fn has_been_due(&self, subset: &Subset, attempt: u32) -> bool {
+        (1..=self.attempt(subset).min(MAX_ATTEMPTS)).contains(&attempt)
     }
 
     /// Whether this group has been given up for good: too many tries, or a ban between two of its members.

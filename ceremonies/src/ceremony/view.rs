@@ -190,7 +190,7 @@ impl Ceremony {
         self.committed().is_none() && (differ || !self.aborted.is_empty())
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.script.steps().iter().any(|step| step.act == Act::Close && self.has_quorum(step))
     }
 

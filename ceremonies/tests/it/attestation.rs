@@ -1,109 +1,35 @@
 //! The verdict on attestation documents: one genuine one, and many that are wrong in one way each.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::sync::LazyLock;
-use std::time::Duration;
-
 use ceremonies::attestation::{
-    AttestationError, EnclaveKeys, Expectation, MAX_DOCUMENT, Measurement, Pcr, TrustRoot, check,
-    parse_and_verify,
+    AttestationError, EnclaveKeys, Expectation, MAX_DOCUMENT, Measurement, TrustRoot, check, parse_and_verify,
 };
 use ceremonies::ids::UnixMillis;
 use ciborium::Value;
-use coset::{
-    CborSerializable as _, CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable as _, iana,
-};
+use coset::{CborSerializable as _, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable as _, iana};
 use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use p384::pkcs8::DecodePrivateKey as _;
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384};
+use rcgen::CertifiedIssuer;
+
+use crate::machine::{MACHINE, Machine, NOW, allowed, key, params, pcr};
 
 const GENUINE: &[u8] = include_bytes!("../data/nitro-attestation-2025-01.cose");
 const GENUINE_TIME: UnixMillis = UnixMillis(1_736_179_625_472);
-const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const NONCE: &[u8] = b"the manifest's hash";
 const KEYS: EnclaveKeys = EnclaveKeys { identity: [1; 32], sealing: [2; 32] };
 
-/// A machine with certificates of its own, which signs whatever payload a test writes.
-struct Machine {
-    root: TrustRoot,
-    bundle: Vec<Vec<u8>>,
-    leaf: Vec<u8>,
-    key: SigningKey,
+fn fields(machine: &Machine) -> Vec<(Value, Value)> {
+    machine.payload(NONCE, NOW, &KEYS)
 }
 
-static MACHINE: LazyLock<Machine> = LazyLock::new(Machine::new);
-
-fn key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap()
-}
-
-fn params(name: &str, ca: bool) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(NOW.0.unsigned_abs());
-    params.not_after = params.not_before + Duration::from_hours(3);
-    params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
-    params
-}
-
-impl Machine {
-    fn new() -> Self {
-        let root = CertifiedIssuer::self_signed(params("root", true), key()).unwrap();
-        let middle = CertifiedIssuer::signed_by(params("middle", true), key(), &root).unwrap();
-        let leaf_key = key();
-        let leaf = params("leaf", false).signed_by(&leaf_key, &middle).unwrap();
-        Self {
-            root: TrustRoot::from_der(root.der()).unwrap(),
-            bundle: vec![root.der().to_vec(), middle.der().to_vec()],
-            leaf: leaf.der().to_vec(),
-            key: SigningKey::from_pkcs8_der(leaf_key.serialized_der()).unwrap(),
-        }
-    }
-
-    fn payload(&self) -> Vec<(Value, Value)> {
-        let pcrs = (0..16u8).map(|index| (Value::from(index), Value::Bytes(vec![index + 1; 48]))).collect();
-        let bundle = self.bundle.iter().cloned().map(Value::Bytes).collect();
-        [
-            ("module_id", Value::from("i-1-enc1")),
-            ("digest", Value::from("SHA384")),
-            ("timestamp", Value::from(NOW.0)),
-            ("pcrs", Value::Map(pcrs)),
-            ("certificate", Value::Bytes(self.leaf.clone())),
-            ("cabundle", Value::Array(bundle)),
-            ("public_key", Value::Bytes(vec![7; 294])),
-            ("user_data", Value::Bytes(KEYS.encode())),
-            ("nonce", Value::Bytes(NONCE.to_vec())),
-        ]
-        .map(|(name, value)| (Value::from(name), value))
-        .into()
-    }
-
-    fn message(&self, payload: &Value) -> CoseSign1 {
-        let mut bytes = Vec::new();
-        ciborium::into_writer(payload, &mut bytes).unwrap();
-        CoseSign1Builder::new()
-            .protected(HeaderBuilder::new().algorithm(iana::Algorithm::ES384).build())
-            .payload(bytes)
-            .create_signature(b"", |signed| {
-                let signature: Signature = self.key.sign(signed);
-                signature.to_vec()
-            })
-            .build()
-    }
-
-    fn sign(&self, payload: &Value) -> Vec<u8> {
-        self.message(payload).to_vec().unwrap()
-    }
-
-    fn expectation<'a>(&'a self, allowed: &'a [Measurement]) -> Expectation<'a> {
-        Expectation { root: &self.root, allowed, nonce: Some(NONCE), at: NOW, max_age_ms: 60_000 }
-    }
+fn expectation<'a>(machine: &'a Machine, allowed: &'a [Measurement]) -> Expectation<'a> {
+    Expectation { root: &machine.root, allowed, nonce: Some(NONCE), at: NOW, max_age_ms: 60_000 }
 }
 
 /// The usual document, with one field replaced; `None` leaves it out.
 fn with(field: &str, value: impl Into<Option<Value>>) -> Vec<u8> {
-    let mut payload = MACHINE.payload();
+    let mut payload = fields(&MACHINE);
     let at = payload.iter().position(|(name, _)| name.as_text() == Some(field)).unwrap();
     match value.into() {
         Some(value) => payload[at].1 = value,
@@ -113,19 +39,11 @@ fn with(field: &str, value: impl Into<Option<Value>>) -> Vec<u8> {
 }
 
 fn good() -> Vec<u8> {
-    MACHINE.sign(&Value::Map(MACHINE.payload()))
-}
-
-fn pcr(byte: u8) -> Pcr {
-    Pcr::from([byte; 48])
-}
-
-fn allowed() -> Measurement {
-    Measurement { pcr0: pcr(1), pcr1: pcr(2), pcr2: pcr(3), pcr8: None }
+    MACHINE.sign(&Value::Map(fields(&MACHINE)))
 }
 
 fn verdict(bytes: &[u8]) -> Result<(), AttestationError> {
-    check(bytes, &MACHINE.expectation(&[allowed()])).map(drop)
+    check(bytes, &expectation(&MACHINE, &[allowed()])).map(drop)
 }
 
 #[test]
@@ -205,7 +123,7 @@ fn document_is_refused_when_nested_deeply() {
 #[test]
 fn expected_document_is_accepted_with_its_keys_and_measurement() {
     let others = Measurement { pcr0: pcr(9), ..allowed() };
-    let attested = check(&good(), &MACHINE.expectation(&[others, allowed()])).unwrap();
+    let attested = check(&good(), &expectation(&MACHINE, &[others, allowed()])).unwrap();
     assert_eq!(attested.keys, KEYS);
     assert_eq!(attested.rsa_spki, [7; 294]);
     assert_eq!(attested.measurement, allowed());
@@ -214,7 +132,7 @@ fn expected_document_is_accepted_with_its_keys_and_measurement() {
 
 #[test]
 fn tag_18_is_accepted_and_any_other_refused() {
-    let message = MACHINE.message(&Value::Map(MACHINE.payload()));
+    let message = MACHINE.message(&Value::Map(fields(&MACHINE)));
     assert_eq!(verdict(&message.clone().to_tagged_vec().unwrap()), Ok(()));
     let mut other = vec![0xd1];
     other.extend(message.to_vec().unwrap());
@@ -223,7 +141,7 @@ fn tag_18_is_accepted_and_any_other_refused() {
 
 #[test]
 fn headers_are_refused_when_they_say_anything_but_es384() {
-    let message = MACHINE.message(&Value::Map(MACHINE.payload()));
+    let message = MACHINE.message(&Value::Map(fields(&MACHINE)));
     let mut unprotected = message.clone();
     unprotected.unprotected.key_id = b"k".to_vec();
     assert!(matches!(verdict(&unprotected.to_vec().unwrap()), Err(AttestationError::Malformed(_))));
@@ -248,14 +166,14 @@ fn headers_are_refused_when_they_say_anything_but_es384() {
 #[test]
 fn signature_of_another_key_is_refused() {
     let attacker = Machine::new();
-    let bytes = attacker.sign(&Value::Map(MACHINE.payload()));
+    let bytes = attacker.sign(&Value::Map(fields(&MACHINE)));
     assert!(matches!(verdict(&bytes), Err(AttestationError::Signature(_))));
 }
 
 #[test]
 fn signature_of_another_length_is_refused() {
     for length in [0, 95, 97, 192] {
-        let mut message = MACHINE.message(&Value::Map(MACHINE.payload()));
+        let mut message = MACHINE.message(&Value::Map(fields(&MACHINE)));
         message.signature.resize(length, 1);
         assert!(matches!(verdict(&message.to_vec().unwrap()), Err(AttestationError::Malformed(_))));
     }
@@ -264,10 +182,10 @@ fn signature_of_another_length_is_refused() {
 #[test]
 fn own_root_in_the_bundle_does_not_replace_the_pinned_one() {
     let attacker = Machine::new();
-    let bytes = attacker.sign(&Value::Map(attacker.payload()));
+    let bytes = attacker.sign(&Value::Map(fields(&attacker)));
     assert!(matches!(verdict(&bytes), Err(AttestationError::Chain { .. })));
 
-    let mut payload = attacker.payload();
+    let mut payload = fields(&attacker);
     let theirs = &attacker.bundle;
     let bundle = [MACHINE.bundle[0].clone(), theirs[0].clone(), theirs[1].clone()];
     payload[5].1 = Value::Array(bundle.map(Value::Bytes).into());
@@ -290,7 +208,7 @@ fn chain_is_refused_when_its_issuer_is_missing_or_is_no_ca() {
         leaf: leaf.der().to_vec(),
         key: SigningKey::from_pkcs8_der(leaf_key.serialized_der()).unwrap(),
     };
-    let bytes = machine.sign(&Value::Map(machine.payload()));
+    let bytes = machine.sign(&Value::Map(fields(&machine)));
     assert!(matches!(parse_and_verify(&bytes, &machine.root), Err(AttestationError::Chain { .. })));
 }
 
@@ -311,19 +229,19 @@ fn fields_are_refused_when_missing() {
 
 #[test]
 fn fields_are_refused_when_unknown_doubled_or_not_named_by_text() {
-    let mut payload = MACHINE.payload();
+    let mut payload = fields(&MACHINE);
     payload.push((Value::from("moduleid"), Value::Null));
     let unknown = MACHINE.sign(&Value::Map(payload));
     assert_eq!(verdict(&unknown), Err(AttestationError::UnknownField("moduleid".into())));
 
     for at in 0..9 {
-        let mut payload = MACHINE.payload();
+        let mut payload = fields(&MACHINE);
         payload.push(payload[at].clone());
         let doubled = MACHINE.sign(&Value::Map(payload));
         assert!(matches!(verdict(&doubled), Err(AttestationError::DuplicateField(_))));
     }
 
-    let mut payload = MACHINE.payload();
+    let mut payload = fields(&MACHINE);
     payload.push((Value::from(1), Value::Null));
     assert!(matches!(verdict(&MACHINE.sign(&Value::Map(payload))), Err(AttestationError::Malformed(_))));
     assert!(matches!(verdict(&MACHINE.sign(&Value::Null)), Err(AttestationError::Malformed(_))));
@@ -396,7 +314,7 @@ fn certificate_that_is_no_certificate_is_refused() {
 fn measurement_is_refused_with_the_register_and_both_values_named() {
     let far = Measurement { pcr0: pcr(8), pcr1: pcr(8), pcr2: pcr(8), pcr8: None };
     let near = Measurement { pcr2: pcr(9), ..allowed() };
-    let error = check(&good(), &MACHINE.expectation(&[far, near])).unwrap_err();
+    let error = check(&good(), &expectation(&MACHINE, &[far, near])).unwrap_err();
     assert_eq!(error, AttestationError::Measurement { pcr: 2, allowed: pcr(9), found: pcr(3) });
     let text = error.to_string();
     assert!(text.contains("PCR2") && text.contains(&"09".repeat(48)) && text.contains(&"03".repeat(48)));
@@ -405,17 +323,17 @@ fn measurement_is_refused_with_the_register_and_both_values_named() {
 #[test]
 fn measurement_compares_pcr8_only_where_it_is_named() {
     let signed = Measurement { pcr8: Some(pcr(9)), ..allowed() };
-    assert!(check(&good(), &MACHINE.expectation(&[signed])).is_ok());
+    assert!(check(&good(), &expectation(&MACHINE, &[signed])).is_ok());
     let other = Measurement { pcr8: Some(pcr(7)), ..allowed() };
     assert_eq!(
-        check(&good(), &MACHINE.expectation(&[other])),
+        check(&good(), &expectation(&MACHINE, &[other])),
         Err(AttestationError::Measurement { pcr: 8, allowed: pcr(7), found: pcr(9) })
     );
 }
 
 #[test]
 fn measurement_is_refused_when_nothing_is_allowed() {
-    assert_eq!(check(&good(), &MACHINE.expectation(&[])), Err(AttestationError::NothingAllowed));
+    assert_eq!(check(&good(), &expectation(&MACHINE, &[])), Err(AttestationError::NothingAllowed));
 }
 
 #[test]
@@ -440,7 +358,7 @@ fn debug_mode_is_refused_even_where_a_charter_allows_it() {
         with("pcrs", Value::Map(pcrs.collect()))
     };
     let debug = Measurement { pcr0: pcr(0), pcr1: pcr(0), pcr2: pcr(0), pcr8: None };
-    assert_eq!(check(&zeros(&[0, 1, 2]), &MACHINE.expectation(&[debug])), Err(AttestationError::Debug(0)));
+    assert_eq!(check(&zeros(&[0, 1, 2]), &expectation(&MACHINE, &[debug])), Err(AttestationError::Debug(0)));
     for index in 0..3 {
         assert_eq!(verdict(&zeros(&[index])), Err(AttestationError::Debug(index)));
     }
@@ -456,7 +374,7 @@ fn nonce_is_refused_when_it_is_another_a_part_or_missing() {
 
 #[test]
 fn document_is_refused_when_too_old_or_from_the_future() {
-    let at = |at| check(&good(), &Expectation { at, ..MACHINE.expectation(&[allowed()]) }).map(drop);
+    let at = |at| check(&good(), &Expectation { at, ..expectation(&MACHINE, &[allowed()]) }).map(drop);
     assert_eq!(at(NOW.plus(60_000)), Ok(()));
     assert_eq!(at(NOW.plus(-60_000)), Ok(()));
     for stale in [NOW.plus(60_001), NOW.plus(-60_001), UnixMillis(i64::MIN), UnixMillis(i64::MAX)] {

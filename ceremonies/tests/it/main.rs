@@ -1,3 +1,11 @@
 //! The domain seen from outside.
 
 mod attestation;
+mod cluster;
+mod evidence;
+mod fold;
+mod kit;
+mod machine;
+mod people;
+mod reports;
+mod signing;

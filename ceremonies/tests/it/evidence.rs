@@ -1,0 +1,328 @@
+//! Evidence bundles: a whole one verifies, and one that was changed anywhere does not.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Cursor, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use ceremonies::attestation::TrustRoot;
+use ceremonies::charter::{ClusterKind, Role};
+use ceremonies::evidence::{EvidenceError, Expected, MAX_BUNDLE, Material, VerifyError, verify};
+use ceremonies::statement::NAMESPACE;
+use ceremonies::words;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use crate::kit::Paper;
+use crate::machine::MACHINE;
+use crate::refused;
+
+static PAPER: LazyLock<Paper> = LazyLock::new(|| {
+    let mut paper = Paper::dkg();
+    paper.attest_all();
+    paper.confirm();
+    // A hardware key's signature as well, which stock tools must also find good.
+    paper.approve("hanna", Role::Operator).unwrap();
+    for (person, role) in crate::cluster::QUORUM {
+        paper.approve(person, role).unwrap();
+    }
+    paper.prepare_all();
+    paper.adopt_all();
+    let words = ceremonies::statement::Answer::Words(paper.ceremony.spoken_words().unwrap());
+    paper.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
+    paper.sign("read-back", "arthur", Role::Auditor, words).unwrap();
+    paper.finish();
+    paper
+});
+static SIGNING: LazyLock<Paper> = LazyLock::new(|| {
+    let mut paper = PAPER.test_signing();
+    paper.attest_all();
+    paper.approve_all();
+    paper.finish();
+    paper
+});
+static BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| PAPER.material().bundle().unwrap());
+
+fn paper_words(paper: &Paper) -> String {
+    words::spoken(&paper.ceremony.head().hash)
+}
+
+fn lab() -> Expected {
+    Expected { kind: Some(ClusterKind::Lab), ..Expected::default() }
+}
+
+fn unpack(bundle: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = ZipArchive::new(Cursor::new(bundle)).unwrap();
+    (0..archive.len())
+        .map(|index| {
+            let mut file = archive.by_index(index).unwrap();
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            (file.name().to_owned(), content)
+        })
+        .collect()
+}
+
+fn pack_with(files: &BTreeMap<String, Vec<u8>>, options: SimpleFileOptions) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in files {
+        writer.start_file(name.as_str(), options).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// Packs as a bundle is packed.
+fn pack(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .unix_permissions(0o644);
+    pack_with(files, options)
+}
+
+/// The verdict on the bundle after its files were changed and packed again.
+fn changed(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Result<(), VerifyError> {
+    let mut files = unpack(&BUNDLE);
+    change(&mut files);
+    verify(&pack(&files), &lab()).map(drop)
+}
+
+#[test]
+fn bundle_of_a_whole_ceremony_verifies() {
+    let expected = Expected { head: Some(paper_words(&PAPER)), root: Some(MACHINE.root.clone()), ..lab() };
+    let report = verify(&BUNDLE, &expected).unwrap();
+    assert!(report.complete);
+    assert_eq!(report.head, PAPER.ceremony.head().hash);
+    assert_eq!(report.head_words, paper_words(&PAPER));
+    assert_eq!(report.disagreements, ["arthur: I could not see the third screen"]);
+    assert!(report.checks.iter().any(|check| check.found.starts_with("10 subsets interpolate")));
+}
+
+#[test]
+fn bundle_of_a_test_signing_verifies_with_the_log_of_its_origin() {
+    let bundle = SIGNING.material().bundle().unwrap();
+    assert!(verify(&bundle, &lab()).unwrap().complete);
+    let mut files = unpack(&bundle);
+    files.remove("origin/log.binpb").unwrap();
+    refused!(verify(&pack(&files), &lab()), VerifyError::Record(_));
+}
+
+#[test]
+fn bundle_of_an_unfinished_ceremony_verifies_as_not_complete() {
+    for paper in [Paper::dkg(), Paper::authorised(), Paper::committed()] {
+        let report = verify(&paper.material().bundle().unwrap(), &lab()).unwrap();
+        assert!(!report.complete);
+        assert!(report.to_string().contains("NOT COMPLETE"));
+    }
+}
+
+#[test]
+fn same_log_makes_the_same_bytes() {
+    assert!(PAPER.material().bundle().unwrap() == *BUNDLE);
+    assert!(pack(&unpack(&BUNDLE)) == *BUNDLE, "the tests below would otherwise test the packing");
+}
+
+#[test]
+fn bundle_fails_when_any_byte_is_flipped() {
+    let mut bytes = BUNDLE.clone();
+    let length = bytes.len();
+    let places = (0..64).chain((64..length - 64).step_by(97)).chain(length - 64..length);
+    for place in places {
+        bytes[place] ^= 1 << (place % 8);
+        assert!(verify(&bytes, &lab()).is_err(), "byte {place} of {length}");
+        bytes[place] ^= 1 << (place % 8);
+    }
+    assert!(verify(&bytes, &lab()).is_ok());
+}
+
+#[test]
+fn bundle_fails_when_cut_short_continued_or_garbage() {
+    let length = BUNDLE.len();
+    for kept in (0..length).step_by(length / 50).chain([length - 1, length - 22]) {
+        assert!(verify(&BUNDLE[..kept], &lab()).is_err(), "{kept} bytes");
+    }
+    for (before, after) in [(&b"x"[..], &b""[..]), (b"", b"x"), (b"", &[0; 70])] {
+        let wrapped = [before, &BUNDLE, after].concat();
+        assert!(verify(&wrapped, &lab()).is_err(), "{} before, {} after", before.len(), after.len());
+    }
+    for garbage in [&b""[..], b"PK", b"PK\x05\x06", &[0; 22], &[0xff; 4096]] {
+        refused!(verify(garbage, &lab()), VerifyError::Archive(_));
+    }
+    refused!(verify(&vec![0; MAX_BUNDLE + 1], &lab()), VerifyError::Archive(_));
+}
+
+#[test]
+fn bundle_fails_when_packed_again_in_another_way() {
+    let files = unpack(&BUNDLE);
+    let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    refused!(verify(&pack_with(&files, deflated), &lab()), VerifyError::Repacked);
+    let other_rights = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .unix_permissions(0o755);
+    refused!(verify(&pack_with(&files, other_rights), &lab()), VerifyError::Repacked);
+}
+
+#[test]
+fn dropped_last_entry_fails_against_the_words_on_paper() {
+    let material = PAPER.material();
+    let shorter = Material { log: material.log[..material.log.len() - 1].to_vec(), ..material };
+    let bundle = shorter.bundle().unwrap();
+    assert!(!verify(&bundle, &lab()).unwrap().complete);
+    let expected = Expected { head: Some(paper_words(&PAPER)), ..lab() };
+    refused!(verify(&bundle, &expected), VerifyError::Head { .. });
+}
+
+#[test]
+fn words_on_paper_match_whatever_their_case_and_spacing() {
+    let typed = paper_words(&PAPER).to_uppercase().replace(' ', ",  ");
+    assert!(verify(&BUNDLE, &Expected { head: Some(typed), ..lab() }).is_ok());
+    for wrong in ["", "aardvark", &paper_words(&SIGNING)] {
+        let expected = Expected { head: Some(wrong.to_owned()), ..lab() };
+        refused!(verify(&BUNDLE, &expected), VerifyError::Head { .. });
+    }
+}
+
+#[test]
+fn lab_bundle_fails_as_production_or_rehearsal() {
+    for kind in [ClusterKind::Production, ClusterKind::Rehearsal] {
+        let expected = Expected { kind: Some(kind), ..Expected::default() };
+        refused!(verify(&BUNDLE, &expected), VerifyError::Kind { .. });
+    }
+    let aws = Expected { root: Some(TrustRoot::aws_nitro_g1()), ..lab() };
+    refused!(verify(&BUNDLE, &aws), VerifyError::Root { .. });
+}
+
+#[test]
+fn file_is_named_when_removed() {
+    let names: Vec<String> = unpack(&BUNDLE).into_keys().collect();
+    for name in names {
+        let error = changed(|files| drop(files.remove(&name))).unwrap_err();
+        assert!(error.to_string().contains(&name) || name == "SHA256SUMS", "{name}: {error}");
+    }
+}
+
+#[test]
+fn derived_file_is_named_when_changed() {
+    let authority = ["charter.toml", "root.pem", "log.binpb"];
+    let names: Vec<String> =
+        unpack(&BUNDLE).into_keys().filter(|name| !authority.contains(&name.as_str())).collect();
+    assert!(names.iter().any(|name| name == "wallet.json"));
+    for name in names {
+        let error = changed(|files| files.get_mut(&name).unwrap()[0] ^= 1).unwrap_err();
+        assert!(matches!(&error, VerifyError::FileDiffers(named) if *named == name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn file_is_named_when_no_bundle_has_it() {
+    for name in ["zzz", "statements/999-approve-operator-eve.txt", "../outside", "wallet.json.bak"] {
+        let error = changed(|files| drop(files.insert(name.to_owned(), b"x".to_vec()))).unwrap_err();
+        assert!(matches!(&error, VerifyError::FileUnknown(named) if named == name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn changed_charter_root_or_log_fails() {
+    let other = crate::machine::Machine::new().root.to_pem().unwrap();
+    refused!(
+        changed(|files| drop(files.insert("root.pem".into(), other.into_bytes()))),
+        VerifyError::Record(EvidenceError::Foreign(_))
+    );
+    refused!(
+        changed(|files| {
+            let charter = String::from_utf8(files["charter.toml"].clone()).unwrap();
+            let production = charter.replace("kind = \"lab\"", "kind = \"production\"");
+            assert_ne!(production, charter);
+            files.insert("charter.toml".into(), production.into_bytes());
+        }),
+        VerifyError::Record(EvidenceError::Charter(_))
+    );
+    refused!(
+        changed(|files| files.get_mut("charter.toml").unwrap().extend(b"# a comment\n")),
+        VerifyError::Record(EvidenceError::Rejected { seq: 1, .. })
+    );
+    refused!(
+        changed(|files| drop(files.get_mut("log.binpb").unwrap().pop())),
+        VerifyError::Record(EvidenceError::Delimiters(_))
+    );
+    refused!(
+        changed(|files| *files.get_mut("log.binpb").unwrap().last_mut().unwrap() ^= 1),
+        VerifyError::Record(EvidenceError::Rejected { .. })
+    );
+    refused!(
+        changed(|files| files.get_mut("log.binpb").unwrap().clear()),
+        VerifyError::Record(EvidenceError::Rejected { seq: 1, .. })
+    );
+}
+
+#[test]
+fn log_with_a_refused_entry_makes_no_bundle() {
+    let mut material = PAPER.material();
+    material.log.swap(3, 4);
+    refused!(material.bundle(), EvidenceError::Rejected { seq: 4, .. });
+    let without_origin = Material { origin: Vec::new(), ..SIGNING.material() };
+    refused!(without_origin.bundle(), EvidenceError::Rejected { seq: 1, .. });
+}
+
+/// A folder with the bundle's files, made anew.
+fn folder(name: &str, bundle: &[u8]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    for (name, content) in unpack(bundle) {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    folder
+}
+
+/// Whether the command ends well; `None` where the tool is not installed.
+fn runs(command: &mut Command) -> Option<bool> {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().ok().map(|status| status.success())
+}
+
+fn stock_tools_agree(name: &str, bundle: &[u8], least: usize) {
+    let folder = folder(name, bundle);
+    let sums = || runs(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(&folder));
+    assert_ne!(sums(), Some(false));
+    let verifies = |statement: &Path, person: &str, text: &Path| {
+        runs(
+            Command::new("ssh-keygen")
+                .args(["-Y", "verify", "-f", "allowed_signers", "-n", NAMESPACE, "-I", person, "-s"])
+                .arg(statement)
+                .stdin(File::open(text).unwrap())
+                .current_dir(&folder),
+        )
+    };
+    let mut texts = Vec::new();
+    for file in fs::read_dir(folder.join("statements")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            texts.push(path);
+        }
+    }
+    assert!(texts.len() >= least, "{} statements", texts.len());
+    for text in &texts {
+        let signature = text.with_extension("sig");
+        let said = fs::read_to_string(text).unwrap();
+        let person = said.lines().find_map(|line| line.strip_prefix("person: ")).unwrap();
+        assert_ne!(verifies(&signature, person, text), Some(false), "{}", text.display());
+        assert_ne!(verifies(&signature, "adam", text), Some(true), "{}", text.display());
+    }
+    fs::write(&texts[0], "something else").unwrap();
+    assert_ne!(sums(), Some(true));
+}
+
+#[test]
+fn stock_tools_find_every_statement_and_sum_good() {
+    stock_tools_agree("evidence-dkg", &BUNDLE, 15);
+    stock_tools_agree("evidence-test-sign", &SIGNING.material().bundle().unwrap(), 12);
+}
