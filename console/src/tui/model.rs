@@ -65,7 +65,7 @@ pub enum Popup {
         title: String,
         /// The words.
         words: String,
-        /// What the code holds.
+        /// What the code holds: capitals, which a code packs tighter.
         code: String,
     },
     /// A new ceremony.

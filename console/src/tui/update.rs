@@ -310,7 +310,11 @@ fn fingerprint(model: &mut Model) {
         Some(record) => (format!("Wallet {}", record.wallet), record.fingerprint()),
         None => ("Manifest".to_owned(), ceremony.manifest().hash()),
     };
-    model.popup = Some(Popup::Fingerprint { title, words: words::spoken(&hash), code: hash.to_string() });
+    model.popup = Some(Popup::Fingerprint {
+        title,
+        words: words::spoken(&hash),
+        code: hash.to_string().to_uppercase(),
+    });
 }
 
 fn in_line(model: &mut Model, key: KeyEvent) -> Vec<Effect> {

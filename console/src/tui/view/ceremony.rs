@@ -83,6 +83,8 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         .map(|line| Line::styled(format!(" {line}"), phase_style(model, &phase)))
         .collect();
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
+    // Before the words, so that a small terminal cuts those and not a node.
+    lines.extend(ladder(model, ceremony, width));
     if let Some(step) = ceremony.current_step().filter(|_| running) {
         lines.push(Line::raw(""));
         lines.push(Line::styled(" Read aloud:", FAINT));
@@ -103,7 +105,6 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
             lines.extend(spoken(&ceremony.spoken_words().unwrap_or_default(), width));
         }
     }
-    lines.extend(ladder(model, ceremony, width));
     lines.push(Line::raw(""));
     if running {
         lines.push(Line::styled(" Manifest in words (f: as a code):", FAINT));
@@ -154,8 +155,8 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
                     .collect();
                 let waits: Vec<String> = progress.waiting_for.iter().map(ToString::to_string).collect();
                 let waits =
-                    if waits.is_empty() { String::new() } else { format!(" ← {}", waits.join(",")) };
-                format!("{bar} {}{waits}", progress.phase)
+                    if waits.is_empty() { String::new() } else { format!("← {} ", waits.join(",")) };
+                format!("{bar} {waits}{}", progress.phase)
             }
             None => "waiting".to_owned(),
         };

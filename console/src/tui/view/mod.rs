@@ -90,7 +90,9 @@ fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         left.push(Span::styled(format!("{number} {}", screen.title()), style));
         left.push(Span::raw(" "));
     }
+    // On a narrow terminal the date gives way to the screens' names; the log has it.
     let clock = model.now.to_string();
+    let clock: String = clock.chars().skip(if area.width < 100 { 11 } else { 0 }).collect();
     let connection = if model.connected { "● bus" } else { "✗ NO BUS" };
     let right = format!("{connection}  {clock} ");
     frame.render_widget(Paragraph::new(Line::from(left)), area);

@@ -14,7 +14,7 @@ const HELP: &str = "\
 1-4, Tab   Cluster, Ceremonies, Wallets, Log
 ↑ ↓        move in a list          Enter  show the ceremony
 o          open a ceremony         s      sign the open step
-f          fingerprint, as a code  w      end a ceremony (withdraw)
+f          fingerprint, as a code  w      withdraw a ceremony
 /          filter                  :      command
 Esc        back, cancel            q      leave
 

@@ -4,8 +4,9 @@ use qrcode::{Color as Module, EcLevel, QrCode};
 use ratatui::style::{Color, Style};
 use ratatui::text::Line;
 
-/// Light modules around the code, as ISO/IEC 18004 asks.
-const QUIET: usize = 4;
+/// Light modules around the code. ISO/IEC 18004 asks for four; phones read it with two, and with four a
+/// hash's code would not fit on 80×24.
+const QUIET: usize = 2;
 
 /// The lines of a code for this text, or none when it does not fit into `width` × `height` characters.
 pub(super) fn lines(text: &str, width: usize, height: usize) -> Option<Vec<Line<'static>>> {
