@@ -7,7 +7,8 @@ use ceremonies::ids::Hash;
 use ceremonies::subsets::{Subset, subsets};
 
 use crate::cluster::node;
-use crate::kit::{OTHER_SHARING, Paper, SHARING, high};
+use crate::keys::{OTHER_SHARING, SHARING, high};
+use crate::kit::Paper;
 use crate::refused;
 
 /// A wallet ready to test-sign, the group that is due, and its first member.
