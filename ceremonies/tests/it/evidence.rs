@@ -16,6 +16,7 @@ use ceremonies::words;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use crate::keys::OTHER_SHARING;
 use crate::kit::Paper;
 use crate::machine::MACHINE;
 use crate::refused;
@@ -31,9 +32,7 @@ static PAPER: LazyLock<Paper> = LazyLock::new(|| {
     }
     paper.prepare_all();
     paper.adopt_all();
-    let words = ceremonies::statement::Answer::Words(paper.ceremony.spoken_words().unwrap());
-    paper.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
-    paper.sign("read-back", "arthur", Role::Auditor, words).unwrap();
+    paper.read_words_back();
     paper.finish();
     paper
 });
@@ -113,7 +112,14 @@ fn bundle_of_a_test_signing_verifies_with_the_log_of_its_origin() {
 
 #[test]
 fn bundle_of_an_unfinished_ceremony_verifies_as_not_complete() {
-    for paper in [Paper::dkg(), Paper::authorised(), Paper::committed()] {
+    let (mut withdrawn, mut faulted, mut differing) =
+        (Paper::committed(), Paper::authorised(), Paper::authorised());
+    withdrawn.withdraw("ada", Role::Administrator).unwrap();
+    faulted.fault(1).unwrap();
+    differing.prepare(1).unwrap();
+    differing.prepare_with(2, &differing.record(&OTHER_SHARING)).unwrap();
+    let open = [Paper::dkg(), Paper::authorised(), Paper::committed()];
+    for paper in open.into_iter().chain([withdrawn, faulted, differing]) {
         let report = verify(&paper.material().bundle().unwrap(), &lab()).unwrap();
         assert!(!report.complete);
         assert!(report.to_string().contains("NOT COMPLETE"));

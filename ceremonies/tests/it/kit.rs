@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test_digest};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Hash, Line, UnixMillis};
@@ -53,6 +53,10 @@ pub(crate) struct Paper {
 
 /// The manifest of a ceremony led by ada.
 pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
+    manifest_under(&CHARTER, kind, wallet, nonce)
+}
+
+fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
     let origin = wallet.map(|wallet| {
         let record = &wallet.record;
         (Origin { ceremony: record.ceremony.clone(), record: record.digest() }, record.generation)
@@ -67,7 +71,7 @@ pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
         nonce: [nonce; 16],
         origin,
     };
-    proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap()
+    proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
 }
 
 /// The opening of a manifest, signed by ada.
@@ -115,6 +119,12 @@ impl Paper {
         Self::start(context(), &manifest(CeremonyKind::Dkg, None, nonce), Vec::new())
     }
 
+    /// The same under another charter.
+    pub(crate) fn dkg_under(context: Context) -> Self {
+        let manifest = manifest_under(context.charter(), CeremonyKind::Dkg, None, 1);
+        Self::start(context, &manifest, Vec::new())
+    }
+
     /// A test signing with this ceremony's wallet, opened. The enclaves have been restarted since.
     pub(crate) fn test_signing(&self) -> Self {
         let wallet = self.ceremony.committed().unwrap();
@@ -144,9 +154,7 @@ impl Paper {
     pub(crate) fn read_back() -> Self {
         let mut paper = Self::committed();
         paper.adopt_all();
-        let words = Answer::Words(paper.ceremony.spoken_words().unwrap());
-        paper.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
-        paper.sign("read-back", "arthur", Role::Auditor, words).unwrap();
+        paper.read_words_back();
         paper
     }
 
@@ -285,7 +293,7 @@ impl Paper {
             manifest: manifest.hash().as_bytes().to_vec(),
             wallet: manifest.wallet.to_string(),
             generation: 1,
-            threshold: 3,
+            threshold: manifest.threshold.into(),
             public_key: sharing.point(0),
             chain_code: vec![2; 32],
             public_shares: (1..=5)
@@ -415,6 +423,12 @@ impl Paper {
 
     pub(crate) fn test_sign(&mut self, by: u8, subset: &Subset, attempt: u32) -> Result<(), Rejection> {
         self.report(&self.test_signature(by, subset, attempt))
+    }
+
+    pub(crate) fn read_words_back(&mut self) {
+        let words = Answer::Words(self.ceremony.spoken_words().unwrap());
+        self.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
+        self.sign("read-back", "arthur", Role::Auditor, words).unwrap();
     }
 
     /// Every group that is left signs, at the attempt that is due.

@@ -4,7 +4,6 @@
 use ceremonies::attestation::AttestationError;
 use ceremonies::ceremony::{Duty, Phase, Rejection, Void};
 use ceremonies::charter::Role;
-use ceremonies::statement::Answer;
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
 
@@ -135,9 +134,7 @@ fn enclave_may_be_replaced_after_the_commit() {
     paper.restart(3).unwrap();
     assert_eq!(paper.ceremony.phase(), Phase::Committed);
     paper.adopt_all();
-    let words = Answer::Words(paper.ceremony.spoken_words().unwrap());
-    paper.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
-    paper.sign("read-back", "arthur", Role::Auditor, words).unwrap();
+    paper.read_words_back();
     paper.finish();
     assert_eq!(paper.ceremony.phase(), Phase::Closed);
 }
