@@ -238,8 +238,10 @@ impl Ceremony {
         for peer in [aborted.culprit, aborted.banned].into_iter().flatten() {
             self.check_member(peer)?;
         }
-        let generating =
-            self.manifest.kind == CeremonyKind::Dkg && aborted.subset.parties() == self.manifest.roster;
+        // Where all nodes sign, the group of a test signature is everyone as well.
+        let generating = self.manifest.kind == CeremonyKind::Dkg
+            && aborted.subset.parties() == self.manifest.roster
+            && !(self.test_step_is_open() && self.cover().contains(&aborted.subset));
         if generating {
             if self.prepared.contains_key(&node) {
                 return Err(Rejection::PreparedAndAborted(node));

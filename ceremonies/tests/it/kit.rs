@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test_digest};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Hash, Line, UnixMillis};
@@ -17,17 +16,14 @@ use ceremonies::manifest::{Manifest, Origin, Proposal};
 use ceremonies::script::Script;
 use ceremonies::statement::{Answer, NAMESPACE};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Wallet, prepared_message};
+use ceremonies::wallet::{Record, Wallet, prepared_message};
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
-use ed25519_dalek::Signer as _;
-use k256::elliptic_curve::PrimeField as _;
-use k256::elliptic_curve::group::GroupEncoding as _;
-use k256::{ProjectivePoint, Scalar};
 use nkeys::KeyPair as NKey;
 use prost::Message as _;
 
-use crate::cluster::{CHARTER, QUORUM, context, line, nkey, node, seed, ssh_sign};
+use crate::cluster::{CHARTER, QUORUM, context, line, nkey, node, ssh_sign};
+use crate::keys::{Enclave, SHARING, Sharing};
 use crate::machine::{MACHINE, NOW};
 
 pub(crate) const MINUTE: i64 = 60_000;
@@ -44,77 +40,6 @@ macro_rules! refused {
     };
 }
 
-/// An enclave's keys, from a name that stands for one boot of it.
-#[derive(Clone)]
-pub(crate) struct Enclave {
-    identity: ed25519_dalek::SigningKey,
-    sealing: [u8; 32],
-}
-
-impl Enclave {
-    pub(crate) fn new(boot: &str) -> Self {
-        Self {
-            identity: ed25519_dalek::SigningKey::from_bytes(&seed(boot)),
-            sealing: seed(&format!("{boot} x")),
-        }
-    }
-
-    pub(crate) fn keys(&self) -> EnclaveKeys {
-        EnclaveKeys { identity: self.identity.verifying_key().to_bytes(), sealing: self.sealing }
-    }
-
-    /// The same enclave, but that it shows another's sealing key.
-    pub(crate) fn with_sealing_of(&self, other: &Self) -> Self {
-        Self { sealing: other.sealing, ..self.clone() }
-    }
-
-    pub(crate) fn sign(&self, message: &Hash) -> Vec<u8> {
-        self.identity.sign(message.as_bytes()).to_bytes().to_vec()
-    }
-}
-
-/// A sharing of a secret, as only a test may know it.
-pub(crate) struct Sharing([u64; 3]);
-
-pub(crate) const SHARING: Sharing = Sharing([0x5eed_0001, 77, 1234]);
-pub(crate) const OTHER_SHARING: Sharing = Sharing([0x5eed_0002, 77, 1234]);
-
-impl Sharing {
-    fn at(&self, x: u8) -> Scalar {
-        let x = Scalar::from(u64::from(x));
-        self.0.iter().rev().fold(Scalar::ZERO, |sum, coefficient| sum * x + Scalar::from(*coefficient))
-    }
-
-    fn point(&self, x: u8) -> Vec<u8> {
-        (ProjectivePoint::GENERATOR * self.at(x)).to_affine().to_bytes().to_vec()
-    }
-
-    fn key(&self) -> k256::ecdsa::SigningKey {
-        k256::ecdsa::SigningKey::from_bytes(&self.at(0).to_repr()).unwrap()
-    }
-
-    /// (r, s, recovery id), with s in the lower half.
-    pub(crate) fn ecdsa(&self, digest: &Hash) -> ([u8; 32], [u8; 32], u8) {
-        let (signature, recovery) = self.key().sign_prehash_recoverable(digest.as_bytes());
-        let (r, s) = signature.split_bytes();
-        (r.into(), s.into(), recovery.to_byte())
-    }
-
-    /// The same with a nonce of its own.
-    pub(crate) fn ecdsa_again(&self, digest: &Hash) -> ([u8; 32], [u8; 32], u8) {
-        let signed = self.key().sign_prehash_recoverable_with_rng(&mut rand::rng(), digest.as_bytes());
-        let (signature, recovery) = signed.unwrap();
-        let (r, s) = signature.split_bytes();
-        (r.into(), s.into(), recovery.to_byte())
-    }
-}
-
-/// The same signature with s in the upper half: valid ECDSA, but malleable.
-pub(crate) fn high(s: &[u8; 32]) -> [u8; 32] {
-    let s: Option<Scalar> = Scalar::from_repr((*s).into()).into();
-    (-s.unwrap()).to_repr().into()
-}
-
 /// A ceremony with its log, and all that takes part in it.
 #[derive(Clone)]
 pub(crate) struct Paper {
@@ -128,6 +53,10 @@ pub(crate) struct Paper {
 
 /// The manifest of a ceremony led by ada.
 pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
+    manifest_under(&CHARTER, kind, wallet, nonce)
+}
+
+fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
     let origin = wallet.map(|wallet| {
         let record = &wallet.record;
         (Origin { ceremony: record.ceremony.clone(), record: record.digest() }, record.generation)
@@ -142,7 +71,7 @@ pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
         nonce: [nonce; 16],
         origin,
     };
-    proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap()
+    proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
 }
 
 /// The opening of a manifest, signed by ada.
@@ -190,6 +119,12 @@ impl Paper {
         Self::start(context(), &manifest(CeremonyKind::Dkg, None, nonce), Vec::new())
     }
 
+    /// The same under another charter.
+    pub(crate) fn dkg_under(context: Context) -> Self {
+        let manifest = manifest_under(context.charter(), CeremonyKind::Dkg, None, 1);
+        Self::start(context, &manifest, Vec::new())
+    }
+
     /// A test signing with this ceremony's wallet, opened. The enclaves have been restarted since.
     pub(crate) fn test_signing(&self) -> Self {
         let wallet = self.ceremony.committed().unwrap();
@@ -219,9 +154,7 @@ impl Paper {
     pub(crate) fn read_back() -> Self {
         let mut paper = Self::committed();
         paper.adopt_all();
-        let words = Answer::Words(paper.ceremony.spoken_words().unwrap());
-        paper.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
-        paper.sign("read-back", "arthur", Role::Auditor, words).unwrap();
+        paper.read_words_back();
         paper
     }
 
@@ -360,7 +293,7 @@ impl Paper {
             manifest: manifest.hash().as_bytes().to_vec(),
             wallet: manifest.wallet.to_string(),
             generation: 1,
-            threshold: 3,
+            threshold: manifest.threshold.into(),
             public_key: sharing.point(0),
             chain_code: vec![2; 32],
             public_shares: (1..=5)
@@ -392,7 +325,7 @@ impl Paper {
     }
 
     pub(crate) fn adopt(&mut self, by: u8) -> Result<(), Rejection> {
-        let record = self.ceremony.record().map_or(Hash::ZERO, |record| record.digest());
+        let record = self.ceremony.record().map_or(Hash::ZERO, Record::digest);
         self.append(by, Kind::Adopted(log::Adopted { node: by.into(), record: record.as_bytes().to_vec() }))
     }
 
@@ -490,6 +423,12 @@ impl Paper {
 
     pub(crate) fn test_sign(&mut self, by: u8, subset: &Subset, attempt: u32) -> Result<(), Rejection> {
         self.report(&self.test_signature(by, subset, attempt))
+    }
+
+    pub(crate) fn read_words_back(&mut self) {
+        let words = Answer::Words(self.ceremony.spoken_words().unwrap());
+        self.sign("read-back", "olga", Role::Operator, words.clone()).unwrap();
+        self.sign("read-back", "arthur", Role::Auditor, words).unwrap();
     }
 
     /// Every group that is left signs, at the attempt that is due.

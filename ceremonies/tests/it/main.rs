@@ -4,6 +4,7 @@ mod attestation;
 mod cluster;
 mod evidence;
 mod fold;
+mod keys;
 mod kit;
 mod machine;
 mod people;

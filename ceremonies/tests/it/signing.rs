@@ -1,13 +1,17 @@
 //! Test signatures: which count, and when a group has failed.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use ceremonies::ceremony::{Duty, MAX_ATTEMPTS, Phase, Rejection, StepState};
+use std::sync::Arc;
+
+use ceremonies::ceremony::{Context, Duty, MAX_ATTEMPTS, Phase, Rejection, StepState};
+use ceremonies::charter::{Charter, Role};
 use ceremonies::entry::TestSigned;
 use ceremonies::ids::Hash;
 use ceremonies::subsets::{Subset, subsets};
 
-use crate::cluster::node;
-use crate::kit::{OTHER_SHARING, Paper, SHARING, high};
+use crate::cluster::{CHARTER, context, node};
+use crate::keys::{OTHER_SHARING, SHARING, high};
+use crate::kit::Paper;
 use crate::refused;
 
 /// A wallet ready to test-sign, the group that is due, and its first member.
@@ -189,4 +193,28 @@ fn ban_makes_the_groups_of_both_hopeless() {
 fn ban_of_a_stranger_is_refused() {
     let (mut paper, subset, by) = due();
     refused!(paper.abort_banning(by, &subset, 1, Some(6)), Rejection::NoSuchNode(_));
+}
+
+#[test]
+fn failure_makes_a_new_attempt_due_where_all_nodes_sign() {
+    let charter =
+        CHARTER.text().replace("threshold = 3", "threshold = 5").replace("operator = 3", "operator = 5");
+    let charter = Arc::new(Charter::parse(charter.as_bytes()).unwrap());
+    let context = Context::new(charter, context().root().clone()).unwrap();
+    let mut paper = Paper::dkg_under(context);
+    paper.attest_all();
+    paper.approve_all();
+    paper.approve("both", Role::Operator).unwrap();
+    paper.approve("hanna", Role::Operator).unwrap();
+    paper.prepare_all();
+    let everyone = paper.ceremony.cover()[0].clone();
+    refused!(paper.abort(1, &everyone, 1), Rejection::PreparedAndAborted(_));
+    paper.adopt_all();
+    paper.read_words_back();
+
+    assert_eq!(paper.ceremony.due_subset(), Some(everyone.clone()));
+    paper.abort(1, &everyone, 1).unwrap();
+    assert_eq!(paper.ceremony.attempt(&everyone), 2);
+    paper.finish();
+    assert_eq!(paper.ceremony.phase(), Phase::Closed);
 }
