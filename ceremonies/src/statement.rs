@@ -190,6 +190,11 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
             .fingerprint(ssh_key::HashAlg::Sha256)
             .to_string(),
     })?;
+    // Nobody signs this label, and `key.verify` goes by the key alone: relabelled, a hardware key's signature
+    // would still be good and no longer be asked for its touch.
+    if signature.algorithm() != key.algorithm() {
+        return Err(SignatureError::Format);
+    }
     key.verify(NAMESPACE, text.as_bytes(), &signature)
         .map_err(|_| SignatureError::Text(person.name.clone()))?;
     let presence = presence(&signature);
