@@ -54,9 +54,12 @@ impl Agent {
     ) -> Result<u64, NotAppended> {
         for _ in 0..MAX_TRIES {
             let entry = self.make_entry(ceremony, event.clone())?;
-            let next = match self.book.examine(entry).map_err(NotAppended::Refused)? {
-                Examined::New(next) => next,
-                Examined::Known => return Err(NotAppended::Contended),
+            let next = match self.book.examine(entry) {
+                Ok(Examined::New(next)) => next,
+                Ok(Examined::Known) => return Err(NotAppended::Contended),
+                // What this node has not read yet may be what makes the event right.
+                Err(_) if self.reads_on(ceremony).await => continue,
+                Err(refused) => return Err(NotAppended::Refused(refused)),
             };
             let tail = self.tails.get(ceremony).copied().unwrap_or_default();
             if tail.entry + 1 == next.entry().seq {
@@ -92,6 +95,13 @@ impl Agent {
         };
         let sign = |message: &[u8]| self.identity.nkey.sign(message).map_err(|_| NotAppended::Signing);
         Entry::create(place, event, sign)
+    }
+
+    /// Whether the stream had more of a ceremony than this node had folded.
+    pub(super) async fn reads_on(&mut self, ceremony: &CeremonyId) -> bool {
+        let seq = |agent: &Self| agent.book.get(ceremony).map(|chapter| chapter.ceremony.head().seq);
+        let before = seq(self);
+        self.catch_up(ceremony).await.is_ok() && seq(self) != before
     }
 
     /// Reads what the stream has of a ceremony behind what this node has read of it.
