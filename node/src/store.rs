@@ -323,10 +323,10 @@ impl Store {
     }
 
     /// Makes the committed share the current one, and the one before retired, in one transaction. Doing it
-    /// again changes nothing.
+    /// again changes nothing. A retired share stays retired.
     ///
     /// # Errors
-    /// [`StoreError::NothingToPromote`] when this node never stored a share for that record.
+    /// [`StoreError::NothingToPromote`] when this node has no share for that record, or a retired one.
     pub async fn promote(
         &self,
         wallet: &WalletName,
@@ -346,7 +346,8 @@ impl Store {
         .await
         .map_err(failed(what))?;
         let changed = sqlx::query(
-            "UPDATE shares SET state = 'current' WHERE wallet = $1 AND generation = $2 AND record = $3",
+            "UPDATE shares SET state = 'current' WHERE wallet = $1 AND generation = $2 AND record = $3 \
+             AND state <> 'retired'",
         )
         .bind(wallet.as_str())
         .bind(i64::from(generation.0))

@@ -45,6 +45,8 @@ async fn behaves(url: &str) {
     promote(&two).await.unwrap();
     assert_eq!(state(&store, &one).await, Some(ShareState::Retired));
     assert_eq!(state(&store, &two).await, Some(ShareState::Current));
+    assert!(matches!(promote(&one).await, Err(StoreError::NothingToPromote { .. })));
+    assert_eq!(state(&store, &two).await, Some(ShareState::Current), "a retired share does not come back");
     assert_eq!(store.discard_pending(&two.ceremony).await.unwrap(), 0, "a current share is not discarded");
     let three = share(3, b"never committed");
     store.put_pending(&three).await.unwrap();
