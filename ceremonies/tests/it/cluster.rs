@@ -92,13 +92,18 @@ pub(crate) fn ssh_sign(person: &str, namespace: &str, text: &str) -> Vec<u8> {
 
 /// The same by a FIDO2 key with these flags, as OpenSSH's PROTOCOL.u2f writes it.
 pub(crate) fn hardware_sign(person: &str, text: &str, flags: u8) -> Vec<u8> {
+    hardware_sign_labelled(person, text, flags, Algorithm::SkEd25519)
+}
+
+/// The same with another algorithm's name on the signature, which the signature itself does not cover.
+pub(crate) fn hardware_sign_labelled(person: &str, text: &str, flags: u8, label: Algorithm) -> Vec<u8> {
     let message = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, text.as_bytes()).unwrap();
     let trailer = [flags, 0, 0, 0, 9];
     let digest = |bytes: &[u8]| *Hash::of_bytes(bytes).as_bytes();
     let signed = [&digest(b"ssh:")[..], &trailer, &digest(&message)].concat();
     let signature = ed25519_dalek::SigningKey::from_bytes(&seed(person)).sign(&signed);
     let bytes = [&signature.to_bytes()[..], &trailer].concat();
-    let signature = ssh_key::Signature::new(Algorithm::SkEd25519, bytes).unwrap();
+    let signature = ssh_key::Signature::new(label, bytes).unwrap();
     let signature = SshSig::new(hardware_key(person), NAMESPACE, HashAlg::Sha512, signature).unwrap();
     signature.to_pem(LineEnding::LF).unwrap().into_bytes()
 }

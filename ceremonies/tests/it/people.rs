@@ -5,7 +5,9 @@ use ceremonies::ceremony::{Phase, Rejection, StepState, Void};
 use ceremonies::charter::Role;
 use ceremonies::statement::{Answer, NAMESPACE, SignatureError};
 
-use crate::cluster::{QUORUM, TOUCHED, VERIFIED, hardware_sign, line, ssh_sign};
+use ssh_key::{Algorithm, HashAlg};
+
+use crate::cluster::{QUORUM, TOUCHED, VERIFIED, hardware_sign, hardware_sign_labelled, line, ssh_sign};
 use crate::kit::Paper;
 use crate::refused;
 
@@ -262,6 +264,21 @@ fn hardware_key_is_accepted_when_touched_and_refused_when_not() {
     with(hardware_sign("hanna", &text, TOUCHED)).unwrap();
     let presence = paper.ceremony.signatures().last().unwrap().presence;
     assert!(presence.hardware && presence.present && !presence.verified);
+}
+
+#[test]
+fn untouched_hardware_key_is_refused_when_relabelled_as_another_kind() {
+    let mut paper = confirmed();
+    let text = text(&paper, "approve", "hanna", Role::Operator);
+    let mut with = |flags, label| {
+        let signature = hardware_sign_labelled("hanna", &text, flags, label);
+        paper.sign_with("approve", "hanna", Role::Operator, Answer::None, signature)
+    };
+    let rsa = Algorithm::Rsa { hash: Some(HashAlg::Sha512) };
+    for flags in [0, TOUCHED] {
+        refused!(with(flags, rsa.clone()), Rejection::Signature(SignatureError::Format));
+    }
+    with(TOUCHED, Algorithm::SkEd25519).unwrap();
 }
 
 #[test]
