@@ -11,12 +11,13 @@ use crate::ids::{CeremonyId, Hash, InvalidId, Line, NodeIndex, PersonName, StepI
 use crate::manifest::{Manifest, ManifestError};
 use crate::statement::{Answer, MAX_SIGNATURE};
 use crate::subsets::Subset;
-use crate::wallet::{Record, RecordError};
 use crate::wire;
 use crate::words;
 
 /// Largest accepted entry, in bytes; the largest event is an attestation document of at most 16 KiB.
 pub const MAX_ENTRY: usize = 64 * 1024;
+/// Largest accepted generation record, in bytes; that of 20 nodes has some 1,300.
+const MAX_RECORD: usize = 16 * 1024;
 /// Longest accepted run of read-back words, in bytes.
 const MAX_WORDS: usize = 512;
 
@@ -44,9 +45,6 @@ pub enum EntryError {
     /// The manifest inside is refused.
     #[error("entry carries a manifest that is refused")]
     Manifest(#[from] ManifestError),
-    /// The generation record inside is refused.
-    #[error("entry carries a generation record that is refused")]
-    Record(#[from] RecordError),
 }
 
 /// A signature made in an enclave.
@@ -86,8 +84,9 @@ pub enum Event {
     Prepared {
         /// Whose.
         node: NodeIndex,
-        /// The public outcome, the same for all.
-        record: Box<Record>,
+        /// The encoded [`crate::wallet::Record`], the same for all and not yet judged: its points are checked
+        /// once a ceremony, not once an entry.
+        record: Vec<u8>,
         /// SHA-256 of its sealed share.
         blob: Hash,
         /// By the enclave.
@@ -371,7 +370,7 @@ impl TryFrom<wire::log::Event> for Event {
             Kind::Signed(signed) => Self::signed(signed)?,
             Kind::Prepared(prepared) => Self::Prepared {
                 node: prepared.node.try_into()?,
-                record: Box::new(Record::parse(&prepared.record)?),
+                record: bounded(prepared.record, MAX_RECORD, "generation record")?,
                 blob: prepared.blob.as_slice().try_into()?,
                 signature: fixed(&prepared.signature, "signature")?,
             },

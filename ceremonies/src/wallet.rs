@@ -142,7 +142,7 @@ impl Record {
             return Err(shares());
         }
         let record = Self {
-            digest: Hash::of_parts("custody/generation-record/v1", &[bytes]),
+            digest: Self::digest_of(bytes),
             bytes: bytes.to_vec(),
             cluster: wire.cluster.try_into()?,
             ceremony: wire.ceremony.try_into()?,
@@ -159,6 +159,12 @@ impl Record {
         };
         record.check_one_polynomial()?;
         Ok(record)
+    }
+
+    /// The digest that a record of these bytes has, if they are one.
+    #[must_use]
+    pub fn digest_of(bytes: &[u8]) -> Hash {
+        Hash::of_parts("custody/generation-record/v1", &[bytes])
     }
 
     /// All n points lie on one polynomial of degree t−1 that meets the public key at 0. That holds exactly

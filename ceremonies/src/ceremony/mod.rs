@@ -23,7 +23,7 @@ use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
 use crate::script::Script;
 use crate::statement::{Answer, Presence};
-use crate::subsets::Subset;
+use crate::subsets::{Subset, quick_cover};
 use crate::wallet::{Record, Wallet};
 
 /// How far the manifest's opening may be from its entry's time: people need a moment to sign it.
@@ -193,6 +193,8 @@ pub struct Ceremony {
     record: Option<Record>,
     aborted: BTreeSet<NodeIndex>,
     adopted: BTreeSet<NodeIndex>,
+    /// The groups that test-sign here.
+    cover: Vec<Subset>,
     tests: Vec<TestSignature>,
     /// Failed tries of test signatures: which node gave up which group's which attempt.
     given_up: BTreeSet<(Subset, u32, NodeIndex)>,
@@ -229,6 +231,7 @@ impl Ceremony {
             return Err(Rejection::OpenedElsewhen { opened: manifest.opened, at: first.time });
         }
         Self::check_origin(&context, manifest)?;
+        let cover = quick_cover(&manifest.roster, usize::from(manifest.threshold));
         let mut ceremony = Self {
             context,
             script,
@@ -241,6 +244,7 @@ impl Ceremony {
             record: None,
             aborted: BTreeSet::new(),
             adopted: BTreeSet::new(),
+            cover,
             tests: Vec::new(),
             given_up: BTreeSet::new(),
             bans: BTreeSet::new(),

@@ -35,16 +35,18 @@ pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool 
     signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
 }
 
-/// Whether a good signature's recovery id leads back to this key: those who use it know no other key.
-fn recovers(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
+/// Whether this is a low-s signature of the digest that with its recovery id leads back to this key, which
+/// implies that it verifies under it.
+fn leads_back(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
     let (Ok(signature), Some(id)) = (
         k256::ecdsa::Signature::from_scalars(signed.r, signed.s),
         k256::ecdsa::RecoveryId::from_byte(signed.recovery_id),
     ) else {
         return false;
     };
-    k256::ecdsa::VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, id)
-        .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
+    signature.normalize_s() == signature
+        && k256::ecdsa::VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, id)
+            .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
 }
 
 impl Ceremony {
@@ -145,17 +147,35 @@ impl Ceremony {
     pub(super) fn prepared(
         &mut self,
         node: NodeIndex,
-        record: &Record,
+        record: &[u8],
         blob: Hash,
         signature: &EnclaveSignature,
     ) -> Result<(), Rejection> {
         if self.manifest.kind != CeremonyKind::Dkg {
             return Err(Rejection::NoGeneration);
         }
-        self.check_enclave(node, &prepared_message(&record.digest(), node, &blob), signature)?;
+        let digest = Record::digest_of(record);
+        self.check_enclave(node, &prepared_message(&digest, node, &blob), signature)?;
         if let Some(approve) = self.unapproved() {
             return Err(Rejection::NotAuthorised(approve));
         }
+        if self.aborted.contains(&node) {
+            return Err(Rejection::PreparedAndAborted(node));
+        }
+        if self.prepared.contains_key(&node) {
+            return Err(Rejection::SaidAlready(node));
+        }
+        if self.record.as_ref().is_none_or(|known| known.digest() != digest) {
+            let record = self.own_record(node, record)?;
+            self.record.get_or_insert(record);
+        }
+        self.prepared.insert(node, (digest, blob));
+        Ok(())
+    }
+
+    /// A generation record of this very ceremony.
+    fn own_record(&self, node: NodeIndex, record: &[u8]) -> Result<Record, Rejection> {
+        let record = Record::parse(record).map_err(|source| Rejection::Record { node, source })?;
         let expected = &self.manifest;
         let same = record.manifest == expected.hash()
             && record.ceremony == expected.ceremony
@@ -165,18 +185,7 @@ impl Ceremony {
             && record.threshold == expected.threshold
             && record.roster() == expected.roster
             && Some(record.enclaves) == self.approved_enclaves;
-        if !same {
-            return Err(Rejection::OtherRecord(node));
-        }
-        if self.aborted.contains(&node) {
-            return Err(Rejection::PreparedAndAborted(node));
-        }
-        if self.prepared.contains_key(&node) {
-            return Err(Rejection::SaidAlready(node));
-        }
-        self.prepared.insert(node, (record.digest(), blob));
-        self.record.get_or_insert_with(|| record.clone());
-        Ok(())
+        if same { Ok(record) } else { Err(Rejection::OtherRecord(node)) }
     }
 
     pub(super) fn adopted(&mut self, entry: &Entry, node: NodeIndex, record: Hash) -> Result<(), Rejection> {
@@ -189,8 +198,8 @@ impl Ceremony {
 
     pub(super) fn test_signed(&mut self, signed: &TestSigned) -> Result<(), Rejection> {
         self.check_enclave(signed.node, &signed.message(&self.manifest.hash()), &signed.signature)?;
-        let key = match self.record() {
-            Some(record) if self.test_step_is_open() => record,
+        let (key, record) = match self.record() {
+            Some(record) if self.test_step_is_open() => (record.public_key, record.digest()),
             Some(_) | None => return Err(Rejection::NotDue(signed.subset.to_string())),
         };
         let due = self.cover().contains(&signed.subset)
@@ -199,20 +208,20 @@ impl Ceremony {
         if !due {
             return Err(Rejection::NotDue(signed.subset.to_string()));
         }
-        let digest = test_digest(&self.manifest.hash(), &key.digest(), &signed.subset, signed.attempt);
-        let good = verifies(&key.public_key, &digest, &signed.r, &signed.s)
-            && recovers(&key.public_key, &digest, signed);
-        if !good {
+        let digest = test_digest(&self.manifest.hash(), &record, &signed.subset, signed.attempt);
+        let of_this_try =
+            |test: &TestSignature| test.subset == signed.subset && test.attempt == signed.attempt;
+        let known = self.tests.iter().position(of_this_try);
+        let same = known.and_then(|at| self.tests.get_mut(at)).filter(|test| test.agrees_with(signed));
+        if let Some(test) = same {
+            let is_new = test.reported_by.insert(signed.node);
+            return if is_new { Ok(()) } else { Err(Rejection::SaidAlready(signed.node)) };
+        }
+        if !leads_back(&key, &digest, signed) {
             return Err(Rejection::TestSignature);
         }
-        let known =
-            self.tests.iter_mut().find(|test| test.subset == signed.subset && test.attempt == signed.attempt);
         match known {
-            Some(test) if !test.agrees_with(signed) => Err(Rejection::TestDiffers),
-            Some(test) => {
-                let is_new = test.reported_by.insert(signed.node);
-                if is_new { Ok(()) } else { Err(Rejection::SaidAlready(signed.node)) }
-            }
+            Some(_) => Err(Rejection::TestDiffers),
             None => {
                 self.tests.push(TestSignature {
                     subset: signed.subset.clone(),
@@ -314,8 +323,8 @@ impl Ceremony {
 
     /// The groups that test-sign here: every node and every pair of nodes in at least one.
     #[must_use]
-    pub fn cover(&self) -> Vec<Subset> {
-        crate::subsets::quick_cover(&self.manifest.roster, usize::from(self.manifest.threshold))
+    pub fn cover(&self) -> &[Subset] {
+        &self.cover
     }
 
     /// The group whose test signature is due now.
@@ -324,7 +333,7 @@ impl Ceremony {
         if !self.test_step_is_open() {
             return None;
         }
-        self.cover().into_iter().find(|subset| !self.has_signed(subset))
+        self.cover().iter().find(|subset| !self.has_signed(subset)).cloned()
     }
 
     pub(super) fn has_signed(&self, subset: &Subset) -> bool {

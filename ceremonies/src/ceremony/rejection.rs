@@ -8,6 +8,7 @@ use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::ManifestError;
 use crate::script::ScriptError;
 use crate::statement::SignatureError;
+use crate::wallet::RecordError;
 
 /// Why the fold refuses an entry. The ceremony is as it was before.
 #[derive(Debug, Error)]
@@ -35,6 +36,8 @@ pub enum Rejection {
     Expired { expired: UnixMillis },
     #[error("the ceremony is over ({0}); open a new one")]
     Over(String),
+    #[error("the generation record of enclave {node} is refused")]
+    Record { node: NodeIndex, source: RecordError },
     #[error("the wallet to sign with is not known here, or not the one the manifest names")]
     Wallet,
     #[error("`{0}` is no step of this script that people sign")]

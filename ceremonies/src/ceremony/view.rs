@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Ceremony, Ending, StepSignature};
 use crate::attestation::EnclaveKeys;
 use crate::charter::{CeremonyKind, Role};
-use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
+use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
 use crate::script::{Act, Step};
 use crate::subsets::Subset;
 
@@ -188,6 +188,17 @@ impl Ceremony {
     pub fn can_never_commit(&self) -> bool {
         let differ = matches!(self.void(), Some(Void::ResultsDiffer));
         self.committed().is_none() && (differ || !self.aborted.is_empty())
+    }
+
+    /// Whether this is a key generation that has given the wallet a key, or still may. One that was
+    /// authorised may commit in spite of a fault, a withdrawal or its expiry: its results may be on their way.
+    #[must_use]
+    pub fn may_give_a_key(&self, wallet: &WalletName, now: UnixMillis) -> bool {
+        let never_authorised = matches!(self.phase_at(now), Phase::Void(_)) && self.unapproved().is_some();
+        self.manifest.kind == CeremonyKind::Dkg
+            && self.manifest.wallet == *wallet
+            && !self.can_never_commit()
+            && !never_authorised
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -153,7 +153,7 @@ fn event(event: &Event) -> Value {
             "signed": { "step": step, "role": role, "person": person, "answer": answer.to_string() }
         }),
         Event::Prepared { node, record, blob, .. } => json!({
-            "prepared": { "node": node, "record": record.digest(), "sealed_share_sha256": blob }
+            "prepared": { "node": node, "record": Record::digest_of(record), "sealed_share_sha256": blob }
         }),
         Event::Adopted { node, record } => json!({ "adopted": { "node": node, "record": record } }),
         Event::TestSigned(signed) => json!({

@@ -105,7 +105,7 @@ fn nothing_is_accepted_after_the_close() {
         assert!(paper.fault(by).is_err(), "fault of {by}");
         let all = ceremonies::subsets::Subset::new(paper.ceremony.manifest().roster.clone());
         assert!(paper.abort(by, &all, 1).is_err(), "abort of {by}");
-        for subset in paper.ceremony.cover() {
+        for subset in paper.ceremony.cover().to_vec() {
             for attempt in 1..=2 {
                 assert!(paper.abort(by, &subset, attempt).is_err(), "{by} gives up {subset}, try {attempt}");
                 assert!(paper.test_sign(by, &subset, attempt).is_err(), "{by} in {subset}, try {attempt}");

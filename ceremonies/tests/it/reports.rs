@@ -4,6 +4,7 @@
 use ceremonies::attestation::AttestationError;
 use ceremonies::ceremony::{Duty, Phase, Rejection, Void};
 use ceremonies::charter::Role;
+use ceremonies::ids::UnixMillis;
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
 
@@ -286,4 +287,44 @@ fn duty_follows_the_log() {
     paper.adopt_all();
     assert_eq!(own(&paper), None);
     assert_eq!(own(&Paper::closed()), None);
+}
+
+#[test]
+fn result_is_refused_when_its_record_is_not_one_key() {
+    let mut paper = Paper::authorised();
+    let mut split = paper.record(&SHARING);
+    split.public_shares[4].point = OTHER_SHARING.point(5);
+    refused!(paper.prepare_with(1, &split), Rejection::Record { .. });
+    paper.prepare_all();
+    assert_eq!(paper.ceremony.phase(), Phase::Committed);
+
+    let mut second = Paper::authorised();
+    second.prepare(1).unwrap();
+    let mut split = second.record(&SHARING);
+    split.public_shares[4].point = OTHER_SHARING.point(5);
+    refused!(second.prepare_with(2, &split), Rejection::Record { .. });
+    second.prepare(2).unwrap();
+}
+
+#[test]
+fn wallet_is_taken_until_its_key_generation_is_proven_never_to_commit() {
+    let wallet = Paper::dkg().ceremony.manifest().wallet.clone();
+    let takes = |paper: &Paper| paper.ceremony.may_give_a_key(&wallet, paper.now);
+    assert!(takes(&Paper::dkg()));
+    assert!(!Paper::dkg().ceremony.may_give_a_key(&"other".parse().unwrap(), Paper::dkg().now));
+    assert!(takes(&Paper::committed()));
+
+    let mut withdrawn = Paper::dkg();
+    withdrawn.withdraw("ada", Role::Administrator).unwrap();
+    assert!(!takes(&withdrawn), "nothing can start it any more");
+    let never_approved = Paper::dkg();
+    assert!(!never_approved.ceremony.may_give_a_key(&wallet, UnixMillis(i64::MAX)));
+
+    let mut faulted = Paper::authorised();
+    faulted.fault(3).unwrap();
+    assert!(takes(&faulted), "its results may be on their way");
+    faulted.abort(2, &everyone(), 1).unwrap();
+    assert!(!takes(&faulted));
+    let expired = Paper::authorised();
+    assert!(expired.ceremony.may_give_a_key(&wallet, UnixMillis(i64::MAX)));
 }

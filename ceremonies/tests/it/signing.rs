@@ -56,7 +56,7 @@ fn test_signature_is_refused_before_its_step() {
 #[test]
 fn test_signature_is_refused_of_a_group_or_member_that_is_not_due() {
     let (mut paper, subset, _) = due();
-    let cover = paper.ceremony.cover();
+    let cover = paper.ceremony.cover().to_vec();
     let roster = paper.ceremony.manifest().roster.clone();
     for size in 2..=5 {
         for other in subsets(&roster, size).filter(|other| !cover.contains(other)) {

@@ -1,9 +1,8 @@
 //! What consoles ask: submitting events, reading logs, listing ceremonies.
 
-use ceremonies::ceremony::Phase;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::Event;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, WalletName};
 use ceremonies::wire::{VERSION, bus, log};
 use prost::Message;
 use tracing::warn;
@@ -39,6 +38,10 @@ impl Agent {
         }
         let wire = submit.event.ok_or("the submission has no event")?;
         let event = Event::try_from(wire.clone()).map_err(|error| chain(&error))?;
+        if self.book.get(ceremony).is_none() {
+            // Opened a moment ago through another node, perhaps.
+            self.reads_on(ceremony).await;
+        }
         self.check_submission(ceremony, &event)?;
         self.append(ceremony, wire).await.map_err(|error| chain(&error))
     }
@@ -77,15 +80,9 @@ impl Agent {
     }
 
     /// A key generation for the same wallet that has committed, or still can.
-    fn rival(&self, wallet: &ceremonies::ids::WalletName) -> Option<&CeremonyId> {
-        let alive = |(id, chapter): (&'_ CeremonyId, &ceremonies::book::Chapter)| {
-            let ceremony = &chapter.ceremony;
-            let same = ceremony.manifest().kind == CeremonyKind::Dkg && ceremony.manifest().wallet == *wallet;
-            let void = matches!(ceremony.phase_at(now()), Phase::Void(_));
-            (same && !void).then(|| id.clone())
-        };
-        let rival = self.book.iter().find_map(alive)?;
-        self.book.iter().map(|(id, _)| id).find(|id| **id == rival)
+    fn rival(&self, wallet: &WalletName) -> Option<&CeremonyId> {
+        let mut chapters = self.book.iter();
+        chapters.find(|(_, chapter)| chapter.ceremony.may_give_a_key(wallet, now())).map(|(id, _)| id)
     }
 
     fn read(&self, ceremony: &CeremonyId, payload: &[u8]) -> bus::ReadReply {
