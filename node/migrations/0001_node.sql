@@ -32,6 +32,15 @@ CREATE TABLE signings (
     at_ms    BIGINT NOT NULL
 );
 
+-- Session messages, as their senders' enclaves signed them, on which an accusation rests.
+CREATE TABLE evidence (
+    ceremony TEXT   NOT NULL,
+    culprit  BIGINT NOT NULL,
+    digest   TEXT   NOT NULL,
+    envelope BYTEA  NOT NULL,
+    PRIMARY KEY (ceremony, culprit, digest)
+);
+
 -- Who never again works with whom.
 CREATE TABLE bans (
     reporter BIGINT NOT NULL,

@@ -144,6 +144,12 @@ fn malformed(what: &'static str) -> impl Fn(InvalidId) -> StoreError {
     move |_| StoreError::Malformed { what }
 }
 
+fn index(row: &AnyRow, column: usize, what: &'static str) -> Result<NodeIndex, StoreError> {
+    let index: i64 = row.try_get(column).map_err(failed(what))?;
+    let index = u32::try_from(index).ok().and_then(|index| NodeIndex::try_from(index).ok());
+    index.ok_or(StoreError::Malformed { what: "node index" })
+}
+
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -427,6 +433,44 @@ impl Store {
         Ok(if done.rows_affected() == 1 { Claim::New } else { Claim::Used })
     }
 
+    /// Keeps a signed envelope on which an accusation rests. Keeping it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_evidence(
+        &self,
+        ceremony: &CeremonyId,
+        culprit: NodeIndex,
+        envelope: &[u8],
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO evidence (ceremony, culprit, digest, envelope) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (ceremony, culprit, digest) DO NOTHING",
+        )
+        .bind(ceremony.as_str())
+        .bind(i64::from(culprit.get()))
+        .bind(Hash::of_bytes(envelope).to_string())
+        .bind(envelope.to_vec())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("keep evidence"))?;
+        Ok(())
+    }
+
+    /// The envelopes kept of a ceremony, with whom they accuse.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn evidence(&self, ceremony: &CeremonyId) -> Result<Vec<(NodeIndex, Vec<u8>)>, StoreError> {
+        let what = "read evidence";
+        let rows = sqlx::query("SELECT culprit, envelope FROM evidence WHERE ceremony = $1 ORDER BY digest")
+            .bind(ceremony.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(what))?;
+        rows.iter().map(|row| Ok((index(row, 0, what)?, row.try_get(1).map_err(failed(what))?))).collect()
+    }
+
     /// Records a ban. It stays.
     ///
     /// # Errors
@@ -462,13 +506,6 @@ impl Store {
             .fetch_all(&self.pool)
             .await
             .map_err(failed(what))?;
-        let index = |row: &AnyRow, column: usize| {
-            let index: i64 = row.try_get(column).map_err(failed(what))?;
-            u32::try_from(index)
-                .ok()
-                .and_then(|index| NodeIndex::try_from(index).ok())
-                .ok_or(StoreError::Malformed { what: "node index" })
-        };
-        rows.iter().map(|row| Ok((index(row, 0)?, index(row, 1)?))).collect()
+        rows.iter().map(|row| Ok((index(row, 0, what)?, index(row, 1, what)?))).collect()
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, WalletName};
+use ceremonies::manifest::Manifest;
 use ceremonies::statement::Answer;
 use ceremonies::words;
 use clap::{Args, Subcommand};
@@ -39,6 +40,19 @@ pub(super) enum CeremonyCommand {
         /// The administrator's key.
         #[arg(long)]
         key: Option<PathBuf>,
+        /// Do not sign here: write the manifest to this file and print the statement to be signed. One that
+        /// exists is not overwritten.
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        manifest: Option<PathBuf>,
+    },
+    /// Open a ceremony with a signature made elsewhere over what `open --manifest` printed.
+    SubmitOpening {
+        /// The manifest that `open --manifest` wrote.
+        #[arg(long)]
+        manifest: PathBuf,
+        /// The armoured signature.
+        #[arg(long)]
+        signature: PathBuf,
     },
     /// Every ceremony.
     List,
@@ -157,21 +171,27 @@ fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Pa
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
     let mut desk = Desk::open(path).await?;
     match command {
-        CeremonyCommand::Open { kind, wallet, purpose, minutes, person, key: given } => {
+        CeremonyCommand::Open { kind, wallet, purpose, minutes, person, key: given, manifest: file } => {
             let administrator = match person {
                 Some(person) => person,
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),
             };
-            let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
             let lifetime_ms = minutes.saturating_mul(60_000);
-            let opening = Opening { kind, wallet, purpose, administrator, lifetime_ms };
+            let opening =
+                Opening { kind, wallet, purpose, administrator: administrator.clone(), lifetime_ms };
             let (manifest, statement) = room::prepare(&desk.cluster, &desk.book, &opening)?;
+            if let Some(file) = file {
+                write_new(&file, manifest.as_bytes())?;
+                return print_exactly(&statement);
+            }
+            let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
             let signature = sign_with(key, &statement)?;
-            desk.client.submit(&manifest.ceremony, room::opened(&manifest, signature)).await?;
-            output.print(
-                &json!({ "id": manifest.ceremony, "manifest": manifest.hash() }),
-                manifest.ceremony.as_str(),
-            )
+            submit_opening(&desk, output, &manifest, signature).await
+        }
+        CeremonyCommand::SubmitOpening { manifest, signature } => {
+            let manifest = Manifest::parse(&read(&manifest)?)
+                .with_context(|| format!("{} is no manifest", manifest.display()))?;
+            submit_opening(&desk, output, &manifest, read(&signature)?).await
         }
         CeremonyCommand::List => list(&desk, output),
         CeremonyCommand::Show { id } => {
@@ -181,10 +201,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
-            let statement = step.signature(&desk, ceremony)?.statement(ceremony)?;
-            // Exactly the bytes that are signed: no line feed of our own.
-            std::io::Write::write_all(&mut std::io::stdout(), statement.as_bytes())?;
-            Ok(())
+            print_exactly(&step.signature(&desk, ceremony)?.statement(ceremony)?)
         }
         CeremonyCommand::Sign { step, key: given } => {
             let ceremony = ceremony(&desk, &step.id)?;
@@ -197,8 +214,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
         CeremonyCommand::Submit { step, signature: file } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            let armoured = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-            submit(&desk, output, &step.id, &signature, armoured).await
+            submit(&desk, output, &step.id, &signature, read(&file)?).await
         }
         CeremonyCommand::Abort { id, reason, role, person, key: given } => {
             let ceremony = ceremony(&desk, &id)?;
@@ -217,6 +233,26 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
 
 fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
     Ok(&desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?.ceremony)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("reading {}", file.display()))
+}
+
+fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
+    let created = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
+    std::io::Write::write_all(&mut created.with_context(|| format!("creating {}", file.display()))?, bytes)?;
+    Ok(())
+}
+
+/// Exactly the bytes that are signed: no line feed of our own.
+fn print_exactly(statement: &str) -> Result<()> {
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), statement.as_bytes())?)
+}
+
+async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signature: Vec<u8>) -> Result<()> {
+    desk.client.submit(&manifest.ceremony, room::opened(manifest, signature)).await?;
+    output.print(&json!({ "id": manifest.ceremony, "manifest": manifest.hash() }), manifest.ceremony.as_str())
 }
 
 /// Signs, asking for the passphrase on the terminal where the key has one.

@@ -44,7 +44,6 @@ pub async fn run(cluster: Cluster) -> Result<()> {
     let mut model = Model::new(cluster.clone(), room::now(), colour);
     let screen = terminal::Screen::take()?;
     let mut terminal = Terminal::new(CrosstermBackend::new(std::io::stdout()))?;
-    terminal.clear()?;
     let (events, mut queue) = mpsc::channel(MAX_WAITING);
     let shell = Arc::new(Shell { client, cluster, events: events.clone() });
     let mut tasks = tokio::task::JoinSet::new();

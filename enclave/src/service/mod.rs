@@ -232,6 +232,9 @@ impl Connection<'_> {
             said: self.enclave.voice.said().collect(),
         }))
         .await;
+        for evidence in self.enclave.voice.evidence() {
+            self.send(from_enclave::Kind::Evidence(evidence)).await;
+        }
     }
 
     async fn refuse(&self, request: u64, reason: &dyn std::error::Error) {

@@ -43,10 +43,14 @@ pub(super) struct SessionNews {
 }
 
 pub(super) enum NewsKind {
-    Send { to: NodeIndex, bytes: Vec<u8> },
+    Send {
+        to: NodeIndex,
+        bytes: Vec<u8>,
+    },
     Progress(SessionProgress),
     Finished(Box<Outcome>),
-    Failed(SessionFailure),
+    /// With the envelopes that show it, if any do.
+    Failed(SessionFailure, Vec<Vec<u8>>),
 }
 
 /// Runs a session until it is over or dropped.
@@ -72,7 +76,7 @@ fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, new
                     NewsKind::Progress(progress)
                 }
                 Action::Finished(outcome) => NewsKind::Finished(outcome),
-                Action::Failed(failure) => NewsKind::Failed(failure),
+                Action::Failed(failure) => NewsKind::Failed(failure, session.evidence().to_vec()),
             };
             let report = News::Session(SessionNews { job: Arc::clone(job), kind });
             if news.blocking_send(report).is_err() {

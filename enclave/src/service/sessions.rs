@@ -220,8 +220,14 @@ impl Connection<'_> {
                     Product::Signature(signature) => self.signed(&job, session, &signature).await,
                 }
             }
-            NewsKind::Failed(failure) => {
+            NewsKind::Failed(failure, envelopes) => {
                 self.running.remove(&label);
+                if let Some(culprit) = failure.culprit.filter(|_| !envelopes.is_empty()) {
+                    let ceremony = job.order.ceremony.manifest().ceremony.to_string();
+                    let evidence = link::Evidence { ceremony, culprit: culprit.into(), envelopes };
+                    self.enclave.voice.keep_evidence(evidence.clone());
+                    self.send(from_enclave::Kind::Evidence(evidence)).await;
+                }
                 self.abort(&job, &failure).await;
             }
         }

@@ -12,10 +12,12 @@ use ceremonies::wire::log;
 use prost::Message;
 
 use crate::session::BootKeys;
-use crate::wire::link::Said;
+use crate::wire::link::{Evidence, Said};
 
 /// Words kept to be said again. A ceremony has a handful; older ones are in the log by then.
 const MAX_SAID: usize = 1024;
+/// Accusations whose envelopes are kept to be said again: each may have some hundred kilobytes.
+const MAX_EVIDENCE: usize = 8;
 
 /// Why an enclave stays silent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -38,6 +40,7 @@ pub(super) struct Voice {
     /// How each key generation ended for this enclave: once, and for good.
     generations: BTreeMap<CeremonyId, Word>,
     said: VecDeque<Said>,
+    evidence: VecDeque<Evidence>,
 }
 
 fn number(party: Option<NodeIndex>) -> u32 {
@@ -50,12 +53,24 @@ fn numbers(subset: &Subset) -> Vec<u32> {
 
 impl Voice {
     pub(super) fn new(keys: Arc<BootKeys>) -> Self {
-        Self { keys, generations: BTreeMap::new(), said: VecDeque::new() }
+        Self { keys, generations: BTreeMap::new(), said: VecDeque::new(), evidence: VecDeque::new() }
     }
 
     /// Everything said, for an agent that may have lost it.
     pub(super) fn said(&self) -> impl Iterator<Item = Said> + '_ {
         self.said.iter().cloned()
+    }
+
+    /// What accusations of peers rest on, for an agent that may have lost it.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = Evidence> + '_ {
+        self.evidence.iter().cloned()
+    }
+
+    pub(super) fn keep_evidence(&mut self, evidence: Evidence) {
+        if self.evidence.len() >= MAX_EVIDENCE {
+            self.evidence.pop_front();
+        }
+        self.evidence.push_back(evidence);
     }
 
     fn sign(&self, message: &Hash) -> [u8; 64] {

@@ -34,6 +34,7 @@ impl Agent {
             from_enclave::Kind::Send(send) => self.send_on(send).await,
             from_enclave::Kind::Progress(progress) => self.pass_progress(progress).await,
             from_enclave::Kind::Sealed(sealed) => self.store_sealed(sealed).await,
+            from_enclave::Kind::Evidence(evidence) => self.keep_evidence(evidence).await,
             from_enclave::Kind::Said(said) => {
                 self.append_said(said).await;
                 self.do_duties().await;
@@ -80,6 +81,23 @@ impl Agent {
             return;
         }
         self.append_own(&ceremony, kind).await;
+    }
+
+    /// Keeps what an accusation rests on, for whoever investigates it.
+    async fn keep_evidence(&mut self, evidence: link::Evidence) {
+        let named =
+            evidence.ceremony.parse::<CeremonyId>().ok().zip(NodeIndex::try_from(evidence.culprit).ok());
+        let Some((ceremony, culprit)) = named else {
+            warn!("the enclave accused nobody of something");
+            return;
+        };
+        for envelope in &evidence.envelopes {
+            if let Err(error) = self.store.keep_evidence(&ceremony, culprit, envelope).await {
+                self.observed.store_trouble = chain(&error);
+                warn!(%ceremony, %culprit, error = %chain(&error), "evidence not stored");
+            }
+        }
+        warn!(%ceremony, %culprit, "node {culprit} contradicted itself; its signed messages are in the store");
     }
 
     async fn attested(&mut self, attestation: link::Attestation) {

@@ -3,6 +3,7 @@
 mod attestation;
 mod broker;
 mod ceremonies;
+mod consoles;
 mod crashes;
 mod kms;
 mod store;

@@ -57,9 +57,16 @@ async fn behaves(url: &str) {
     assert_eq!(store.claim_signing("request", &digest, "m", "test").await.unwrap(), Claim::New);
     let (reporter, peer) = (NodeIndex::new(1).unwrap(), NodeIndex::new(2).unwrap());
     store.record_ban(reporter, peer, &one.ceremony, "cheated").await.unwrap();
+    for envelope in [b"first".as_slice(), b"second", b"first"] {
+        store.keep_evidence(&one.ceremony, peer, envelope).await.unwrap();
+    }
     drop(store);
 
     let store = Store::open(url).await.unwrap();
+    let mut kept = store.evidence(&one.ceremony).await.unwrap();
+    kept.sort();
+    assert_eq!(kept, [(peer, b"first".to_vec()), (peer, b"second".to_vec())]);
+    assert!(store.evidence(&two.ceremony).await.unwrap().is_empty());
     assert_eq!(store.claim_signing("request", &digest, "m", "test").await.unwrap(), Claim::Used);
     assert_eq!(store.bans().await.unwrap(), [(reporter, peer)]);
     let stored = store.share(&two.wallet, two.generation, &two.record).await.unwrap().unwrap();

@@ -1,0 +1,235 @@
+//! What people do at their consoles: sign elsewhere or through an SSH agent, lose a console, leave it.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ceremonies::ceremony::Phase;
+use ceremonies::charter::Role;
+use ceremonies::ids::CeremonyId;
+use ceremonies::script::Act;
+use console::config::Me;
+use lab::cluster::Cluster;
+use lab::drive::Room;
+
+use crate::ceremonies::{PATIENCE, plan};
+
+const COLUMNS: u16 = 100;
+const ROWS: u16 = 30;
+
+fn custody() -> Command {
+    Command::new(lab::programs::folder().unwrap().join("custody"))
+}
+
+/// Runs `custody` on the cluster and returns what it printed, or what it complained of.
+fn run(cluster: &Path, arguments: &[&str], agent: Option<&Path>) -> Result<String, String> {
+    let mut command = custody();
+    command.arg("--cluster").arg(cluster).args(arguments).env_remove("SSH_AUTH_SOCK");
+    if let Some(socket) = agent {
+        command.env("SSH_AUTH_SOCK", socket);
+    }
+    let output = command.output().unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// Signs with stock OpenSSH, as on a machine that has no `custody`. Returns the signature's file.
+fn sign_elsewhere(folder: &Path, me: &Me, statement: &str) -> std::path::PathBuf {
+    let text = folder.join("statement.txt");
+    std::fs::write(&text, statement).unwrap();
+    let signature = folder.join("statement.txt.sig");
+    let _ = std::fs::remove_file(&signature);
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", "custody-ceremony", "-f"])
+        .args([&me.key, &text])
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    signature
+}
+
+/// A process that ends with the test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An SSH agent that holds one key.
+fn ssh_agent(folder: &Path, me: &Me) -> (Ends, std::path::PathBuf) {
+    let socket = folder.join("agent.sock");
+    let agent = Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn();
+    let agent = Ends(agent.unwrap());
+    wait_for("the SSH agent", || socket.exists().then_some(()));
+    let added =
+        Command::new("ssh-add").arg(&me.key).env("SSH_AUTH_SOCK", &socket).stderr(Stdio::null()).status();
+    assert!(added.unwrap().success());
+    (agent, socket)
+}
+
+fn wait_for<T>(what: &str, mut until: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = until() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A console on a pseudo-terminal of its own, with what it shows.
+struct Terminal {
+    process: Ends,
+    keys: File,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    fn open(cluster: &Path) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let ours: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+        let size = rustix::termios::Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&ours, size).unwrap();
+        let mut options = File::options();
+        let theirs =
+            options.read(true).write(true).custom_flags(OpenptFlags::NOCTTY.bits().cast_signed()).open(name);
+        let theirs = theirs.unwrap();
+        let process = custody()
+            .arg("--cluster")
+            .arg(cluster)
+            .env("TERM", "xterm-256color")
+            .stdin(theirs.try_clone().unwrap())
+            .stdout(theirs.try_clone().unwrap())
+            .stderr(theirs)
+            .spawn()
+            .unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS, COLUMNS, 0)));
+        let (mut output, shown) = (File::from(ours.try_clone().unwrap()), Arc::clone(&screen));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // Reading ends with an error when the last process has let go of the terminal.
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                shown.lock().unwrap().process(&bytes[..count]);
+            }
+        });
+        Self { process: Ends(process), keys: File::from(ours), screen }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn contents(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn wait_for(&self, text: &str) {
+        let begun = Instant::now();
+        while !self.contents().contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "`{text}` is not on the screen:\n{}", self.contents());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Goes to the one ceremony there is.
+    fn show_ceremony(&mut self, id: &CeremonyId) {
+        self.wait_for("Cluster");
+        self.press("2");
+        self.wait_for(id.as_str());
+        self.press("\r");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_sign_elsewhere_and_through_an_agent_and_a_killed_console_is_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let file = cluster.layout().console();
+    let mut room = Room::enter(&file, PATIENCE).await.unwrap();
+    let id = opens_with_a_signature_made_elsewhere(folder.path(), &file, &room);
+    room.lead_to(&id, Act::Confirm, PATIENCE).await.unwrap();
+    signs_through_an_agent(folder.path(), &file, &room, &id);
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+
+    let mut killed = Terminal::open(&file);
+    killed.show_ceremony(&id);
+    let title = room.ceremony(&id).unwrap().current_step().unwrap().title.to_string();
+    killed.wait_for(&title);
+    drop(killed);
+    let mut again = Terminal::open(&file);
+    again.show_ceremony(&id);
+    again.wait_for(&title);
+
+    let process = rustix::process::Pid::from_child(&again.process.0);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert!(wait_for("the console's end", || again.process.0.try_wait().unwrap()).success());
+    wait_for("the screen", || (!again.screen.lock().unwrap().screen().alternate_screen()).then_some(()));
+
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed);
+    cluster.stop().await;
+}
+
+fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &Room) -> CeremonyId {
+    let administrator = room.people(Role::Administrator).next().unwrap();
+    let manifest = folder.join("manifest");
+    let manifest = manifest.to_str().unwrap();
+    let open =
+        ["ceremony", "open", "dkg", "--wallet", "treasury", "--purpose", "a test", "--manifest", manifest];
+    let statement = run(cluster, &open, None).unwrap();
+    assert!(run(cluster, &open, None).unwrap_err().contains("File exists"), "a manifest is not overwritten");
+    let signature = sign_elsewhere(folder, administrator, &statement);
+    let submit = ["ceremony", "submit-opening", "--manifest", manifest, "--signature"];
+    let submit =
+        |signature: &Path| run(cluster, &[&submit[..], &[signature.to_str().unwrap()]].concat(), None);
+    let other = sign_elsewhere(folder, administrator, &format!("{statement}."));
+    let refused = submit(&other).unwrap_err();
+    assert!(refused.contains("not over this statement"), "{refused}");
+    assert_eq!(other, signature);
+    sign_elsewhere(folder, administrator, &statement);
+    submit(&signature).unwrap().trim().parse().unwrap()
+}
+
+fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &CeremonyId) {
+    let step = room.ceremony(id).unwrap().current_step().unwrap();
+    let (role, _) =
+        *room.ceremony(id).unwrap().signers(step).iter().next().map(|(r, c)| (*r, *c)).as_ref().unwrap();
+    let me = room.people(role).next().unwrap();
+    let public = me.key.with_extension("pub");
+    let (role, key) = (role.to_string(), public.to_str().unwrap());
+    let sign = [
+        "ceremony",
+        "sign",
+        id.as_str(),
+        "--step",
+        step.id.as_str(),
+        "--role",
+        &role,
+        "--person",
+        me.person.as_str(),
+        "--key",
+        key,
+    ];
+    assert!(run(cluster, &sign, None).unwrap_err().contains("no SSH agent"));
+    let (agent, socket) = ssh_agent(folder, me);
+    run(cluster, &sign, Some(&socket)).unwrap();
+    assert!(run(cluster, &sign, Some(&socket)).unwrap_err().contains("already signed"));
+    drop(agent);
+}
