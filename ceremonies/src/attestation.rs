@@ -181,7 +181,14 @@ pub struct Attested {
 /// The first [`AttestationError`] found: form, signature and chain; debug mode and measurements; nonce;
 /// age; keys.
 pub fn check(bytes: &[u8], expected: &Expectation<'_>) -> Result<Attested, AttestationError> {
-    let document = parse_and_verify(bytes, expected.root)?;
+    judge(parse_and_verify(bytes, expected.root)?, expected)
+}
+
+/// The part of [`check`] that depends on when it is asked: what a verified document says.
+///
+/// # Errors
+/// As [`check`], from debug mode on.
+pub fn judge(document: Document, expected: &Expectation<'_>) -> Result<Attested, AttestationError> {
     let measurement = measurement::allowed(&document, expected.allowed)?;
     if let Some(nonce) = expected.nonce
         && document.nonce.as_deref() != Some(nonce)

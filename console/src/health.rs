@@ -1,6 +1,6 @@
 //! What a heartbeat is worth: the console makes its own verdict on every node.
 
-use ceremonies::attestation::{self, Expectation};
+use ceremonies::attestation::{self, Document, Expectation};
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
@@ -56,15 +56,35 @@ pub struct NodeStatus {
     pub build: String,
 }
 
-fn verdict(
-    context: &Context,
-    heartbeat: &Heartbeat,
-    now: UnixMillis,
-) -> Result<attestation::Attested, String> {
-    let document = heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default();
-    if document.is_empty() {
-        return Err("no attestation document yet".to_owned());
+/// A heartbeat whose document has been verified: once a document, not once a look.
+#[derive(Debug)]
+pub struct Heard {
+    heartbeat: Heartbeat,
+    document: Result<Document, String>,
+}
+
+impl Heard {
+    /// Verifies a heartbeat's document, unless it is that of the heartbeat before.
+    #[must_use]
+    pub fn new(context: &Context, heartbeat: Heartbeat, before: Option<Self>) -> Self {
+        let document = match before {
+            Some(before) if document(&before.heartbeat) == document(&heartbeat) => before.document,
+            Some(_) | None => match document(&heartbeat) {
+                [] => Err("no attestation document yet".to_owned()),
+                bytes => {
+                    attestation::parse_and_verify(bytes, context.root()).map_err(|error| error.to_string())
+                }
+            },
+        };
+        Self { heartbeat, document }
     }
+}
+
+fn document(heartbeat: &Heartbeat) -> &[u8] {
+    heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default()
+}
+
+fn verdict(context: &Context, heard: &Heard, now: UnixMillis) -> Result<attestation::Attested, String> {
     let rules = context.charter().attestation();
     let expected = Expectation {
         root: context.root(),
@@ -73,18 +93,13 @@ fn verdict(
         at: now,
         max_age_ms: u64::from(rules.max_age_s) * 1000,
     };
-    attestation::check(document, &expected).map_err(|error| error.to_string())
+    attestation::judge(heard.document.clone()?, &expected).map_err(|error| error.to_string())
 }
 
 /// The status of a node by its last heartbeat.
 #[must_use]
-pub fn status(
-    context: &Context,
-    node: NodeIndex,
-    heartbeat: Option<&Heartbeat>,
-    now: UnixMillis,
-) -> NodeStatus {
-    let Some(heartbeat) = heartbeat else {
+pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: UnixMillis) -> NodeStatus {
+    let Some(heard) = heard else {
         return NodeStatus {
             node,
             level: Level::Bad,
@@ -96,11 +111,12 @@ pub fn status(
             build: String::new(),
         };
     };
-    let heard = now.since(UnixMillis(heartbeat.time_ms));
-    let verdict = verdict(context, heartbeat, now);
+    let heartbeat = &heard.heartbeat;
+    let verdict = verdict(context, heard, now);
+    let heard_ms_ago = now.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let (level, summary) = judge(context, heartbeat, &verdict, &enclave_trouble, heard);
+    let (level, summary) = judge(context, heartbeat, &verdict, &enclave_trouble, heard_ms_ago);
     NodeStatus {
         node,
         level,
@@ -115,7 +131,7 @@ pub fn status(
             .iter()
             .map(|share| format!("{} g{} {}", share.wallet, share.generation, share.state))
             .collect(),
-        heard_ms_ago: Some(heard),
+        heard_ms_ago: Some(heard_ms_ago),
         build: heartbeat.build.clone(),
     }
 }

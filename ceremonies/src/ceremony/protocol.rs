@@ -220,22 +220,20 @@ impl Ceremony {
         if !leads_back(&key, &digest, signed) {
             return Err(Rejection::TestSignature);
         }
-        match known {
-            Some(_) => Err(Rejection::TestDiffers),
-            None => {
-                self.tests.push(TestSignature {
-                    subset: signed.subset.clone(),
-                    attempt: signed.attempt,
-                    session: signed.session,
-                    digest,
-                    r: signed.r,
-                    s: signed.s,
-                    recovery_id: signed.recovery_id,
-                    reported_by: [signed.node].into(),
-                });
-                Ok(())
-            }
+        if known.is_some() {
+            return Err(Rejection::TestDiffers);
         }
+        self.tests.push(TestSignature {
+            subset: signed.subset.clone(),
+            attempt: signed.attempt,
+            session: signed.session,
+            digest,
+            r: signed.r,
+            s: signed.s,
+            recovery_id: signed.recovery_id,
+            reported_by: [signed.node].into(),
+        });
+        Ok(())
     }
 
     pub(super) fn aborted(&mut self, aborted: &Aborted) -> Result<(), Rejection> {

@@ -180,7 +180,7 @@ fn ban_makes_the_groups_of_both_hopeless() {
     assert!(paper.ceremony.bans().contains(&(node(by), peer)));
     for group in paper.ceremony.cover() {
         let both = group.contains(node(by)) && group.contains(peer);
-        assert_eq!(paper.ceremony.is_hopeless(&group), both, "{group}");
+        assert_eq!(paper.ceremony.is_hopeless(group), both, "{group}");
     }
     for party in subset.parties() {
         let keys = paper.enclaves[&party.get()].keys();

@@ -167,15 +167,14 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
         let until = tokio::time::Instant::now() + LISTEN;
         while let Ok(Some(heard)) = tokio::time::timeout_at(until, news.next()).await {
             if let News::Health(heartbeat) = heard {
-                heartbeats.insert(heartbeat.node, heartbeat);
+                let before = heartbeats.remove(&heartbeat.node);
+                let node = heartbeat.node;
+                heartbeats.insert(node, health::Heard::new(&cluster.context, *heartbeat, before));
             }
         }
         let all: Vec<_> = nodes
             .iter()
-            .map(|node| {
-                let heartbeat = heartbeats.get(&u32::from(*node)).map(|boxed| &**boxed);
-                health::status(&cluster.context, *node, heartbeat, now())
-            })
+            .map(|node| health::status(&cluster.context, *node, heartbeats.get(&u32::from(*node)), now()))
             .collect();
         let charter = cluster.charter();
         let mut text =

@@ -9,11 +9,11 @@ use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::script::Step;
-use ceremonies::wire::bus::{Heartbeat, Progress};
+use ceremonies::wire::bus::Progress;
 use zeroize::Zeroizing;
 
 use crate::config::{Cluster, Me};
-use crate::health::{self, NodeStatus};
+use crate::health::{self, Heard, NodeStatus};
 use crate::room::Signature;
 
 /// Longest text typed into a field, in characters.
@@ -211,7 +211,7 @@ pub struct Model {
     /// Whether the bus is connected.
     pub connected: bool,
     /// The last heartbeat of each node.
-    pub heartbeats: BTreeMap<NodeIndex, Heartbeat>,
+    pub heartbeats: BTreeMap<NodeIndex, Heard>,
     /// The last progress of each node in each ceremony.
     pub progress: BTreeMap<(CeremonyId, NodeIndex), Progress>,
     /// The screen in front.

@@ -16,6 +16,7 @@ use super::model::{
 };
 use crate::client::News;
 use crate::config::Me;
+use crate::health::Heard;
 use crate::room::{self, LIFETIME_MS, Opening, Signature};
 
 /// What happens to the terminal.
@@ -111,7 +112,9 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
         }
         News::Health(heartbeat) => {
             if let Ok(node) = NodeIndex::try_from(heartbeat.node) {
-                model.heartbeats.insert(node, *heartbeat);
+                let before = model.heartbeats.remove(&node);
+                let heard = Heard::new(&model.cluster.context, *heartbeat, before);
+                model.heartbeats.insert(node, heard);
             }
             (model.screen == Screen::Cluster, Vec::new())
         }

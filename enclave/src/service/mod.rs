@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use self::orders::Ledger;
 pub use self::orders::OrderError;
 use self::runner::{Job, RunningSession, SessionNews};
 use self::sealing::{SealingNews, Shares};
@@ -83,8 +84,7 @@ impl Core {
 pub struct Enclave {
     core: Arc<Core>,
     build: String,
-    /// The first charter it was shown: an enclave works under one charter from boot to end.
-    charter: Option<Hash>,
+    ledger: Ledger,
     /// Sessions ever started: none is started twice.
     started: BTreeSet<Hash>,
     bans: BTreeSet<NodeIndex>,
@@ -119,7 +119,7 @@ impl Enclave {
                 tls_roots,
             }),
             build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            charter: None,
+            ledger: Ledger::default(),
             started: BTreeSet::new(),
             bans: BTreeSet::new(),
             shares: Shares::default(),
@@ -131,12 +131,6 @@ impl Enclave {
     #[must_use]
     pub fn public_keys(&self) -> EnclaveKeys {
         self.core.keys.public()
-    }
-
-    /// An enclave works under one charter from boot to end: the first it is shown.
-    fn check_charter(&mut self, order: &orders::Order) -> Result<(), OrderError> {
-        let shown = order.charter.hash();
-        if *self.charter.get_or_insert(shown) == shown { Ok(()) } else { Err(OrderError::OtherCharter) }
     }
 
     /// Serves the agent on one connection until it ends. Sessions that run then are given up.

@@ -1,13 +1,15 @@
 //! Reading the agent's orders: charter and log are folded here, and what the fold calls for is all that is
 //! ever done. Nothing the agent says is believed without it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ceremonies::attestation::{EnclaveKeys, TrustRoot};
-use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, Rejection, SessionSpec};
-use ceremonies::charter::{CeremonyKind, Charter, CharterError};
-use ceremonies::entry::{Entry, EntryError, Event};
-use ceremonies::ids::{InvalidId, NodeIndex, UnixMillis};
+use ceremonies::book::{Book, NotTaken};
+use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, SessionSpec};
+use ceremonies::charter::{Charter, CharterError};
+use ceremonies::entry::{Entry, EntryError};
+use ceremonies::ids::{CeremonyId, InvalidId, NodeIndex, UnixMillis};
 use ceremonies::wallet::Wallet;
 use thiserror::Error;
 
@@ -39,18 +41,12 @@ pub enum OrderError {
         /// Why.
         source: EntryError,
     },
-    /// An entry the fold refuses.
-    #[error("entry {seq} of the log is refused")]
-    Rejected {
-        /// Its place in the log.
-        seq: u64,
-        /// Why.
-        #[source]
-        source: Box<Rejection>,
-    },
-    /// The ceremony that made the wallet has not committed one.
-    #[error("the log of the wallet's origin has no committed generation")]
-    NoWallet,
+    /// An entry that the fold refuses, or that forks from what this enclave was shown before.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
+    /// No entry.
+    #[error("the order comes without a log")]
+    NoLog,
     /// The fold calls for nothing that an enclave does in a session.
     #[error("the log calls for nothing that this enclave of node {node} should do now ({phase})")]
     NothingDue {
@@ -79,54 +75,76 @@ pub(super) struct Order {
     pub(super) spec: SessionSpec,
     /// The generation to sign with; none for a key generation.
     pub(super) wallet: Option<Wallet>,
+    /// Whom any ceremony shown so far keeps apart from this node.
+    pub(super) bans: BTreeSet<NodeIndex>,
 }
 
-fn entries(log: &[Vec<u8>]) -> Result<Vec<Entry>, OrderError> {
+/// The charter this enclave works under and every log it was ever shown, folded. What it has seen cannot be
+/// taken back: an older log adds nothing, and one that forks from it is refused.
+#[derive(Default)]
+pub(super) struct Ledger {
+    known: Option<(Arc<Charter>, Book)>,
+}
+
+impl Ledger {
+    /// The book under this charter: an enclave works under one charter from boot to end, the first it is
+    /// shown.
+    fn under(
+        &mut self,
+        charter: &[u8],
+        root: &Arc<TrustRoot>,
+    ) -> Result<(Arc<Charter>, &mut Book), OrderError> {
+        let shown = Arc::new(Charter::parse(charter)?);
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => (Arc::clone(&shown), Book::new(Context::new(Arc::clone(&shown), Arc::clone(root))?)),
+        };
+        let (charter, book) = self.known.insert(known);
+        if charter.hash() == shown.hash() { Ok((shown, book)) } else { Err(OrderError::OtherCharter) }
+    }
+}
+
+fn take(book: &mut Book, log: &[Vec<u8>]) -> Result<Option<CeremonyId>, OrderError> {
     if log.len() > MAX_ENTRIES {
         return Err(OrderError::TooLong(log.len()));
     }
-    let decode = |(seq, bytes): (usize, &Vec<u8>)| {
-        Entry::decode(bytes).map_err(|source| OrderError::Entry { seq, source })
-    };
-    (1..).zip(log).map(decode).collect()
-}
-
-fn fold(context: Context, log: &[Entry]) -> Result<Ceremony, OrderError> {
-    Ceremony::fold(context, log)
-        .map_err(|(seq, source)| OrderError::Rejected { seq, source: Box::new(source) })
-}
-
-fn is_test_signing(log: &[Entry]) -> bool {
-    matches!(log.first().map(|entry| &entry.event),
-        Some(Event::Opened { manifest, .. }) if manifest.kind == CeremonyKind::TestSign)
+    let mut ceremony = None;
+    for (seq, bytes) in (1..).zip(log) {
+        let entry = Entry::decode(bytes).map_err(|source| OrderError::Entry { seq, source })?;
+        ceremony = Some(entry.ceremony.clone());
+        book.take(entry)?;
+    }
+    Ok(ceremony)
 }
 
 impl Order {
     /// Folds what the agent handed in and finds out what is due for the enclave with these keys.
     pub(super) fn read(
         start: &Start,
+        ledger: &mut Ledger,
         root: &Arc<TrustRoot>,
         own: &EnclaveKeys,
         now: UnixMillis,
     ) -> Result<Self, OrderError> {
         let node = NodeIndex::try_from(start.node)?;
-        let charter = Arc::new(Charter::parse(&start.charter)?);
-        let context = Context::new(Arc::clone(&charter), Arc::clone(root))?;
-        let log = entries(&start.log)?;
-        let wallet = if is_test_signing(&log) {
-            let origin = fold(context.clone(), &entries(&start.origin)?)?;
-            Some(origin.committed().ok_or(OrderError::NoWallet)?)
-        } else {
-            None
-        };
-        let ceremony = fold(context.with_wallet(wallet.clone().map(Arc::new)), &log)?;
+        let (charter, book) = ledger.under(&start.charter, root)?;
+        take(book, &start.origin)?;
+        let id = take(book, &start.log)?.ok_or(OrderError::NoLog)?;
+        let ceremony = book.get(&id).ok_or(OrderError::NoLog)?.ceremony.clone();
         let nothing = || OrderError::NothingDue { node, phase: ceremony.phase_at(now).to_string() };
         let duty = ceremony.duty(node, own, now).ok_or_else(nothing)?;
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;
         if spec.parties.get(&node) != Some(own) {
             return Err(nothing());
         }
-        let wallet = wallet.or_else(|| ceremony.committed());
-        Ok(Self { node, charter, ceremony, duty, spec, wallet })
+        let maker = ceremony.manifest().origin.as_ref().map_or(&id, |origin| &origin.ceremony);
+        let wallet = book.get(maker).and_then(|chapter| chapter.ceremony.committed());
+        let with_this = |(reporter, peer)| match node {
+            node if node == reporter => Some(peer),
+            node if node == peer => Some(reporter),
+            _ => None,
+        };
+        let bans = book.bans().filter_map(with_this).collect();
+        Ok(Self { node, charter, ceremony, duty, spec, wallet, bans })
     }
 }

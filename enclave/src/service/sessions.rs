@@ -50,15 +50,9 @@ impl Connection<'_> {
     /// Follows an order, if the log it comes with calls for it.
     pub(super) fn start(&mut self, start: Start) -> Result<(), OrderError> {
         let core = Arc::clone(&self.enclave.core);
-        let order = Order::read(&start, &core.root, &core.keys.public(), core.clock.now())?;
-        self.enclave.check_charter(&order)?;
-        self.enclave.bans.extend(
-            order
-                .ceremony
-                .bans()
-                .iter()
-                .filter_map(|(reporter, peer)| (*reporter == order.node).then_some(*peer)),
-        );
+        let ledger = &mut self.enclave.ledger;
+        let order = Order::read(&start, ledger, &core.root, &core.keys.public(), core.clock.now())?;
+        self.enclave.bans.extend(&order.bans);
         if order.spec.parties.keys().any(|party| self.enclave.bans.contains(party)) {
             return Err(OrderError::Banned);
         }

@@ -403,11 +403,21 @@ impl Session {
             Step::Next(outgoing) => self.enter_round(running, outgoing, now),
             Step::Done(product) => {
                 self.received.clear();
-                Ok(vec![Action::Finished(Box::new(Outcome {
-                    session: running.session,
-                    transcript: running.transcript,
-                    product,
-                }))])
+                let rounds = self.slot + 1;
+                let end = SessionProgress {
+                    phase: "finish",
+                    number: rounds,
+                    count: rounds,
+                    waiting_for: Vec::new(),
+                };
+                Ok(vec![
+                    Action::Progress(end),
+                    Action::Finished(Box::new(Outcome {
+                        session: running.session,
+                        transcript: running.transcript,
+                        product,
+                    })),
+                ])
             }
         }
     }

@@ -1,0 +1,146 @@
+//! One run, printed: ceremonies through a whole cluster against the same dkls23 phases in one process, the
+//! fold, the console's frame, and what the processes weigh.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "a bench may stop at the first surprise"
+)]
+
+mod compute;
+mod fold;
+mod frames;
+mod weigh;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ceremonies::charter::CeremonyKind;
+use ceremonies::entry::{Entry, Event};
+use ceremonies::wire::bus::Progress;
+use console::client::{Client, News};
+use futures_util::StreamExt as _;
+use lab::cluster::{Cluster, Plan};
+use lab::drive::Room;
+
+use self::compute::Cost;
+
+const PATIENCE: Duration = Duration::from_mins(3);
+/// Test signings held after the key generation, each with a signature of every group of the cover.
+const TEST_SIGNINGS: usize = 3;
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn between(entries: &[Entry], from: impl Fn(&Event) -> bool, to: impl Fn(&Event) -> bool) -> f64 {
+    let first = entries.iter().filter(|entry| from(&entry.event)).map(|entry| entry.time).max();
+    let last = entries.iter().filter(|entry| to(&entry.event)).map(|entry| entry.time).max();
+    last.unwrap().since(first.unwrap()) as f64
+}
+
+/// All progress that the cluster tells from now on.
+async fn listen(client: &Client) -> Arc<Mutex<Vec<Progress>>> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (mut news, heard) = (Box::pin(client.news().await.unwrap()), Arc::clone(&told));
+    tokio::spawn(async move {
+        while let Some(news) = news.next().await {
+            if let News::Progress(progress) = news {
+                heard.lock().unwrap().push(*progress);
+            }
+        }
+    });
+    told
+}
+
+/// Milliseconds of each finished session of this many parties, from the moment the first has everybody's
+/// hello until the last has its product.
+fn sessions(told: &Mutex<Vec<Progress>>, parties: usize) -> Vec<f64> {
+    let mut sessions: BTreeMap<String, (i64, i64, usize)> = BTreeMap::new();
+    for progress in told.lock().unwrap().iter().filter(|progress| progress.parties.len() == parties) {
+        let (begun, ended, finished) =
+            sessions.entry(progress.session.clone()).or_insert((i64::MAX, i64::MIN, 0));
+        if progress.phase_number == 2 {
+            *begun = (*begun).min(progress.time_ms);
+        }
+        if progress.phase == "finish" {
+            *ended = (*ended).max(progress.time_ms);
+            *finished += 1;
+        }
+    }
+    let whole = sessions.values().filter(|(_, _, finished)| *finished == parties);
+    whole.map(|(begun, ended, _)| (ended - begun) as f64).collect()
+}
+
+fn compare(what: &str, times: &[f64], cost: Cost, cores: u32, aim: &str) {
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    let floor = millis(cost.floor(cores));
+    println!(
+        "{what} through the cluster: {mean:.0} ms a session ({} held), {:.2} times the least that {cores} cores \
+         allow ({floor:.1} ms; aim ≤ {aim})",
+        times.len(),
+        mean / floor
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    let (dkg, signature) = compute::compute();
+    for (what, cost) in [("key generation of 5", dkg), ("signature of 3", signature)] {
+        println!(
+            "in one process, {what}: {:.1} ms of all parties, {:.1} ms of the slowest in each round",
+            millis(cost.total),
+            millis(cost.slowest)
+        );
+    }
+    frames::frames();
+
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan {
+        folder: folder.path().to_owned(),
+        nodes: 5,
+        threshold: 3,
+        stores: BTreeMap::new(),
+        programs: lab::programs::build().unwrap(),
+    };
+    let cluster = Cluster::start(&plan).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let told = listen(&room.client).await;
+    let (wallet, purpose) = ("bench".parse().unwrap(), "a bench".parse::<ceremonies::ids::Line>().unwrap());
+    let id = room.open(CeremonyKind::Dkg, &wallet, purpose.clone()).await.unwrap();
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    for _ in 0..TEST_SIGNINGS {
+        let test = room.open(CeremonyKind::TestSign, &wallet, purpose.clone()).await.unwrap();
+        room.lead_to_close(&test, PATIENCE, |_| ()).await.unwrap();
+    }
+    compare("key generation", &sessions(&told, 5), dkg, cores, "1.2");
+    compare("signature", &sessions(&told, 3), signature, cores, "1.3");
+    let entries = room.book.get(&id).unwrap().entries.clone();
+    let certified = between(
+        &entries,
+        |event| matches!(event, Event::Signed { step, .. } if step.as_str() == "approve"),
+        |event| matches!(event, Event::Prepared { .. }),
+    );
+    let tested = between(
+        &entries,
+        |event| matches!(event, Event::Signed { step, .. } if step.as_str() == "read-back"),
+        |event| matches!(event, Event::TestSigned(_)),
+    );
+    let groups = room.ceremony(&id).unwrap().cover().len() as f64;
+    println!("      last approval to certificate: {certified:.0} ms, with KMS, stores and log");
+    println!(
+        "      read-back to the last test signature: {:.0} ms each, with log and orders",
+        tested / groups
+    );
+
+    fold::fold(&entries, &room.book);
+    for program in ["custody-node", "lab-enclave"] {
+        let (_, before) = weigh::weigh(program);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let (rss, after) = weigh::weigh(program);
+        println!("{program}: {rss:.1} MB resident, {:.2} % CPU idle", (after - before) * 10.0);
+    }
+    cluster.stop().await;
+}
