@@ -65,16 +65,13 @@ fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, new
     let begun = Instant::now();
     let now = || Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut actions = session.start(now());
-    let mut told: Option<SessionProgress> = None;
+    let mut told = Told::default();
     loop {
         for action in actions {
             let kind = match action {
                 Action::Send { to, bytes } => NewsKind::Send { to, bytes },
-                Action::Progress(progress) if told.as_ref() == Some(&progress) => continue,
-                Action::Progress(progress) => {
-                    told = Some(progress.clone());
-                    NewsKind::Progress(progress)
-                }
+                Action::Progress(progress) if told.is_stale(&progress) => continue,
+                Action::Progress(progress) => NewsKind::Progress(progress),
                 Action::Finished(outcome) => NewsKind::Finished(outcome),
                 Action::Failed(failure) => NewsKind::Failed(failure, session.evidence().to_vec()),
             };
@@ -91,5 +88,24 @@ fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, new
             Err(RecvTimeoutError::Timeout) => session.tick(now()),
             Err(RecvTimeoutError::Disconnected) => return,
         };
+    }
+}
+
+/// What was last told of a session's progress. A new phase is news at once; who is still waited for in it, once
+/// a tick: telling of every message would slow the session that it tells of.
+#[derive(Default)]
+struct Told(Option<(SessionProgress, Instant)>);
+
+impl Told {
+    /// Whether this need not be told; if it must, it counts as told from now on.
+    fn is_stale(&mut self, progress: &SessionProgress) -> bool {
+        let stale = self.0.as_ref().is_some_and(|(told, at)| {
+            told == progress
+                || (told.phase == progress.phase && told.number == progress.number && at.elapsed() < TICK)
+        });
+        if !stale {
+            self.0 = Some((progress.clone(), Instant::now()));
+        }
+        stale
     }
 }

@@ -105,6 +105,14 @@ impl Session {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Millis) -> Vec<Action> {
+        let mut actions = self.pass_time(now);
+        if !self.is_over() {
+            actions.push(self.progress());
+        }
+        actions
+    }
+
+    fn pass_time(&mut self, now: Millis) -> Vec<Action> {
         if self.is_over() {
             return Vec::new();
         }
@@ -121,7 +129,7 @@ impl Session {
     /// Bytes came from the bus. May compute for as long as a protocol phase takes.
     pub fn receive(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
         // Whoever sends without pause must not be able to put the deadline off.
-        let mut actions = self.tick(now);
+        let mut actions = self.pass_time(now);
         if !self.is_over() {
             actions.extend(self.take(now, bytes));
         }
