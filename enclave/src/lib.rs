@@ -5,6 +5,7 @@
 
 pub mod attest;
 pub mod clock;
+pub mod guest;
 pub mod kms;
 pub mod listen;
 pub mod seal;

@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use ceremonies::attestation::TrustRoot;
 use clap::{Args, Parser, ValueEnum};
 use enclave::attest::NitroModule;
+use enclave::guest;
 use enclave::kms::web_roots;
 use enclave::listen::{self, Endpoint};
 use enclave::service::Enclave;
+use tokio_vsock::{VsockAddr, VsockStream};
 
 /// The enclave signer of Custody.
 #[derive(Parser)]
@@ -43,9 +45,27 @@ enum LogFormat {
     Json,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+/// Where an agent finds the enclave of an image.
+const IMAGE_PORT: u32 = 5005;
+/// The context and port where the Nitro hypervisor waits for an enclave's heartbeat.
+const HYPERVISOR: (u32, u32) = (3, 9000);
+
+fn main() -> anyhow::Result<()> {
+    let arguments = if guest::is_first_process() {
+        guest::prepare().context("preparing the enclave")?;
+        // The kernel hands its own command line on to the first process.
+        Arguments {
+            endpoint: EndpointArguments { port: Some(IMAGE_PORT), unix: None },
+            log: LogFormat::Json,
+            check: false,
+        }
+    } else {
+        Arguments::parse()
+    };
+    tokio::runtime::Runtime::new()?.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
@@ -65,6 +85,12 @@ async fn main() -> anyhow::Result<()> {
         .context("booting the enclave")?;
     if arguments.check {
         return Ok(());
+    }
+    if guest::is_first_process() {
+        let hypervisor = VsockStream::connect(VsockAddr::new(HYPERVISOR.0, HYPERVISOR.1))
+            .await
+            .context("reaching the hypervisor")?;
+        guest::report_up(hypervisor).await.context("reporting to the hypervisor")?;
     }
     listen::serve(enclave, endpoint).await.context("serving the agent")
 }

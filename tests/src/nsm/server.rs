@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ceremonies::attestation::{MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, Measurement};
 use ceremonies::ids::UnixMillis;
 use futures_util::{SinkExt as _, StreamExt as _};
+use lab_enclave::{Answer, DEADLINE, MAX_ANSWER, MAX_REQUEST, Request, codec};
 use prost::Message as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tracing::warn;
 
-use super::{Answer, Clock, DEADLINE, DocumentSpec, LabRoot, MAX_REQUEST, Request, codec};
+use super::{Clock, DocumentSpec, LabRoot};
 
 /// Questions answered at a time; an enclave asks one after the other.
 const MAX_CONNECTIONS: usize = 16;
@@ -116,7 +117,7 @@ impl Module {
             Err(error) => Answer { document: Vec::new(), refusal: format!("{error:#}") },
         };
         // The limit on frames holds for both directions of a codec, and answers may be larger.
-        frames.codec_mut().set_max_frame_length(super::MAX_ANSWER);
+        frames.codec_mut().set_max_frame_length(MAX_ANSWER);
         frames.send(Bytes::from(answer.encode_to_vec())).await.context("answering")
     }
 

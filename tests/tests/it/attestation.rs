@@ -15,7 +15,8 @@ use ceremonies::ids::UnixMillis;
 use enclave::attest::{AttestError, SecurityModule as _};
 use enclave::service::{BootError, Enclave};
 use lab::kms::attested_under;
-use lab::nsm::{DocumentSpec, LAB_BOOT, LabModule, LabRoot, ModuleServer, measure, measure_bytes, register};
+use lab::nsm::{DocumentSpec, LAB_BOOT, LabRoot, ModuleServer, measure, measure_bytes, register};
+use lab_enclave::LabModule;
 use rustls::RootCertStore;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -205,7 +206,7 @@ impl Module {
     }
 
     fn client(&self) -> LabModule {
-        LabModule::new(self.socket.clone())
+        LabModule::Unix(self.socket.clone())
     }
 }
 
@@ -272,7 +273,7 @@ async fn documents_carry_this_machines_time_where_no_other_clock_is_given() {
     let root = Arc::new(root);
     let _server = ModuleServer::start(&socket, Arc::clone(&root), measured()).unwrap();
     let before = jiff::Timestamp::now().as_millisecond();
-    let bytes = LabModule::new(socket).attest(NONCE, b"", &[1]).await.unwrap();
+    let bytes = LabModule::Unix(socket).attest(NONCE, b"", &[1]).await.unwrap();
     let made = parse_and_verify(&bytes, root.trust()).unwrap().timestamp;
     assert!((before..=jiff::Timestamp::now().as_millisecond()).contains(&made.0), "{made}");
 }
@@ -282,7 +283,7 @@ async fn module_started_again_takes_the_socket_over() {
     let Module { dir, socket, root, server } = Module::start();
     drop(server);
     let _server = ModuleServer::start(&socket, Arc::clone(&root), measured()).unwrap();
-    assert!(LabModule::new(socket).attest(NONCE, b"", &[1]).await.is_ok());
+    assert!(LabModule::Unix(socket).attest(NONCE, b"", &[1]).await.is_ok());
     assert!(ModuleServer::start(dir.path(), root, measured()).is_err());
 }
 
@@ -302,11 +303,11 @@ async fn garbage_is_hung_up_on_and_the_next_question_answered() {
 
 #[tokio::test]
 async fn missing_or_stopped_module_is_unreachable() {
-    let nowhere = LabModule::new(PathBuf::from("/nonexistent/nsm.sock"));
+    let nowhere = LabModule::Unix(PathBuf::from("/nonexistent/nsm.sock"));
     assert!(matches!(nowhere.attest(b"", b"", &[1]).await, Err(AttestError::Unreachable(_))));
     let Module { dir: _dir, socket, server, .. } = Module::start();
     drop(server);
-    let stopped = LabModule::new(socket).attest(b"", b"", &[1]).await;
+    let stopped = LabModule::Unix(socket).attest(b"", b"", &[1]).await;
     assert!(matches!(stopped, Err(AttestError::Unreachable(_))), "{stopped:?}");
 }
 
