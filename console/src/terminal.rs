@@ -46,7 +46,7 @@ impl Drop for Screen {
 }
 
 /// Undoes everything [`Screen::take`] did; harmless when nothing was taken.
-fn give_back() {
+pub fn give_back() {
     let _ = crossterm::execute!(
         io::stdout(),
         crossterm::event::DisableBracketedPaste,

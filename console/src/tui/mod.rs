@@ -166,7 +166,10 @@ async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<S
         ReviewAct::Sign(id, signature) => (id.clone(), signature.0.event(armoured)),
     };
     match shell.client.submit(&ceremony, event).await {
-        Ok(seq) => Event::Done(format!("{} signed: entry {seq} of {ceremony}.", review.me.person)),
+        Ok(seq) => {
+            let said = format!("{} signed: entry {seq} of {ceremony}.", review.me.person);
+            Event::Done(ceremony, said)
+        }
         Err(error) => Event::Failed(chain(&error)),
     }
 }

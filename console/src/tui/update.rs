@@ -38,7 +38,7 @@ pub enum Event {
     /// More entries of a ceremony.
     More(Vec<Entry>),
     /// Something asked of the bus was done.
-    Done(String),
+    Done(CeremonyId, String),
     /// Something asked of the bus was refused or failed.
     Failed(String),
     /// The key needs a passphrase.
@@ -84,9 +84,11 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             (true, Vec::new())
         }
         Event::More(entries) => (take(model, entries), Vec::new()),
-        Event::Done(what) => {
+        Event::Done(ceremony, what) => {
             model.busy = false;
             model.message = what;
+            model.screen = Screen::Ceremonies;
+            model.open = Some(ceremony);
             (true, follow_open(model))
         }
         Event::Failed(why) => {

@@ -60,6 +60,11 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
+/// What stands before a line of a list, so that the selected one is told apart without its style.
+fn mark(selected: bool) -> &'static str {
+    if selected { "▸" } else { " " }
+}
+
 /// The frame of a part of the screen; its lines tell the kind of cluster apart without colour.
 fn block<'a>(model: &Model, title: impl Into<Line<'a>>) -> Block<'a> {
     let lines = match model.charter().kind() {

@@ -6,7 +6,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
 
-use super::{BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, qr, wrap};
+use super::{BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, mark, qr, wrap};
 use crate::tui::model::{Model, OpenForm, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
 
@@ -120,8 +120,10 @@ fn who(frame: &mut Frame<'_>, area: Rect, who: &Who) {
         .iter()
         .enumerate()
         .map(|(place, me)| {
-            let text = format!(" {:<20} {:<14} {} ", me.person, me.role, key_name(&me.key));
-            Line::styled(text, if place == who.selected { SELECTED } else { Style::new() })
+            let selected = place == who.selected;
+            let (mark, key) = (mark(selected), key_name(&me.key));
+            let text = format!("{mark}{:<20} {:<14} {key} ", me.person, me.role);
+            Line::styled(text, if selected { SELECTED } else { Style::new() })
         })
         .collect();
     let title = match who.purpose {

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style, window, wrap};
+use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style, mark, window, wrap};
 use crate::cli::event_line;
 use crate::health::Level;
 use crate::tui::model::Model;
@@ -53,8 +53,9 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let (id, chapter) = listed[place];
         let phase = chapter.ceremony.phase_at(model.now).to_string();
         let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
-        let text = format!(" {id:<32} {phase:<12} {step}");
-        let style = if place == model.selection() { SELECTED } else { ratatui::style::Style::new() };
+        let selected = place == model.selection();
+        let text = format!("{}{id:<32} {phase:<12} {step}", mark(selected));
+        let style = if selected { SELECTED } else { ratatui::style::Style::new() };
         lines.push(Line::styled(text, style));
     }
     if lines.is_empty() {
@@ -78,8 +79,10 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = Vec::new();
     for place in window(model.selection(), shown.len(), (inner_height(area) / 5).max(1)) {
         let record = &shown[place].record;
-        let style = if place == model.selection() { SELECTED } else { BOLD };
-        lines.push(Line::styled(format!(" {} generation {} ", record.wallet, record.generation), style));
+        let selected = place == model.selection();
+        let style = if selected { SELECTED } else { BOLD };
+        let title = format!("{}{} generation {} ", mark(selected), record.wallet, record.generation);
+        lines.push(Line::styled(title, style));
         lines.push(Line::raw(format!("   public key  {}", record.public_key)));
         let words = ceremonies::words::spoken(&record.fingerprint());
         lines.push(Line::raw(format!("   words       {words}")));
@@ -110,9 +113,11 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = Vec::new();
     for place in window(model.selection(), shown.len(), inner_height(area)) {
         let (id, entry) = shown[place];
-        let text = format!(" {} {id} {:>3} {}", entry.time, entry.seq, event_line(&entry.event));
+        let selected = place == model.selection();
+        let mark = mark(selected);
+        let text = format!("{mark}{} {id} {:>3} {}", entry.time, entry.seq, event_line(&entry.event));
         let text = wrap(&text, inner_width(area)).swap_remove(0);
-        let style = if place == model.selection() { SELECTED } else { ratatui::style::Style::new() };
+        let style = if selected { SELECTED } else { ratatui::style::Style::new() };
         lines.push(Line::styled(text, style));
     }
     if lines.is_empty() {
