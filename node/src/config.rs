@@ -51,6 +51,14 @@ pub enum EnclaveAddress {
     },
     /// A unix socket.
     Unix(PathBuf),
+    /// A vsock port of a virtual machine whose monitor has vsock as a unix socket (Firecracker's hybrid
+    /// vsock: `CONNECT port`, then the stream).
+    HybridVsock {
+        /// The monitor's socket.
+        socket: PathBuf,
+        /// The port it listens on.
+        port: u32,
+    },
 }
 
 /// The way to the KMS: where the enclave's stream ends, and the credentials it signs with.
@@ -109,8 +117,11 @@ impl Config {
         for relative in [&mut config.charter, &mut config.root, &mut config.nats.seed] {
             *relative = folder.join(&relative);
         }
-        if let EnclaveAddress::Unix(socket) = &mut config.enclave {
-            *socket = folder.join(&socket);
+        match &mut config.enclave {
+            EnclaveAddress::Unix(socket) | EnclaveAddress::HybridVsock { socket, .. } => {
+                *socket = folder.join(&socket);
+            }
+            EnclaveAddress::Vsock { .. } => {}
         }
         if let CredentialSource::File(file) = &mut config.kms.credentials {
             *file = folder.join(&file);

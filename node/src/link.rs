@@ -23,6 +23,8 @@ const MAX_OUTGOING: usize = 256;
 const MAX_INCOMING: usize = 256;
 /// Chunks that may wait for one KMS connection.
 const MAX_CHUNKS: usize = 16;
+/// Longest answer of a virtual machine's monitor to `CONNECT`: `OK` and a 32-bit number.
+const MAX_ANSWER: usize = 32;
 /// First and longest pause between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -122,7 +124,28 @@ async fn connect(address: &EnclaveAddress) -> io::Result<Box<dyn Stream>> {
         EnclaveAddress::Vsock { cid, port } => {
             Box::new(tokio_vsock::VsockStream::connect(tokio_vsock::VsockAddr::new(*cid, *port)).await?)
         }
+        EnclaveAddress::HybridVsock { socket, port } => {
+            Box::new(through_monitor(UnixStream::connect(socket).await?, *port).await?)
+        }
     })
+}
+
+/// Asks a virtual machine's monitor for a vsock port: `CONNECT port`, answered by `OK` and a number.
+async fn through_monitor<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, port: u32) -> io::Result<S> {
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    while answer.last() != Some(&b'\n') {
+        if answer.len() == MAX_ANSWER {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the monitor's answer does not end"));
+        }
+        // Byte by byte: what follows the line is the enclave's.
+        answer.push(stream.read_u8().await?);
+    }
+    if answer.starts_with(b"OK ") {
+        return Ok(stream);
+    }
+    let answer = String::from_utf8_lossy(&answer).trim().to_owned();
+    Err(io::Error::other(format!("the monitor does not connect to vsock port {port}: {answer}")))
 }
 
 /// Passes messages both ways until either side ends.
@@ -250,6 +273,40 @@ async fn carry(
                     }
                 }
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[tokio::test]
+    async fn monitor_is_asked_for_the_port_and_what_follows_its_answer_is_the_enclaves() {
+        for (answer, connected) in [
+            ("OK 1073741824\nhello", true),
+            ("no such port\n", false),
+            ("OK", false),
+            ("", false),
+            ("OK 1234567890123456789012345678901234567890\n", false),
+        ] {
+            let (agent, mut monitor) = tokio::io::duplex(128);
+            monitor.write_all(answer.as_bytes()).await.unwrap();
+            let asked = tokio::spawn(async move {
+                let mut stream = through_monitor(agent, 5005).await?;
+                let mut rest = [0; 5];
+                stream.read_exact(&mut rest).await?;
+                io::Result::Ok(rest)
+            });
+            let mut request = [0; 13];
+            monitor.read_exact(&mut request).await.unwrap();
+            assert_eq!(&request, b"CONNECT 5005\n");
+            drop(monitor);
+            match asked.await.unwrap() {
+                Ok(rest) => assert!(connected && &rest == b"hello", "{answer}"),
+                Err(_) => assert!(!connected, "{answer}"),
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use ceremonies::attestation::Measurement;
 use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::charter::{
     AttestationRules, CeremonyKind, Charter, CharterDraft, ClusterKind, ConsoleKey, KmsRules, Node, Quorum,
@@ -16,9 +17,11 @@ use ceremonies::charter::{
 };
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::kms_policy::key_policy;
+use lab_enclave::ENCLAVE_PORT;
 use serde::{Deserialize, Serialize};
 
 use crate::kms::{self, Credential, LabKms, LabKmsConfig};
+use crate::microvm::{Image, Machine, Machines, Tools, VSOCK};
 use crate::nsm::{self, LabRoot, ModuleServer};
 use crate::people::{self, LabPerson};
 use crate::service::{Launched, Launcher, Service, logged};
@@ -45,6 +48,8 @@ pub struct Plan {
     pub stores: BTreeMap<NodeIndex, String>,
     /// The programs that it runs.
     pub programs: Programs,
+    /// Its enclaves as virtual machines; processes where there is none.
+    pub machines: Option<Machines>,
 }
 
 /// The programs of a cluster.
@@ -62,6 +67,7 @@ pub struct Programs {
 struct Settings {
     nodes: u8,
     threshold: u8,
+    machines: bool,
     nats_port: u16,
     kms_port: u16,
     kms_secret: String,
@@ -120,6 +126,17 @@ impl Layout {
     #[must_use]
     pub fn enclave_program(&self, node: NodeIndex) -> PathBuf {
         self.node(node).join("lab-enclave")
+    }
+
+    /// The image that is measured and run where enclaves are virtual machines, for every node a copy.
+    #[must_use]
+    pub fn enclave_image(&self, node: NodeIndex) -> PathBuf {
+        self.node(node).join("enclave.eif")
+    }
+
+    /// The image as built, and what its builder says it measures.
+    fn image(&self) -> (PathBuf, PathBuf) {
+        (self.folder.join("enclave.eif"), self.folder.join("enclave.toml"))
     }
 
     /// The supervisor's socket.
@@ -183,15 +200,22 @@ pub fn found(plan: &Plan) -> Result<Layout> {
     let settings = Settings {
         nodes: plan.nodes,
         threshold: plan.threshold,
+        machines: plan.machines.is_some(),
         nats_port: free_port()?,
         kms_port: free_port()?,
         kms_secret: hex::encode(rand::random::<[u8; 20]>()),
     };
     for node in indices(plan.nodes)? {
         fs::create_dir_all(layout.node(node))?;
-        fs::copy(&plan.programs.enclave, layout.enclave_program(node))?;
     }
-    let measurement = nsm::measure(&plan.programs.enclave, &[&layout.root(), kms_root.pem()])?;
+    let measurement = if let Some(machines) = &plan.machines {
+        found_image(&layout, plan, machines, kms_root.pem())?
+    } else {
+        for node in indices(plan.nodes)? {
+            fs::copy(&plan.programs.enclave, layout.enclave_program(node))?;
+        }
+        nsm::measure(&plan.programs.enclave, &[&layout.root(), kms_root.pem()])?
+    };
     let people = people::roll(&layout.people(), plan.nodes)?;
     let charter = draft(&layout, &settings, &root, measurement, &people)?.to_toml()?;
     Charter::parse(charter.as_bytes()).context("the lab's own charter")?;
@@ -206,11 +230,26 @@ pub fn found(plan: &Plan) -> Result<Layout> {
     Ok(layout)
 }
 
+/// Builds the image with the cluster's roots in it, gives every node a copy, and measures it: what is measured
+/// here must be what its builder said.
+fn found_image(layout: &Layout, plan: &Plan, machines: &Machines, kms_root: &Path) -> Result<Measurement> {
+    let (image, said) = layout.image();
+    let printed = machines.build_image(&layout.root(), kms_root, &image)?;
+    let measurement = Image::read(&fs::read(&image)?)?.measure();
+    let built: Measurement = toml::from_str(&printed).context("what the image builder printed")?;
+    ensure!(built == measurement, "the image measures {measurement:?}, but its builder said {built:?}");
+    fs::write(said, printed)?;
+    for node in indices(plan.nodes)? {
+        fs::copy(&image, layout.enclave_image(node))?;
+    }
+    Ok(measurement)
+}
+
 fn draft(
     layout: &Layout,
     settings: &Settings,
     root: &LabRoot,
-    measurement: ceremonies::attestation::Measurement,
+    measurement: Measurement,
     people: &[LabPerson],
 ) -> Result<CharterDraft> {
     let quorum = Quorum::from([
@@ -257,8 +296,10 @@ struct NodeFile<'a> {
 }
 
 #[derive(Serialize)]
-struct EnclaveFile<'a> {
-    unix: &'a str,
+#[serde(rename_all = "kebab-case")]
+enum EnclaveFile<'a> {
+    Unix(&'a str),
+    HybridVsock { socket: &'a str, port: u32 },
 }
 
 #[derive(Serialize)]
@@ -284,7 +325,11 @@ fn write_node(layout: &Layout, settings: &Settings, node: NodeIndex, store: Opti
         charter: "../charter.toml",
         root: "../root.pem",
         store: store.cloned().unwrap_or_else(|| "sqlite:store.db".to_owned()),
-        enclave: EnclaveFile { unix: "enclave.sock" },
+        enclave: if settings.machines {
+            EnclaveFile::HybridVsock { socket: VSOCK, port: ENCLAVE_PORT }
+        } else {
+            EnclaveFile::Unix("enclave.sock")
+        },
         nats: NatsFile { servers: vec![nats_url(settings)], seed: "nats.seed" },
         kms: KmsFile {
             endpoint: format!("127.0.0.1:{}", settings.kms_port),
@@ -377,7 +422,17 @@ impl Cluster {
         wait_for_port(settings.nats_port, "the broker", &layout.nats().join("nats.log")).await?;
         let mut nodes = BTreeMap::new();
         for node in indices(settings.nodes)? {
-            let enclave = Service::start(format!("enclave {node}"), enclave_launcher(&layout, node, &root))?;
+            let launcher = match &plan.machines {
+                Some(machines) if settings.machines => {
+                    machine_launcher(&layout, node, &root, &machines.tools)
+                }
+                None if !settings.machines => enclave_launcher(&layout, node, &root),
+                _ => bail!(
+                    "the cluster in {} was founded with the other kind of enclave: use another --dir",
+                    layout.folder().display()
+                ),
+            };
+            let enclave = Service::start(format!("enclave {node}"), launcher)?;
             let agent = Service::start(
                 format!("agent {node}"),
                 agent_launcher(&layout, node, plan.programs.node.clone()),
@@ -502,6 +557,12 @@ fn enclave_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>) -> La
         }
         Ok(Launched { child, companion: Some(Box::new(module)) })
     })
+}
+
+fn machine_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>, tools: &Tools) -> Launcher {
+    let (folder, image) = (layout.node(node), layout.enclave_image(node));
+    let (machine, root) = (Machine::new(&folder, &image, tools), Arc::clone(root));
+    Arc::new(move || machine.launch(&root))
 }
 
 fn agent_launcher(layout: &Layout, node: NodeIndex, program: PathBuf) -> Launcher {

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod control;
 pub mod drive;
 pub mod kms;
+pub mod microvm;
 pub mod nsm;
 pub mod people;
 pub mod postgres;

@@ -1,6 +1,6 @@
 //! The programs of the lab, built by cargo next to the one that asks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,13 +13,12 @@ use crate::cluster::Programs;
 /// # Errors
 /// When cargo fails.
 pub fn build() -> Result<Programs> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--workspace", "--bins"]);
+    let mut command = cargo_build(&workspace());
+    command.args(["--workspace", "--bins"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("running cargo")?;
+    let status = command.status().context("running cargo")?;
     if !status.success() {
         bail!("cargo build failed");
     }
@@ -30,6 +29,35 @@ pub fn build() -> Result<Programs> {
     };
     program("custody")?;
     Ok(Programs { node: program("custody-node")?, enclave: program("lab-enclave")? })
+}
+
+/// A `cargo build` in a folder. What cargo told this program of its own package is not passed on: build
+/// scripts that look at it would run, and all that rests on them be built, at every change between the two.
+pub(crate) fn cargo_build(folder: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(folder).args(["build", "--quiet"]);
+    for (name, _) in std::env::vars_os() {
+        let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+        if name.to_str().is_some_and(|name| of_a_package.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The workspace's folder.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+/// The folder of cargo's outputs: the one above the profile's.
+///
+/// # Errors
+/// When this program's place is not known.
+pub fn target() -> Result<PathBuf> {
+    Ok(folder()?.parent().context("no folder above the profile's")?.to_owned())
 }
 
 /// The folder of the programs: this one's, or the one above for a test.

@@ -42,6 +42,7 @@ impl Paper {
             threshold: 3,
             stores: BTreeMap::new(),
             programs: Programs { node: program.clone(), enclave: program },
+            machines: None,
         })
         .unwrap();
         let seed =

@@ -98,6 +98,7 @@ async fn main() {
         threshold: 3,
         stores: BTreeMap::new(),
         programs: lab::programs::build().unwrap(),
+        machines: None,
     };
     let cluster = Cluster::start(&plan).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();

@@ -12,8 +12,10 @@ use ceremonies::ids::{Line, NodeIndex, WalletName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
+use lab::microvm::Machines;
 use lab::postgres::Postgres;
 use lab::{control, programs};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -54,12 +56,21 @@ struct Up {
     /// How many of them sign.
     #[arg(long, default_value_t = 3)]
     threshold: u8,
+    /// What the enclaves are: processes, or virtual machines under QEMU with real vsock.
+    #[arg(long, value_enum, default_value = "process")]
+    enclave: EnclaveKind,
     /// Where the nodes keep their stores. A PostgreSQL server is started for the cluster's life.
     #[arg(long, value_enum, default_value = "sqlite")]
     store: StoreKind,
     /// Do not open the console.
     #[arg(long)]
     headless: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EnclaveKind {
+    Process,
+    Microvm,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,7 +122,13 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let layout = Layout::new(&arguments.dir);
-    let defaults = Up { nodes: 5, threshold: 3, store: StoreKind::Sqlite, headless: false };
+    let defaults = Up {
+        nodes: 5,
+        threshold: 3,
+        enclave: EnclaveKind::Process,
+        store: StoreKind::Sqlite,
+        headless: false,
+    };
     match arguments.command {
         None => up(&arguments.dir, &defaults).await,
         Some(Command::Up(options)) => up(&arguments.dir, &options).await,
@@ -145,6 +162,7 @@ async fn say(layout: &Layout, line: &str) -> Result<()> {
 /// Runs the console on the cluster, with this terminal.
 async fn console(layout: &Layout, arguments: &[&str]) -> Result<()> {
     let program = programs::folder()?.join("custody");
+    let before = tcgetattr(std::io::stdin()).ok();
     let status = tokio::process::Command::new(&program)
         .arg("--cluster")
         .arg(layout.console())
@@ -152,7 +170,15 @@ async fn console(layout: &Layout, arguments: &[&str]) -> Result<()> {
         .status()
         .await
         .with_context(|| format!("running {}", program.display()))?;
-    if status.success() { Ok(()) } else { bail!("the console ended with {status}") }
+    if status.success() {
+        return Ok(());
+    }
+    // A console that was killed leaves the terminal as it had it.
+    console::terminal::give_back();
+    if let Some(before) = before {
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &before)?;
+    }
+    bail!("the console ended with {status}")
 }
 
 async fn up(folder: &Path, options: &Up) -> Result<()> {
@@ -167,9 +193,22 @@ async fn up(folder: &Path, options: &Up) -> Result<()> {
     let folder = &std::fs::canonicalize(folder)?;
     eprintln!("building the programs (the first time takes some minutes)");
     let programs = programs::build()?;
+    let machines = match options.enclave {
+        EnclaveKind::Process => None,
+        EnclaveKind::Microvm => {
+            eprintln!("building the enclave's image and its builder (the first time takes some minutes)");
+            Some(Machines::prepare()?)
+        }
+    };
     let (postgres, stores) = stores(options)?;
-    let plan =
-        Plan { folder: folder.clone(), nodes: options.nodes, threshold: options.threshold, stores, programs };
+    let plan = Plan {
+        folder: folder.clone(),
+        nodes: options.nodes,
+        threshold: options.threshold,
+        stores,
+        programs,
+        machines,
+    };
     eprintln!("starting broker, KMS, security modules, {} enclaves and agents", options.nodes);
     let cluster = Arc::new(Cluster::start(&plan).await?);
     let stop = CancellationToken::new();

@@ -6,4 +6,5 @@ mod ceremonies;
 mod consoles;
 mod crashes;
 mod kms;
+mod machines;
 mod store;

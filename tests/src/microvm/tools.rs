@@ -1,0 +1,212 @@
+//! What virtual machines need of this computer: QEMU, the vsock device, a kernel with its modules, the
+//! enclave's program as a static one, and the program that builds images.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::programs;
+
+const DEVICE: &str = "vhost-device-vsock";
+const EMULATOR: &str = "qemu-system-x86_64";
+const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The kernel's command line in the lab: any panic ends the machine. The emulated timer is too slow on a busy
+/// host for the kernel to measure the CPU's clock by it, and where that fails the kernel waits for ever; so it
+/// is told a frequency, and finds by itself that it is not to be trusted.
+const COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=1 quiet random.trust_cpu=on tsc_early_khz=2000000";
+/// QEMU's own accelerator, on a thread for every CPU of the guest.
+const EMULATION: &str = "tcg,thread=multi";
+/// How long a kernel may take to panic under KVM; it takes a second.
+const KVM_PATIENCE: Duration = Duration::from_secs(5);
+/// The modules of Debian's 6.1 kernel that vsock needs, each after what it needs itself.
+const MODULES: [&str; 6] = [
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_mmio.ko",
+    "net/vmw_vsock/vsock.ko",
+    "net/vmw_vsock/vmw_vsock_virtio_transport_common.ko",
+    "net/vmw_vsock/vmw_vsock_virtio_transport.ko",
+];
+
+/// The programs under which a machine runs.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    pub(super) emulator: PathBuf,
+    pub(super) device: PathBuf,
+    /// QEMU's accelerator: KVM where it works, else emulation.
+    pub(super) accelerator: &'static str,
+}
+
+/// All that a cluster of machines needs.
+#[derive(Debug, Clone)]
+pub struct Machines {
+    /// The programs under which they run.
+    pub tools: Tools,
+    builder: PathBuf,
+    program: PathBuf,
+    kernel: Kernel,
+}
+
+#[derive(Debug, Clone)]
+struct Kernel {
+    image: PathBuf,
+    modules: Vec<PathBuf>,
+}
+
+impl Tools {
+    /// Looks for QEMU and the vsock device.
+    ///
+    /// # Errors
+    /// Says what is missing and how to install it.
+    pub fn find() -> Result<Self> {
+        let emulator = program(EMULATOR).context("QEMU is missing: apt-get install qemu-system-x86")?;
+        let device = program(DEVICE).context(
+            "the vsock device is missing: cargo install vhost-device-vsock --version 0.3.0 --locked",
+        )?;
+        Ok(Self { emulator, device, accelerator: EMULATION })
+    }
+}
+
+impl Machines {
+    /// Finds the tools, and builds and fetches the rest into the folder of cargo's outputs.
+    ///
+    /// # Errors
+    /// Says what is missing and how to get it.
+    pub fn prepare() -> Result<Self> {
+        let mut tools = Tools::find()?;
+        let target = programs::target()?;
+        let kernel = kernel(&target.join("kernel"))?;
+        if kvm_works(&tools.emulator, &kernel.image) {
+            tools.accelerator = "kvm";
+        }
+        Ok(Self { tools, builder: build_builder(&target)?, program: build_program(&target)?, kernel })
+    }
+
+    /// Builds the image of a cluster, which has the cluster's roots in it, and returns what the builder says
+    /// it measures, as TOML.
+    ///
+    /// # Errors
+    /// When the image cannot be built.
+    pub fn build_image(&self, attestation_root: &Path, kms_root: &Path, image: &Path) -> Result<String> {
+        let mut command = Command::new(&self.builder);
+        command.arg("--program").arg(&self.program).arg("--kernel").arg(&self.kernel.image);
+        for module in &self.kernel.modules {
+            command.arg("--module").arg(module);
+        }
+        for (place, file) in [("roots/attestation.pem", attestation_root), ("roots/kms.pem", kms_root)] {
+            command.arg("--file").arg(format!("{place}={}", file.display()));
+        }
+        command.args(["--cmdline", COMMAND_LINE]).arg("--output").arg(image);
+        printed(&mut command)
+    }
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let cargo = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
+    let places = std::env::split_paths(&path).chain(cargo);
+    places.map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// Whether a machine really runs under KVM: where the device file is there, it may still hang. A kernel without
+/// a ramdisk panics at once, and that ends the machine.
+fn kvm_works(emulator: &Path, kernel: &Path) -> bool {
+    let machine =
+        ["-M", "microvm", "-accel", "kvm", "-cpu", "max", "-m", "128M", "-nodefaults", "-nographic"];
+    let probe = Command::new(emulator)
+        .args(machine)
+        .args(["-no-reboot", "-append", "reboot=k panic=-1", "-kernel"])
+        .arg(kernel)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut probe) = probe else { return false };
+    let begun = Instant::now();
+    while begun.elapsed() < KVM_PATIENCE {
+        match probe.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+            Err(_) => break,
+        }
+    }
+    // A machine that hangs takes no other signal.
+    let _ = probe.kill();
+    let _ = probe.wait();
+    false
+}
+
+fn printed(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("running {}", command.get_program().display()))?;
+    if !output.status.success() {
+        bail!("{}: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The image builder, in a build of its own: what it needs, nothing else here does.
+fn build_builder(target: &Path) -> Result<PathBuf> {
+    let folder = programs::workspace().join("enclave/image");
+    let target = target.join("image-builder");
+    printed(programs::cargo_build(&folder).args(["--release", "--locked", "--target-dir"]).arg(&target))
+        .context("building the image builder (it wants OpenSSL: apt-get install libssl-dev pkg-config)")?;
+    Ok(target.join("release/custody-image"))
+}
+
+/// The lab's enclave program without a shared library. No path of this computer gets into it.
+fn build_program(target: &Path) -> Result<PathBuf> {
+    let workspace = programs::workspace();
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let home = home.context("where is cargo's home? set CARGO_HOME")?;
+    let flags = format!(
+        "-C target-feature=+crt-static --remap-path-prefix={}=/custody --remap-path-prefix={}=/cargo",
+        workspace.display(),
+        home.display()
+    );
+    let mut command = programs::cargo_build(&workspace);
+    command.args(["--package", "lab-enclave", "--profile", "image", "--target", TARGET, "--target-dir"]);
+    printed(command.arg(target).env("RUSTFLAGS", flags)).context("building the static enclave program")?;
+    Ok(target.join(TARGET).join("image/lab-enclave"))
+}
+
+/// Debian's kernel for virtual machines, fetched and checked by apt and unpacked, not installed.
+fn kernel(folder: &Path) -> Result<Kernel> {
+    if found_kernel(folder).is_err() {
+        std::fs::create_dir_all(folder)?;
+        let depends = printed(Command::new("apt-cache").args(["depends", KERNEL_PACKAGE]))?;
+        let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+        let package =
+            package.with_context(|| format!("apt knows no {KERNEL_PACKAGE}; run apt-get update"))?;
+        let package = format!("linux-image-{package}");
+        printed(Command::new("apt-get").args(["download", &package]).current_dir(folder)).context(
+            "fetching a kernel; on another system than Debian, unpack one of Debian's there yourself",
+        )?;
+        let archive = std::fs::read_dir(folder)?
+            .filter_map(|file| Some(file.ok()?.path()))
+            .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
+            .context("apt-get fetched no package")?;
+        printed(Command::new("dpkg").arg("-x").arg(archive).arg(folder))?;
+    }
+    found_kernel(folder)
+}
+
+fn found_kernel(folder: &Path) -> Result<Kernel> {
+    let boot = std::fs::read_dir(folder.join("boot"))
+        .with_context(|| format!("no kernel in {}", folder.display()))?;
+    let image = boot
+        .filter_map(|file| Some(file.ok()?.path()))
+        .find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+        .with_context(|| format!("no kernel in {}", folder.display()))?;
+    let release = image.file_name().and_then(|name| name.to_str()?.strip_prefix("vmlinuz-"));
+    let release = release.context("a kernel without a release in its name")?;
+    let modules = folder.join("lib/modules").join(release).join("kernel");
+    let modules: Vec<PathBuf> = MODULES.iter().map(|module| modules.join(module)).collect();
+    for module in &modules {
+        ensure!(module.is_file(), "the kernel in {} has no {}", folder.display(), module.display());
+    }
+    Ok(Kernel { image, modules })
+}
