@@ -134,9 +134,9 @@ impl Layout {
         self.node(node).join("enclave.eif")
     }
 
-    /// The image as built, and what its builder says it measures.
-    fn image(&self) -> (PathBuf, PathBuf) {
-        (self.folder.join("enclave.eif"), self.folder.join("enclave.toml"))
+    /// The image as built; its builder writes beside it, with the ending `.toml`, what it measures.
+    fn image(&self) -> PathBuf {
+        self.folder.join("enclave.eif")
     }
 
     /// The supervisor's socket.
@@ -233,12 +233,11 @@ pub fn found(plan: &Plan) -> Result<Layout> {
 /// Builds the image with the cluster's roots in it, gives every node a copy, and measures it: what is measured
 /// here must be what its builder said.
 fn found_image(layout: &Layout, plan: &Plan, machines: &Machines, kms_root: &Path) -> Result<Measurement> {
-    let (image, said) = layout.image();
+    let image = layout.image();
     let printed = machines.build_image(&layout.root(), kms_root, &image)?;
     let measurement = Image::read(&fs::read(&image)?)?.measure();
     let built: Measurement = toml::from_str(&printed).context("what the image builder printed")?;
     ensure!(built == measurement, "the image measures {measurement:?}, but its builder said {built:?}");
-    fs::write(said, printed)?;
     for node in indices(plan.nodes)? {
         fs::copy(&image, layout.enclave_image(node))?;
     }

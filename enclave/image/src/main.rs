@@ -1,8 +1,9 @@
-//! `custody-image`: packs the enclave's program, a kernel and its modules into an EIF and prints the
-//! measurement as a charter takes it.
+//! `custody-image`: builds the enclave's program, packs it with a kernel and its modules into an EIF, and prints
+//! the measurement as a charter takes it.
 //!
-//! The same inputs give the same bytes: no time, path, owner or order of a folder gets in.
+//! The same sources give the same bytes: no time, path, owner or order of a folder gets in.
 
+mod program;
 mod ramdisk;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use aws_nitro_enclaves_image_format::utils::{EifBuilder, SignKeyData};
 use clap::Parser;
 use sha2::{Digest as _, Sha384};
 
+use self::program::Program;
 use self::ramdisk::Ramdisk;
 
 /// Kernel command line of an AWS enclave: no disk, no PCI, no modules but the image's, the CPU's randomness.
@@ -23,9 +25,12 @@ const COMMAND_LINE: &str = "reboot=k panic=30 pci=off console=ttyS0 random.trust
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The static program that becomes the image's first process.
-    #[arg(long)]
-    program: PathBuf,
+    /// The program that becomes the image's first process.
+    #[arg(long, value_enum, default_value_t)]
+    program: Program,
+    /// Where cargo builds it.
+    #[arg(long, default_value = "target")]
+    target_dir: PathBuf,
     /// The kernel: AWS's for Nitro, Debian's for a microVM.
     #[arg(long)]
     kernel: PathBuf,
@@ -44,7 +49,8 @@ struct Arguments {
     /// The PEM of the certificate's private key, or the ARN of a KMS key.
     #[arg(long, requires = "certificate")]
     key: Option<String>,
-    /// The image to write; one that exists is not overwritten.
+    /// The image to write; one that exists is not overwritten. Its measurement goes beside it, with the
+    /// ending `.toml`, as `custody charter allow` takes it.
     #[arg(long, short)]
     output: PathBuf,
 }
@@ -65,7 +71,9 @@ fn main() -> Result<()> {
     let program = program_ramdisk(&arguments)?.write(&folder.path().join("program"))?;
     let signer = match (&arguments.key, &arguments.certificate) {
         (Some(key), Some(certificate)) => Some(
-            SignKeyData::new(key, certificate).map_err(anyhow::Error::msg).context("reading the signing key")?,
+            SignKeyData::new(key, certificate)
+                .map_err(anyhow::Error::msg)
+                .context("reading the signing key")?,
         ),
         _ => None,
     };
@@ -86,11 +94,13 @@ fn main() -> Result<()> {
         .with_context(|| format!("creating {}", arguments.output.display()))?;
     let measured = image.write_to(&mut output);
     output.sync_all()?;
-    for register in ["PCR0", "PCR1", "PCR2", "PCR8"] {
-        if let Some(value) = measured.get(register) {
-            println!("{} = \"{value}\"", register.to_lowercase());
-        }
-    }
+    let registers = ["PCR0", "PCR1", "PCR2", "PCR8"].into_iter().filter_map(|register| {
+        measured.get(register).map(|value| format!("{} = \"{value}\"\n", register.to_lowercase()))
+    });
+    let measurement: String = registers.collect();
+    let beside = arguments.output.with_extension("toml");
+    std::fs::write(&beside, &measurement).with_context(|| format!("writing {}", beside.display()))?;
+    print!("{measurement}");
     Ok(())
 }
 
@@ -110,12 +120,9 @@ fn boot_ramdisk(modules: &[PathBuf]) -> Result<Ramdisk> {
 }
 
 fn program_ramdisk(arguments: &Arguments) -> Result<Ramdisk> {
-    let program = read(&arguments.program)?;
-    if is_dynamic(&program) {
-        bail!("{} is not static: an image has no shared library", arguments.program.display());
-    }
+    let program = arguments.program.build(&arguments.target_dir)?;
     let mut ramdisk = Ramdisk::default();
-    ramdisk.file("init", program, true);
+    ramdisk.file("init", read(&program)?, true);
     for (place, file) in &arguments.files {
         ramdisk.file(place, read(file)?, false);
     }
@@ -124,11 +131,6 @@ fn program_ramdisk(arguments: &Arguments) -> Result<Ramdisk> {
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("reading {}", file.display()))
-}
-
-/// Whether an ELF program names an interpreter, as every dynamic one does.
-fn is_dynamic(program: &[u8]) -> bool {
-    program.windows(15).any(|window| window == b"/lib64/ld-linux" || window == b"/lib/ld-linux-a")
 }
 
 fn architecture() -> Result<u16> {

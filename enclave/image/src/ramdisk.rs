@@ -95,6 +95,10 @@ mod tests {
         let one = build("one", &["init", "roots/a.pem", "roots/b.pem"]);
         let other = build("other", &["roots/b.pem", "roots/a.pem", "init"]);
         assert_eq!(one, other);
-        assert_eq!(one.windows(6).filter(|bytes| bytes == b"070701").count(), 7, "six entries and the trailer");
+        assert_eq!(
+            one.windows(6).filter(|bytes| bytes == b"070701").count(),
+            7,
+            "six entries and the trailer"
+        );
     }
 }

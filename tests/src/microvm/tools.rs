@@ -1,5 +1,5 @@
-//! What virtual machines need of this computer: QEMU, the vsock device, a kernel with its modules, the
-//! enclave's program as a static one, and the program that builds images.
+//! What virtual machines need of this computer: QEMU, the vsock device, a kernel with its modules, and the
+//! program that builds images.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,6 @@ use crate::programs;
 const DEVICE: &str = "vhost-device-vsock";
 const EMULATOR: &str = "qemu-system-x86_64";
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The kernel's command line in the lab: any panic ends the machine. The emulated timer is too slow on a busy
 /// host for the kernel to measure the CPU's clock by it, and where that fails the kernel waits for ever; so it
 /// is told a frequency, and finds by itself that it is not to be trusted.
@@ -46,7 +45,7 @@ pub struct Machines {
     /// The programs under which they run.
     pub tools: Tools,
     builder: PathBuf,
-    program: PathBuf,
+    target: PathBuf,
     kernel: Kernel,
 }
 
@@ -82,7 +81,7 @@ impl Machines {
         if kvm_works(&tools.emulator, &kernel.image) {
             tools.accelerator = "kvm";
         }
-        Ok(Self { tools, builder: build_builder(&target)?, program: build_program(&target)?, kernel })
+        Ok(Self { tools, builder: build_builder(&target)?, target, kernel })
     }
 
     /// Builds the image of a cluster, which has the cluster's roots in it, and returns what the builder says
@@ -92,7 +91,8 @@ impl Machines {
     /// When the image cannot be built.
     pub fn build_image(&self, attestation_root: &Path, kms_root: &Path, image: &Path) -> Result<String> {
         let mut command = Command::new(&self.builder);
-        command.arg("--program").arg(&self.program).arg("--kernel").arg(&self.kernel.image);
+        command.args(["--program", "lab-enclave", "--target-dir"]).arg(&self.target);
+        command.arg("--kernel").arg(&self.kernel.image);
         for module in &self.kernel.modules {
             command.arg("--module").arg(module);
         }
@@ -154,23 +154,6 @@ fn build_builder(target: &Path) -> Result<PathBuf> {
     printed(programs::cargo_build(&folder).args(["--release", "--locked", "--target-dir"]).arg(&target))
         .context("building the image builder (it wants OpenSSL: apt-get install libssl-dev pkg-config)")?;
     Ok(target.join("release/custody-image"))
-}
-
-/// The lab's enclave program without a shared library. No path of this computer gets into it.
-fn build_program(target: &Path) -> Result<PathBuf> {
-    let workspace = programs::workspace();
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    let home = home.context("where is cargo's home? set CARGO_HOME")?;
-    let flags = format!(
-        "-C target-feature=+crt-static --remap-path-prefix={}=/custody --remap-path-prefix={}=/cargo",
-        workspace.display(),
-        home.display()
-    );
-    let mut command = programs::cargo_build(&workspace);
-    command.args(["--package", "lab-enclave", "--profile", "image", "--target", TARGET, "--target-dir"]);
-    printed(command.arg(target).env("RUSTFLAGS", flags)).context("building the static enclave program")?;
-    Ok(target.join(TARGET).join("image/lab-enclave"))
 }
 
 /// Debian's kernel for virtual machines, fetched and checked by apt and unpacked, not installed.
