@@ -153,7 +153,7 @@ impl Layout {
         self.folder.join("kms")
     }
 
-    fn nsm(&self) -> PathBuf {
+    pub(crate) fn nsm(&self) -> PathBuf {
         self.folder.join("nsm")
     }
 

@@ -4,6 +4,7 @@
 //! the generated people. What is not a stand-in (broker, store, agents, enclave library, console) is the real
 //! thing.
 
+pub mod attack;
 pub mod broker;
 pub mod cluster;
 pub mod control;

@@ -87,7 +87,8 @@ pub struct Enclave {
     ledger: Ledger,
     /// Sessions ever started: none is started twice.
     started: BTreeSet<Hash>,
-    bans: BTreeSet<NodeIndex>,
+    /// Who never works together again. A pair of others counts too: their hosts may hide it from them.
+    bans: BTreeSet<(NodeIndex, NodeIndex)>,
     shares: Shares,
     voice: Voice,
 }

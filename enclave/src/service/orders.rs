@@ -75,8 +75,8 @@ pub(super) struct Order {
     pub(super) spec: SessionSpec,
     /// The generation to sign with; none for a key generation.
     pub(super) wallet: Option<Wallet>,
-    /// Whom any ceremony shown so far keeps apart from this node.
-    pub(super) bans: BTreeSet<NodeIndex>,
+    /// Whom any ceremony shown so far keeps apart: who reported, and whom.
+    pub(super) bans: BTreeSet<(NodeIndex, NodeIndex)>,
 }
 
 /// The charter this enclave works under and every log it was ever shown, folded. What it has seen cannot be
@@ -128,7 +128,9 @@ impl Order {
     ) -> Result<Self, OrderError> {
         let node = NodeIndex::try_from(start.node)?;
         let (charter, book) = ledger.under(&start.charter, root)?;
-        take(book, &start.origin)?;
+        for other in &start.others {
+            take(book, &other.entries)?;
+        }
         let id = take(book, &start.log)?.ok_or(OrderError::NoLog)?;
         let ceremony = book.get(&id).ok_or(OrderError::NoLog)?.ceremony.clone();
         let nothing = || OrderError::NothingDue { node, phase: ceremony.phase_at(now).to_string() };
@@ -139,12 +141,7 @@ impl Order {
         }
         let maker = ceremony.manifest().origin.as_ref().map_or(&id, |origin| &origin.ceremony);
         let wallet = book.get(maker).and_then(|chapter| chapter.ceremony.committed());
-        let with_this = |(reporter, peer)| match node {
-            node if node == reporter => Some(peer),
-            node if node == peer => Some(reporter),
-            _ => None,
-        };
-        let bans = book.bans().filter_map(with_this).collect();
+        let bans = book.bans().collect();
         Ok(Self { node, charter, ceremony, duty, spec, wallet, bans })
     }
 }

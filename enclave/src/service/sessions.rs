@@ -53,7 +53,8 @@ impl Connection<'_> {
         let ledger = &mut self.enclave.ledger;
         let order = Order::read(&start, ledger, &core.root, &core.keys.public(), core.clock.now())?;
         self.enclave.bans.extend(&order.bans);
-        if order.spec.parties.keys().any(|party| self.enclave.bans.contains(party)) {
+        let meets = |party: &NodeIndex| order.spec.parties.contains_key(party);
+        if self.enclave.bans.iter().any(|(by, banned)| meets(by) && meets(banned)) {
             return Err(OrderError::Banned);
         }
         if !self.enclave.started.insert(order.spec.label) {
@@ -318,7 +319,7 @@ impl Connection<'_> {
     fn word_of_abort(&mut self, job: &Job, failure: &SessionFailure) -> Option<link::Said> {
         warn!(reason = %failure.reason, "session given up");
         self.open.remove(&job.order.spec.label);
-        self.enclave.bans.extend(failure.ban);
+        self.enclave.bans.extend(failure.ban.map(|banned| (job.order.node, banned)));
         let manifest = job.order.ceremony.manifest();
         let (subset, attempt) = match &job.order.duty {
             Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),

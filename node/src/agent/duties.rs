@@ -1,6 +1,9 @@
 //! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
 
-use ::enclave::wire::link::{Attest, Start, to_enclave};
+use std::collections::BTreeSet;
+
+use ::enclave::wire::link::{self, Attest, Start, to_enclave};
+use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{CeremonyId, Line};
@@ -128,7 +131,7 @@ impl Agent {
             node: self.node().into(),
             charter: self.identity.charter.text().as_bytes().to_vec(),
             log: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
-            origin: self.origin_of(&chapter.ceremony),
+            others: self.rests_on(&chapter.ceremony),
             blob,
             credentials: Some(lent),
         };
@@ -136,11 +139,23 @@ impl Agent {
         self.link.send(to_enclave::Kind::Start(start)).await;
     }
 
-    fn origin_of(&self, ceremony: &Ceremony) -> Vec<Vec<u8>> {
-        let origin = ceremony.manifest().origin.as_ref().and_then(|origin| self.book.get(&origin.ceremony));
-        origin.map_or_else(Vec::new, |chapter| {
-            chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect()
-        })
+    /// The logs that an enclave needs beside a ceremony's own: of the one that made the wallet, and, because an
+    /// enclave that was started again has forgotten them, of all in which a node was banned.
+    fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
+        let mut ids = Vec::new();
+        let banning =
+            self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
+        for other in banning.chain([ceremony]) {
+            let manifest = other.manifest();
+            ids.extend(manifest.origin.as_ref().map(|origin| origin.ceremony.clone()));
+            ids.push(manifest.ceremony.clone());
+        }
+        let mut seen = BTreeSet::from([&ceremony.manifest().ceremony]);
+        let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
+        let log = |chapter: &Chapter| link::Log {
+            entries: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
+        };
+        others.map(log).collect()
     }
 
     /// Claims a test signature, once for ever, and reads the share to sign with. None when it was claimed

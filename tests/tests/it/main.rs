@@ -1,5 +1,6 @@
 //! The lab's end-to-end tests: real broker, real stores, real processes, the real AWS SDK.
 
+mod attacks;
 mod attestation;
 mod broker;
 mod ceremonies;
