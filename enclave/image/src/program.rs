@@ -38,9 +38,12 @@ impl Program {
         let target_dir = target_dir.canonicalize()?;
         let here = [workspace.clone(), cargo_home()?, target_dir.clone()];
         // The last of several that fit is taken: the outputs may lie in the workspace.
-        let maps = || here.iter().zip(PLACES).map(|(here, there)| format!("{}={there}", here.display()));
-        let rust: String = maps().map(|map| format!(" --remap-path-prefix={map}")).collect();
-        let c: String = maps().map(|map| format!(" -ffile-prefix-map={map}")).collect();
+        let option = |name| {
+            let maps = here.iter().zip(PLACES);
+            maps.map(move |(here, there)| format!("{name}={}={there}", here.display()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
@@ -48,8 +51,8 @@ impl Program {
             .args(["build", "--quiet", "--locked", "--profile", "image", "--bins"])
             .args(["--package", package, "--target", &triple, "--target-dir"])
             .arg(&target_dir)
-            .env("RUSTFLAGS", format!("-C target-feature=+crt-static{rust}"))
-            .env("CFLAGS", c.trim_start());
+            .env("RUSTFLAGS", format!("-C target-feature=+crt-static {}", option("--remap-path-prefix")))
+            .env("CFLAGS", option("-ffile-prefix-map"));
         // What cargo tells this program of its own package is none of the other build's business.
         for (name, _) in std::env::vars_os() {
             if name

@@ -33,7 +33,7 @@ use self::voice::Voice;
 use crate::attest::{AttestError, SecurityModule};
 use crate::clock::TrustedClock;
 use crate::kms::{KeyError, KmsKeys};
-use crate::session::BootKeys;
+use crate::session::{BootKeys, Finished};
 use crate::wire::link::{
     Attestation, Deliver, FromEnclave, Refused, ToEnclave, Welcome, from_enclave, to_enclave,
 };
@@ -159,6 +159,7 @@ impl Enclave {
             news,
             open: BTreeMap::new(),
             running: BTreeMap::new(),
+            finished: Finished::default(),
             waiting: BTreeMap::new(),
             early: VecDeque::new(),
         };
@@ -206,6 +207,7 @@ struct Connection<'a> {
     /// What has been ordered and has not ended in a word for the log.
     open: BTreeMap<Hash, Arc<Job>>,
     running: BTreeMap<Hash, RunningSession>,
+    finished: Finished,
     /// Key generations whose sealed share the agent has been given to store.
     waiting: BTreeMap<CeremonyId, Unproven>,
     early: VecDeque<Deliver>,
@@ -253,7 +255,7 @@ impl Connection<'_> {
                     self.refuse(request, &error).await;
                 }
             }
-            to_enclave::Kind::Deliver(deliver) => self.deliver(deliver),
+            to_enclave::Kind::Deliver(deliver) => self.deliver(deliver).await,
             to_enclave::Kind::Stored(stored) => self.stored(stored),
             to_enclave::Kind::StreamData(data) => self.tunnel.deliver(data),
             to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),

@@ -142,18 +142,25 @@ impl Connection<'_> {
         self.running.insert(label, running);
     }
 
-    pub(super) fn deliver(&mut self, message: Deliver) {
-        let label = Hash::try_from(message.label.as_slice());
-        match label.ok().and_then(|label| self.running.get(&label)) {
-            Some(session) => session.deliver(message.payload),
-            None if message.payload.len() <= MAX_EARLY_BYTES => {
-                if self.early.len() >= MAX_EARLY {
-                    self.early.pop_front();
-                }
-                self.early.push_back(message);
+    pub(super) async fn deliver(&mut self, message: Deliver) {
+        let Ok(label) = Hash::try_from(message.label.as_slice()) else { return };
+        if let Some(session) = self.running.get(&label) {
+            session.deliver(message.payload);
+        } else if let Ok(from) = NodeIndex::try_from(message.from)
+            && let Some(envelope) = self.finished.answer(&label, from)
+        {
+            self.say(&label, from, envelope).await;
+        } else if message.payload.len() <= MAX_EARLY_BYTES {
+            if self.early.len() >= MAX_EARLY {
+                self.early.pop_front();
             }
-            None => {}
+            self.early.push_back(message);
         }
+    }
+
+    async fn say(&self, label: &Hash, to: NodeIndex, envelope: Vec<u8>) {
+        let send = link::Send { label: label.as_bytes().to_vec(), to: to.into(), payload: envelope };
+        self.send(from_enclave::Kind::Send(send)).await;
     }
 
     /// The agent hands back what it stored: it must open and be the share that was sealed.
@@ -191,10 +198,7 @@ impl Connection<'_> {
     async fn session_news(&mut self, job: Arc<Job>, kind: NewsKind) {
         let label = job.order.spec.label;
         match kind {
-            NewsKind::Send { to, bytes } => {
-                let send = link::Send { label: label.as_bytes().to_vec(), to: to.into(), payload: bytes };
-                self.send(from_enclave::Kind::Send(send)).await;
-            }
+            NewsKind::Send { to, bytes } => self.say(&label, to, bytes).await,
             NewsKind::Progress(progress) => {
                 self.send(from_enclave::Kind::Progress(link::Progress {
                     ceremony: job.order.ceremony.manifest().ceremony.to_string(),
@@ -209,7 +213,8 @@ impl Connection<'_> {
             }
             NewsKind::Finished(outcome) => {
                 self.running.remove(&label);
-                let Outcome { session, transcript, product } = *outcome;
+                let Outcome { session, transcript, product, last_letters } = *outcome;
+                self.finished.keep(label, last_letters);
                 match product {
                     Product::Share(share) => self.seal_new(job, session, transcript, *share).await,
                     Product::Signature(signature) => self.signed(&job, session, &signature).await,

@@ -12,11 +12,8 @@ use super::echo::{self, Seen};
 use super::envelope::{self, Binding, BootKeys, Dropped, Proven};
 use super::proto::{Round as RoundMessage, content};
 use super::protocol::{Factory, Inbound, Outgoing, Protocol, ProtocolAbort, Round, Step};
+use super::said::{Letter, Said};
 use super::{Action, Millis, Outcome, SessionFailure, SessionPlan, SessionProgress};
-
-/// How often a party repeats what it said in the barrier, until everybody's answer is in: peers may start to
-/// listen late.
-const REPEAT_EVERY_MS: Millis = 500;
 
 /// Where a session stands. Slot 0 is the hello, 1 the reveal, then a slot for every round.
 enum Stage {
@@ -44,7 +41,7 @@ pub struct Session {
     stage: Stage,
     slot: u32,
     deadline: Millis,
-    next_repeat: Millis,
+    said: Said,
     /// One value of each peer a slot, for this slot and the next: nobody can be further ahead, because
     /// nobody gets on without this party's message.
     received: BTreeMap<(u32, NodeIndex), Proven>,
@@ -64,7 +61,7 @@ impl Session {
             stage: Stage::Barrier,
             slot: 0,
             deadline: Millis::MAX,
-            next_repeat: Millis::MAX,
+            said: Said::default(),
             received: BTreeMap::new(),
             dropped: BTreeMap::new(),
             evidence: Vec::new(),
@@ -77,8 +74,7 @@ impl Session {
             return vec![self.fail(SessionFailure::new(reason))];
         }
         self.deadline = now.saturating_add(self.plan.barrier_ms);
-        self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
-        let mut actions = self.to_all(&self.hello());
+        let mut actions = self.say(now, self.to_all(&self.hello()));
         actions.push(self.progress());
         actions
     }
@@ -119,11 +115,7 @@ impl Session {
         if now >= self.deadline {
             return vec![self.deadline_passed()];
         }
-        if self.slot < barrier::SLOTS && now >= self.next_repeat {
-            self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
-            return self.repeat();
-        }
-        Vec::new()
+        sends(self.said.again(now))
     }
 
     /// Bytes came from the bus. May compute for as long as a protocol phase takes.
@@ -193,7 +185,7 @@ impl Session {
         let is_hello = slot == 0;
         self.received.insert((slot, from), proven);
         // Whoever says hello now may have missed ours.
-        Ok(if is_hello { vec![self.send(from, &self.hello())] } else { Vec::new() })
+        Ok(if is_hello { sends(vec![(from, self.write(from, &self.hello()))]) } else { Vec::new() })
     }
 
     fn peers(&self) -> impl Iterator<Item = NodeIndex> + '_ {
@@ -208,30 +200,22 @@ impl Session {
         self.peers().all(|peer| self.received.contains_key(&(self.slot, peer)))
     }
 
-    fn send(&self, to: NodeIndex, body: &content::Body) -> Action {
-        let bytes = envelope::write(&self.keys, &self.plan.label, self.plan.own, to, body.clone());
-        Action::Send { to, bytes }
+    fn write(&self, to: NodeIndex, body: &content::Body) -> Vec<u8> {
+        envelope::write(&self.keys, &self.plan.label, self.plan.own, to, body.clone())
     }
 
-    fn to_all(&self, body: &content::Body) -> Vec<Action> {
-        self.peers().map(|peer| self.send(peer, body)).collect()
+    fn to_all(&self, body: &content::Body) -> Vec<Letter> {
+        self.peers().map(|peer| (peer, self.write(peer, body))).collect()
+    }
+
+    /// Begins a slot with these letters.
+    fn say(&mut self, now: Millis, letters: Vec<Letter>) -> Vec<Action> {
+        self.said.say(now, letters.clone());
+        sends(letters)
     }
 
     fn hello(&self) -> content::Body {
         barrier::hello(&self.plan, &self.nonce)
-    }
-
-    /// Says again what a peer may have missed. A peer whose reveal is in has had our hello, and one whose
-    /// hello is in listens: from the first round on, nothing is lost because somebody came late.
-    fn repeat(&self) -> Vec<Action> {
-        if self.slot == 0 {
-            return self.to_all(&self.hello());
-        }
-        let (hello, reveal) = (self.hello(), barrier::reveal(&self.nonce));
-        self.missing()
-            .into_iter()
-            .flat_map(|peer| [self.send(peer, &hello), self.send(peer, &reveal)])
-            .collect()
     }
 
     fn phase(&self) -> &'static str {
@@ -306,8 +290,8 @@ impl Session {
         self.contexts()?;
         self.slot = 1;
         self.deadline = now.saturating_add(self.plan.round_ms);
-        self.next_repeat = now.saturating_add(REPEAT_EVERY_MS);
-        Ok(self.to_all(&barrier::reveal(&self.nonce)))
+        let reveals = self.to_all(&barrier::reveal(&self.nonce));
+        Ok(self.say(now, reveals))
     }
 
     fn body(&self, slot: u32, from: NodeIndex) -> Option<&content::Body> {
@@ -354,7 +338,7 @@ impl Session {
         let own = outgoing.private.remove(&self.plan.own).unwrap_or_default();
         running.own = Inbound { broadcast: outgoing.broadcast.clone(), private: own };
         let echo: Vec<Vec<u8>> = running.seen.values().map(|hash| hash.as_bytes().to_vec()).collect();
-        let mut actions = Vec::new();
+        let mut letters = Vec::new();
         for peer in self.peers().collect::<Vec<_>>() {
             let sealed = match outgoing.private.remove(&peer) {
                 Some(plain) => {
@@ -377,7 +361,7 @@ impl Session {
                 sealed,
                 echo: echo.clone(),
             });
-            actions.push(self.send(peer, &message));
+            letters.push((peer, self.write(peer, &message)));
         }
         if let Some(stranger) = outgoing.private.keys().next() {
             return Err(SessionFailure::new(format!(
@@ -385,7 +369,7 @@ impl Session {
             )));
         }
         self.stage = Stage::Running(running);
-        Ok(actions)
+        Ok(self.say(now, letters))
     }
 
     fn next_round(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
@@ -424,6 +408,7 @@ impl Session {
                         session: running.session,
                         transcript: running.transcript,
                         product,
+                        last_letters: self.said.last(),
                     })),
                 ])
             }
@@ -476,6 +461,10 @@ enum Reception {
     Dropped(Dropped),
     Repeated,
     Failed(SessionFailure),
+}
+
+fn sends(letters: Vec<Letter>) -> Vec<Action> {
+    letters.into_iter().map(|(to, bytes)| Action::Send { to, bytes }).collect()
 }
 
 fn transcript(before: &Hash, number: u32, seen: &Seen) -> Hash {

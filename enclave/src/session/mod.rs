@@ -8,15 +8,18 @@
 //! protocol phase takes (a second natively). It calls [`Session::start`] once, `receive` for all bytes that
 //! the bus brings under the session's label, from whomever, and [`Session::tick`] a few times a second; does
 //! all [`Action`]s in their order; and drops the session after `Finished` or `Failed`, one of which always
-//! comes. Messages are not repeated once all parties are there: a later loss ends the session in time.
+//! comes. What a peer may have missed is said again until it answers or its time is up; for a session that has
+//! finished, [`Finished`] answers.
 
 mod barrier;
 mod dkg;
 mod driver;
 mod echo;
 mod envelope;
+mod finished;
 mod messages;
 mod protocol;
+mod said;
 mod share;
 mod sign;
 
@@ -33,6 +36,7 @@ use ceremonies::ids::{Hash, NodeIndex};
 pub use self::dkg::KeyGeneration;
 pub use self::driver::Session;
 pub use self::envelope::{BootKeys, Dropped, MAX_ENVELOPE};
+pub use self::finished::Finished;
 pub use self::protocol::{
     Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step,
 };
@@ -103,6 +107,8 @@ pub struct Outcome {
     pub transcript: Hash,
     /// What it was held for.
     pub product: Product,
+    /// The last envelope to each peer: one that repeats its own has not heard it.
+    pub last_letters: Vec<(NodeIndex, Vec<u8>)>,
 }
 
 /// What the driver wants done.

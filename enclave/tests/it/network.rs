@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ids::{Hash, NodeIndex};
 use enclave::session::{
-    Action, BootKeys, Factory, Inbound, Millis, Outcome, Outgoing, Product, Protocol, ProtocolAbort, Round,
-    Session, SessionFailure, SessionPlan, Signature, Step,
+    Action, BootKeys, Factory, Finished, Inbound, Millis, Outcome, Outgoing, Product, Protocol,
+    ProtocolAbort, Round, Session, SessionFailure, SessionPlan, Signature, Step,
 };
 
 pub(crate) const BARRIER_MS: Millis = 10_000;
@@ -59,6 +59,7 @@ pub(crate) struct Network {
     pub(crate) sessions: BTreeMap<NodeIndex, Session>,
     pub(crate) queue: VecDeque<Packet>,
     pub(crate) ends: BTreeMap<NodeIndex, End>,
+    finished: BTreeMap<NodeIndex, Finished>,
     pub(crate) now: Millis,
 }
 
@@ -83,6 +84,7 @@ impl Network {
             sessions: parties.iter().map(session).collect(),
             queue: VecDeque::new(),
             ends: BTreeMap::new(),
+            finished: BTreeMap::new(),
             now: 0,
         }
     }
@@ -94,6 +96,8 @@ impl Network {
                 Action::Send { to, bytes } => self.queue.push_back(Packet { from, to, bytes }),
                 Action::Progress(progress) => assert!(progress.number <= progress.count),
                 Action::Finished(outcome) => {
+                    let label = Hash::of_bytes(b"label");
+                    self.finished.entry(from).or_default().keep(label, outcome.last_letters.clone());
                     self.ends.insert(from, End::Finished(outcome));
                 }
                 Action::Failed(failure) => {
@@ -126,8 +130,12 @@ impl Network {
     /// Delivers until nothing is under way, letting `meddle` change, drop or add packets.
     pub(crate) fn settle(&mut self, mut meddle: impl FnMut(Packet) -> Vec<Packet>) {
         while let Some(packet) = self.queue.pop_front() {
-            for packet in meddle(packet) {
-                self.deliver(packet.to, &packet.bytes);
+            for Packet { from, to, bytes } in meddle(packet) {
+                let finished = self.finished.get_mut(&to);
+                if let Some(bytes) = finished.and_then(|of| of.answer(&Hash::of_bytes(b"label"), from)) {
+                    self.queue.push_back(Packet { from: to, to: from, bytes });
+                }
+                self.deliver(to, &bytes);
             }
         }
     }

@@ -139,6 +139,34 @@ fn a_peer_that_listens_late_and_misses_even_the_answer_is_told_again() {
 }
 
 #[test]
+fn what_is_lost_while_the_bus_is_down_is_said_again_whenever_that_is() {
+    let mut whole = greet(&[1, 2, 3]);
+    let mut packets = 0;
+    whole.run(|packet| {
+        packets += 1;
+        vec![packet]
+    });
+    for down in 0..packets {
+        for up in [down + 1, down + 4, down + 12] {
+            let mut network = greet(&[1, 2, 3]);
+            let mut number = 0;
+            network.start();
+            for _ in 0..95 {
+                network.settle(|packet| {
+                    number += 1;
+                    if (down..up).contains(&(number - 1)) { vec![] } else { vec![packet] }
+                });
+                network.pass(TICK_MS);
+            }
+            for index in [1, 2, 3] {
+                assert!(network.ends.contains_key(&node(index)), "{index} waits, lost {down} to {up}");
+                network.outcome(index);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_flood_of_replays_does_not_put_the_deadline_off() {
     let mut network = greet(&[1, 2, 3]);
     network.start();
