@@ -89,6 +89,16 @@ pub enum AttestationError {
         /// What the document shows.
         found: Pcr,
     },
+    /// An image whose time is up.
+    #[error(
+        "the image with PCR0 {pcr0} was allowed until {until}: start the enclave with the image that follows it"
+    )]
+    Aged {
+        /// Which image.
+        pcr0: Pcr,
+        /// When it was refused from.
+        until: UnixMillis,
+    },
     /// A document made for another question, or replayed.
     #[error("the attestation document answers another nonce: expected {expected}, found {found}")]
     Nonce {
@@ -189,7 +199,7 @@ pub fn check(bytes: &[u8], expected: &Expectation<'_>) -> Result<Attested, Attes
 /// # Errors
 /// As [`check`], from debug mode on.
 pub fn judge(document: Document, expected: &Expectation<'_>) -> Result<Attested, AttestationError> {
-    let measurement = measurement::allowed(&document, expected.allowed)?;
+    let measurement = measurement::allowed(&document, expected.allowed, expected.at)?;
     if let Some(nonce) = expected.nonce
         && document.nonce.as_deref() != Some(nonce)
     {

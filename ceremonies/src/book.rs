@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::ceremony::{Ceremony, Context, Rejection};
 use crate::entry::{Entry, Event};
-use crate::ids::{CeremonyId, Hash, NodeIndex, WalletName};
+use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
 use crate::wallet::Wallet;
 
 /// One ceremony: its log and what follows from it.
@@ -22,10 +22,16 @@ pub struct Chapter {
     pub ceremony: Ceremony,
 }
 
-/// All ceremonies under one charter.
+/// How long after an amendment ceremonies may still be opened under the charter before, in milliseconds: longer
+/// than clocks differ, so that no entry depends on whether the amendment was known when it came.
+const OPENING_AFTER_AMENDMENT_MS: i64 = 15 * 60 * 1000;
+
+/// All ceremonies of a cluster, from its first charter on.
 #[derive(Debug, Clone)]
 pub struct Book {
-    context: Context,
+    first: Context,
+    /// The charters that amendments have put in force, in order, each with its moment.
+    amendments: Vec<(UnixMillis, Context)>,
     chapters: BTreeMap<CeremonyId, Chapter>,
 }
 
@@ -101,16 +107,51 @@ pub enum NotTaken {
 }
 
 impl Book {
-    /// An empty book.
+    /// An empty book of a cluster with this first charter.
     #[must_use]
-    pub fn new(context: Context) -> Self {
-        Self { context, chapters: BTreeMap::new() }
+    pub fn new(first: Context) -> Self {
+        Self { first, amendments: Vec::new(), chapters: BTreeMap::new() }
     }
 
-    /// Charter and root that all its ceremonies are held under.
+    /// The cluster's first charter, and its root.
+    #[must_use]
+    pub fn first(&self) -> &Context {
+        &self.first
+    }
+
+    /// The charter in force, and its root.
     #[must_use]
     pub fn context(&self) -> &Context {
-        &self.context
+        self.amendments.last().map_or(&self.first, |(_, context)| context)
+    }
+
+    /// The amendment ceremonies that have put a charter in force, in their order.
+    pub fn amendments(&self) -> impl Iterator<Item = &Chapter> {
+        let charters = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
+        charters.filter_map(|context| self.amendment_of(context))
+    }
+
+    /// What amended this charter: of several, the first to be approved.
+    fn amendment_of(&self, context: &Context) -> Option<&Chapter> {
+        let amending = self.chapters.values().filter_map(|chapter| {
+            let (charter, at) = chapter.ceremony.amended()?;
+            (chapter.ceremony.charter().hash() == context.charter().hash()).then_some((
+                at,
+                charter.hash(),
+                chapter,
+            ))
+        });
+        amending.min_by_key(|(at, hash, _)| (*at, *hash)).map(|(_, _, chapter)| chapter)
+    }
+
+    fn follow_amendments(&mut self) {
+        self.amendments.clear();
+        while let Some((charter, at)) =
+            self.amendment_of(self.context()).and_then(|chapter| chapter.ceremony.amended())
+        {
+            let amended = (at, self.context().amended(Arc::clone(charter)));
+            self.amendments.push(amended);
+        }
     }
 
     /// The ceremony of this id.
@@ -151,12 +192,17 @@ impl Book {
         self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
     }
 
-    /// The context under which a ceremony with this opening is folded: a test signing needs the wallet of
-    /// the ceremony it names.
+    /// The context under which a ceremony with this opening is folded: the charter that it names, unless another
+    /// has been in force for too long, and for a test signing the wallet of the ceremony it names.
     fn context_of(&self, first: &Entry) -> Context {
-        let Event::Opened { manifest, .. } = &first.event else { return self.context.clone() };
+        let Event::Opened { manifest, .. } = &first.event else { return self.context().clone() };
         let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
-        self.context.with_wallet(origin.and_then(|chapter| chapter.ceremony.committed()).map(Arc::new))
+        let wallet = origin.and_then(|chapter| chapter.ceremony.committed()).map(Arc::new);
+        let past = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
+        let mut past = past.zip(self.amendments.iter().map(|(at, _)| at.plus(OPENING_AFTER_AMENDMENT_MS)));
+        let named = past
+            .find(|(context, until)| context.charter().hash() == manifest.charter && first.time <= *until);
+        named.map_or(self.context(), |(context, _)| context).with_wallet(wallet)
     }
 
     /// Finds out what an entry would make of its ceremony, without taking it: so that it can be stored, or
@@ -191,6 +237,19 @@ impl Book {
         Ok(Examined::New(Box::new(Next { entry, ceremony })))
     }
 
+    /// Reads the whole log of one ceremony and takes it; what was known of that ceremony is replaced.
+    ///
+    /// # Errors
+    /// [`Rejection`] of the first entry that is refused, with its number; the book is as it was.
+    pub fn read(&mut self, log: &[Entry]) -> Result<Ceremony, (u64, Rejection)> {
+        let context = log.first().map_or_else(|| self.context().clone(), |first| self.context_of(first));
+        let ceremony = Ceremony::fold(context, log)?;
+        let chapter = Chapter { entries: log.to_vec(), ceremony: ceremony.clone() };
+        self.chapters.insert(ceremony.manifest().ceremony.clone(), chapter);
+        self.follow_amendments();
+        Ok(ceremony)
+    }
+
     /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not
     /// follow the head any more is left out.
     pub fn commit(&mut self, next: Next) {
@@ -199,11 +258,15 @@ impl Book {
         if entry.seq != head + 1 {
             return;
         }
+        let amends = ceremony.amended().is_some();
         if let Some(chapter) = self.chapters.get_mut(&entry.ceremony) {
             chapter.ceremony = ceremony;
             chapter.entries.push(entry);
         } else {
             self.chapters.insert(entry.ceremony.clone(), Chapter { entries: vec![entry], ceremony });
+        }
+        if amends {
+            self.follow_amendments();
         }
     }
 

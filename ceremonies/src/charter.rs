@@ -3,6 +3,8 @@
 //! One file a cluster, hashed as bytes; everything else names that hash. This module must accept only
 //! charters under which no single person, and no lab part, can act for a production cluster.
 
+mod amendment;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use ssh_key::PublicKey;
 use thiserror::Error;
 
+pub use self::amendment::{Article, Change};
 use crate::attestation::{AWS_NITRO_G1_FINGERPRINT, Measurement, Pcr};
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
 
@@ -103,11 +106,13 @@ pub enum CeremonyKind {
     Dkg,
     /// Signs worthless digests with a wallet's current generation, to prove that it can.
     TestSign,
+    /// Puts an amended charter in force.
+    Amend,
 }
 
 impl CeremonyKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Dkg, Self::TestSign];
+    pub const ALL: [Self; 3] = [Self::Dkg, Self::TestSign, Self::Amend];
 }
 
 impl fmt::Display for CeremonyKind {
@@ -115,6 +120,7 @@ impl fmt::Display for CeremonyKind {
         f.pad(match self {
             Self::Dkg => "dkg",
             Self::TestSign => "test-sign",
+            Self::Amend => "amend",
         })
     }
 }
@@ -125,7 +131,7 @@ impl FromStr for CeremonyKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is not a kind of ceremony: use dkg or test-sign"))
+            .ok_or_else(|| format!("`{text}` is not a kind of ceremony: use dkg, test-sign or amend"))
     }
 }
 
@@ -198,8 +204,11 @@ pub struct KmsRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CharterDraft {
-    /// 1: later versions will amend earlier ones.
+    /// Of the format: 1.
     pub version: u32,
+    /// Hash of the charter that this one amends; none for a cluster's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amends: Option<Hash>,
     /// The cluster's id.
     pub cluster: ClusterId,
     /// What the cluster is for.
@@ -255,7 +264,7 @@ pub enum CharterError {
     /// Not the charter's TOML.
     #[error("charter cannot be read")]
     Syntax(#[source] toml::de::Error),
-    /// A later version, or one that amends another.
+    /// A format of another version.
     #[error("charter version {0} is not known to this build; it reads version 1")]
     Version(u32),
     /// A rule is broken; the text names field, value and remedy.
@@ -308,6 +317,12 @@ impl Charter {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Hash of the charter that this one amends; none for a cluster's first.
+    #[must_use]
+    pub fn amends(&self) -> Option<Hash> {
+        self.file.amends
     }
 
     /// The cluster's id.
@@ -446,6 +461,8 @@ impl CharterDraft {
         rule(rules.measurements.is_empty(), || {
             "attestation.measurements is empty: no enclave could ever attest".to_owned()
         })?;
+        let images = rules.measurements.iter().map(|image| Measurement { until: None, ..*image });
+        rule(repeated(images).is_some(), || "attestation.measurements lists an image twice".to_owned())?;
         rule(rules.measurements.iter().any(is_debug), || {
             "attestation.measurements has zero PCRs, which are those of an enclave in debug mode".to_owned()
         })
@@ -494,7 +511,8 @@ impl CharterDraft {
         }
     }
 
-    /// A quorum must be possible with one role a person, and must need more than one person.
+    /// A quorum must be possible with one role a person, and must need more than one person. An amendment could
+    /// lower every other: none may be higher than its own.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             return Err(CharterError::Rule(format!("quorum.{kind} is missing")));
@@ -513,6 +531,15 @@ impl CharterDraft {
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
+        let amending = self.quorum.get(&CeremonyKind::Amend);
+        let higher = |role: &&Role| {
+            amending.and_then(|amending| amending.get(role)).copied().unwrap_or(0) < count(**role)
+        };
+        if let Some(role) = Role::ALL.iter().find(higher) {
+            return Err(CharterError::Rule(format!(
+                "quorum.{kind} asks for more of role {role} than quorum.amend, by which it could be lowered"
+            )));
+        }
         match self.unfillable(quorum) {
             Some(role) => Err(CharterError::Rule(format!(
                 "quorum.{kind} cannot be met: not enough people for {role} when each fills one role"

@@ -109,13 +109,23 @@ pub fn key_policy(
             "Principal": {"AWS": enclave_role_arn},
             "Action": USE,
             "Resource": "*",
-            "Condition": {"StringEqualsIgnoreCase": conditions(measurement)?},
+            "Condition": condition(measurement)?,
         }));
     }
     Ok(json!({"Version": "2012-10-17", "Id": "custody-shares", "Statement": statements}))
 }
 
-fn conditions(measurement: &Measurement) -> Result<Value, KeyPolicyError> {
+/// The image's registers, and the time until which it is allowed: the KMS keeps a promise that nobody has to
+/// remember.
+fn condition(measurement: &Measurement) -> Result<Value, KeyPolicyError> {
+    let mut condition = json!({"StringEqualsIgnoreCase": registers(measurement)?});
+    if let Some(until) = measurement.until {
+        condition["DateLessThan"] = json!({"aws:CurrentTime": until.to_string()});
+    }
+    Ok(condition)
+}
+
+fn registers(measurement: &Measurement) -> Result<Value, KeyPolicyError> {
     measurement
         .registers()
         .map(|(index, pcr)| {
@@ -157,7 +167,7 @@ mod tests {
 
     fn measurement(image: u8) -> Measurement {
         let pcr = |register: u8| Pcr::from([image * 16 + register; 48]);
-        Measurement { pcr0: pcr(1), pcr1: pcr(2), pcr2: pcr(3), pcr8: None }
+        Measurement { pcr0: pcr(1), pcr1: pcr(2), pcr2: pcr(3), pcr8: None, until: None }
     }
 
     fn statements(policy: &Value) -> &[Value] {

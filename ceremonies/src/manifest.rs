@@ -1,10 +1,12 @@
 //! The manifest: everything the people approve before a protocol may start. Its hash stands in every
 //! statement, and it is the nonce of every attestation.
 
+use std::sync::Arc;
+
 use prost::Message;
 use thiserror::Error;
 
-use crate::charter::{CeremonyKind, Charter};
+use crate::charter::{CeremonyKind, Charter, CharterError};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
@@ -12,7 +14,9 @@ use crate::script::Script;
 use crate::wire;
 
 /// Largest accepted manifest, in bytes.
-pub const MAX_MANIFEST: usize = 16 * 1024;
+pub const MAX_MANIFEST: usize = 48 * 1024;
+/// What an amendment names where others name a wallet.
+pub const CHARTER: &str = "charter";
 /// Longest time between opening and expiry: a day. An approval is not a standing order.
 pub const MAX_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -53,6 +57,8 @@ pub struct Manifest {
     pub administrator: PersonName,
     /// Test signing: the ceremony that made the generation and the digest of its record.
     pub origin: Option<Origin>,
+    /// Amendment: the new charter.
+    pub amendment: Option<Arc<Charter>>,
 }
 
 /// The committed generation that a later ceremony works on.
@@ -79,6 +85,9 @@ pub enum ManifestError {
     /// A field has a value that no manifest of this build may have.
     #[error("manifest: {0}")]
     Value(String),
+    /// Its new charter is refused.
+    #[error("the amended charter is refused")]
+    Amendment(#[from] CharterError),
     /// It is made for something else.
     #[error("manifest is for {what} {theirs}, but here it is {ours}")]
     Elsewhere {
@@ -110,6 +119,8 @@ pub struct Proposal {
     pub nonce: [u8; 16],
     /// The generation to sign with, for test signing.
     pub origin: Option<(Origin, Generation)>,
+    /// The new charter, for an amendment.
+    pub amendment: Option<Arc<Charter>>,
 }
 
 impl Proposal {
@@ -129,6 +140,7 @@ impl Proposal {
             kind: match self.kind {
                 CeremonyKind::Dkg => wire::log::Kind::Dkg,
                 CeremonyKind::TestSign => wire::log::Kind::TestSign,
+                CeremonyKind::Amend => wire::log::Kind::Amend,
             }
             .into(),
             cluster: charter.cluster().to_string(),
@@ -147,6 +159,7 @@ impl Proposal {
             nonce: self.nonce.to_vec(),
             origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
             record: origin.map(|origin| origin.record.as_bytes().to_vec()).unwrap_or_default(),
+            amendment: self.amendment.as_ref().map(|charter| charter.text().into()).unwrap_or_default(),
         };
         Manifest::parse(&wire.encode_to_vec())
     }
@@ -175,11 +188,13 @@ impl Manifest {
         let kind = match wire.kind() {
             wire::log::Kind::Dkg => CeremonyKind::Dkg,
             wire::log::Kind::TestSign => CeremonyKind::TestSign,
+            wire::log::Kind::Amend => CeremonyKind::Amend,
             wire::log::Kind::Unspecified => {
                 return Err(ManifestError::Value("kind is missing or not known to this build".into()));
             }
         };
         let origin = Self::origin(kind, &wire)?;
+        let amendment = Self::amendment(kind, &wire)?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -200,6 +215,7 @@ impl Manifest {
             roster: wire.roster.into_iter().map(NodeIndex::try_from).collect::<Result<_, _>>()?,
             administrator: wire.administrator.try_into()?,
             origin,
+            amendment,
         })
     }
 
@@ -210,6 +226,11 @@ impl Manifest {
                 value(wire.generation != Generation::FIRST.0, "a dkg makes generation 1")?;
                 Ok(None)
             }
+            CeremonyKind::Amend => {
+                value(!wire.origin.is_empty() || !wire.record.is_empty(), "an amendment has no origin")?;
+                value(wire.generation != Generation::FIRST.0, "an amendment has generation 1")?;
+                Ok(None)
+            }
             CeremonyKind::TestSign => Ok(Some(Origin {
                 ceremony: wire.origin.clone().try_into()?,
                 record: wire.record.as_slice().try_into()?,
@@ -217,10 +238,21 @@ impl Manifest {
         }
     }
 
+    fn amendment(
+        kind: CeremonyKind,
+        wire: &wire::log::Manifest,
+    ) -> Result<Option<Arc<Charter>>, ManifestError> {
+        let amends = kind == CeremonyKind::Amend;
+        value(amends == wire.amendment.is_empty(), "an amendment, and nothing else, carries a new charter")?;
+        value(amends != (wire.wallet == CHARTER), "an amendment, and nothing else, is about the `charter`")?;
+        Ok(if amends { Some(Arc::new(Charter::parse(&wire.amendment)?)) } else { None })
+    }
+
     /// Checks that the manifest is for this charter and script, all of it.
     ///
     /// # Errors
-    /// [`ManifestError::Elsewhere`] with the first field that differs.
+    /// [`ManifestError::Elsewhere`] with the first field that differs; [`ManifestError::Amendment`] when the
+    /// charter may not be amended so.
     pub fn check(&self, charter: &Charter, script: &Script) -> Result<(), ManifestError> {
         let same = |what: &'static str, theirs: String, ours: String| {
             if theirs == ours { Ok(()) } else { Err(ManifestError::Elsewhere { what, theirs, ours }) }
@@ -233,7 +265,8 @@ impl Manifest {
         same("script", self.script_hash.to_string(), script.hash().to_string())?;
         same("a script of kind", self.kind.to_string(), script.kind().to_string())?;
         same("threshold", self.threshold.to_string(), charter.threshold().to_string())?;
-        same("nodes", list(&self.roster), list(&charter.roster()))
+        same("nodes", list(&self.roster), list(&charter.roster()))?;
+        Ok(self.amendment.as_ref().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
     }
 
     /// The bytes that were hashed.

@@ -136,6 +136,7 @@ impl Script {
         Self::parse(match kind {
             CeremonyKind::Dkg => include_bytes!("../scripts/dkg.toml"),
             CeremonyKind::TestSign => include_bytes!("../scripts/test-sign.toml"),
+            CeremonyKind::Amend => include_bytes!("../scripts/amend.toml"),
         })
     }
 
@@ -247,6 +248,7 @@ impl ScriptFile {
             CeremonyKind::TestSign => {
                 &[Act::Open, Act::Attest, Act::Approve, Act::TestSign, Act::Agree, Act::Close]
             }
+            CeremonyKind::Amend => &[Act::Open, Act::Approve, Act::Agree, Act::Close],
         };
         let of = |act: Act| self.steps.iter().filter(move |step| step.act == act);
         for act in required {

@@ -95,7 +95,10 @@ impl Statement<'_> {
         line("cluster", &format_args!("{} ({})", m.cluster, m.cluster_kind.to_uppercase()));
         line("ceremony", &m.ceremony);
         line("kind", &m.kind);
-        line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation));
+        match &m.amendment {
+            None => line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation)),
+            Some(charter) => line("new charter", &charter.hash()),
+        }
         line("purpose", &m.purpose);
         line("opened", &m.opened);
         line("expires", &m.expires);

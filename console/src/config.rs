@@ -17,7 +17,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterFile {
-    /// The charter's file.
+    /// The file of the cluster's first charter; amendments follow from the log.
     pub charter: PathBuf,
     /// The PEM of the attestation root that the charter names.
     pub root: PathBuf,
@@ -87,7 +87,7 @@ pub enum ConfigError {
 pub struct Cluster {
     /// The file's folder: where everything lies.
     pub folder: PathBuf,
-    /// Charter and root.
+    /// First charter and root.
     pub context: Context,
     /// The bus, with absolute paths.
     pub nats: Nats,
@@ -125,7 +125,7 @@ impl Cluster {
         })
     }
 
-    /// The charter in force.
+    /// The cluster's first charter.
     #[must_use]
     pub fn charter(&self) -> &Charter {
         self.context.charter()

@@ -163,6 +163,9 @@ fn judge(
     if heard.abs() > CLOCK_MS {
         return (Level::Warn, format!("its clock is {heard} ms off"));
     }
+    if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
+        return (Level::Warn, format!("its image is refused from {until} on: start the one that follows it"));
+    }
     let others = context.charter().nodes().len().saturating_sub(1);
     if heartbeat.peers.len() < others {
         return (Level::Warn, format!("hears {} of {others} peers", heartbeat.peers.len()));

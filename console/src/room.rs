@@ -2,12 +2,13 @@
 //! subcommands and whoever drives a ceremony from a program.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, Charter, CharterError, Role};
 use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, UnixMillis, WalletName};
-use ceremonies::manifest::{Manifest, ManifestError, Origin, Proposal};
+use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal};
 use ceremonies::script::{Script, ScriptError};
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
@@ -15,7 +16,6 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::client::{Client, ClientError};
-use crate::config::Cluster;
 use crate::signer::{self, SignError};
 
 /// How long a ceremony may take from its opening to its authorisation and commit, unless told otherwise.
@@ -33,6 +33,9 @@ pub enum RoomError {
     /// The built-in script is damaged.
     #[error("the script cannot be used")]
     Script(#[from] ScriptError),
+    /// The charter may not be amended so.
+    #[error("the charter in force cannot be amended by this one")]
+    Charter(#[from] CharterError),
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
     Manifest(#[from] ManifestError),
@@ -53,13 +56,32 @@ pub fn now() -> UnixMillis {
     UnixMillis(jiff::Timestamp::now().as_millisecond())
 }
 
+/// What a ceremony is to be about.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// The key of a new wallet.
+    NewWallet(WalletName),
+    /// Test signatures with a wallet.
+    Wallet(WalletName),
+    /// A new charter.
+    Charter(Arc<Charter>),
+}
+
+impl Subject {
+    fn kind(&self) -> CeremonyKind {
+        match self {
+            Self::NewWallet(_) => CeremonyKind::Dkg,
+            Self::Wallet(_) => CeremonyKind::TestSign,
+            Self::Charter(_) => CeremonyKind::Amend,
+        }
+    }
+}
+
 /// What somebody wants to open.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// What kind of ceremony.
-    pub kind: CeremonyKind,
-    /// The wallet it is about.
-    pub wallet: WalletName,
+    /// What it is to be about.
+    pub subject: Subject,
     /// Why it is held.
     pub purpose: Line,
     /// Who leads it.
@@ -72,29 +94,33 @@ pub struct Opening {
 ///
 /// # Errors
 /// [`RoomError`] when it would be refused.
-pub fn prepare(cluster: &Cluster, book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
-    let script = Script::builtin(opening.kind)?;
-    let origin = match opening.kind {
-        CeremonyKind::Dkg => None,
-        CeremonyKind::TestSign => {
-            let wallet =
-                book.wallet(&opening.wallet).ok_or_else(|| RoomError::NoWallet(opening.wallet.clone()))?;
-            let record = wallet.record;
+pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
+    let charter = book.context().charter();
+    let script = Script::builtin(opening.subject.kind())?;
+    let (wallet, origin, amendment) = match &opening.subject {
+        Subject::NewWallet(name) => (name.clone(), None, None),
+        Subject::Wallet(name) => {
+            let record = book.wallet(name).ok_or_else(|| RoomError::NoWallet(name.clone()))?.record;
             let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
-            Some((origin, record.generation))
+            (name.clone(), Some((origin, record.generation)), None)
+        }
+        Subject::Charter(next) => {
+            charter.check_amendment(next)?;
+            (CHARTER.parse().map_err(ManifestError::from)?, None, Some(Arc::clone(next)))
         }
     };
     let manifest = Proposal {
-        kind: opening.kind,
-        wallet: opening.wallet.clone(),
+        kind: opening.subject.kind(),
+        wallet,
         purpose: opening.purpose.clone(),
         administrator: opening.administrator.clone(),
         opened: now(),
         lifetime_ms: opening.lifetime_ms,
         nonce: rand::random(),
         origin,
+        amendment,
     }
-    .manifest(cluster.charter(), &script)?;
+    .manifest(charter, &script)?;
     let statement = opening_statement(&manifest, &script)?;
     Ok((manifest, statement))
 }
@@ -162,13 +188,12 @@ impl Signature {
 /// [`RoomError`].
 pub async fn open(
     client: &Client,
-    cluster: &Cluster,
     book: &Book,
     opening: &Opening,
     key: &Path,
     passphrase: Option<&Zeroizing<String>>,
 ) -> Result<CeremonyId, RoomError> {
-    let (manifest, statement) = prepare(cluster, book, opening)?;
+    let (manifest, statement) = prepare(book, opening)?;
     let signature = signer::sign(key, &statement, passphrase)?;
     client.submit(&manifest.ceremony, opened(&manifest, signature)).await?;
     Ok(manifest.ceremony)

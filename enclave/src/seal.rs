@@ -1,7 +1,7 @@
 //! Sealing: how a share outlives its enclave.
 //!
 //! A share leaves the enclave only encrypted under a data key that the KMS unwraps for admitted enclaves
-//! alone. Cluster, wallet, node and generation are bound in twice: as the KMS's encryption context and as
+//! alone. First charter, cluster, wallet, node and generation are bound in twice: as the KMS's encryption context and as
 //! associated data of the share's own encryption; the commit certificate binds the blob by its digest once
 //! more. This module must never read a blob before its size and digest are checked, and never say
 //! anything about a share that does not open.
@@ -32,6 +32,8 @@ const DOMAIN: &str = "custody/sealed-share/v1";
 /// What a sealed share belongs to. It opens for nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealContext {
+    /// The hash of the cluster's first charter: a host could write another with people of its own.
+    pub charter: Hash,
     /// The cluster.
     pub cluster: ClusterId,
     /// The wallet.
@@ -47,6 +49,7 @@ impl SealContext {
     #[must_use]
     pub fn encryption_context(&self) -> HashMap<String, String> {
         HashMap::from([
+            ("custody:charter".to_owned(), self.charter.to_string()),
             ("custody:cluster".to_owned(), self.cluster.to_string()),
             ("custody:wallet".to_owned(), self.wallet.to_string()),
             ("custody:node".to_owned(), self.node.to_string()),
@@ -59,6 +62,7 @@ impl SealContext {
         Hash::of_parts(
             DOMAIN,
             &[
+                self.charter.as_bytes(),
                 self.cluster.as_str().as_bytes(),
                 self.wallet.as_str().as_bytes(),
                 &[self.node.get()],
@@ -100,7 +104,7 @@ pub enum SealError {
     #[error("this is no sealed share of a version this enclave reads: {0}")]
     Format(&'static str),
     /// Key, context or bytes are not those it was sealed with.
-    #[error("the sealed share does not open for this cluster, wallet, node and generation")]
+    #[error("the sealed share does not open for this charter, cluster, wallet, node and generation")]
     Opening,
 }
 
@@ -226,6 +230,7 @@ mod tests {
 
     fn context() -> SealContext {
         SealContext {
+            charter: Hash::of_bytes(b"charter"),
             cluster: "lab".parse().unwrap(),
             wallet: "treasury".parse().unwrap(),
             node: NodeIndex::new(3).unwrap(),
@@ -254,6 +259,7 @@ mod tests {
     fn share_does_not_open_in_another_context() {
         let sealed = seal(b"a share", &context(), &data_key()).unwrap();
         let others = [
+            SealContext { charter: Hash::of_bytes(b"another"), ..context() },
             SealContext { cluster: "lab-2".parse().unwrap(), ..context() },
             SealContext { wallet: "savings".parse().unwrap(), ..context() },
             SealContext { node: NodeIndex::new(4).unwrap(), ..context() },

@@ -262,6 +262,7 @@ fn draft(
         Ok(Node { index, zone: format!("lab zone {index}").parse()?, nkey })
     };
     Ok(CharterDraft {
+        amends: None,
         version: 1,
         cluster: format!("lab-{}", hex::encode(rand::random::<[u8; 3]>())).parse()?,
         kind: ClusterKind::Lab,

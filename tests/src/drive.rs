@@ -12,7 +12,7 @@ use ceremonies::script::{Act, Step};
 use ceremonies::statement::Answer;
 use console::client::{Client, ClientError};
 use console::config::{Cluster, Me};
-use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature};
+use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
 
 /// How often the log is looked at while machines work.
 const LOOK: Duration = Duration::from_millis(100);
@@ -56,15 +56,26 @@ impl Room {
     /// # Errors
     /// When it is refused.
     pub async fn open(&self, kind: CeremonyKind, wallet: &WalletName, purpose: Line) -> Result<CeremonyId> {
-        let me = self.people(Role::Administrator).next().context("no administrator")?;
-        let opening = Opening {
-            kind,
-            wallet: wallet.clone(),
+        self.open_about(
+            match kind {
+                CeremonyKind::Dkg => Subject::NewWallet(wallet.clone()),
+                CeremonyKind::TestSign => Subject::Wallet(wallet.clone()),
+                CeremonyKind::Amend => bail!("an amendment is not about a wallet"),
+            },
             purpose,
-            administrator: me.person.clone(),
-            lifetime_ms: LIFETIME_MS,
-        };
-        Ok(room::open(&self.client, &self.cluster, &self.book, &opening, &me.key, None).await?)
+        )
+        .await
+    }
+
+    /// Opens a ceremony as the administrator.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open_about(&self, subject: Subject, purpose: Line) -> Result<CeremonyId> {
+        let me = self.people(Role::Administrator).next().context("no administrator")?;
+        let opening =
+            Opening { subject, purpose, administrator: me.person.clone(), lifetime_ms: LIFETIME_MS };
+        Ok(room::open(&self.client, &self.book, &opening, &me.key, None).await?)
     }
 
     /// The ceremony as this console has it.

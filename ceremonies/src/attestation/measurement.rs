@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::{AttestationError, Document};
+use crate::ids::UnixMillis;
 
 /// Text that is not a PCR's value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -87,20 +88,57 @@ pub struct Measurement {
     /// The certificate that signed the image; left out, any or none may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pcr8: Option<Pcr>,
+    /// When it is refused from; left out, it is allowed as long as the charter is in force.
+    #[serde(default, with = "timestamp", skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixMillis>,
+}
+
+/// A moment as `2027-01-31T00:00:00Z`.
+mod timestamp {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::ids::UnixMillis;
+
+    #[expect(clippy::ref_option, reason = "serde hands the field over so")]
+    pub(super) fn serialize<S: Serializer>(moment: &Option<UnixMillis>, to: S) -> Result<S::Ok, S::Error> {
+        match moment {
+            Some(moment) => to.collect_str(moment),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<UnixMillis>, D::Error> {
+        let text = String::deserialize(from)?;
+        let moment: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        if moment.subsec_nanosecond() != 0 {
+            return Err(serde::de::Error::custom("a moment is given in whole seconds"));
+        }
+        Ok(Some(UnixMillis(moment.as_millisecond())))
+    }
 }
 
 impl Measurement {
+    /// Whether the other allows the same image, however long.
+    #[must_use]
+    pub fn is_same_image(&self, other: &Self) -> bool {
+        self.registers().eq(other.registers())
+    }
+
     /// The registers that must match, by index.
     pub fn registers(&self) -> impl Iterator<Item = (u8, Pcr)> {
         [(0, self.pcr0), (1, self.pcr1), (2, self.pcr2)].into_iter().chain(self.pcr8.map(|pcr| (8, pcr)))
     }
 }
 
-/// The entry of `allowed` that the document matches.
+/// The entry of `allowed` that the document matches and that is still allowed.
 ///
 /// A register of zeros among the first three is refused even where the list has it: a charter that allowed
 /// debug mode would give every host the shares.
-pub(super) fn allowed(document: &Document, allowed: &[Measurement]) -> Result<Measurement, AttestationError> {
+pub(super) fn allowed(
+    document: &Document,
+    allowed: &[Measurement],
+    at: UnixMillis,
+) -> Result<Measurement, AttestationError> {
     for index in 0..=2 {
         if document.pcr(index)?.is_zero() {
             return Err(AttestationError::Debug(index));
@@ -118,7 +156,12 @@ pub(super) fn allowed(document: &Document, allowed: &[Measurement]) -> Result<Me
             }
         }
         match first {
-            None => return Ok(*measurement),
+            None => match measurement.until {
+                Some(until) if at >= until => {
+                    nearest = Some((0, AttestationError::Aged { pcr0: measurement.pcr0, until }));
+                }
+                Some(_) | None => return Ok(*measurement),
+            },
             Some(error) if nearest.as_ref().is_none_or(|(fewest, _)| count < *fewest) => {
                 nearest = Some((count, error));
             }

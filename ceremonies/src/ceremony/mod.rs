@@ -4,6 +4,8 @@
 //! take anything as true that an entry's own author did not sign. What can be derived (authorised,
 //! committed, void) is derived and never logged.
 
+#[cfg(test)]
+mod model;
 mod people;
 mod protocol;
 mod rejection;
@@ -61,13 +63,19 @@ impl Context {
         Ok(Self { charter, root, wallet: None })
     }
 
+    /// The same under an amended charter, whose root is the same.
+    #[must_use]
+    pub(crate) fn amended(&self, charter: Arc<Charter>) -> Self {
+        Self { charter, ..self.clone() }
+    }
+
     /// The same, with the committed wallet that a test signing signs with.
     #[must_use]
     pub fn with_wallet(&self, wallet: Option<Arc<Wallet>>) -> Self {
         Self { wallet, ..self.clone() }
     }
 
-    /// The charter in force.
+    /// The charter that ceremonies are held under.
     #[must_use]
     pub fn charter(&self) -> &Arc<Charter> {
         &self.charter
@@ -352,7 +360,7 @@ impl Ceremony {
         &self.script
     }
 
-    /// The charter in force.
+    /// The charter it is held under.
     #[must_use]
     pub fn charter(&self) -> &Charter {
         &self.context.charter
@@ -415,12 +423,19 @@ impl Ceremony {
         })
     }
 
+    /// The charter that it has put in force, and when: from the last approval that was needed, for ever.
+    #[must_use]
+    pub fn amended(&self) -> Option<(&Arc<Charter>, UnixMillis)> {
+        Some((self.manifest.amendment.as_ref()?, self.approved_at()?))
+    }
+
     /// The record it made or signs with, as soon as one is known.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self.manifest.kind {
             CeremonyKind::Dkg => self.record.as_ref(),
             CeremonyKind::TestSign => self.context.wallet.as_ref().map(|wallet| &wallet.record),
+            CeremonyKind::Amend => None,
         }
     }
 }

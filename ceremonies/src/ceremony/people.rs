@@ -103,7 +103,7 @@ impl Ceremony {
             enclaves: after(Act::Attest).then(|| self.approved_or_current_enclaves()),
             record: match self.manifest.kind {
                 CeremonyKind::Dkg if !after(Act::Generate) => None,
-                CeremonyKind::Dkg | CeremonyKind::TestSign => {
+                CeremonyKind::Dkg | CeremonyKind::TestSign | CeremonyKind::Amend => {
                     self.record().map(crate::wallet::Record::digest)
                 }
             },

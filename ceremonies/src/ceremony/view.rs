@@ -17,11 +17,11 @@ pub enum Phase {
     Gathering,
     /// The quorum has approved; the enclaves may act.
     Authorised,
-    /// All enclaves have signed one result. Nothing takes that back.
+    /// All enclaves have signed one result, or the new charter is in force. Nothing takes that back.
     Committed,
     /// The record is sealed.
     Closed,
-    /// It ended after the commit: the wallet exists, the script was not completed.
+    /// It ended after the commit: wallet or charter stand, the script was not completed.
     Abandoned(Line),
     /// It never had an effect and never will, unless all enclaves turn out to have signed one result.
     Void(Void),
@@ -150,7 +150,7 @@ impl Ceremony {
         if self.is_closed() {
             return Phase::Closed;
         }
-        if self.committed().is_some() {
+        if self.committed().is_some() || self.amended().is_some() {
             return match &self.ending {
                 Some(Ending::Withdrawn { reason, .. }) => Phase::Abandoned(reason.clone()),
                 Some(Ending::Aborted { .. } | Ending::Faulted { .. } | Ending::Replaced { .. }) | None => {
@@ -209,6 +209,18 @@ impl Ceremony {
     pub(super) fn unapproved(&self) -> Option<StepId> {
         let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;
         (!self.is_done(approve)).then(|| approve.id.clone())
+    }
+
+    /// When the last approval that was needed was taken.
+    pub(super) fn approved_at(&self) -> Option<UnixMillis> {
+        let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;
+        let mut missing = self.signers(approve);
+        self.signed(&approve.id).find_map(|signed| {
+            if let Some(count) = missing.get_mut(&signed.role) {
+                *count = count.saturating_sub(1);
+            }
+            missing.values().all(|count| *count == 0).then_some(signed.time)
+        })
     }
 
     /// The signatures that a step has, by role.
@@ -338,7 +350,7 @@ impl Ceremony {
             Phase::Abandoned(_) => return self.adoption(node),
             Phase::Closed | Phase::Void(_) => return None,
         }
-        if !self.manifest.roster.contains(&node) {
+        if !self.manifest.roster.contains(&node) || self.manifest.kind == CeremonyKind::Amend {
             return None;
         }
         if let Some(adopt) = self.adoption(node) {

@@ -17,15 +17,19 @@ use thiserror::Error;
 pub use self::archive::{ArchiveError, MAX_BUNDLE};
 pub use self::verify::{Check, Expected, Report, VerifyError, verify};
 use crate::attestation::{InvalidRoot, TrustRoot};
+use crate::book::{Book, Chapter};
 use crate::ceremony::{Ceremony, Context, ForeignRoot, Rejection};
 use crate::charter::{Charter, CharterError};
 use crate::entry::{Entry, EntryError};
+use crate::ids::CeremonyId;
 use crate::wire::log;
 
 /// The log of this ceremony, length-delimited.
 const LOG: &str = "log.binpb";
 /// The log of the ceremony that made the wallet, for a test signing.
 const ORIGIN: &str = "origin/log.binpb";
+/// The logs of the amendments that led from the cluster's first charter to that of the ceremony, numbered.
+const AMENDMENTS: &str = "amendments/";
 const CHARTER: &str = "charter.toml";
 const ROOT: &str = "root.pem";
 const SUMS: &str = "SHA256SUMS";
@@ -33,8 +37,10 @@ const SUMS: &str = "SHA256SUMS";
 /// What a bundle is made from.
 #[derive(Debug, Clone)]
 pub struct Material {
-    /// The charter's file.
+    /// The file of the cluster's first charter.
     pub charter: Vec<u8>,
+    /// The entries of every amendment up to the charter that the ceremony is held under, in order.
+    pub amendments: Vec<Vec<Entry>>,
     /// The attestation root's PEM.
     pub root: Vec<u8>,
     /// The ceremony's entries.
@@ -79,6 +85,9 @@ pub enum EvidenceError {
         #[source]
         source: Box<Rejection>,
     },
+    /// The amendments do not lead from the first charter to that of the ceremony, or lead past it.
+    #[error("the amendments do not lead from charter.toml to the charter of the ceremony")]
+    Amendments,
     /// A file could not be rendered.
     #[error("{0} could not be rendered")]
     Render(&'static str),
@@ -87,12 +96,12 @@ pub enum EvidenceError {
     Archive(#[from] ArchiveError),
 }
 
-fn fold(file: &'static str, context: Context, log: &[Entry]) -> Result<Ceremony, EvidenceError> {
-    Ceremony::fold(context, log).map_err(|(seq, source)| EvidenceError::Rejected {
-        file,
-        seq,
-        source: Box::new(source),
-    })
+fn read_log(file: &'static str, book: &mut Book, log: &[Entry]) -> Result<Ceremony, EvidenceError> {
+    book.read(log).map_err(|(seq, source)| EvidenceError::Rejected { file, seq, source: Box::new(source) })
+}
+
+fn amendment_file(number: u32) -> String {
+    format!("{AMENDMENTS}{number:03}.binpb")
 }
 
 fn delimited(log: &[Entry]) -> Vec<u8> {
@@ -111,20 +120,43 @@ fn undelimited(file: &'static str, mut bytes: &[u8]) -> Result<Vec<Entry>, Evide
 }
 
 impl Material {
-    /// Folds the log.
+    /// What a book has on a ceremony; none if it does not know it.
+    #[must_use]
+    pub fn of(book: &Book, root: Vec<u8>, id: &CeremonyId) -> Option<Self> {
+        let chapter = book.get(id)?;
+        let entries = |chapter: &Chapter| chapter.entries.clone();
+        let origin = chapter.ceremony.manifest().origin.as_ref();
+        let last = chapter.ceremony.charter().hash();
+        let is_before = |amendment: &&Chapter| amendment.ceremony.charter().hash() != last;
+        Some(Self {
+            charter: book.first().charter().text().as_bytes().to_vec(),
+            amendments: book.amendments().take_while(is_before).map(entries).collect(),
+            root,
+            log: entries(chapter),
+            origin: origin.and_then(|origin| book.get(&origin.ceremony)).map(entries).unwrap_or_default(),
+        })
+    }
+
+    /// Folds the logs.
     ///
     /// # Errors
     /// [`EvidenceError`] names the first thing that does not hold.
     pub fn fold(&self) -> Result<Ceremony, EvidenceError> {
         let charter = Arc::new(Charter::parse(&self.charter)?);
         let root = Arc::new(TrustRoot::from_pem(&self.root)?);
-        let context = Context::new(charter, root)?;
-        let wallet = if self.origin.is_empty() {
-            None
-        } else {
-            fold(ORIGIN, context.clone(), &self.origin)?.committed().map(Arc::new)
-        };
-        fold(LOG, context.with_wallet(wallet), &self.log)
+        let mut book = Book::new(Context::new(charter, root)?);
+        for amendment in &self.amendments {
+            read_log(AMENDMENTS, &mut book, amendment)?;
+        }
+        if book.amendments().count() != self.amendments.len() {
+            return Err(EvidenceError::Amendments);
+        }
+        let last = book.context().charter().hash();
+        if !self.origin.is_empty() {
+            read_log(ORIGIN, &mut book, &self.origin)?;
+        }
+        let ceremony = read_log(LOG, &mut book, &self.log)?;
+        if ceremony.charter().hash() == last { Ok(ceremony) } else { Err(EvidenceError::Amendments) }
     }
 
     /// Every file of the bundle, by name.
@@ -141,6 +173,12 @@ impl Material {
         ]);
         if !self.origin.is_empty() {
             files.insert(ORIGIN.to_owned(), delimited(&self.origin));
+        }
+        for (number, log) in (1..).zip(&self.amendments) {
+            files.insert(amendment_file(number), delimited(log));
+        }
+        if let Some(charter) = &ceremony.manifest().amendment {
+            files.insert("new-charter.toml".to_owned(), charter.text().as_bytes().to_vec());
         }
         if let Some(record) = ceremony.record() {
             files.insert("wallet.json".to_owned(), render::wallet(record)?);
@@ -170,6 +208,13 @@ impl Material {
     fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Self, VerifyError> {
         let file = |name: &'static str| files.get(name).cloned().ok_or(VerifyError::Missing(name));
         let origin = files.get(ORIGIN).map_or(Ok(Vec::new()), |bytes| undelimited(ORIGIN, bytes))?;
-        Ok(Self { charter: file(CHARTER)?, root: file(ROOT)?, log: undelimited(LOG, &file(LOG)?)?, origin })
+        let amendments = (1..).map_while(|number| files.get(&amendment_file(number)));
+        Ok(Self {
+            charter: file(CHARTER)?,
+            root: file(ROOT)?,
+            log: undelimited(LOG, &file(LOG)?)?,
+            origin,
+            amendments: amendments.map(|bytes| undelimited(AMENDMENTS, bytes)).collect::<Result<_, _>>()?,
+        })
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn readme(ceremony: &Ceremony) -> String {
          \x20     ssh-keygen -Y verify -f allowed_signers -I \"$name\" -n {NAMESPACE} -s \"$s\" < \"${{s%.sig}}.txt\"\n\
          \x20   done\n\n\
          log.binpb is the authority: the entries, each with its length before it, signed and chained by hash.\n\
-         log.jsonl says the same for people. Every other file follows from the log, charter.toml and root.pem.\n\
+         log.jsonl says the same for people. Every other file follows from the logs,\n\
+         charter.toml and root.pem. amendments/ has the logs of the amendments of that charter before this ceremony.\n\
          signatures.json holds digests, signatures (r, s and DER) for any ECDSA library, under the public key\n\
          in wallet.json (secp256k1, SEC1 compressed).\n",
         manifest.ceremony,
@@ -143,6 +144,7 @@ fn event(event: &Event) -> Value {
                 "expires": manifest.expires.to_string(),
                 "manifest": manifest.hash(),
                 "charter": manifest.charter,
+                "new_charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
                 "script": manifest.script_hash,
             }
         }),

@@ -28,6 +28,8 @@ pub struct Expected {
     /// The attestation root; none takes the bundle's, whose fingerprint its charter names. For production
     /// and rehearsal a charter names the AWS root or is refused.
     pub root: Option<TrustRoot>,
+    /// Hash of the cluster's first charter; none takes the bundle's, and says it.
+    pub charter: Option<Hash>,
 }
 
 /// Why a bundle does not verify.
@@ -66,6 +68,14 @@ pub enum VerifyError {
     #[error("the bundle's attestation root has SHA-256 {found}, not {expected}")]
     Root {
         /// The bundle's.
+        found: Hash,
+        /// The one given.
+        expected: Hash,
+    },
+    /// Another charter.
+    #[error("the record begins with charter {found}, not with {expected}")]
+    Charter {
+        /// The bundle's first.
         found: Hash,
         /// The one given.
         expected: Hash,
@@ -146,6 +156,10 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     if let Some(given) = expected.root.as_ref().map(TrustRoot::fingerprint).filter(|given| *given != root) {
         return Err(VerifyError::Root { found: root, expected: given });
     }
+    let first = Hash::of_bytes(&material.charter);
+    if let Some(given) = expected.charter.filter(|given| *given != first) {
+        return Err(VerifyError::Charter { found: first, expected: given });
+    }
     compare(&files, &material.files(&ceremony)?)?;
     if archive::write(&files)? != bundle {
         return Err(VerifyError::Repacked);
@@ -196,6 +210,14 @@ fn compare(
     }
 }
 
+fn charter(material: &Material, ceremony: &Ceremony) -> String {
+    let (first, held_under) = (Hash::of_bytes(&material.charter), ceremony.charter().hash());
+    match material.amendments.len() {
+        0 => first.to_string(),
+        count => format!("{held_under}, after {count} amendments of {first}"),
+    }
+}
+
 fn checks(
     material: &Material,
     ceremony: &Ceremony,
@@ -205,7 +227,7 @@ fn checks(
     let mut checks = vec![
         Check { name: "files", found: format!("{} files, each as it follows from the log", files.len()) },
         Check { name: "chain", found: format!("{} entries, signed and chained", material.log.len()) },
-        Check { name: "charter", found: ceremony.charter().hash().to_string() },
+        Check { name: "charter", found: charter(material, ceremony) },
         Check { name: "script", found: ceremony.script().hash().to_string() },
         Check {
             name: "attestation",

@@ -74,6 +74,7 @@ fn genuine_document_is_refused_for_its_age_and_for_lacking_keys() {
         pcr1: document.pcr(1).unwrap(),
         pcr2: document.pcr(2).unwrap(),
         pcr8: None,
+        until: None,
     }];
     let expected = Expectation { root: &root, allowed: &allowed, nonce: None, at: NOW, max_age_ms: 300_000 };
     assert!(matches!(check(GENUINE, &expected), Err(AttestationError::Stale { made: GENUINE_TIME, .. })));
@@ -312,7 +313,7 @@ fn certificate_that_is_no_certificate_is_refused() {
 
 #[test]
 fn measurement_is_refused_with_the_register_and_both_values_named() {
-    let far = Measurement { pcr0: pcr(8), pcr1: pcr(8), pcr2: pcr(8), pcr8: None };
+    let far = Measurement { pcr0: pcr(8), pcr1: pcr(8), pcr2: pcr(8), pcr8: None, until: None };
     let near = Measurement { pcr2: pcr(9), ..allowed() };
     let error = check(&good(), &expectation(&MACHINE, &[far, near])).unwrap_err();
     assert_eq!(error, AttestationError::Measurement { pcr: 2, allowed: pcr(9), found: pcr(3) });
@@ -357,7 +358,7 @@ fn debug_mode_is_refused_even_where_a_charter_allows_it() {
         let pcrs = (0..16u8).map(|index| (Value::from(index), Value::Bytes(register(index))));
         with("pcrs", Value::Map(pcrs.collect()))
     };
-    let debug = Measurement { pcr0: pcr(0), pcr1: pcr(0), pcr2: pcr(0), pcr8: None };
+    let debug = Measurement { pcr0: pcr(0), pcr1: pcr(0), pcr2: pcr(0), pcr8: None, until: None };
     assert_eq!(check(&zeros(&[0, 1, 2]), &expectation(&MACHINE, &[debug])), Err(AttestationError::Debug(0)));
     for index in 0..3 {
         assert_eq!(verdict(&zeros(&[index])), Err(AttestationError::Debug(index)));

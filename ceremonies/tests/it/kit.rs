@@ -70,6 +70,7 @@ fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>
         lifetime_ms: LIFETIME,
         nonce: [nonce; 16],
         origin,
+        amendment: None,
     };
     proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
 }
@@ -101,7 +102,7 @@ pub(crate) fn first_place(manifest: &Manifest, time: UnixMillis) -> Place {
 }
 
 impl Paper {
-    fn start(context: Context, manifest: &Manifest, origin: Vec<Entry>) -> Self {
+    pub(crate) fn start(context: Context, manifest: &Manifest, origin: Vec<Entry>) -> Self {
         let now = manifest.opened;
         let first = entry(first_place(manifest, now), opened(manifest));
         let ceremony = Ceremony::open(context, &first).unwrap();
@@ -456,6 +457,7 @@ impl Paper {
         Material {
             charter: CHARTER.text().as_bytes().to_vec(),
             root: MACHINE.root.to_pem().unwrap().into_bytes(),
+            amendments: Vec::new(),
             log: self.log.clone(),
             origin: self.origin.clone(),
         }

@@ -93,5 +93,5 @@ pub(crate) fn pcr(byte: u8) -> Pcr {
 }
 
 pub(crate) fn allowed() -> Measurement {
-    Measurement { pcr0: pcr(1), pcr1: pcr(2), pcr2: pcr(3), pcr8: None }
+    Measurement { pcr0: pcr(1), pcr1: pcr(2), pcr2: pcr(3), pcr8: None, until: None }
 }

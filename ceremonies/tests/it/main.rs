@@ -1,5 +1,6 @@
 //! The domain seen from outside.
 
+mod amendment;
 mod attestation;
 mod cluster;
 mod evidence;

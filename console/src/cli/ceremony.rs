@@ -1,10 +1,11 @@
 //! Ceremonies from the command line: also the plain line mode for screen readers.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, WalletName};
 use ceremonies::manifest::Manifest;
 use ceremonies::statement::Answer;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use super::{Desk, Output};
 use crate::client::News;
 use crate::config::Me;
-use crate::room::{self, LIFETIME_MS, Opening, Signature, now};
+use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject, now};
 use crate::signer;
 
 #[derive(Subcommand)]
@@ -25,9 +26,12 @@ pub(super) enum CeremonyCommand {
     Open {
         /// Which kind.
         kind: CeremonyKind,
-        /// The wallet it is about.
-        #[arg(long)]
-        wallet: WalletName,
+        /// The wallet it is about; for an amendment give --charter instead.
+        #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
+        wallet: Option<WalletName>,
+        /// The new charter, for an amendment.
+        #[arg(long, value_name = "FILE")]
+        charter: Option<PathBuf>,
         /// Why it is held.
         #[arg(long)]
         purpose: Line,
@@ -168,18 +172,39 @@ fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Pa
     Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
 }
 
+fn subject(kind: CeremonyKind, wallet: Option<WalletName>, charter: Option<&Path>) -> Result<Subject> {
+    Ok(match (kind, wallet, charter) {
+        (CeremonyKind::Dkg, Some(wallet), None) => Subject::NewWallet(wallet),
+        (CeremonyKind::TestSign, Some(wallet), None) => Subject::Wallet(wallet),
+        (CeremonyKind::Amend, None, Some(file)) => Subject::Charter(Arc::new(Charter::parse(&read(file)?)?)),
+        (CeremonyKind::Dkg | CeremonyKind::TestSign, _, _) => {
+            bail!("a {kind} is about a wallet: give --wallet")
+        }
+        (CeremonyKind::Amend, _, _) => bail!("an amendment is about a charter: give --charter"),
+    })
+}
+
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
     let mut desk = Desk::open(path).await?;
     match command {
-        CeremonyCommand::Open { kind, wallet, purpose, minutes, person, key: given, manifest: file } => {
+        CeremonyCommand::Open {
+            kind,
+            wallet,
+            charter,
+            purpose,
+            minutes,
+            person,
+            key: given,
+            manifest: file,
+        } => {
+            let subject = subject(kind, wallet, charter.as_deref())?;
             let administrator = match person {
                 Some(person) => person,
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),
             };
             let lifetime_ms = minutes.saturating_mul(60_000);
-            let opening =
-                Opening { kind, wallet, purpose, administrator: administrator.clone(), lifetime_ms };
-            let (manifest, statement) = room::prepare(&desk.cluster, &desk.book, &opening)?;
+            let opening = Opening { subject, purpose, administrator: administrator.clone(), lifetime_ms };
+            let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             if let Some(file) = file {
                 write_new(&file, manifest.as_bytes())?;
                 return print_exactly(&statement);
@@ -316,6 +341,7 @@ fn rendered(ceremony: &Ceremony) -> Value {
         "id": manifest.ceremony,
         "kind": manifest.kind,
         "wallet": manifest.wallet,
+        "charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
         "purpose": manifest.purpose,
         "phase": ceremony.phase_at(now()).to_string(),
         "manifest": manifest.hash(),
@@ -327,18 +353,28 @@ fn rendered(ceremony: &Ceremony) -> Value {
     })
 }
 
+/// What a ceremony is about, in a few words.
+fn about(manifest: &Manifest) -> String {
+    match &manifest.amendment {
+        None => format!("wallet {}, generation {}", manifest.wallet, manifest.generation),
+        Some(charter) => format!("charter {}", charter.hash()),
+    }
+}
+
 fn described(ceremony: &Ceremony) -> String {
     let manifest = ceremony.manifest();
     let mut text = format!(
-        "{} of wallet {}, generation {}: {}\nphase    {}\nmanifest {}\nexpires  {}\n",
+        "{} of {}: {}\nphase    {}\nmanifest {}\nexpires  {}\n",
         manifest.ceremony,
-        manifest.wallet,
-        manifest.generation,
+        about(manifest),
         manifest.purpose,
         ceremony.phase_at(now()),
         manifest.hash(),
         manifest.expires
     );
+    for change in manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter)) {
+        text += &format!("  {change}\n");
+    }
     for step in ceremony.script().steps() {
         let (mark, more) = match ceremony.step_state(step) {
             StepState::Done => ("[x]", String::new()),

@@ -101,6 +101,9 @@ enum EvidenceCommand {
         /// The PEM of the attestation root it must be under.
         #[arg(long)]
         root: Option<PathBuf>,
+        /// The file of the cluster's first charter, or its hash.
+        #[arg(long, value_name = "FILE|HASH")]
+        charter: Option<String>,
     },
 }
 
@@ -138,12 +141,15 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Wallet(command)) => wallet(&Desk::open(path).await?, output, command),
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),
+        Some(Command::Charter(offline::CharterCommand::Show)) => {
+            offline::show(&Desk::open(path).await?, output)
+        }
         Some(Command::Charter(command)) => offline::charter(output, command),
         Some(Command::Evidence(EvidenceCommand::Export { id, output: file })) => {
             offline::export(&Desk::open(path).await?, output, &id, &file)
         }
-        Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root })) => {
-            offline::verify(output, &bundle, kind, head, root)
+        Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root, charter })) => {
+            offline::verify(output, &bundle, kind, head, root, charter)
         }
         Some(Command::Completions { shell }) => {
             let mut program = Arguments::command();
@@ -160,6 +166,7 @@ const LISTEN: std::time::Duration = std::time::Duration::from_millis(2_500);
 async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let mut news = Box::pin(client.news().await?);
+    let book = client.book(&cluster).await.context("reading the ceremonies from the nodes")?;
     let mut heartbeats = std::collections::BTreeMap::new();
     let nodes = cluster.charter().roster();
     let mut printed = Vec::new();
@@ -174,9 +181,9 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
         }
         let all: Vec<_> = nodes
             .iter()
-            .map(|node| health::status(&cluster.context, *node, heartbeats.get(&u32::from(*node)), now()))
+            .map(|node| health::status(book.context(), *node, heartbeats.get(&u32::from(*node)), now()))
             .collect();
-        let charter = cluster.charter();
+        let charter = book.context().charter();
         let mut text =
             format!("cluster {} ({})\n", charter.cluster(), charter.kind().to_string().to_uppercase());
         for node in &all {

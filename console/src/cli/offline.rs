@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::attestation::TrustRoot;
+use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::charter::{CeremonyKind, Charter, ClusterKind};
 use ceremonies::evidence::{Expected, Material, verify as verify_bundle};
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, UnixMillis};
 use ceremonies::kms_policy::key_policy;
 use ceremonies::script::Script;
 use clap::Subcommand;
@@ -39,7 +39,20 @@ pub(super) enum CharterCommand {
         /// The charter.
         file: PathBuf,
     },
-    /// Say in which lines two charters differ.
+    /// Print the charter in force.
+    Show,
+    /// Print the charter that follows one when an image is allowed beside its own.
+    Allow {
+        /// The charter in force.
+        file: PathBuf,
+        /// The new image's registers, as the image builder wrote them.
+        #[arg(long, value_name = "FILE")]
+        measurement: PathBuf,
+        /// From when the images allowed so far are refused, such as 2027-01-31T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        others_until: jiff::Timestamp,
+    },
+    /// Say in what two charters differ.
     Diff {
         /// One.
         a: PathBuf,
@@ -129,6 +142,11 @@ fn load(file: &Path) -> Result<Charter> {
     Ok(Charter::parse(&read("charter", file)?)?)
 }
 
+pub(super) fn show(desk: &Desk, output: Output) -> Result<()> {
+    let charter = desk.book.context().charter();
+    output.print(&json!({ "charter": charter.text(), "hash": charter.hash() }), charter.text())
+}
+
 pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
     match command {
         CharterCommand::Check { file } => {
@@ -150,19 +168,22 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
         }
         CharterCommand::Diff { a, b } => {
             let (a, b) = (load(&a)?, load(&b)?);
-            let only = |one: &Charter, other: &Charter| -> Vec<String> {
-                let lines: std::collections::BTreeSet<&str> = other.text().lines().collect();
-                one.text().lines().filter(|line| !lines.contains(line)).map(str::to_owned).collect()
-            };
-            let (removed, added) = (only(&a, &b), only(&b, &a));
-            let lines: Vec<String> = removed
-                .iter()
-                .map(|line| format!("- {line}"))
-                .chain(added.iter().map(|line| format!("+ {line}")))
-                .collect();
-            let text = if lines.is_empty() { "no line differs".to_owned() } else { lines.join("\n") };
-            output.print(&json!({ "removed": removed, "added": added }), &text)
+            let lines: Vec<String> = a.changes(&b).iter().map(ToString::to_string).collect();
+            let refused = a.check_amendment(&b).err().map(|error| error.to_string());
+            let mut text = if lines.is_empty() { "they say the same".to_owned() } else { lines.join("\n") };
+            if let Some(refused) = &refused {
+                text += &format!("\nnot an amendment: {refused}");
+            }
+            output.print(&json!({ "changes": lines, "not_an_amendment": refused }), &text)
         }
+        CharterCommand::Allow { file, measurement, others_until } => {
+            let text = String::from_utf8(read("measurement", &measurement)?)?;
+            let image: Measurement = toml::from_str(&text)
+                .with_context(|| format!("{} holds no measurement", measurement.display()))?;
+            let next = load(&file)?.allowing(&image, UnixMillis(others_until.as_millisecond()))?;
+            output.print(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
+        }
+        CharterCommand::Show => bail!("the charter in force is asked of the nodes"),
         CharterCommand::KmsPolicy { file, admin, role } => {
             let policy = key_policy(&admin, &role, &load(&file)?.attestation().measurements)?;
             output.print(&policy, &serde_json::to_string_pretty(&policy)?)
@@ -176,14 +197,9 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
 
 pub(super) fn export(desk: &Desk, output: Output, id: &CeremonyId, file: &Path) -> Result<()> {
     let chapter = desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?;
-    let origin = chapter.ceremony.manifest().origin.as_ref();
-    let origin = origin.and_then(|origin| desk.book.get(&origin.ceremony));
-    let material = Material {
-        charter: desk.cluster.charter().text().as_bytes().to_vec(),
-        root: desk.cluster.context.root().to_pem()?.into_bytes(),
-        log: chapter.entries.clone(),
-        origin: origin.map(|origin| origin.entries.clone()).unwrap_or_default(),
-    };
+    let root = desk.cluster.context.root().to_pem()?.into_bytes();
+    let material =
+        Material::of(&desk.book, root, id).with_context(|| format!("no ceremony `{id}` is known"))?;
     let bundle = material.bundle()?;
     let mut target =
         std::fs::OpenOptions::new().write(true).create_new(true).open(file).with_context(|| {
@@ -203,12 +219,20 @@ pub(super) fn verify(
     kind: Option<ClusterKind>,
     head: Option<String>,
     root: Option<PathBuf>,
+    charter: Option<String>,
 ) -> Result<()> {
+    let charter = match charter {
+        Some(text) => Some(match text.parse() {
+            Ok(hash) => hash,
+            Err(_) => load(Path::new(&text))?.hash(),
+        }),
+        None => None,
+    };
     let root = match root {
         Some(path) => Some(TrustRoot::from_pem(&read("attestation root", &path)?)?),
         None => None,
     };
-    let report = verify_bundle(&read("bundle", bundle)?, &Expected { kind, head, root })?;
+    let report = verify_bundle(&read("bundle", bundle)?, &Expected { kind, head, root, charter })?;
     output.print(&json!(report), &report.to_string())?;
     if kind.is_none() && report.kind != ClusterKind::Production && !output.json {
         eprintln!("note: this is the record of a {} cluster; --kind production would refuse it", report.kind);

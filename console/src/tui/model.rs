@@ -262,15 +262,14 @@ impl Model {
     /// The charter in force.
     #[must_use]
     pub fn charter(&self) -> &Charter {
-        self.cluster.charter()
+        self.book.context().charter()
     }
 
     /// Every node's status.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeStatus> {
-        let status = |node: NodeIndex| {
-            health::status(&self.cluster.context, node, self.heartbeats.get(&node), self.now)
-        };
+        let status =
+            |node: NodeIndex| health::status(self.book.context(), node, self.heartbeats.get(&node), self.now);
         self.charter().roster().into_iter().map(status).collect()
     }
 

@@ -17,7 +17,7 @@ use super::model::{
 use crate::client::News;
 use crate::config::Me;
 use crate::health::Heard;
-use crate::room::{self, LIFETIME_MS, Opening, Signature};
+use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 
 /// What happens to the terminal.
 pub enum Event {
@@ -414,6 +414,11 @@ fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     Vec::new()
 }
 
+/// A charter is a file, and belongs on a screen of its own before anybody opens anything.
+const AMENDING: &str = "An amendment is opened from the command line, with the file of the new charter: \
+    custody charter diff OLD NEW, then custody ceremony open amend --charter NEW --purpose TEXT. Everything after \
+    that is done here.";
+
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % 3,
@@ -421,7 +426,8 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
         KeyCode::Left | KeyCode::Right | KeyCode::Char(' ') if form.field == 0 => {
             form.kind = match form.kind {
                 CeremonyKind::Dkg => CeremonyKind::TestSign,
-                CeremonyKind::TestSign => CeremonyKind::Dkg,
+                CeremonyKind::TestSign => CeremonyKind::Amend,
+                CeremonyKind::Amend => CeremonyKind::Dkg,
             };
         }
         KeyCode::Backspace => {
@@ -446,15 +452,18 @@ fn review_opening(model: &mut Model, form: OpenForm) {
     let me = model.cluster.me.iter().find(|me| me.role == Role::Administrator).cloned();
     let prepared = (|| -> Result<(Manifest, String, Me), String> {
         let me = me.ok_or("no administrator signs at this console")?;
+        let wallet = form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string());
         let opening = Opening {
-            kind: form.kind,
-            wallet: form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string())?,
+            subject: match form.kind {
+                CeremonyKind::Dkg => Subject::NewWallet(wallet?),
+                CeremonyKind::TestSign => Subject::Wallet(wallet?),
+                CeremonyKind::Amend => return Err(AMENDING.to_owned()),
+            },
             purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
             administrator: me.person.clone(),
             lifetime_ms: LIFETIME_MS,
         };
-        let (manifest, statement) =
-            room::prepare(&model.cluster, &model.book, &opening).map_err(|e| e.to_string())?;
+        let (manifest, statement) = room::prepare(&model.book, &opening).map_err(|e| e.to_string())?;
         Ok((manifest, statement, me))
     })();
     match prepared {

@@ -58,8 +58,10 @@ pub enum OrderError {
     /// Every session is run once.
     #[error("this enclave has begun that session before")]
     StartedBefore,
-    /// The charter is another than the first this enclave was shown.
-    #[error("this enclave works under another charter since it booted; restart it to change")]
+    /// The charter is another than the one this enclave was shown before.
+    #[error(
+        "this enclave works for a cluster with another first charter since it booted; restart it to change"
+    )]
     OtherCharter,
     /// A session with somebody this enclave, or another party, has banned.
     #[error("the session has a banned pair of nodes; follow the compromise runbook")]
@@ -69,6 +71,7 @@ pub enum OrderError {
 /// What the fold calls for.
 pub(super) struct Order {
     pub(super) node: NodeIndex,
+    /// The cluster's first: what shares are sealed under, and the KMS key that no amendment changes.
     pub(super) charter: Arc<Charter>,
     pub(super) ceremony: Ceremony,
     pub(super) duty: Duty,
@@ -79,7 +82,7 @@ pub(super) struct Order {
     pub(super) bans: BTreeSet<(NodeIndex, NodeIndex)>,
 }
 
-/// The charter this enclave works under and every log it was ever shown, folded. What it has seen cannot be
+/// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen cannot be
 /// taken back: an older log adds nothing, and one that forks from it is refused.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -87,8 +90,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// The book under this charter: an enclave works under one charter from boot to end, the first it is
-    /// shown.
+    /// The book of the cluster with this first charter: an enclave works for one from boot to end. A share that was
+    /// sealed under another does not open.
     fn under(
         &mut self,
         charter: &[u8],

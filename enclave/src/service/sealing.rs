@@ -61,8 +61,9 @@ impl Shares {
     }
 }
 
-fn context(record: &Record, node: NodeIndex) -> SealContext {
+fn context(charter: &Charter, record: &Record, node: NodeIndex) -> SealContext {
     SealContext {
+        charter: charter.hash(),
         cluster: record.cluster.clone(),
         wallet: record.wallet.clone(),
         node,
@@ -103,7 +104,7 @@ pub(super) async fn seal(
     record: &Record,
 ) -> Result<SealedBlob, SealingError> {
     let kms = kms(core, tunnel, &job.order.charter, &job.credentials)?;
-    let context = context(record, job.order.node);
+    let context = context(&job.order.charter, record, job.order.node);
     let data_key = kms.generate_data_key(core.attest(&[]).await?, &context).await?;
     Ok(seal::seal(share, &context, &data_key)?)
 }
@@ -128,7 +129,7 @@ pub(super) async fn open(
     let SealedShare { record, node, blob, expected } = sealed;
     let blob = SealedBlob::read(blob, expected)?;
     let kms = kms(core, tunnel, charter, credentials)?;
-    let context = context(record, node);
+    let context = context(charter, record, node);
     let data_key = kms.decrypt(core.attest(&[]).await?, blob.wrapped_key(), &context).await?;
     let share = KeyShare::decode(&blob.open(&context, &data_key.key)?)?;
     if share.belongs_to(record, node) { Ok(share) } else { Err(SealingError::OtherShare(node)) }

@@ -139,10 +139,12 @@ impl Agent {
         self.link.send(to_enclave::Kind::Start(start)).await;
     }
 
-    /// The logs that an enclave needs beside a ceremony's own: of the one that made the wallet, and, because an
-    /// enclave that was started again has forgotten them, of all in which a node was banned.
+    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of the one
+    /// that made the wallet, and, because an enclave that was started again has forgotten them, of all in which a
+    /// node was banned.
     fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
-        let mut ids = Vec::new();
+        let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
+        let mut ids: Vec<CeremonyId> = amendments.collect();
         let banning =
             self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
         for other in banning.chain([ceremony]) {

@@ -84,7 +84,7 @@ impl Agent {
             node: self.node().into(),
             time_ms: now().0,
             build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            charter: self.identity.charter.hash().as_bytes().to_vec(),
+            charter: self.book.context().charter().hash().as_bytes().to_vec(),
             enclave: Some(bus::EnclaveHealth {
                 trouble,
                 document: self.observed.document.clone(),

@@ -1,5 +1,6 @@
 //! What consoles ask: submitting events, reading logs, listing ceremonies.
 
+use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::Event;
 use ceremonies::ids::{CeremonyId, WalletName};
@@ -56,14 +57,19 @@ impl Agent {
                 if self.book.get(ceremony).is_some() {
                     return Err(format!("{ceremony} is open already"));
                 }
-                let rival =
-                    (manifest.kind == CeremonyKind::Dkg).then(|| self.rival(&manifest.wallet)).flatten();
-                match rival {
-                    Some(rival) => Err(format!(
-                        "wallet {} has or may yet get a key from {rival}; choose another name",
-                        manifest.wallet
-                    )),
-                    None => Ok(()),
+                match manifest.kind {
+                    CeremonyKind::Dkg => match self.rival(&manifest.wallet) {
+                        Some(rival) => Err(format!(
+                            "wallet {} has or may yet get a key from {rival}; choose another name",
+                            manifest.wallet
+                        )),
+                        None => Ok(()),
+                    },
+                    CeremonyKind::Amend => match self.open_amendment() {
+                        Some(open) => Err(format!("{open} may yet amend the charter; end it first")),
+                        None => Ok(()),
+                    },
+                    CeremonyKind::TestSign => Ok(()),
                 }
             }
             Event::Signed { .. } | Event::Withdrawn { .. } if self.book.get(ceremony).is_none() => {
@@ -83,6 +89,14 @@ impl Agent {
     fn rival(&self, wallet: &WalletName) -> Option<&CeremonyId> {
         let mut chapters = self.book.iter();
         chapters.find(|(_, chapter)| chapter.ceremony.may_give_a_key(wallet, now())).map(|(id, _)| id)
+    }
+
+    /// An amendment that people may still approve: of two, only one could come in force.
+    fn open_amendment(&self) -> Option<&CeremonyId> {
+        let gathers = |ceremony: &Ceremony| {
+            ceremony.manifest().kind == CeremonyKind::Amend && ceremony.phase_at(now()) == Phase::Gathering
+        };
+        self.book.iter().find(|(_, chapter)| gathers(&chapter.ceremony)).map(|(id, _)| id)
     }
 
     fn read(&self, ceremony: &CeremonyId, payload: &[u8]) -> bus::ReadReply {

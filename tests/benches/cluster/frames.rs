@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::Role;
 use ceremonies::entry::{Entry, EntryError, Place};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::statement::Answer;
 use ceremonies::wire::{bus, log};
 use console::client::News;
 use console::config::{Cluster, Me};
-use console::room::{self, LIFETIME_MS, Opening, Signature};
+use console::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 use console::signer;
 use console::tui::{Event as TuiEvent, Model, Screen, update, view};
 use lab::cluster::{Plan, Programs, found};
@@ -74,13 +74,12 @@ impl Paper {
     fn ceremony(&self, model: &mut Model) {
         let me = self.administrator();
         let opening = Opening {
-            kind: CeremonyKind::Dkg,
-            wallet: "treasury".parse().unwrap(),
+            subject: Subject::NewWallet("treasury".parse().unwrap()),
             purpose: "a bench".parse().unwrap(),
             administrator: me.person.clone(),
             lifetime_ms: LIFETIME_MS,
         };
-        let (manifest, statement) = room::prepare(&self.cluster, &model.book, &opening).unwrap();
+        let (manifest, statement) = room::prepare(&model.book, &opening).unwrap();
         let signature = signer::sign(&me.key, &statement, None).unwrap();
         let id = manifest.ceremony.clone();
         let first = self.entry(None, id.as_str(), room::opened(&manifest, signature));

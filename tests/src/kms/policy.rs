@@ -254,7 +254,7 @@ mod tests {
 
     fn measurement(image: u8) -> Measurement {
         let pcr = |register: u8| Pcr::from([image * 16 + register; 48]);
-        Measurement { pcr0: pcr(10), pcr1: pcr(11), pcr2: pcr(12), pcr8: None }
+        Measurement { pcr0: pcr(10), pcr1: pcr(11), pcr2: pcr(12), pcr8: None, until: None }
     }
 
     fn attested(measurement: &Measurement) -> BTreeMap<String, String> {

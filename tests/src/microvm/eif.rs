@@ -84,6 +84,7 @@ impl Image {
             pcr1: register(boot.iter().chain(first)),
             pcr2: register(others.iter()),
             pcr8: None,
+            until: None,
         }
     }
 }

@@ -28,7 +28,13 @@ pub fn register(data: &[u8]) -> Pcr {
 pub fn measure_bytes(program: &[u8], roots: &[&[u8]]) -> Measurement {
     // Hashed one by one, so that no byte can move from one root's file to the next.
     let roots: Vec<u8> = roots.iter().flat_map(Sha384::digest).collect();
-    Measurement { pcr0: register(program), pcr1: register(LAB_BOOT), pcr2: register(&roots), pcr8: None }
+    Measurement {
+        pcr0: register(program),
+        pcr1: register(LAB_BOOT),
+        pcr2: register(&roots),
+        pcr8: None,
+        until: None,
+    }
 }
 
 /// Measures a program and the trust roots it will be given, in files. The launcher must start those same

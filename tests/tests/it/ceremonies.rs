@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, ClusterKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::evidence::{Expected, Material, VerifyError, verify};
 use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
 use ceremonies::script::Act;
@@ -132,23 +131,17 @@ async fn refuses_words_that_are_not_peoples(room: &Room, id: &CeremonyId) {
     }
 }
 
-fn material(room: &Room, id: &CeremonyId, origin: Option<&CeremonyId>) -> Material {
-    let entries = |id: &CeremonyId| -> Vec<Entry> { room.book.get(id).unwrap().entries.clone() };
-    Material {
-        charter: room.cluster.charter().text().as_bytes().to_vec(),
-        root: room.cluster.context.root().to_pem().unwrap().into_bytes(),
-        log: entries(id),
-        origin: origin.map(entries).unwrap_or_default(),
-    }
+pub(crate) fn material(room: &Room, id: &CeremonyId) -> Material {
+    Material::of(&room.book, room.cluster.context.root().to_pem().unwrap().into_bytes(), id).unwrap()
 }
 
 pub(crate) fn bundles_verify_and_every_change_is_found(room: &Room, dkg: &CeremonyId, test: &CeremonyId) {
-    let whole = material(room, dkg, None);
+    let whole = material(room, dkg);
     let bundle = whole.bundle().unwrap();
     assert_eq!(bundle, whole.bundle().unwrap(), "the same log makes the same bytes");
     let report = verify(&bundle, &Expected::default()).unwrap();
     assert!(report.complete);
-    let test_bundle = material(room, test, Some(dkg)).bundle().unwrap();
+    let test_bundle = material(room, test).bundle().unwrap();
     assert!(
         verify(&test_bundle, &Expected { kind: Some(ClusterKind::Lab), ..Expected::default() })
             .unwrap()

@@ -16,7 +16,7 @@ use aws_credential_types::Credentials;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ceremonies::attestation::{Measurement, Pcr};
-use ceremonies::ids::{Generation, NodeIndex, UnixMillis};
+use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis};
 use ceremonies::kms_policy::key_policy;
 use enclave::kms::{Clock, Dial, Kms, KmsConfig, KmsError, KmsKeys, Stream};
 use enclave::seal::{SealContext, SealError, SealedBlob, seal};
@@ -61,7 +61,7 @@ impl Dial for Tcp {
 
 fn measurement(image: u8) -> Measurement {
     let pcr = |register: u8| Pcr::from([image * 16 + register; 48]);
-    Measurement { pcr0: pcr(10), pcr1: pcr(11), pcr2: pcr(12), pcr8: None }
+    Measurement { pcr0: pcr(10), pcr1: pcr(11), pcr2: pcr(12), pcr8: None, until: None }
 }
 
 /// What stands for an attestation document here, where only the KMS's own rules are under test: the
@@ -88,6 +88,7 @@ fn verify(document: &[u8]) -> Result<VerifiedDocument, String> {
 
 fn context() -> SealContext {
     SealContext {
+        charter: Hash::of_bytes(b"charter"),
         cluster: "lab".parse().unwrap(),
         wallet: "treasury".parse().unwrap(),
         node: NodeIndex::new(1).unwrap(),
@@ -265,6 +266,7 @@ async fn wrapped_key_opens_in_no_other_context_and_not_when_changed() {
     let client = lab.client();
     let data_key = client.generate_data_key(lab.document(1), &context()).await.unwrap();
     let others = [
+        SealContext { charter: Hash::of_bytes(b"another"), ..context() },
         SealContext { cluster: "lab-2".parse().unwrap(), ..context() },
         SealContext { wallet: "savings".parse().unwrap(), ..context() },
         SealContext { node: NodeIndex::new(2).unwrap(), ..context() },

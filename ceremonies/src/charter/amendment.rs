@@ -1,0 +1,227 @@
+//! What differs between two charters, article by article, and which of it an amendment may change.
+//!
+//! People read these changes before they sign. Nothing of a charter may be left out of its articles.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ssh_key::HashAlg;
+
+use super::{CeremonyKind, Charter, CharterDraft, CharterError};
+use crate::attestation::{Measurement, Pcr};
+use crate::ids::{NodeIndex, PersonName, UnixMillis};
+
+/// Largest amended charter, in bytes: it has to fit into an entry of the log.
+const MAX_AMENDED: usize = 40 * 1024;
+
+/// What a part of a charter is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Article {
+    /// The cluster's id.
+    Cluster,
+    /// What the cluster is for.
+    Kind,
+    /// How many shares sign.
+    Threshold,
+    /// The broker's administrator.
+    SystemKey,
+    /// The root that attestation documents chain to.
+    Root,
+    /// The key that wraps the shares' data keys.
+    Kms,
+    /// A node.
+    Node(NodeIndex),
+    /// A console's credential.
+    Console(PersonName),
+    /// How old an attestation document may be.
+    MaxAge,
+    /// An image, by its registers.
+    Image([Option<Pcr>; 4]),
+    /// Who must approve a kind of ceremony.
+    Quorum(CeremonyKind),
+    /// A person.
+    Person(PersonName),
+}
+
+impl Article {
+    /// Shares, agents and broker rest on the others as the cluster was made with them.
+    fn may_change(&self) -> bool {
+        match self {
+            Self::MaxAge | Self::Image(_) | Self::Quorum(_) | Self::Person(_) => true,
+            Self::Cluster
+            | Self::Kind
+            | Self::Threshold
+            | Self::SystemKey
+            | Self::Root
+            | Self::Kms
+            | Self::Node(_)
+            | Self::Console(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Article {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster => f.write_str("cluster"),
+            Self::Kind => f.write_str("kind"),
+            Self::Threshold => f.write_str("threshold"),
+            Self::SystemKey => f.write_str("system_nkey"),
+            Self::Root => f.write_str("attestation root"),
+            Self::Kms => f.write_str("KMS key"),
+            Self::Node(index) => write!(f, "node {index}"),
+            Self::Console(name) => write!(f, "console {name}"),
+            Self::MaxAge => f.write_str("age of attestations"),
+            Self::Image(pcrs) => {
+                f.write_str("image")?;
+                let named = [0, 1, 2, 8].into_iter().zip(pcrs);
+                named
+                    .filter_map(|(index, pcr)| Some((index, (*pcr)?)))
+                    .try_for_each(|(index, pcr)| write!(f, " PCR{index} {pcr}"))
+            }
+            Self::Quorum(kind) => write!(f, "quorum of a {kind}"),
+            Self::Person(name) => write!(f, "person {name}"),
+        }
+    }
+}
+
+/// One article that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub article: Article,
+    /// What it says in the charter before; none where it is not there.
+    pub before: Option<String>,
+    /// What it says in the charter after.
+    pub after: Option<String>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.before, &self.after) {
+            (None, Some(after)) => write!(f, "+ {}: {after}", self.article),
+            (Some(before), None) => write!(f, "- {}: {before}", self.article),
+            (before, after) => {
+                let text = |side: &Option<String>| side.clone().unwrap_or_default();
+                write!(f, "~ {}: {}, was {}", self.article, text(after), text(before))
+            }
+        }
+    }
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Everything that a charter says, but for which one it amends.
+fn articles(charter: &CharterDraft) -> BTreeMap<Article, String> {
+    let CharterDraft {
+        version: _,
+        amends: _,
+        cluster,
+        kind,
+        threshold,
+        system_nkey,
+        attestation,
+        kms,
+        quorum,
+        nodes,
+        people,
+        consoles,
+    } = charter;
+    let mut articles = BTreeMap::from([
+        (Article::Cluster, cluster.to_string()),
+        (Article::Kind, kind.to_string()),
+        (Article::Threshold, threshold.to_string()),
+        (Article::SystemKey, system_nkey.clone()),
+        (Article::Root, attestation.root_sha256.to_string()),
+        (Article::Kms, format!("{} in {} at {}", kms.key, kms.region, kms.host)),
+        (Article::MaxAge, format!("{} s", attestation.max_age_s)),
+    ]);
+    articles.extend(attestation.measurements.iter().map(|image| {
+        let allowed =
+            image.until.map_or_else(|| "allowed".to_owned(), |until| format!("allowed until {until}"));
+        (Article::Image([Some(image.pcr0), Some(image.pcr1), Some(image.pcr2), image.pcr8]), allowed)
+    }));
+    articles.extend(quorum.iter().map(|(kind, quorum)| {
+        (Article::Quorum(*kind), list(quorum.iter().map(|(role, count)| format!("{count} {role}"))))
+    }));
+    articles.extend(
+        nodes.iter().map(|node| (Article::Node(node.index), format!("{}, NKey {}", node.zone, node.nkey))),
+    );
+    articles.extend(people.iter().map(|person| {
+        let keys = list(person.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256)));
+        let verified = if person.verified { ", verified by the key" } else { "" };
+        (Article::Person(person.name.clone()), format!("{}; {keys}{verified}", list(&person.roles)))
+    }));
+    articles.extend(
+        consoles
+            .iter()
+            .map(|console| (Article::Console(console.name.clone()), format!("NKey {}", console.nkey))),
+    );
+    articles
+}
+
+impl Charter {
+    /// Every article in which `next` differs from this charter, in order.
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> Vec<Change> {
+        let (mut before, mut after) = (articles(&self.file), articles(&next.file));
+        let mut all: Vec<Article> = before.keys().chain(after.keys()).cloned().collect();
+        all.sort();
+        all.dedup();
+        let change = |article: Article| Change {
+            before: before.remove(&article),
+            after: after.remove(&article),
+            article,
+        };
+        all.into_iter().map(change).filter(|change| change.before != change.after).collect()
+    }
+
+    /// The charter that follows this one when `image` is allowed too and its own are refused from `others_until`
+    /// on, or earlier where this one says so.
+    ///
+    /// # Errors
+    /// As [`Charter::parse`] and [`Self::check_amendment`].
+    pub fn allowing(&self, image: &Measurement, others_until: UnixMillis) -> Result<Self, CharterError> {
+        let mut draft = CharterDraft { amends: Some(self.hash()), ..self.file.clone() };
+        let images = &mut draft.attestation.measurements;
+        images.retain(|known| !known.is_same_image(image));
+        for known in &mut *images {
+            known.until = Some(known.until.map_or(others_until, |until| until.min(others_until)));
+        }
+        images.push(*image);
+        let text = draft.to_toml().map_err(|error| CharterError::Rule(error.to_string()))?;
+        let next = Self::parse(text.as_bytes())?;
+        self.check_amendment(&next)?;
+        Ok(next)
+    }
+
+    /// Checks that `next` may follow this charter.
+    ///
+    /// # Errors
+    /// [`CharterError::Rule`] says what stands against it.
+    pub fn check_amendment(&self, next: &Self) -> Result<(), CharterError> {
+        let refuse = |text: String| Err(CharterError::Rule(text));
+        if next.amends() != Some(self.hash()) {
+            return refuse(format!(
+                "the new charter does not amend the one in force: it must say amends = \"{}\"",
+                self.hash()
+            ));
+        }
+        if next.text().len() > MAX_AMENDED {
+            return refuse(format!(
+                "the new charter has {} bytes; at most {MAX_AMENDED} fit into the log",
+                next.text().len()
+            ));
+        }
+        let changes = self.changes(next);
+        match changes.iter().find(|change| !change.article.may_change()) {
+            Some(change) => refuse(format!(
+                "an amendment changes images, people, quorums and the age of attestations; it cannot change this: {change}"
+            )),
+            None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
+            None => Ok(()),
+        }
+    }
+}
