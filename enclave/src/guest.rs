@@ -1,4 +1,5 @@
-//! Being the first process of an image: what an init has to do before a program can run, and nothing more.
+//! Being a process that holds secrets, and the first one of an image: what has to be done before a program can
+//! run, and nothing more.
 //!
 //! There is no shell, no disk and no network. A step that fails ends the machine: half an enclave must never
 //! serve.
@@ -8,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -32,6 +34,16 @@ pub enum GuestError {
 #[must_use]
 pub fn is_first_process() -> bool {
     std::process::id() == 1
+}
+
+/// Has the kernel write no image of this process's memory, and let no other process read it.
+///
+/// # Errors
+/// What the kernel refuses it with.
+pub fn keep_memory_private() -> io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// Mounts the devices and loads the image's kernel modules. Call it before anything asks for randomness.

@@ -51,6 +51,7 @@ const IMAGE_PORT: u32 = 5005;
 const HYPERVISOR: (u32, u32) = (3, 9000);
 
 fn main() -> anyhow::Result<()> {
+    guest::keep_memory_private().context("keeping this process's memory private")?;
     let arguments = if guest::is_first_process() {
         guest::prepare().context("preparing the enclave")?;
         // The kernel hands its own command line on to the first process.

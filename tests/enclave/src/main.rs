@@ -63,6 +63,7 @@ impl Wiring {
 }
 
 fn main() -> Result<()> {
+    guest::keep_memory_private().context("keeping this process's memory private")?;
     let wiring = if guest::is_first_process() {
         guest::prepare().context("preparing the virtual machine")?;
         Wiring::of_a_machine()

@@ -1,7 +1,7 @@
 //! A compromised parent: it stands between a node's agent and its enclave and does to what passes what its
 //! misdeeds say. It holds no key but those that every parent holds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,10 +69,8 @@ pub enum Passing {
     Attestation,
     /// The order to begin a session.
     Start,
-    /// The enclave's first message to its peers.
-    Hello,
-    /// The beginning of a round, from 1; the barrier is none.
-    Round(u32),
+    /// A message to a peer: its number among all of its session, from 1.
+    Sent(u32),
     /// The first bytes for the KMS.
     Kms,
     /// The sealed share, to be stored.
@@ -105,6 +103,8 @@ struct State {
     /// What the enclave refused, and why.
     refusals: Vec<String>,
     trap: Option<Boundary>,
+    /// What each session, by its label, has sent; what it says again counts once.
+    sent: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 }
 
 struct Shared {
@@ -329,7 +329,7 @@ impl State {
     }
 }
 
-fn inward(message: &ToEnclave) -> Option<Passing> {
+fn inward(_: &Shared, message: &ToEnclave) -> Option<Passing> {
     match message.kind.as_ref()? {
         to_enclave::Kind::Attest(_) => Some(Passing::Attest),
         to_enclave::Kind::Start(_) => Some(Passing::Start),
@@ -340,11 +340,15 @@ fn inward(message: &ToEnclave) -> Option<Passing> {
     }
 }
 
-fn outward(message: &FromEnclave) -> Option<Passing> {
+fn outward(shared: &Shared, message: &FromEnclave) -> Option<Passing> {
     match message.kind.as_ref()? {
         from_enclave::Kind::Attestation(_) => Some(Passing::Attestation),
-        from_enclave::Kind::Send(_) => Some(Passing::Hello),
-        from_enclave::Kind::Progress(progress) => Some(Passing::Round(progress.phase_number)),
+        from_enclave::Kind::Send(send) => {
+            let mut state = shared.state();
+            let known = state.sent.entry(send.label.clone()).or_default();
+            known.insert(send.payload.clone()).then_some(())?;
+            u32::try_from(known.len()).ok().map(Passing::Sent)
+        }
         from_enclave::Kind::StreamOpened(_) => Some(Passing::Kms),
         from_enclave::Kind::Sealed(_) => Some(Passing::Sealed),
         from_enclave::Kind::Said(said) => match log::Event::decode(said.event.as_slice()).ok()?.kind? {
@@ -354,6 +358,7 @@ fn outward(message: &FromEnclave) -> Option<Passing> {
         },
         from_enclave::Kind::Welcome(_)
         | from_enclave::Kind::Refused(_)
+        | from_enclave::Kind::Progress(_)
         | from_enclave::Kind::StreamData(_)
         | from_enclave::Kind::StreamClosed(_)
         | from_enclave::Kind::Evidence(_) => None,
@@ -381,7 +386,7 @@ async fn pass<M: Message + Default>(
     mut from: wire::Receiver<UnixStream>,
     mut to: wire::Sender<UnixStream>,
     shared: &Shared,
-    passing: fn(&M) -> Option<Passing>,
+    passing: fn(&Shared, &M) -> Option<Passing>,
     meddle: impl Fn(M) -> Vec<M>,
 ) {
     let mut frozen = shared.frozen.subscribe();
@@ -389,17 +394,16 @@ async fn pass<M: Message + Default>(
     loop {
         tokio::select! {
             message = from.receive::<M>() => match message {
-                Ok(Some(message)) => waiting.push_back(message),
+                Ok(Some(message)) => waiting.push_back((passing(shared, &message), message)),
                 Ok(None) | Err(_) => return,
             },
             thawed = frozen.changed() => if thawed.is_err() { return },
         }
         while !*frozen.borrow_and_update()
-            && let Some(message) = waiting.pop_front()
+            && let Some((passing, message)) = waiting.pop_front()
         {
-            let passing = passing(&message);
             if shared.freezes(passing, Side::Before) {
-                waiting.push_front(message);
+                waiting.push_front((passing, message));
                 break;
             }
             for message in meddle(message) {

@@ -1,67 +1,150 @@
-//! `kill -9` in the middle of a key generation: void or committed, never in between, and all stores agree.
+//! `kill -9` of every kind of process at every boundary of a key generation and of a signature: one outcome, all
+//! stores agree, and what was begun ends committed or void.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use ceremonies::ceremony::Phase;
+use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::CeremonyId;
-use ceremonies::script::Act;
+use ceremonies::wire::bus::HeldShare;
 use console::room::now;
+use lab::attack::{Boundary, Parent, Passing, Side};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::Store;
 
 use crate::ceremonies::{PATIENCE, node, open, plan};
 
-/// What every node's store holds of a ceremony's wallet, after its agent was stopped.
-async fn states(cluster: &Cluster, wallet: &str) -> BTreeSet<Vec<String>> {
+/// The node whose processes are killed.
+const STRUCK: u8 = 2;
+/// How often people try again at a console whose cluster is not all there.
+const AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    Agent,
+    Enclave,
+    Broker,
+}
+
+/// Every boundary of a key generation of three at which the struck node holds or sends something new: it sends
+/// to two peers, in the barrier, in the reveal and in five rounds.
+fn boundaries_of_a_generation() -> Vec<Boundary> {
+    let sent = (0..7).map(|stage| (Passing::Sent(2 * stage + 1), Side::After));
+    let around = |passing| [(passing, Side::Before), (passing, Side::After)];
+    let before = [Passing::Attest, Passing::Attestation, Passing::Start];
+    let after = [Passing::Kms, Passing::Sealed, Passing::Stored, Passing::Prepared];
+    before.into_iter().flat_map(around).chain(sent).chain(after.into_iter().flat_map(around)).collect()
+}
+
+/// Every boundary of a signature of two: the struck node sends to one peer, in the barrier, in the reveal and in
+/// three rounds.
+fn boundaries_of_a_signature() -> Vec<Boundary> {
+    let around = |passing| [(passing, Side::Before), (passing, Side::After)];
+    let sent = (1..=5).map(|number| (Passing::Sent(number), Side::After));
+    around(Passing::Start).into_iter().chain(sent).chain(around(Passing::TestSigned)).collect()
+}
+
+/// Kills the process when the boundary is reached.
+async fn strike(cluster: &Cluster, parent: &Parent, process: Process, case: &str) {
+    assert!(parent.stopped(PATIENCE).await.is_ok(), "{case}: never reached");
+    match process {
+        Process::Agent => cluster.agent(node(STRUCK)).unwrap().kill().await,
+        Process::Enclave => cluster.enclave(node(STRUCK)).unwrap().kill().await,
+        Process::Broker => {
+            cluster.broker().kill().await;
+            parent.goes_on();
+        }
+    }
+}
+
+fn is_void(ceremony: &Ceremony) -> bool {
+    matches!(ceremony.phase_at(now()), Phase::Void(_))
+}
+
+/// Leads a ceremony to its close, or until it is void.
+async fn lead_to_an_end(room: &mut Room, id: &CeremonyId) {
+    let begun = Instant::now();
+    while let Err(error) = room.lead_to_close(id, PATIENCE, |_| ()).await {
+        if room.ceremony(id).is_ok_and(is_void) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{error:#}");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// For every store, how many shares of a wallet sign.
+async fn signing_shares(cluster: &Cluster, wallet: &str) -> BTreeSet<usize> {
     let mut all = BTreeSet::new();
-    for index in 1..=5 {
-        let url = format!("sqlite:{}", cluster.layout().node(node(index)).join("store.db").display());
+    for index in cluster.nodes() {
+        let url = format!("sqlite:{}", cluster.layout().node(index).join("store.db").display());
         let held = Store::open(&url).await.unwrap().held().await.unwrap();
-        let of_wallet = held.into_iter().filter(|share| share.wallet == wallet);
-        all.insert(of_wallet.map(|share| share.state).filter(|state| state == "current").collect());
+        let signs = |share: &&HeldShare| share.wallet == wallet && share.state == "current";
+        all.insert(held.iter().filter(signs).count());
     }
     all
 }
 
-async fn approved(room: &mut Room, wallet: &str) -> CeremonyId {
-    let id = open(room, CeremonyKind::Dkg, wallet).await;
-    room.lead_to(&id, Act::Generate, PATIENCE).await.unwrap();
-    id
-}
-
-fn is_decided(ceremony: &ceremonies::ceremony::Ceremony) -> bool {
-    match ceremony.phase_at(now()) {
-        Phase::Void(_) => true,
-        Phase::Committed => ceremony.adopted_nodes().len() == 5,
-        Phase::Gathering | Phase::Authorised | Phase::Closed | Phase::Abandoned(_) => false,
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_generation_is_void_or_committed_when_any_process_is_killed_in_it() {
+async fn generations_survive(process: Process, boundaries: Vec<Boundary>) {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let parent = Parent::between(&cluster, node(STRUCK)).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    for (wallet, what) in [("agent", "agent 2"), ("enclave", "enclave 3"), ("broker", "broker")] {
-        let id = approved(&mut room, wallet).await;
-        match wallet {
-            "agent" => cluster.agent(node(2)).unwrap().kill().await,
-            "enclave" => cluster.enclave(node(3)).unwrap().kill().await,
-            _ => cluster.broker().kill().await,
-        }
-        room.wait(&id, PATIENCE, is_decided).await.unwrap();
-        let states = states(&cluster, wallet).await;
-        assert_eq!(states.len(), 1, "after the kill of {what} the stores disagree: {states:?}");
+    for (number, boundary) in boundaries.into_iter().enumerate() {
+        let (wallet, case) = (format!("wallet-{number}"), format!("{process:?} killed at {boundary:?}"));
+        parent.stops_at(boundary);
+        let id = open(&room, CeremonyKind::Dkg, &wallet).await;
+        tokio::join!(lead_to_an_end(&mut room, &id), strike(&cluster, &parent, process, &case));
+        let ended = room
+            .wait(&id, PATIENCE, |ceremony| is_void(ceremony) || ceremony.adopted_nodes().len() == 3)
+            .await;
+        assert!(ended.is_ok(), "{case}: {ended:?}");
+        let signing = signing_shares(&cluster, &wallet).await;
         let committed = room.ceremony(&id).unwrap().committed().is_some();
-        let current = states.iter().all(|state| !state.is_empty());
-        assert_eq!(committed, current, "after the kill of {what}");
+        assert_eq!(signing, [usize::from(committed)].into(), "{case}");
     }
     // The cluster is as good as before.
     let id = open(&room, CeremonyKind::Dkg, "afterwards").await;
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_generation_is_void_or_committed_wherever_an_agent_is_killed() {
+    generations_survive(Process::Agent, boundaries_of_a_generation()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_generation_is_void_or_committed_wherever_an_enclave_is_killed() {
+    generations_survive(Process::Enclave, boundaries_of_a_generation()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_generation_is_void_or_committed_wherever_the_broker_is_killed() {
+    generations_survive(Process::Broker, boundaries_of_a_generation()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn test_signatures_are_completed_wherever_a_process_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let parent = Parent::between(&cluster, node(STRUCK)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
+    for process in [Process::Agent, Process::Enclave, Process::Broker] {
+        for boundary in boundaries_of_a_signature() {
+            let case = format!("{process:?} killed at {boundary:?}");
+            parent.stops_at(boundary);
+            let id = open(&room, CeremonyKind::TestSign, "treasury").await;
+            tokio::join!(lead_to_an_end(&mut room, &id), strike(&cluster, &parent, process, &case));
+            assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed, "{case}");
+        }
+        assert_eq!(signing_shares(&cluster, "treasury").await, [1].into());
+    }
     cluster.stop().await;
 }

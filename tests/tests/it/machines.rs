@@ -11,6 +11,7 @@ use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::microvm::{Machines, Tools};
 
+use crate::canary::no_secret_is_outside;
 use crate::ceremonies::{
     a_changed_enclave_is_red_and_does_not_take_part, bundles_verify_and_every_change_is_found, node, open,
     plan,
@@ -49,6 +50,7 @@ async fn a_witnessed_key_generation_in_virtual_machines_ends_closed_and_a_change
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     room.lead_to_close(&test, PATIENCE, |_| ()).await.unwrap();
     bundles_verify_and_every_change_is_found(&room, &id, &test);
+    no_secret_is_outside(&cluster, &room, &id).await;
 
     let image = cluster.layout().enclave_image(node(2));
     a_changed_enclave_is_red_and_does_not_take_part(

@@ -3,6 +3,7 @@
 mod attacks;
 mod attestation;
 mod broker;
+mod canary;
 mod ceremonies;
 mod consoles;
 mod crashes;
