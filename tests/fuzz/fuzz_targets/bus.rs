@@ -1,0 +1,51 @@
+//! What travels over the bus beside the log: requests, replies and news, and the subjects they come under.
+#![no_main]
+
+use ceremonies::entry::{Entry, Event};
+use ceremonies::subject;
+use ceremonies::wire::bus::{Heartbeat, ListReply, Progress, Read, ReadReply, Submit, SubmitReply};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+
+fuzz_target!(|data: &[u8]| {
+    if let Some(event) = read::<Submit>(data).and_then(|submit| submit.event)
+        && let Ok(judged) = Event::try_from(event.clone())
+    {
+        assert_eq!(Event::try_from(event).ok(), Some(judged));
+    }
+    for entry in read::<ReadReply>(data).into_iter().flat_map(|reply| reply.entries) {
+        if let Ok(entry) = Entry::from_wire(entry) {
+            Entry::decode(&entry.encode()).expect("an entry that was just encoded");
+        }
+    }
+    read::<Read>(data);
+    read::<SubmitReply>(data);
+    read::<ListReply>(data);
+    read::<Heartbeat>(data);
+    read::<Progress>(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        subjects(text);
+    }
+});
+
+/// A message that was read is read again from its own encoding.
+fn read<M: Message + Default + PartialEq>(data: &[u8]) -> Option<M> {
+    let message = M::decode(data).ok()?;
+    let again = M::decode(message.encode_to_vec().as_slice()).expect("a message that was just encoded");
+    assert!(again == message, "a message changed on its way");
+    Some(message)
+}
+
+/// A subject that is understood is the one that would be written.
+fn subjects(text: &str) {
+    if let Ok(id) = subject::ceremony(text) {
+        assert!([subject::log(&id), subject::submit(&id), subject::read(&id)].contains(&text.to_owned()));
+    }
+    if let Ok((label, from)) = subject::parse_session(text) {
+        let end = format!(".{label}.{from}");
+        assert!(text.ends_with(&end), "`{text}` is read as {end}");
+    }
+    if let Ok(node) = subject::node(text) {
+        assert!(text.ends_with(&format!(".{node}")), "`{text}` is read as node {node}");
+    }
+}
