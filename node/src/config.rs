@@ -1,4 +1,4 @@
-//! `node.toml`: which node this is, and where its charter, bus, store, enclave and KMS are.
+//! `node.toml`: which node this is, where its charter, bus, store, enclave and KMS are, and who runs the enclave.
 //!
 //! Unknown keys are refused. Paths are relative to the file's folder. No secret stands in the file itself.
 
@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use ceremonies::ids::NodeIndex;
 use serde::Deserialize;
 use thiserror::Error;
+
+/// Longest name of an enclave; room for the number that `nitro-cli` adds to one that is taken.
+const MAX_NAME: usize = 64;
+/// The lowest context id that an enclave may have; those below are the hypervisor's and the hosts'.
+const FIRST_CID: u32 = 4;
 
 /// The file as written by people.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +31,68 @@ pub struct Config {
     pub enclave: EnclaveAddress,
     /// The way to the KMS.
     pub kms: Kms,
+    /// What this host runs the enclave with; left out, something else runs it.
+    pub host: Option<Host>,
 }
+
+/// What this host runs the enclave with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Host {
+    /// AWS's `nitro-cli`.
+    Nitro(Nitro),
+}
+
+/// An enclave as `nitro-cli run-enclave` takes it. There is no debug mode to ask for: in it the host reads
+/// the enclave's memory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Nitro {
+    /// The image (EIF).
+    pub image: PathBuf,
+    /// Memory in MiB, out of what the allocator set aside.
+    pub memory_mib: u32,
+    /// How many CPUs, out of those that the allocator set aside.
+    pub cpus: u32,
+    /// The enclave's context id, the one that `[enclave]` connects to.
+    pub cid: u32,
+    /// What tells this enclave from others on the host.
+    pub name: EnclaveName,
+}
+
+/// An enclave's name: letters, digits, `-` and `_`, a letter or digit first, so that it is never taken for an
+/// option.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct EnclaveName(String);
+
+impl EnclaveName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EnclaveName {
+    type Error = InvalidEnclaveName;
+    fn try_from(name: String) -> Result<Self, InvalidEnclaveName> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins && name.len() <= MAX_NAME && name.chars().all(plain) {
+            Ok(Self(name))
+        } else {
+            Err(InvalidEnclaveName(name.chars().take(2 * MAX_NAME).collect()))
+        }
+    }
+}
+
+/// Text that names no enclave.
+#[derive(Debug, Error)]
+#[error(
+    "`{0}` is no enclave name: use up to {MAX_NAME} letters, digits, `-` and `_`, a letter or digit first"
+)]
+pub struct InvalidEnclaveName(String);
 
 /// The bus.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,6 +167,25 @@ pub enum ConfigError {
         /// Why.
         source: Box<toml::de::Error>,
     },
+    /// The enclave would get a context id that is somebody else's.
+    #[error("configuration {path}: host.nitro.cid is {cid}, which is no enclave's; use {FIRST_CID} or more")]
+    ReservedCid {
+        /// Which file.
+        path: PathBuf,
+        /// The context id.
+        cid: u32,
+    },
+    /// The agent would look for the enclave where it is not.
+    #[error(
+        "configuration {path}: host.nitro runs the enclave with cid {cid}, but [enclave] looks elsewhere; \
+         write `vsock = {{ cid = {cid}, port = 5005 }}` there"
+    )]
+    Elsewhere {
+        /// Which file.
+        path: PathBuf,
+        /// The context id.
+        cid: u32,
+    },
 }
 
 impl Config {
@@ -129,6 +214,24 @@ impl Config {
         if let Some(file) = config.store.strip_prefix("sqlite:") {
             config.store = format!("sqlite:{}", folder.join(file).display());
         }
+        if let Some(Host::Nitro(nitro)) = &mut config.host {
+            nitro.image = folder.join(&nitro.image);
+            nitro.reached_by(&config.enclave, path)?;
+        }
         Ok(config)
+    }
+}
+
+impl Nitro {
+    fn reached_by(&self, address: &EnclaveAddress, path: &Path) -> Result<(), ConfigError> {
+        if self.cid < FIRST_CID || self.cid == u32::MAX {
+            return Err(ConfigError::ReservedCid { path: path.to_owned(), cid: self.cid });
+        }
+        match address {
+            EnclaveAddress::Vsock { cid, .. } if *cid == self.cid => Ok(()),
+            EnclaveAddress::Vsock { .. } | EnclaveAddress::Unix(_) | EnclaveAddress::HybridVsock { .. } => {
+                Err(ConfigError::Elsewhere { path: path.to_owned(), cid: self.cid })
+            }
+        }
     }
 }
