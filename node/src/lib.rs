@@ -7,5 +7,6 @@ pub mod agent;
 pub mod bus;
 pub mod config;
 pub mod credentials;
+pub mod host;
 pub mod link;
 pub mod store;

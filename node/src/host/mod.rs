@@ -1,0 +1,218 @@
+//! What runs the enclave on this machine: starting, watching and ending it.
+//!
+//! The host is not trusted, so nothing here protects a share: what is refused early is what the other nodes
+//! and the KMS would refuse anyway, with a clearer word. An enclave holds its keys in memory only, so this
+//! module must never end one because the agent ends, and never one that it did not start unless a person
+//! asks.
+
+mod answer;
+mod nitro;
+mod supervise;
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ceremonies::attestation::{Measurement, Pcr};
+use ceremonies::charter::{Charter, CharterError};
+use thiserror::Error;
+
+pub use self::nitro::NitroHost;
+pub use self::supervise::{Pace, supervise};
+use crate::config::{Config, Host};
+
+/// An enclave that runs and that the charter allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// What the host calls it; a restarted enclave has another.
+    pub id: String,
+    /// Its context id.
+    pub cid: u32,
+    /// The image that it runs.
+    pub measurement: Measurement,
+}
+
+/// Something that runs this node's enclave.
+#[async_trait]
+pub trait EnclaveHost: Send + Sync {
+    /// The enclave as it runs now.
+    ///
+    /// # Errors
+    /// Also for an enclave of this name that the charter does not allow.
+    async fn running(&self) -> Result<Option<Running>, HostError>;
+
+    /// Starts the enclave; one that runs is left alone.
+    async fn start(&self) -> Result<Running, HostError>;
+
+    /// Ends the enclave, allowed or not. Answers what it was called, if there was one.
+    async fn terminate(&self) -> Result<Option<String>, HostError>;
+
+    /// Shows the enclave's console on standard output until it ends.
+    async fn console(&self) -> Result<(), HostError>;
+
+    /// Ends the enclave and starts it anew.
+    async fn restart(&self) -> Result<Running, HostError> {
+        self.terminate().await?;
+        self.start().await
+    }
+}
+
+/// What runs the enclave according to the configuration, with the charter's measurements.
+///
+/// # Errors
+/// When the charter cannot be had.
+pub fn configured(config: &Config) -> Result<Option<NitroHost>, HostError> {
+    let Some(Host::Nitro(nitro)) = &config.host else {
+        return Ok(None);
+    };
+    let text = std::fs::read(&config.charter)
+        .map_err(|source| HostError::ReadCharter { path: config.charter.clone(), source })?;
+    let allowed = Charter::parse(&text)?.attestation().measurements.clone();
+    Ok(Some(NitroHost::new("nitro-cli".into(), nitro.clone(), allowed)))
+}
+
+/// Why an enclave is not run, or not known of.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The charter cannot be read.
+    #[error("the charter {path} cannot be read")]
+    ReadCharter {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The charter is refused.
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    /// The host's tool is not there.
+    #[error("`{tool}` cannot be run; install aws-nitro-enclaves-cli, or mend PATH")]
+    Tool {
+        /// Which program.
+        tool: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The host's tool hangs.
+    #[error("nitro-cli {verb} did not end within {}s; see /var/log/nitro_enclaves", .patience.as_secs())]
+    Silent {
+        /// What it was asked.
+        verb: &'static str,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// The host's tool refused.
+    #[error("nitro-cli {verb} ended with {status}: {said}")]
+    Failed {
+        /// What it was asked.
+        verb: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its own words.
+        said: String,
+    },
+    /// The host's tool answered something else than it documents.
+    #[error("nitro-cli {verb} gave an answer of unknown form; is it another version?")]
+    Answer {
+        /// What it was asked.
+        verb: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// An image that the charter does not allow.
+    #[error(
+        "PCR{pcr} of {what} is {found}, but the nearest measurement of the charter has {allowed}: use the \
+         image that the charter was written for, or amend the charter"
+    )]
+    Measurement {
+        /// The image's file or the enclave's id.
+        what: String,
+        /// The first register that differs.
+        pcr: u8,
+        /// What it is.
+        found: Pcr,
+        /// What it should be.
+        allowed: Pcr,
+    },
+    /// An image without the signature that the charter asks for.
+    #[error("{what} has no PCR8: the charter allows only an image that is signed (PCR8 {allowed})")]
+    Unsigned {
+        /// The image's file or the enclave's id.
+        what: String,
+        /// The certificate's register.
+        allowed: Pcr,
+    },
+    /// The charter has no measurements.
+    #[error("the charter allows no image")]
+    NothingAllowed,
+    /// An enclave whose memory its host reads.
+    #[error(
+        "enclave {id} runs in debug mode, which no node accepts; end it with `custody-node --config … \
+         enclave stop`, then `enclave start`"
+    )]
+    Debug {
+        /// Which enclave.
+        id: String,
+    },
+    /// An enclave where the agent does not look for it.
+    #[error("enclave {id} has cid {found} instead of {expected}; end it with `enclave stop`, then start it")]
+    OtherCid {
+        /// Which enclave.
+        id: String,
+        /// Its context id.
+        found: u64,
+        /// The configuration's.
+        expected: u32,
+    },
+    /// An enclave that is neither running nor gone.
+    #[error("enclave {id} is being ended; wait until `enclave status` says that none runs")]
+    Ending {
+        /// Which enclave.
+        id: String,
+    },
+    /// Two enclaves cannot be one node's.
+    #[error("{count} enclaves are called {name}; end all but one with `nitro-cli terminate-enclave`")]
+    Several {
+        /// The name.
+        name: String,
+        /// How many have it.
+        count: usize,
+    },
+    /// Somebody else started an enclave of the name at the same time.
+    #[error("nitro-cli called the new enclave {got}, because another {name} was there; the new one is ended")]
+    NameTaken {
+        /// The configuration's name.
+        name: String,
+        /// The name it got.
+        got: String,
+    },
+    /// The enclave did not survive its start.
+    #[error("enclave {id} ended as soon as it was started; see /var/log/nitro_enclaves and the memory given")]
+    Vanished {
+        /// Which enclave.
+        id: String,
+    },
+    /// The enclave is not gone.
+    #[error("nitro-cli did not say that enclave {id} is ended; look again with `enclave status`")]
+    NotEnded {
+        /// Which enclave.
+        id: String,
+    },
+    /// A production enclave has no console.
+    #[error(
+        "an enclave has a console in debug mode only, and this program starts none in it: a charter refuses \
+         its zero PCRs. Read the agent's log and the host's /var/log/nitro_enclaves instead. nitro-cli said: \
+         {said}"
+    )]
+    NoConsole {
+        /// Its own words.
+        said: String,
+    },
+    /// There is nothing to show.
+    #[error("no enclave called {name} runs")]
+    NotRunning {
+        /// The configuration's name.
+        name: String,
+    },
+}

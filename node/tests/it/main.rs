@@ -1,0 +1,13 @@
+//! The node agent through its public face.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod config;
+mod nitro;
+mod supervision;
+mod tool;
