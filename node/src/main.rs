@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use node::agent::{Agent, Identity};
 use node::config::Config;
+use node::host::{self, EnclaveHost as _, NitroHost, Pace, Running};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +20,33 @@ struct Arguments {
     /// How to log.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
-    /// Check the configuration, charter, root and seed, then end.
+    /// Check the configuration, charter, root, seed, and the image of `[host.nitro]`, then end.
     #[arg(long)]
     check: bool,
+    /// Left out, the agent runs, and with `[host.nitro]` keeps its enclave running.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The enclave of `[host.nitro]` on this host.
+    #[command(subcommand)]
+    Enclave(EnclaveCommand),
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum EnclaveCommand {
+    /// Start it, if its image is one of the charter's. One that runs is left alone.
+    Start,
+    /// End it; its keys are gone with it. A running agent starts it again.
+    Stop,
+    /// End it and start it anew, with new keys.
+    Restart,
+    /// Say whether it runs and as what; fails where it does not.
+    Status,
+    /// Show its console, which only an enclave in debug mode has: here, show why there is none.
+    Console,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -42,8 +67,16 @@ async fn main() -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     let config = Config::load(&arguments.config)?;
+    let host = host::configured(&config)?;
+    if let Some(Command::Enclave(command)) = arguments.command {
+        let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
+        return order(&host, command).await;
+    }
     if arguments.check {
         Identity::load(&config)?;
+        if let Some(host) = host {
+            host.examine_image().await?;
+        }
         return Ok(());
     }
     let stop = CancellationToken::new();
@@ -57,6 +90,34 @@ async fn main() -> anyhow::Result<()> {
         stopped.cancel();
     });
     let agent = Agent::start(config).await.context("starting the agent")?;
+    // It ends with this program; the enclave does not.
+    if let Some(host) = host {
+        tokio::spawn(async move { host::supervise(&host, Pace::default()).await });
+    }
     agent.run(stop).await;
     Ok(())
+}
+
+async fn order(host: &NitroHost, command: EnclaveCommand) -> anyhow::Result<()> {
+    match command {
+        EnclaveCommand::Start => say(&host.start().await?),
+        EnclaveCommand::Restart => say(&host.restart().await?),
+        EnclaveCommand::Status => {
+            let running = host.running().await?;
+            say(&running.with_context(|| format!("no enclave called {} runs", host.name()))?);
+        }
+        EnclaveCommand::Stop => match host.terminate().await? {
+            Some(id) => println!("enclave {id} is ended"),
+            None => println!("no enclave called {} runs", host.name()),
+        },
+        EnclaveCommand::Console => host.console().await?,
+    }
+    Ok(())
+}
+
+fn say(running: &Running) {
+    println!("enclave {} runs with cid {}", running.id, running.cid);
+    for (pcr, value) in running.measurement.registers() {
+        println!("PCR{pcr} {value}");
+    }
 }

@@ -9,5 +9,6 @@
 
 mod config;
 mod nitro;
+mod program;
 mod supervision;
 mod tool;
