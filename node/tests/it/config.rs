@@ -63,6 +63,16 @@ fn host_is_read_with_the_image_beside_the_file() {
 }
 
 #[test]
+fn configuration_in_the_runbook_is_read() {
+    let runbook = include_str!("../../../runbooks/nitro.md");
+    let begin = runbook.find("        node = 1\n").unwrap();
+    let written = runbook[begin..].lines().take_while(|line| line.is_empty() || line.starts_with("        "));
+    let config = load(&written.collect::<Vec<_>>().join("\n")).unwrap();
+    let Some(Host::Nitro(nitro)) = config.host else { panic!("the runbook's node.toml has no host") };
+    assert!(nitro.image.ends_with("custody.eif"));
+}
+
+#[test]
 fn host_may_be_left_out() {
     assert!(load(&without_host()).unwrap().host.is_none());
 }
