@@ -198,6 +198,11 @@ async fn refusal_of_the_tool_is_shown_in_its_own_words() {
         ),
         ("run-enclave", "[ E27 ] Insufficient memory available. User provided `memory` is 512 MB"),
         ("run-enclave", "[ E22 ] Insufficient CPUs available in the pool."),
+        (
+            "run-enclave",
+            "[ E19 ] File operation failure.\nFile: '/sys/module/nitro_enclaves/parameters/ne_cpus', failing \
+             operation: 'Open'.\nFailed connections: 1\n[ E39 ] Enclave process connection failure.",
+        ),
         ("describe-enclaves", "Failed connections: 1\n[ E39 ] Enclave process connection failure."),
         ("describe-eif", "[ E35 ] EIF file parsing error."),
     ] {

@@ -23,22 +23,30 @@ pub(crate) fn allowed() -> Measurement {
 
 /// `Measurements` as `nitro-cli` prints them.
 pub(crate) fn registers(image: &Measurement) -> Value {
-    let mut registers = json!({ "HashAlgorithm": "Sha384 { ... }" });
+    let mut registers = json!({ "HashAlgorithm": "Sha512_48 { .. }" });
     for (pcr, value) in image.registers() {
         registers[format!("PCR{pcr}")] = value.to_string().into();
     }
     registers
 }
 
+/// `describe-eif` of version 1.5.2.
 pub(crate) fn image_described(image: &Measurement) -> Value {
     json!({
         "EifVersion": 4,
         "Measurements": registers(image),
         "IsSigned": image.pcr8.is_some(),
         "CheckCRC": true,
-        "ImageName": "custody",
-        "ImageVersion": "1.0",
-        "Metadata": { "BuildTime": "", "BuildTool": "custody-image", "DockerInfo": null },
+        "ImageName": "custody-enclave",
+        "ImageVersion": "0.1.0",
+        "Metadata": {
+            "BuildTime": "1970-01-01T00:00:00+00:00",
+            "BuildTool": "custody-image",
+            "BuildToolVersion": "0.1.0",
+            "OperatingSystem": "Linux",
+            "KernelVersion": "as measured",
+            "DockerInfo": null,
+        },
     })
 }
 
@@ -55,7 +63,7 @@ pub(crate) fn described() -> Value {
         "State": "RUNNING",
         "Flags": "NONE",
         "Measurements": registers(&allowed()),
-        "ImageName": "custody",
+        "ImageName": "custody-enclave",
     })
 }
 
@@ -130,7 +138,7 @@ impl Tool {
     pub(crate) fn fails(&self, verb: &str, message: &str) {
         self.says(verb, "");
         self.write(&format!("{verb}.err"), message);
-        self.write(&format!("{verb}.code"), "29");
+        self.write(&format!("{verb}.code"), "39");
         // What a failed call would have changed stays as it is.
         fs::remove_file(self.folder.path().join(format!("{verb}.then"))).unwrap_or_default();
     }
