@@ -33,8 +33,11 @@ pub enum RoomError {
     /// The built-in script is damaged.
     #[error("the script cannot be used")]
     Script(#[from] ScriptError),
-    /// The charter may not be amended so.
-    #[error("the charter in force cannot be amended by this one")]
+    /// Something else is given than such a ceremony is about.
+    #[error("a ceremony of kind {0} is about a {1}: give --{1}, and nothing else")]
+    Subject(CeremonyKind, &'static str),
+    /// The new charter is none, or may not follow the one in force.
+    #[error("the new charter is refused")]
     Charter(#[from] CharterError),
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
@@ -68,6 +71,26 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// What a ceremony of this kind is about: a wallet, or for an amendment a charter's file.
+    ///
+    /// # Errors
+    /// [`RoomError::Subject`] when the other is given, both or none; [`RoomError::Charter`] for a charter that is none.
+    pub fn new(
+        kind: CeremonyKind,
+        wallet: Option<WalletName>,
+        charter: Option<&[u8]>,
+    ) -> Result<Self, RoomError> {
+        match (kind, wallet, charter) {
+            (CeremonyKind::Dkg, Some(wallet), None) => Ok(Self::NewWallet(wallet)),
+            (CeremonyKind::TestSign, Some(wallet), None) => Ok(Self::Wallet(wallet)),
+            (CeremonyKind::Amend, None, Some(charter)) => {
+                Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
+            }
+            (CeremonyKind::Dkg | CeremonyKind::TestSign, _, _) => Err(RoomError::Subject(kind, "wallet")),
+            (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
+        }
+    }
+
     fn kind(&self) -> CeremonyKind {
         match self {
             Self::NewWallet(_) => CeremonyKind::Dkg,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use node::agent::{Agent, Identity};
+use node::agent::{self, Agent};
 use node::config::Config;
 use node::host::{self, EnclaveHost as _, NitroHost, Pace, Running};
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,13 +67,12 @@ async fn main() -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     let config = Config::load(&arguments.config)?;
-    let host = host::configured(&config)?;
+    let host = host::configured(&config, &*agent::charter_in_force(&config).await?);
     if let Some(Command::Enclave(command)) = arguments.command {
         let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
         return order(&host, command).await;
     }
     if arguments.check {
-        Identity::load(&config)?;
         if let Some(host) = host {
             host.examine_image().await?;
         }

@@ -30,8 +30,10 @@ use crate::{broker, write_private};
 const REGION: &str = "eu-central-1";
 const KMS_HOST: &str = "kms.eu-central-1.amazonaws.com";
 const KEY_ARN: &str = "arn:aws:kms:eu-central-1:000000000000:key/11111111-2222-4333-8444-555555555555";
-const ADMIN_ARN: &str = "arn:aws:iam::000000000000:role/custody-key-admin";
-const ENCLAVE_ARN: &str = "arn:aws:iam::000000000000:role/custody-enclave";
+/// Who administers the lab KMS's key.
+pub const ADMIN_ARN: &str = "arn:aws:iam::000000000000:role/custody-key-admin";
+/// Whose credentials the lab's agents lend.
+pub const ENCLAVE_ARN: &str = "arn:aws:iam::000000000000:role/custody-enclave";
 /// How long a process of the lab may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -153,6 +155,10 @@ impl Layout {
         self.folder.join("kms")
     }
 
+    fn key_policy(&self) -> PathBuf {
+        self.kms().join("policy.json")
+    }
+
     pub(crate) fn nsm(&self) -> PathBuf {
         self.folder.join("nsm")
     }
@@ -221,7 +227,7 @@ pub fn found(plan: &Plan) -> Result<Layout> {
     Charter::parse(charter.as_bytes()).context("the lab's own charter")?;
     fs::write(layout.charter(), charter)?;
     let policy = key_policy(ADMIN_ARN, ENCLAVE_ARN, &[measurement])?;
-    fs::write(layout.kms().join("policy.json"), serde_json::to_vec_pretty(&policy)?)?;
+    fs::write(layout.key_policy(), serde_json::to_vec_pretty(&policy)?)?;
     for node in indices(plan.nodes)? {
         write_node(&layout, &settings, node, plan.stores.get(&node))?;
     }
@@ -454,6 +460,34 @@ impl Cluster {
         &self.kms
     }
 
+    /// Gives the KMS key the policy in this file, now and after a restart.
+    ///
+    /// # Errors
+    /// When it is none; the old one stays.
+    pub fn put_key_policy(&self, file: &Path) -> Result<()> {
+        let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        self.kms.put_key_policy(&serde_json::from_slice(&bytes)?)?;
+        Ok(fs::write(self.layout.key_policy(), bytes)?)
+    }
+
+    /// Has a node run another enclave program or image from now on.
+    ///
+    /// # Errors
+    /// When there is no such node, or the file cannot be copied.
+    pub async fn install_enclave(&self, node: NodeIndex, file: &Path) -> Result<()> {
+        let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        let place = if self.settings.machines {
+            self.layout.enclave_image(node)
+        } else {
+            self.layout.enclave_program(node)
+        };
+        let enclave = self.enclave(node)?;
+        enclave.hold().await;
+        let written = fs::write(&place, bytes).with_context(|| format!("writing {}", place.display()));
+        enclave.resume().await;
+        written
+    }
+
     /// The broker's process.
     #[must_use]
     pub fn broker(&self) -> &Service {
@@ -501,7 +535,7 @@ impl Cluster {
 }
 
 async fn start_kms(layout: &Layout, settings: &Settings, root: &LabRoot) -> Result<LabKms> {
-    let policy = serde_json::from_slice(&fs::read(layout.kms().join("policy.json"))?)?;
+    let policy = serde_json::from_slice(&fs::read(layout.key_policy())?)?;
     let config = LabKmsConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], settings.kms_port)),
         host: KMS_HOST.into(),

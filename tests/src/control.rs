@@ -1,4 +1,4 @@
-//! The supervisor's socket: one line in, one line out. `cargo lab status`, `down` and `fault` speak here.
+//! The supervisor's socket: one line in, one line out. `cargo lab status`, `down`, `fault` and others speak here.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 
 /// Longest line read.
-const MAX_LINE: u64 = 256;
+const MAX_LINE: u64 = 4096;
 
 /// Listens for orders until the cluster is stopped.
 ///
@@ -82,6 +82,14 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
         ["kill-enclave", index] => {
             cluster.enclave(node(index)?)?.kill().await;
             Ok(format!("enclave {index} killed; it is started again, with other keys"))
+        }
+        ["key-policy", file] => {
+            cluster.put_key_policy(Path::new(file))?;
+            Ok(format!("the KMS key has the policy of {file}"))
+        }
+        ["install-enclave", index, file] => {
+            cluster.install_enclave(node(index)?, Path::new(file)).await?;
+            Ok(format!("enclave {index} starts from {file}, with other keys"))
         }
         ["kill-broker"] => {
             cluster.broker().kill().await;

@@ -56,15 +56,7 @@ impl Room {
     /// # Errors
     /// When it is refused.
     pub async fn open(&self, kind: CeremonyKind, wallet: &WalletName, purpose: Line) -> Result<CeremonyId> {
-        self.open_about(
-            match kind {
-                CeremonyKind::Dkg => Subject::NewWallet(wallet.clone()),
-                CeremonyKind::TestSign => Subject::Wallet(wallet.clone()),
-                CeremonyKind::Amend => bail!("an amendment is not about a wallet"),
-            },
-            purpose,
-        )
-        .await
+        self.open_about(Subject::new(kind, Some(wallet.clone()), None)?, purpose).await
     }
 
     /// Opens a ceremony as the administrator.

@@ -1,11 +1,10 @@
 //! Ceremonies from the command line: also the plain line mode for screen readers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
-use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, WalletName};
 use ceremonies::manifest::Manifest;
 use ceremonies::statement::Answer;
@@ -172,18 +171,6 @@ fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Pa
     Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
 }
 
-fn subject(kind: CeremonyKind, wallet: Option<WalletName>, charter: Option<&Path>) -> Result<Subject> {
-    Ok(match (kind, wallet, charter) {
-        (CeremonyKind::Dkg, Some(wallet), None) => Subject::NewWallet(wallet),
-        (CeremonyKind::TestSign, Some(wallet), None) => Subject::Wallet(wallet),
-        (CeremonyKind::Amend, None, Some(file)) => Subject::Charter(Arc::new(Charter::parse(&read(file)?)?)),
-        (CeremonyKind::Dkg | CeremonyKind::TestSign, _, _) => {
-            bail!("a {kind} is about a wallet: give --wallet")
-        }
-        (CeremonyKind::Amend, _, _) => bail!("an amendment is about a charter: give --charter"),
-    })
-}
-
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
     let mut desk = Desk::open(path).await?;
     match command {
@@ -197,7 +184,8 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             key: given,
             manifest: file,
         } => {
-            let subject = subject(kind, wallet, charter.as_deref())?;
+            let charter = charter.as_deref().map(read).transpose()?;
+            let subject = Subject::new(kind, wallet, charter.as_deref())?;
             let administrator = match person {
                 Some(person) => person,
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),

@@ -169,6 +169,41 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// The charter that is in force by this node's own copy of the logs.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn charter_in_force(config: &Config) -> Result<Arc<Charter>, StartError> {
+    let book = own_book(&Identity::load(config)?, &Store::open(&config.store).await?).await?;
+    Ok(Arc::clone(book.context().charter()))
+}
+
+async fn own_book(identity: &Identity, store: &Store) -> Result<Book, StartError> {
+    let mut book = Book::new(identity.context.clone());
+    for log in own_copies(store).await? {
+        for entry in log {
+            book.take(entry)?;
+        }
+    }
+    Ok(book)
+}
+
+/// All logs of the store, those that were opened first in front: a test signing follows what it signs with, and a
+/// ceremony the amendment of its charter.
+async fn own_copies(store: &Store) -> Result<Vec<Vec<Entry>>, StartError> {
+    let mut logs = Vec::new();
+    for ceremony in store.ceremonies().await? {
+        let mut log = Vec::new();
+        for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
+            let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
+            log.push(Entry::from_wire(raw).map_err(damaged)?);
+        }
+        logs.push(log);
+    }
+    logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+    Ok(logs)
+}
+
 impl Agent {
     /// Opens the store, folds the node's own copy of all logs, and connects.
     ///
@@ -177,12 +212,7 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let identity = Identity::load(&config)?;
         let store = Store::open(&config.store).await?;
-        let mut book = Book::new(identity.context.clone());
-        for log in Self::own_copies(&store).await? {
-            for entry in log {
-                book.take(entry)?;
-            }
-        }
+        let book = own_book(&identity, &store).await?;
         let mut tasks = JoinSet::new();
         let bus = Bus::connect(&config.nats, identity.node, identity.charter.cluster(), &mut tasks).await?;
         let (link, link_events) =
@@ -204,22 +234,6 @@ impl Agent {
             ordered: BTreeSet::new(),
             observed: Observed::default(),
         })
-    }
-
-    /// All logs of the store, those that were opened first in front: a test signing follows what it signs
-    /// with.
-    async fn own_copies(store: &Store) -> Result<Vec<Vec<Entry>>, StartError> {
-        let mut logs = Vec::new();
-        for ceremony in store.ceremonies().await? {
-            let mut log = Vec::new();
-            for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
-                let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
-                log.push(Entry::from_wire(raw).map_err(damaged)?);
-            }
-            logs.push(log);
-        }
-        logs.sort_by_key(|log| log.first().map(|entry| entry.time));
-        Ok(logs)
     }
 
     fn node(&self) -> NodeIndex {

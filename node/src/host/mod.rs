@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ceremonies::attestation::{Measurement, Pcr};
-use ceremonies::charter::{Charter, CharterError};
+use ceremonies::charter::Charter;
 use thiserror::Error;
 
 pub use self::nitro::NitroHost;
@@ -59,33 +59,15 @@ pub trait EnclaveHost: Send + Sync {
 }
 
 /// What runs the enclave according to the configuration, with the charter's measurements.
-///
-/// # Errors
-/// When the charter cannot be had.
-pub fn configured(config: &Config) -> Result<Option<NitroHost>, HostError> {
-    let Some(Host::Nitro(nitro)) = &config.host else {
-        return Ok(None);
-    };
-    let text = std::fs::read(&config.charter)
-        .map_err(|source| HostError::ReadCharter { path: config.charter.clone(), source })?;
-    let allowed = Charter::parse(&text)?.attestation().measurements.clone();
-    Ok(Some(NitroHost::new("nitro-cli".into(), nitro.clone(), allowed)))
+#[must_use]
+pub fn configured(config: &Config, charter: &Charter) -> Option<NitroHost> {
+    let Host::Nitro(nitro) = config.host.as_ref()?;
+    Some(NitroHost::new("nitro-cli".into(), nitro.clone(), charter.attestation().measurements.clone()))
 }
 
 /// Why an enclave is not run, or not known of.
 #[derive(Debug, Error)]
 pub enum HostError {
-    /// The charter cannot be read.
-    #[error("the charter {path} cannot be read")]
-    ReadCharter {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The charter is refused.
-    #[error("the charter is refused")]
-    Charter(#[from] CharterError),
     /// The host's tool is not there.
     #[error("`{tool}` cannot be run; install aws-nitro-enclaves-cli, or mend PATH")]
     Tool {

@@ -71,7 +71,7 @@ async fn image_that_differs_in_one_register_is_not_started_and_the_register_is_n
 async fn register_is_named_against_the_nearest_of_several_allowed_images() {
     let tool = Tool::new();
     tool.answers("describe-eif", &image_described(&changed(2)));
-    let far = Measurement { pcr0: other(), pcr1: other(), pcr2: allowed().pcr0, pcr8: None };
+    let far = Measurement { pcr0: other(), pcr1: other(), pcr2: allowed().pcr0, pcr8: None, until: None };
     let refused = refusal(&tool.host_allowing(&[far, allowed()])).await;
     assert!(matches!(refused, HostError::Measurement { pcr: 2, .. }), "{refused}");
 }

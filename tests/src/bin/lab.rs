@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Line, NodeIndex, WalletName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use console::room::Subject;
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
 use lab::microvm::Machines;
@@ -44,6 +45,10 @@ enum Command {
     /// Break something in the cluster that runs.
     #[command(subcommand)]
     Fault(Fault),
+    /// Give the lab's KMS key the policy that `custody charter kms-policy` wrote.
+    KeyPolicy { file: PathBuf },
+    /// Have a node's enclave run another program, or with virtual machines another image.
+    InstallEnclave { node: u8, file: PathBuf },
     /// Lead a whole ceremony with the lab's generated people.
     Ceremony(Drive),
 }
@@ -101,9 +106,12 @@ enum Fault {
 struct Drive {
     /// Which ceremony.
     kind: CeremonyKind,
-    /// The wallet it is about.
-    #[arg(long)]
-    wallet: WalletName,
+    /// The wallet it is about; for an amendment give --charter instead.
+    #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
+    wallet: Option<WalletName>,
+    /// The new charter, for an amendment.
+    #[arg(long, value_name = "FILE")]
+    charter: Option<PathBuf>,
     /// Why it is held.
     #[arg(long, default_value = "Led by the lab")]
     purpose: Line,
@@ -138,8 +146,21 @@ async fn run(arguments: Arguments) -> Result<()> {
             console(&layout, &["status"]).await
         }
         Some(Command::Fault(fault)) => say(&layout, &line(&fault)).await,
+        Some(Command::KeyPolicy { file }) => say(&layout, &format!("key-policy {}", place(&file)?)).await,
+        Some(Command::InstallEnclave { node, file }) => {
+            say(&layout, &format!("install-enclave {node} {}", place(&file)?)).await
+        }
         Some(Command::Ceremony(options)) => drive(&layout, options).await,
     }
+}
+
+/// A file's whole path, as the cluster's process can find it.
+fn place(file: &Path) -> Result<String> {
+    let place = file.canonicalize().with_context(|| format!("finding {}", file.display()))?;
+    let text = place.to_str().filter(|text| !text.contains(char::is_whitespace));
+    Ok(text
+        .with_context(|| format!("{} has a space in it: choose another place", place.display()))?
+        .to_owned())
 }
 
 fn line(fault: &Fault) -> String {
@@ -262,7 +283,12 @@ async fn wait_for_end(stop: &CancellationToken) -> Result<()> {
 
 async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     let mut room = Room::enter(&layout.console(), PATIENCE).await?;
-    let id = room.open(options.kind, &options.wallet, options.purpose).await?;
+    let charter = match &options.charter {
+        Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
+        None => None,
+    };
+    let subject = Subject::new(options.kind, options.wallet, charter.as_deref())?;
+    let id = room.open_about(subject, options.purpose).await?;
     println!("{id}");
     room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;
     let ceremony = room.ceremony(&id)?;
@@ -271,6 +297,9 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     }
     if let Some(record) = ceremony.record() {
         println!("wallet {} generation {}: {}", record.wallet, record.generation, record.public_key);
+    }
+    if let Some((charter, at)) = ceremony.amended() {
+        println!("charter {} in force since {at}", charter.hash());
     }
     println!("closed; head {}", ceremonies::words::spoken(&ceremony.head().hash));
     Ok(())

@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -119,7 +119,7 @@ impl LabKms {
         let acceptor = TlsAcceptor::from(root.server_config(&config.host)?);
         let service = Arc::new(Service {
             region: config.region,
-            policy: Policy::read(&config.policy)?,
+            policy: RwLock::new(Policy::read(&config.policy)?),
             credentials: config.credentials,
             verifier: config.verifier,
             clock: config.clock,
@@ -149,6 +149,15 @@ impl LabKms {
     #[must_use]
     pub fn root_pem(&self) -> PathBuf {
         self.root.pem().to_owned()
+    }
+
+    /// Gives the key another policy, as `kms:PutKeyPolicy` does.
+    ///
+    /// # Errors
+    /// When it is not one that can be evaluated here; the old one stays.
+    pub fn put_key_policy(&self, policy: &Value) -> anyhow::Result<()> {
+        *self.service.policy.write().unwrap_or_else(PoisonError::into_inner) = Policy::read(policy)?;
+        Ok(())
     }
 
     /// What it has decided so far, oldest first.

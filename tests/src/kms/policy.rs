@@ -66,6 +66,7 @@ enum Operator {
     StringEqualsIgnoreCase,
     StringNotEquals,
     StringNotEqualsIgnoreCase,
+    DateLessThan,
     Null,
 }
 
@@ -123,6 +124,11 @@ impl Policy {
                     ensure!(
                         *operator != Operator::Null || flags,
                         "key policy, {name}: Null takes true or false"
+                    );
+                    let dates = values.as_slice().iter().all(|value| moment(value).is_some());
+                    ensure!(
+                        *operator != Operator::DateLessThan || dates,
+                        "key policy, {name}: DateLessThan takes times such as 2027-01-31T00:00:00Z"
                     );
                 }
             }
@@ -195,12 +201,19 @@ impl Operator {
             Self::StringEqualsIgnoreCase => alike(),
             Self::StringNotEquals => !equal(),
             Self::StringNotEqualsIgnoreCase => !alike(),
+            Self::DateLessThan => found.and_then(moment).is_some_and(|found| {
+                values.iter().any(|value| moment(value).is_some_and(|value| found < value))
+            }),
             Self::Null => {
                 let absent = if found.is_none() { "true" } else { "false" };
                 values.iter().any(|value| value == absent)
             }
         }
     }
+}
+
+fn moment(text: &str) -> Option<jiff::Timestamp> {
+    text.parse().ok()
 }
 
 struct Unmet<'a> {
@@ -217,7 +230,8 @@ impl fmt::Display for Unmet<'_> {
 fn is_known_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let pcr = key.strip_prefix("kms:recipientattestation:pcr").map(str::parse::<u8>);
-    key == "kms:recipientattestation:imagesha384"
+    key == "aws:currenttime"
+        || key == "kms:recipientattestation:imagesha384"
         || matches!(pcr, Some(Ok(0..=31)))
         || key.strip_prefix("kms:encryptioncontext:").is_some_and(|name| !name.is_empty())
 }
@@ -243,6 +257,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
     use ceremonies::attestation::{Measurement, Pcr};
+    use ceremonies::ids::UnixMillis;
     use ceremonies::kms_policy::key_policy;
     use serde_json::json;
 
@@ -310,6 +325,24 @@ mod tests {
         let mut short = attested(&measurement(1));
         short.remove("kms:RecipientAttestation:PCR2");
         assert!(!allows(&policy, ENCLAVE, "kms:Decrypt", &short));
+    }
+
+    #[test]
+    fn an_image_is_let_in_until_its_time_and_not_from_then_on() {
+        let until = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        let aging = Measurement { until: Some(UnixMillis(until.as_millisecond())), ..measurement(1) };
+        let policy = key_policy(ADMIN, ENCLAVE, &[aging, measurement(2)]).unwrap();
+        for (image, seconds, allowed) in [(1, -1, true), (1, 0, false), (1, 1, false), (2, 1, true)] {
+            let mut conditions = attested(&measurement(image));
+            let now = jiff::Timestamp::from_second(until.as_second() + seconds).unwrap();
+            conditions.insert("aws:CurrentTime".to_owned(), now.to_string());
+            assert_eq!(
+                allows(&policy, ENCLAVE, "kms:Decrypt", &conditions),
+                allowed,
+                "{image} at {seconds} s"
+            );
+        }
+        assert!(!allows(&policy, ENCLAVE, "kms:Decrypt", &attested(&measurement(1))), "at no time");
     }
 
     #[test]
@@ -407,6 +440,8 @@ mod tests {
             with("Condition", json!({"StringEquals": {"kms:ViaService": "s3"}})),
             with("Condition", json!({"StringEquals": {"kms:RecipientAttestation:PCR32": "0"}})),
             with("Condition", json!({"Null": {"kms:RecipientAttestation:PCR0": "yes"}})),
+            with("Condition", json!({"DateLessThan": {"aws:CurrentTime": "tomorrow"}})),
+            with("Condition", json!({"DateGreaterThan": {"aws:CurrentTime": "2027-01-31T00:00:00Z"}})),
         ] {
             assert!(Policy::read(&bad).is_err(), "{bad}");
         }

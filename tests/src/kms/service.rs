@@ -4,7 +4,7 @@
 //! signature, the attestation document and the key policy have been checked, in that order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -78,7 +78,7 @@ struct Recipient {
 /// The KMS apart from its network.
 pub(super) struct Service {
     pub(super) region: String,
-    pub(super) policy: Policy,
+    pub(super) policy: RwLock<Policy>,
     pub(super) credentials: Vec<Credential>,
     pub(super) verifier: Verifier,
     pub(super) clock: Clock,
@@ -136,9 +136,10 @@ impl Service {
             principal: &caller.principal,
             action: &record.action,
             resource: self.key.arn(),
-            conditions: conditions(document.as_ref(), &operation.encryption_context),
+            conditions: conditions(document.as_ref(), &operation.encryption_context, record.at),
         };
-        match policy::evaluate(&self.policy, &request) {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        match policy::evaluate(&policy, &request) {
             Decision::Allowed(statement) => record.reason = format!("{statement} allows it"),
             Decision::Denied(reason) => {
                 let (principal, key) = (&caller.principal, self.key.arn());
@@ -253,9 +254,14 @@ fn internal(error: anyhow::Error) -> Refusal {
     Refusal::new("KMSInternalException", format!("{error:#}"))
 }
 
-fn conditions(document: Option<&VerifiedDocument>, context: &EncryptionContext) -> BTreeMap<String, String> {
+fn conditions(
+    document: Option<&VerifiedDocument>,
+    context: &EncryptionContext,
+    at: UnixMillis,
+) -> BTreeMap<String, String> {
     let mut conditions: BTreeMap<_, _> =
         context.iter().map(|(key, value)| (format!("kms:EncryptionContext:{key}"), value.clone())).collect();
+    conditions.insert("aws:CurrentTime".to_owned(), at.to_string());
     for (index, pcr) in document.into_iter().flat_map(|document| &document.pcrs) {
         conditions.insert(format!("kms:RecipientAttestation:PCR{index}"), hex::encode(pcr));
         if *index == 0 {

@@ -15,11 +15,12 @@ use async_trait::async_trait;
 use aws_credential_types::Credentials;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
+use ceremonies::attestation::Measurement;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{CeremonyId, NodeIndex};
 use ceremonies::wallet::{Record, Wallet};
 use console::room::now;
-use enclave::kms::{Clock, Dial, Kms, KmsConfig, KmsKeys, Stream};
+use enclave::kms::{Clock, Dial, Kms, KmsConfig, KmsError, KmsKeys, Stream};
 use enclave::seal::{SealContext, SealedBlob};
 use lab::cluster::Cluster;
 use lab::drive::Room;
@@ -65,8 +66,14 @@ fn kms(cluster: &Cluster, room: &Room, keys: &Arc<KmsKeys>) -> Kms {
     Kms::new(config, Arc::clone(keys), Arc::new(Tcp(cluster.kms().addr())), credentials).unwrap()
 }
 
-/// What a node's sealed share holds, and the key it is sealed with.
-async fn secrets_of(cluster: &Cluster, room: &Room, wallet: &Wallet, holder: NodeIndex) -> [Vec<u8>; 2] {
+/// What a node's sealed share holds, and the key it is sealed with, as an enclave with this image gets at them.
+pub(crate) async fn secrets_of(
+    cluster: &Cluster,
+    room: &Room,
+    wallet: &Wallet,
+    holder: NodeIndex,
+    image: &Measurement,
+) -> Result<[Vec<u8>; 2], KmsError> {
     let record = &wallet.record;
     let url = format!("sqlite:{}", cluster.layout().node(holder).join("store.db").display());
     let stored = Store::open(&url).await.unwrap();
@@ -74,8 +81,7 @@ async fn secrets_of(cluster: &Cluster, room: &Room, wallet: &Wallet, holder: Nod
     let blob = SealedBlob::read(stored.blob, &wallet.blobs[&holder]).unwrap();
     let keys = Arc::new(KmsKeys::generate().unwrap());
     let module = LabRoot::open(&cluster.layout().folder().join("nsm")).unwrap();
-    let allowed = room.cluster.charter().attestation().measurements[0];
-    let document = module.sign(&DocumentSpec::new(&allowed, now()).public_key(keys.spki_der())).unwrap();
+    let document = module.sign(&DocumentSpec::new(image, now()).public_key(keys.spki_der())).unwrap();
     let context = SealContext {
         charter: room.cluster.charter().hash(),
         cluster: record.cluster.clone(),
@@ -83,9 +89,9 @@ async fn secrets_of(cluster: &Cluster, room: &Room, wallet: &Wallet, holder: Nod
         node: holder,
         generation: record.generation,
     };
-    let key = kms(cluster, room, &keys).decrypt(document, blob.wrapped_key(), &context).await.unwrap();
+    let key = kms(cluster, room, &keys).decrypt(document, blob.wrapped_key(), &context).await?;
     let share = blob.open(&context, &key.key).unwrap();
-    [key.key.to_vec(), share.to_vec()]
+    Ok([key.key.to_vec(), share.to_vec()])
 }
 
 /// Pieces of the secrets that are in no public record, each as it is, in hex and in base64 at every offset.
@@ -130,9 +136,10 @@ fn marked(folder: &Path, marks: &AhoCorasick) -> Vec<PathBuf> {
 /// Looks for every node's secrets of a wallet in all that a cluster has written, and in the bundle of its ceremony.
 pub(crate) async fn no_secret_is_outside(cluster: &Cluster, room: &Room, dkg: &CeremonyId) {
     let wallet = room.ceremony(dkg).unwrap().committed().unwrap();
+    let image = room.cluster.charter().attestation().measurements[0];
     let mut secrets = Vec::new();
     for of in cluster.nodes() {
-        secrets.extend(secrets_of(cluster, room, &wallet, of).await);
+        secrets.extend(secrets_of(cluster, room, &wallet, of, &image).await.unwrap());
     }
     let marks = marks(&secrets, &wallet.record);
     assert!(marks.len() > 100 * secrets.len(), "{} marks of {} secrets", marks.len(), secrets.len());

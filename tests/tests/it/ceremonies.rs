@@ -14,7 +14,7 @@ use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
 use console::client::{ClientError, News};
-use console::health::{self, Level};
+use console::health::{self, Level, NodeStatus};
 use console::room::{RoomError, Signature, now};
 use futures_util::StreamExt as _;
 use lab::cluster::{Cluster, Plan};
@@ -184,6 +184,30 @@ fn accepted_by_another_library(room: &Room, id: &CeremonyId) {
 
 /// One byte changed in what an enclave is measured from: another measurement, a red verdict that names the
 /// register, no attestation.
+/// A node's status by its heartbeats, once it is as asked.
+pub(crate) async fn status_of(
+    room: &Room,
+    index: NodeIndex,
+    patience: Duration,
+    until: impl Fn(&NodeStatus) -> bool,
+) -> NodeStatus {
+    let mut news = Box::pin(room.client.news().await.unwrap());
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < patience, "node {index} is not as expected");
+        let Some(News::Health(heartbeat)) = news.next().await else { continue };
+        if heartbeat.node != u32::from(index) {
+            continue;
+        }
+        let context = room.book.context();
+        let heard = health::Heard::new(context, *heartbeat, None);
+        let status = health::status(context, index, Some(&heard), now());
+        if until(&status) {
+            return status;
+        }
+    }
+}
+
 pub(crate) async fn a_changed_enclave_is_red_and_does_not_take_part(
     cluster: &Cluster,
     room: &mut Room,
@@ -193,21 +217,10 @@ pub(crate) async fn a_changed_enclave_is_red_and_does_not_take_part(
 ) {
     let mut bytes = std::fs::read(measured).unwrap();
     change(&mut bytes);
-    cluster.enclave(node(2)).unwrap().hold().await;
-    std::fs::write(measured, bytes).unwrap();
-    cluster.enclave(node(2)).unwrap().resume().await;
-    let mut news = Box::pin(room.client.news().await.unwrap());
-    let begun = Instant::now();
-    let status = loop {
-        assert!(begun.elapsed() < patience, "no red verdict");
-        let Some(News::Health(heartbeat)) = news.next().await else { continue };
-        let (from, context) = (heartbeat.node, &room.cluster.context);
-        let heard = health::Heard::new(context, *heartbeat, None);
-        let status = health::status(context, node(2), Some(&heard), now());
-        if from == 2 && status.attestation.contains("PCR0") {
-            break status;
-        }
-    };
+    let changed = cluster.layout().folder().join("changed");
+    std::fs::write(&changed, bytes).unwrap();
+    cluster.install_enclave(node(2), &changed).await.unwrap();
+    let status = status_of(room, node(2), patience, |status| status.attestation.contains("PCR0")).await;
     assert_eq!(status.level, Level::Bad);
     let id = open(room, CeremonyKind::Dkg, "third").await;
     room.wait(&id, patience, |ceremony| ceremony.enclaves().len() == 4).await.unwrap();

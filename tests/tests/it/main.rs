@@ -9,4 +9,5 @@ mod consoles;
 mod crashes;
 mod kms;
 mod machines;
+mod rotation;
 mod store;
