@@ -221,7 +221,7 @@ pub struct CharterDraft {
     pub attestation: AttestationRules,
     /// The key that wraps the shares' data keys.
     pub kms: KmsRules,
-    /// Who must approve a ceremony, by its kind.
+    /// Who must approve a ceremony, by its kind. Without one for amendments the charter cannot be amended.
     pub quorum: BTreeMap<CeremonyKind, Quorum>,
     /// The nodes, in the order of their indices, which are 1 to n.
     #[serde(rename = "node")]
@@ -515,7 +515,8 @@ impl CharterDraft {
     /// lower every other: none may be higher than its own.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
-            return Err(CharterError::Rule(format!("quorum.{kind} is missing")));
+            // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
+            return rule(kind != CeremonyKind::Amend, || format!("quorum.{kind} is missing"));
         };
         let count = |role| quorum.get(&role).copied().unwrap_or(0);
         for (role, least) in [
@@ -532,10 +533,10 @@ impl CharterDraft {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
         let amending = self.quorum.get(&CeremonyKind::Amend);
-        let higher = |role: &&Role| {
-            amending.and_then(|amending| amending.get(role)).copied().unwrap_or(0) < count(**role)
+        let is_higher = |role: &&Role| {
+            amending.is_some_and(|amending| amending.get(role).copied().unwrap_or(0) < count(**role))
         };
-        if let Some(role) = Role::ALL.iter().find(higher) {
+        if let Some(role) = Role::ALL.iter().find(is_higher) {
             return Err(CharterError::Rule(format!(
                 "quorum.{kind} asks for more of role {role} than quorum.amend, by which it could be lowered"
             )));

@@ -258,6 +258,10 @@ impl Manifest {
             if theirs == ours { Ok(()) } else { Err(ManifestError::Elsewhere { what, theirs, ours }) }
         };
         let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        value(
+            charter.quorum(self.kind).is_none(),
+            "the charter names no quorum for a ceremony of this kind",
+        )?;
         same("cluster", self.cluster.to_string(), charter.cluster().to_string())?;
         same("a cluster of kind", self.cluster_kind.clone(), charter.kind().to_string())?;
         same("charter", self.charter.to_string(), charter.hash().to_string())?;

@@ -166,7 +166,7 @@ impl Material {
             (ROOT.to_owned(), self.root.clone()),
             (LOG.to_owned(), delimited(&self.log)),
             ("script.toml".to_owned(), ceremony.script().text().as_bytes().to_vec()),
-            ("README.txt".to_owned(), render::readme(ceremony).into_bytes()),
+            ("README.txt".to_owned(), render::readme(ceremony, self.amendments.len()).into_bytes()),
             ("log.jsonl".to_owned(), render::log(&self.log)?),
             ("allowed_signers".to_owned(), render::allowed_signers(ceremony.charter())?.into_bytes()),
             ("signatures.json".to_owned(), render::signatures(ceremony)?),

@@ -14,8 +14,15 @@ use crate::statement::NAMESPACE;
 use crate::wallet::Record;
 use crate::words;
 
-pub(super) fn readme(ceremony: &Ceremony) -> String {
+pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
     let manifest = ceremony.manifest();
+    let amended = match amendments {
+        0 => "",
+        _ => {
+            "charter.toml is the cluster's first charter; amendments/ has the logs of the ceremonies that amended it\n\
+             up to this one, which belong to what everything follows from.\n"
+        }
+    };
     format!(
         "Evidence of ceremony {} ({}), cluster {} ({}).\n\
          It stands at: {}.\n\
@@ -30,10 +37,9 @@ pub(super) fn readme(ceremony: &Ceremony) -> String {
          \x20     ssh-keygen -Y verify -f allowed_signers -I \"$name\" -n {NAMESPACE} -s \"$s\" < \"${{s%.sig}}.txt\"\n\
          \x20   done\n\n\
          log.binpb is the authority: the entries, each with its length before it, signed and chained by hash.\n\
-         log.jsonl says the same for people. Every other file follows from the logs,\n\
-         charter.toml and root.pem. amendments/ has the logs of the amendments of that charter before this ceremony.\n\
+         log.jsonl says the same for people. Every other file follows from the log, charter.toml and root.pem.\n\
          signatures.json holds digests, signatures (r, s and DER) for any ECDSA library, under the public key\n\
-         in wallet.json (secp256k1, SEC1 compressed).\n",
+         in wallet.json (secp256k1, SEC1 compressed).\n{amended}",
         manifest.ceremony,
         manifest.kind,
         manifest.cluster,
@@ -134,8 +140,8 @@ pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
 /// An event for people.
 fn event(event: &Event) -> Value {
     match event {
-        Event::Opened { manifest, .. } => json!({
-            "opened": {
+        Event::Opened { manifest, .. } => {
+            let mut opened = json!({
                 "kind": manifest.kind,
                 "wallet": manifest.wallet,
                 "generation": manifest.generation,
@@ -144,10 +150,13 @@ fn event(event: &Event) -> Value {
                 "expires": manifest.expires.to_string(),
                 "manifest": manifest.hash(),
                 "charter": manifest.charter,
-                "new_charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
                 "script": manifest.script_hash,
+            });
+            if let Some(charter) = &manifest.amendment {
+                opened["new_charter"] = json!(charter.hash());
             }
-        }),
+            json!({ "opened": opened })
+        }
         Event::Attested { node, document } => {
             json!({ "attested": { "node": node, "document_sha256": Hash::of_bytes(document) } })
         }

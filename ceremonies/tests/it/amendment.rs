@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ceremonies::attestation::{AttestationError, Measurement};
 use ceremonies::book::{Book, NotTaken};
-use ceremonies::ceremony::{Ceremony, Phase, Rejection, Void};
+use ceremonies::ceremony::{Ceremony, Context, Phase, Rejection, Void};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::entry::Entry;
 use ceremonies::evidence::{EvidenceError, Expected, Material, VerifyError, verify};
@@ -257,6 +257,18 @@ fn an_amendment_needs_no_smaller_quorum_than_anything_it_could_lower() {
     assert_ne!(higher, CHARTER.text());
     let error = Charter::parse(higher.as_bytes()).unwrap_err();
     assert!(error.to_string().contains("quorum.amend"), "{error}");
+}
+
+#[test]
+fn a_charter_without_a_quorum_for_it_is_never_amended() {
+    let text = CHARTER.text();
+    let (before, rest) = text.split_once("[quorum.amend]").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    let fixed = Arc::new(Charter::parse(format!("{before}{after}").as_bytes()).unwrap());
+    let next = Arc::new(fixed.allowing(&new_image(), UNTIL).unwrap());
+    let manifest = manifest(&fixed, Some(next), NOW);
+    let context = Context::new(fixed, Arc::new(MACHINE.root.clone())).unwrap();
+    refused!(Ceremony::open(context, &opening(&manifest)), Rejection::Manifest(ManifestError::Value(_)));
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub static FIRST_BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let material = Material {
         charter: CHARTER.to_vec(),
         root: ROOT.to_vec(),
+        amendments: Vec::new(),
         log: ENTRIES[..1].to_vec(),
         origin: Vec::new(),
     };
