@@ -60,6 +60,7 @@ impl Article {
     }
 }
 
+/// Shortened in the alternate form, where a line is all there is.
 impl fmt::Display for Article {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,9 +76,11 @@ impl fmt::Display for Article {
             Self::Image(pcrs) => {
                 f.write_str("image")?;
                 let named = [0, 1, 2, 8].into_iter().zip(pcrs);
-                named
-                    .filter_map(|(index, pcr)| Some((index, (*pcr)?)))
-                    .try_for_each(|(index, pcr)| write!(f, " PCR{index} {pcr}"))
+                named.filter_map(|(index, pcr)| Some((index, (*pcr)?.to_string()))).try_for_each(
+                    |(index, pcr)| {
+                        if f.alternate() { write!(f, " {pcr:.8}…") } else { write!(f, " PCR{index} {pcr}") }
+                    },
+                )
             }
             Self::Quorum(kind) => write!(f, "quorum of a {kind}"),
             Self::Person(name) => write!(f, "person {name}"),
@@ -96,15 +99,20 @@ pub struct Change {
     pub after: Option<String>,
 }
 
+/// Shortened in the alternate form.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match (&self.before, &self.after) {
+            (None, _) => '+',
+            (Some(_), None) => '-',
+            (Some(_), Some(_)) => '~',
+        };
+        write!(f, "{mark} ")?;
+        fmt::Display::fmt(&self.article, f)?;
         match (&self.before, &self.after) {
-            (None, Some(after)) => write!(f, "+ {}: {after}", self.article),
-            (Some(before), None) => write!(f, "- {}: {before}", self.article),
-            (before, after) => {
-                let text = |side: &Option<String>| side.clone().unwrap_or_default();
-                write!(f, "~ {}: {}, was {}", self.article, text(after), text(before))
-            }
+            (Some(before), Some(after)) => write!(f, ": {after}, was {before}"),
+            (Some(only), None) | (None, Some(only)) => write!(f, ": {only}"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -178,17 +186,21 @@ impl Charter {
         all.into_iter().map(change).filter(|change| change.before != change.after).collect()
     }
 
-    /// The charter that follows this one when `image` is allowed too and its own are refused from `others_until`
-    /// on, or earlier where this one says so.
+    /// The charter that follows this one when `image` is allowed too, as it says; the others are refused from
+    /// `others_until` on, where that is given, or earlier where this charter says so.
     ///
     /// # Errors
     /// As [`Charter::parse`] and [`Self::check_amendment`].
-    pub fn allowing(&self, image: &Measurement, others_until: UnixMillis) -> Result<Self, CharterError> {
+    pub fn allowing(
+        &self,
+        image: &Measurement,
+        others_until: Option<UnixMillis>,
+    ) -> Result<Self, CharterError> {
         let mut draft = CharterDraft { amends: Some(self.hash()), ..self.file.clone() };
         let images = &mut draft.attestation.measurements;
         images.retain(|known| !known.is_same_image(image));
         for known in &mut *images {
-            known.until = Some(known.until.map_or(others_until, |until| until.min(others_until)));
+            known.until = [known.until, others_until].into_iter().flatten().min();
         }
         images.push(*image);
         let text = draft.to_toml().map_err(|error| CharterError::Rule(error.to_string()))?;

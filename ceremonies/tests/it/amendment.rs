@@ -28,7 +28,7 @@ fn new_image() -> Measurement {
 
 /// The charter that allows a new image for good and the old one for an hour.
 fn rotated() -> Arc<Charter> {
-    Arc::new(CHARTER.allowing(&new_image(), UNTIL).unwrap())
+    Arc::new(CHARTER.allowing(&new_image(), Some(UNTIL)).unwrap())
 }
 
 fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Proposal {
@@ -168,7 +168,7 @@ fn a_ceremony_is_held_under_the_charter_that_is_in_force_when_it_is_opened() {
 fn of_several_amendments_of_one_charter_the_first_to_be_approved_is_in_force_in_whatever_order_they_come() {
     let other = Measurement { pcr0: pcr(9), ..allowed() };
     let first = approved(rotated());
-    let mut second = nearly(Arc::new(CHARTER.allowing(&other, UNTIL).unwrap()));
+    let mut second = nearly(Arc::new(CHARTER.allowing(&other, Some(UNTIL)).unwrap()));
     second.now = first.now.plus(MINUTE);
     second.approve("arthur", Role::Auditor).unwrap();
     for logs in [[&*first.log, &*second.log], [&*second.log, &*first.log]] {
@@ -180,8 +180,9 @@ fn of_several_amendments_of_one_charter_the_first_to_be_approved_is_in_force_in_
 fn amendments_follow_each_other() {
     let next = rotated();
     let first = approved(Arc::clone(&next));
-    let third =
-        Arc::new(next.allowing(&Measurement { pcr0: pcr(8), ..allowed() }, UNTIL.plus(MINUTE)).unwrap());
+    let third = Arc::new(
+        next.allowing(&Measurement { pcr0: pcr(8), ..allowed() }, Some(UNTIL.plus(MINUTE))).unwrap(),
+    );
     let manifest = manifest(&next, Some(Arc::clone(&third)), first.now.plus(MINUTE));
     let mut book = book_of(&[&first.log]);
     let mut paper = Paper::start(book.context().clone(), &manifest, Vec::new());
@@ -265,7 +266,7 @@ fn a_charter_without_a_quorum_for_it_is_never_amended() {
     let (before, rest) = text.split_once("[quorum.amend]").unwrap();
     let (_, after) = rest.split_once("\n\n").unwrap();
     let fixed = Arc::new(Charter::parse(format!("{before}{after}").as_bytes()).unwrap());
-    let next = Arc::new(fixed.allowing(&new_image(), UNTIL).unwrap());
+    let next = Arc::new(fixed.allowing(&new_image(), Some(UNTIL)).unwrap());
     let manifest = manifest(&fixed, Some(next), NOW);
     let context = Context::new(fixed, Arc::new(MACHINE.root.clone())).unwrap();
     refused!(Ceremony::open(context, &opening(&manifest)), Rejection::Manifest(ManifestError::Value(_)));

@@ -48,9 +48,10 @@ pub(super) enum CharterCommand {
         /// The new image's registers, as the image builder wrote them.
         #[arg(long, value_name = "FILE")]
         measurement: PathBuf,
-        /// From when the images allowed so far are refused, such as 2027-01-31T00:00:00Z.
+        /// From when the images allowed so far are refused, such as 2027-01-31T00:00:00Z; left out, nothing
+        /// changes for them.
         #[arg(long, value_name = "TIME")]
-        others_until: jiff::Timestamp,
+        others_until: Option<jiff::Timestamp>,
     },
     /// Say in what two charters differ.
     Diff {
@@ -180,7 +181,8 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             let text = String::from_utf8(read("measurement", &measurement)?)?;
             let image: Measurement = toml::from_str(&text)
                 .with_context(|| format!("{} holds no measurement", measurement.display()))?;
-            let next = load(&file)?.allowing(&image, UnixMillis(others_until.as_millisecond()))?;
+            let others_until = others_until.map(|time| UnixMillis(time.as_millisecond()));
+            let next = load(&file)?.allowing(&image, others_until)?;
             output.print(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
         }
         CharterCommand::Show => bail!("the charter in force is asked of the nodes"),

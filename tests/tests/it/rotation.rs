@@ -11,14 +11,17 @@ use ceremonies::attestation::Measurement;
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::evidence::{Expected, verify};
-use ceremonies::ids::UnixMillis;
+use ceremonies::ids::{CeremonyId, UnixMillis};
 use ceremonies::kms_policy::key_policy;
 use console::health::Level;
 use console::room::{Subject, now};
+use console::tui::{Model, Screen, view};
 use enclave::kms::KmsError;
 use lab::cluster::{ADMIN_ARN, Cluster, ENCLAVE_ARN};
 use lab::drive::Room;
 use lab::nsm::measure_bytes;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
 
 use crate::canary::secrets_of;
 use crate::ceremonies::{PATIENCE, material, node, open, plan, status_of};
@@ -44,7 +47,23 @@ fn put_key_policy(cluster: &Cluster, folder: &Path, charter: &Charter) {
     cluster.put_key_policy(&place).unwrap();
 }
 
-async fn signs(room: &mut Room) -> ceremonies::ids::CeremonyId {
+/// What is to be amended is on the screen before anybody signs it.
+fn changes_are_on_screen(room: &Room, amendment: &CeremonyId, new: &Measurement) {
+    let mut model = Model::new(room.cluster.clone(), now(), false);
+    model.book = room.book.clone();
+    (model.loaded, model.screen, model.open) = (true, Screen::Ceremonies, Some(amendment.clone()));
+    for (width, height) in [(80, 24), (160, 50)] {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| view(&model, frame)).unwrap();
+        let screen = terminal.backend().to_string();
+        let image = new.pcr0.to_string();
+        for text in ["amendment of the charter", "allowed until", &format!("+ image {image:.8}…")] {
+            assert!(screen.contains(text), "{text}:\n{screen}");
+        }
+    }
+}
+
+async fn signs(room: &mut Room) -> CeremonyId {
     let test = open(room, CeremonyKind::TestSign, "treasury").await;
     room.lead_to_close(&test, PATIENCE, |_| ()).await.unwrap();
     test
@@ -62,9 +81,11 @@ async fn a_new_image_takes_over_node_by_node_and_the_old_one_is_refused_from_its
     let old = room.cluster.charter().attestation().measurements[0];
     let (image, new) = later_image(&cluster, folder.path(), &old);
     let seconds = now().0 / 1000 + i64::try_from(WINDOW.as_secs()).unwrap();
-    let next = Arc::new(room.cluster.charter().allowing(&new, UnixMillis(seconds * 1000)).unwrap());
+    let next = Arc::new(room.cluster.charter().allowing(&new, Some(UnixMillis(seconds * 1000))).unwrap());
     let amendment =
         room.open_about(Subject::Charter(Arc::clone(&next)), "A later image".parse().unwrap()).await.unwrap();
+    room.look(&amendment).await.unwrap();
+    changes_are_on_screen(&room, &amendment, &new);
     let rival = Subject::Charter(Arc::clone(&next));
     assert!(room.open_about(rival, "Another".parse().unwrap()).await.is_err(), "two amendments at a time");
     room.lead_to_close(&amendment, PATIENCE, |_| ()).await.unwrap();

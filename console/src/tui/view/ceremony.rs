@@ -30,7 +30,10 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
     let manifest = ceremony.manifest();
     let width = inner_width(area);
     let mut lines = vec![Line::styled(
-        format!(" {} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
+        match manifest.amendment {
+            None => format!(" {} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
+            Some(_) => " amendment of the charter".to_owned(),
+        },
         BOLD,
     )];
     lines.extend(
@@ -85,6 +88,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
     // Before the words, so that a small terminal cuts those and not a node.
     lines.extend(ladder(model, ceremony, width));
+    lines.extend(changes(ceremony, width));
     if let Some(step) = ceremony.current_step().filter(|_| running) {
         lines.push(Line::raw(""));
         lines.push(Line::styled(" Read aloud:", FAINT));
@@ -119,6 +123,18 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     ));
     lines.truncate(inner_height(area));
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
+}
+
+/// What an amendment changes in the charter.
+fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
+    let Some(charter) = &ceremony.manifest().amendment else { return Vec::new() };
+    let mut lines = vec![Line::raw(""), Line::styled(" Changes (whole: custody ceremony show):", FAINT)];
+    for change in ceremony.charter().changes(charter) {
+        lines.extend(
+            wrap(&format!("{change:#}"), width).into_iter().map(|line| Line::raw(format!(" {line}"))),
+        );
+    }
+    lines
 }
 
 fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
