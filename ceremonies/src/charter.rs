@@ -4,6 +4,7 @@
 //! charters under which no single person, and no lab part, can act for a production cluster.
 
 mod amendment;
+mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +15,7 @@ use ssh_key::PublicKey;
 use thiserror::Error;
 
 pub use self::amendment::{Article, Change};
-use crate::attestation::{AWS_NITRO_G1_FINGERPRINT, Measurement, Pcr};
+use crate::attestation::Measurement;
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
 
 /// Largest accepted charter, in bytes.
@@ -272,26 +273,6 @@ pub enum CharterError {
     Rule(String),
 }
 
-fn rule(broken: bool, text: impl FnOnce() -> String) -> Result<(), CharterError> {
-    if broken { Err(CharterError::Rule(text())) } else { Ok(()) }
-}
-
-/// The value that occurs a second time, if one does.
-fn repeated<T: Ord>(values: impl IntoIterator<Item = T>) -> Option<T> {
-    let mut seen = BTreeSet::new();
-    values.into_iter().find_map(|value| seen.replace(value))
-}
-
-/// Nitro reports zero registers for an enclave started in debug mode, whose memory its host can read.
-fn is_debug(measurement: &Measurement) -> bool {
-    [measurement.pcr0, measurement.pcr1, measurement.pcr2].iter().any(Pcr::is_zero)
-}
-
-fn check_nkey(whose: &str, nkey: &str) -> Result<(), CharterError> {
-    let user = nkey.starts_with('U') && nkeys::KeyPair::from_public_key(nkey).is_ok();
-    rule(!user, || format!("{whose}: nkey `{nkey}` is not a NATS user public key (it starts with U)"))
-}
-
 impl Charter {
     /// Reads and checks a charter.
     ///
@@ -401,184 +382,5 @@ impl Charter {
     #[must_use]
     pub fn system_nkey(&self) -> &str {
         &self.file.system_nkey
-    }
-}
-
-impl CharterDraft {
-    fn check(&self) -> Result<(), CharterError> {
-        if self.version != 1 {
-            return Err(CharterError::Version(self.version));
-        }
-        self.check_nodes()?;
-        self.check_attestation()?;
-        self.check_people()?;
-        self.check_nkeys()?;
-        for kind in CeremonyKind::ALL {
-            self.check_quorum(kind)?;
-        }
-        rule(self.kms.key.is_empty() || self.kms.region.is_empty() || self.kms.host.is_empty(), || {
-            "kms: key, region and host must all be given".to_owned()
-        })
-    }
-
-    fn check_nodes(&self) -> Result<(), CharterError> {
-        let n = self.nodes.len();
-        rule(n > MAX_NODES, || format!("{n} nodes; at most {MAX_NODES} are supported"))?;
-        rule(self.threshold < 2 || usize::from(self.threshold) > n, || {
-            format!(
-                "threshold is {} of {n} nodes; it must be at least 2 and at most the number of nodes",
-                self.threshold
-            )
-        })?;
-        for (position, node) in (1..).zip(&self.nodes) {
-            rule(u32::from(node.index) != position, || {
-                format!(
-                    "node {} stands where node {position} belongs: list nodes 1 to n in order",
-                    node.index
-                )
-            })?;
-        }
-        Ok(())
-    }
-
-    fn check_attestation(&self) -> Result<(), CharterError> {
-        let rules = &self.attestation;
-        let aws = rules.root_sha256.to_string() == AWS_NITRO_G1_FINGERPRINT;
-        match self.kind {
-            ClusterKind::Production | ClusterKind::Rehearsal => rule(!aws, || {
-                format!(
-                    "attestation.root_sha256 is {}; a {} cluster accepts only the AWS Nitro root {}",
-                    rules.root_sha256, self.kind, AWS_NITRO_G1_FINGERPRINT
-                )
-            })?,
-            ClusterKind::Lab => rule(aws, || {
-                "attestation.root_sha256 is the AWS Nitro root; a lab cluster has its own".to_owned()
-            })?,
-        }
-        rule(rules.max_age_s == 0 || rules.max_age_s > MAX_ATTESTATION_AGE_S, || {
-            format!("attestation.max_age_s is {}; it must be 1 to {MAX_ATTESTATION_AGE_S}", rules.max_age_s)
-        })?;
-        rule(rules.measurements.is_empty(), || {
-            "attestation.measurements is empty: no enclave could ever attest".to_owned()
-        })?;
-        let images = rules.measurements.iter().map(|image| Measurement { until: None, ..*image });
-        rule(repeated(images).is_some(), || "attestation.measurements lists an image twice".to_owned())?;
-        rule(rules.measurements.iter().any(is_debug), || {
-            "attestation.measurements has zero PCRs, which are those of an enclave in debug mode".to_owned()
-        })
-    }
-
-    fn check_people(&self) -> Result<(), CharterError> {
-        if let Some(name) = repeated(self.people.iter().map(|person| &person.name)) {
-            return Err(CharterError::Rule(format!("two people are called `{name}`")));
-        }
-        for person in &self.people {
-            rule(person.keys.is_empty() || person.roles.is_empty(), || {
-                format!("{}: give at least one role and one key", person.name)
-            })?;
-            for key in &person.keys {
-                let kind = key.algorithm();
-                let hardware =
-                    matches!(kind, ssh_key::Algorithm::SkEd25519 | ssh_key::Algorithm::SkEcdsaSha2NistP256);
-                rule(!hardware && kind != ssh_key::Algorithm::Ed25519, || {
-                    format!("{}: key kind {kind} is not accepted; use ssh-ed25519 or an sk- key", person.name)
-                })?;
-                rule(person.verified && !hardware, || {
-                    format!("{}: `verified` needs hardware keys, but one is {kind}", person.name)
-                })?;
-            }
-        }
-        let keys = self.people.iter().flat_map(|person| &person.keys);
-        if let Some(key) = repeated(keys.map(|key| key.fingerprint(ssh_key::HashAlg::Sha256).to_string())) {
-            return Err(CharterError::Rule(format!("key {key} belongs to two people, or is listed twice")));
-        }
-        Ok(())
-    }
-
-    fn check_nkeys(&self) -> Result<(), CharterError> {
-        for node in &self.nodes {
-            check_nkey(&format!("node {}", node.index), &node.nkey)?;
-        }
-        for console in &self.consoles {
-            check_nkey(&format!("console {}", console.name), &console.nkey)?;
-        }
-        check_nkey("system_nkey", &self.system_nkey)?;
-        let all = self.nodes.iter().map(|node| &node.nkey);
-        let all = all.chain(self.consoles.iter().map(|console| &console.nkey)).chain([&self.system_nkey]);
-        match repeated(all) {
-            Some(nkey) => Err(CharterError::Rule(format!("nkey {nkey} is given twice"))),
-            None => Ok(()),
-        }
-    }
-
-    /// A quorum must be possible with one role a person, and must need more than one person. An amendment could
-    /// lower every other: none may be higher than its own.
-    fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
-        let Some(quorum) = self.quorum.get(&kind) else {
-            // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
-            return rule(kind != CeremonyKind::Amend, || format!("quorum.{kind} is missing"));
-        };
-        let count = |role| quorum.get(&role).copied().unwrap_or(0);
-        for (role, least) in [
-            (Role::Administrator, 1),
-            (Role::Operator, u32::from(self.threshold)),
-            (Role::Witness, 1),
-            (Role::Auditor, 1),
-        ] {
-            rule(count(role) < least, || {
-                format!("quorum.{kind} asks for {} {role}(s); at least {least} must approve", count(role))
-            })?;
-        }
-        rule(count(Role::Administrator) > 1, || {
-            format!("quorum.{kind} asks for several administrators; a ceremony has one")
-        })?;
-        let amending = self.quorum.get(&CeremonyKind::Amend);
-        let is_higher = |role: &&Role| {
-            amending.is_some_and(|amending| amending.get(role).copied().unwrap_or(0) < count(**role))
-        };
-        if let Some(role) = Role::ALL.iter().find(is_higher) {
-            return Err(CharterError::Rule(format!(
-                "quorum.{kind} asks for more of role {role} than quorum.amend, by which it could be lowered"
-            )));
-        }
-        match self.unfillable(quorum) {
-            Some(role) => Err(CharterError::Rule(format!(
-                "quorum.{kind} cannot be met: not enough people for {role} when each fills one role"
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// A role that stays short when every person fills one role, by augmenting paths (bipartite matching
-    /// of seats to people).
-    fn unfillable(&self, quorum: &Quorum) -> Option<Role> {
-        let seats: Vec<Role> = quorum
-            .iter()
-            .flat_map(|(role, count)| std::iter::repeat_n(*role, (*count).min(1000) as usize))
-            .collect();
-        let mut seat_of: BTreeMap<usize, usize> = BTreeMap::new();
-        (0..seats.len())
-            .find(|seat| !self.seat(&seats, *seat, &mut seat_of, &mut BTreeSet::new()))
-            .map(|seat| seats[seat])
-    }
-
-    fn seat(
-        &self,
-        seats: &[Role],
-        seat: usize,
-        seat_of: &mut BTreeMap<usize, usize>,
-        tried: &mut BTreeSet<usize>,
-    ) -> bool {
-        for (index, person) in self.people.iter().enumerate() {
-            if !person.roles.contains(&seats[seat]) || !tried.insert(index) {
-                continue;
-            }
-            let held = seat_of.get(&index).copied();
-            if held.is_none_or(|other| self.seat(seats, other, seat_of, tried)) {
-                seat_of.insert(index, seat);
-                return true;
-            }
-        }
-        false
     }
 }

@@ -158,7 +158,7 @@ impl Terminal {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_sign_elsewhere_and_through_an_agent_and_a_killed_console_is_where_it_was() {
+async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_step_is_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
     let file = cluster.layout().console();
@@ -166,17 +166,22 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_killed_console_is_wher
     let id = opens_with_a_signature_made_elsewhere(folder.path(), &file, &room);
     room.lead_to(&id, Act::Confirm, PATIENCE).await.unwrap();
     signs_through_an_agent(folder.path(), &file, &room, &id);
-    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    for act in [Act::Approve, Act::ReadBack, Act::Agree, Act::Close] {
+        let generating = (act == Act::ReadBack).then(|| is_killed_in_the_rounds(&file, &id));
+        room.lead_to(&id, act, PATIENCE).await.unwrap();
+        if let Some(killed) = generating {
+            killed.await.unwrap();
+        }
+        let title = format!("▶ {}", room.ceremony(&id).unwrap().current_step().unwrap().title);
+        for _ in ["before", "after"] {
+            let mut killed = Terminal::open(&file);
+            killed.show_ceremony(&id);
+            killed.wait_for(&title);
+        }
+    }
 
-    let mut killed = Terminal::open(&file);
-    killed.show_ceremony(&id);
-    let title = room.ceremony(&id).unwrap().current_step().unwrap().title.to_string();
-    killed.wait_for(&title);
-    drop(killed);
     let mut again = Terminal::open(&file);
     again.show_ceremony(&id);
-    again.wait_for(&title);
-
     let process = rustix::process::Pid::from_child(&again.process.0);
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     assert!(wait_for("the console's end", || again.process.0.try_wait().unwrap()).success());
@@ -185,6 +190,13 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_killed_console_is_wher
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed);
     cluster.stop().await;
+}
+
+/// A console that shows the ceremony, and is killed while the enclaves work.
+fn is_killed_in_the_rounds(cluster: &Path, id: &CeremonyId) -> tokio::task::JoinHandle<()> {
+    let mut console = Terminal::open(cluster);
+    console.show_ceremony(id);
+    tokio::task::spawn_blocking(move || console.wait_for("Rounds:"))
 }
 
 fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &Room) -> CeremonyId {
