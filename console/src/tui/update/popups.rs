@@ -1,0 +1,241 @@
+//! Keys while a popup is open: every way that leads to a signature. Nothing is signed before its statement was shown
+//! and [`SIGN_WORD`] was typed under it.
+
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::ids::Line as TextLine;
+use ceremonies::manifest::Manifest;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::words;
+use crossterm::event::{KeyCode, KeyEvent};
+
+use super::super::model::{
+    Model, OpenForm, Popup, Review, ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor,
+};
+use super::{Effect, show, type_into};
+use crate::config::Me;
+use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
+
+pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
+    let Some(popup) = model.popup.take() else { return Vec::new() };
+    match (popup, key.code) {
+        (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
+        (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. } | Popup::Quit, _) => {}
+        (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
+        (Popup::Open(form), code) => in_open_form(model, form, code),
+        (Popup::Who(who), code) => in_who(model, who, code),
+        (Popup::Verdict { me }, code) => in_verdict(model, me, code),
+        (Popup::Type(typing), code) => in_typing(model, typing, code),
+        (Popup::Review(review), code) => return in_review(model, review, code),
+        (Popup::Passphrase { review, mut typed }, code) => match code {
+            KeyCode::Enter => {
+                model.busy = true;
+                return vec![Effect::Sign(review, Some(typed))];
+            }
+            KeyCode::Backspace => {
+                typed.pop();
+                model.popup = Some(Popup::Passphrase { review, typed });
+            }
+            code => {
+                model.popup = Some(Popup::Passphrase { review, typed });
+                if let KeyCode::Char(c) = code {
+                    type_into(model, c);
+                }
+            }
+        },
+    }
+    Vec::new()
+}
+
+/// A charter is a file, and belongs on a screen of its own before anybody opens anything.
+const AMENDING: &str = "An amendment is opened from the command line, with the file of the new charter: \
+    custody charter diff OLD NEW, then custody ceremony open amend --charter NEW --purpose TEXT. Everything after \
+    that is done here.";
+
+fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
+    match code {
+        KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % 3,
+        KeyCode::BackTab | KeyCode::Up => form.field = (form.field + 2) % 3,
+        KeyCode::Left | KeyCode::Right | KeyCode::Char(' ') if form.field == 0 => {
+            form.kind = match form.kind {
+                CeremonyKind::Dkg => CeremonyKind::TestSign,
+                CeremonyKind::TestSign => CeremonyKind::Amend,
+                CeremonyKind::Amend => CeremonyKind::Dkg,
+            };
+        }
+        KeyCode::Backspace => {
+            match form.field {
+                1 => form.wallet.pop(),
+                2 => form.purpose.pop(),
+                _ => None,
+            };
+        }
+        KeyCode::Enter if form.field < 2 => form.field += 1,
+        KeyCode::Enter => return review_opening(model, form),
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Open(form));
+            return type_into(model, c);
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Open(form));
+}
+
+fn review_opening(model: &mut Model, form: OpenForm) {
+    let me = model.cluster.me.iter().find(|me| me.role == Role::Administrator).cloned();
+    let prepared = (|| -> Result<(Manifest, String, Me), String> {
+        let me = me.ok_or("no administrator signs at this console")?;
+        let wallet = form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string());
+        let opening = Opening {
+            subject: match form.kind {
+                CeremonyKind::Dkg => Subject::NewWallet(wallet?),
+                CeremonyKind::TestSign => Subject::Wallet(wallet?),
+                CeremonyKind::Amend => return Err(AMENDING.to_owned()),
+            },
+            purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
+            administrator: me.person.clone(),
+            lifetime_ms: LIFETIME_MS,
+        };
+        let (manifest, statement) = room::prepare(&model.book, &opening).map_err(|e| e.to_string())?;
+        Ok((manifest, statement, me))
+    })();
+    match prepared {
+        Ok((manifest, statement, me)) => {
+            let act = ReviewAct::Open(manifest.as_bytes().to_vec());
+            model.popup = Some(Popup::Review(review(statement, act, me)));
+        }
+        Err(why) => {
+            model.message = why;
+            model.popup = Some(Popup::Open(form));
+        }
+    }
+}
+
+fn review(statement: String, act: ReviewAct, me: Me) -> Review {
+    Review { statement, act, me, typed: String::new(), scroll: 0, code: false }
+}
+
+fn in_who(model: &mut Model, mut who: Who, code: KeyCode) {
+    match code {
+        KeyCode::Up | KeyCode::Char('k') => who.selected = who.selected.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => {
+            who.selected = (who.selected + 1).min(who.people.len().saturating_sub(1));
+        }
+        KeyCode::Enter => {
+            if let Some(me) = who.people.get(who.selected).cloned() {
+                return chosen(model, me, who.purpose);
+            }
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Who(who));
+}
+
+fn chosen(model: &mut Model, me: Me, purpose: WhoFor) {
+    let typing = |question, me| Popup::Type(Typing { question, me, text: String::new() });
+    let act = model.step_to_sign().map(|(_, step)| step.act);
+    match (purpose, act) {
+        (WhoFor::Withdraw, _) => model.popup = Some(typing(TypingFor::Withdrawal, me)),
+        (WhoFor::Step, Some(Act::ReadBack)) => model.popup = Some(typing(TypingFor::Words, me)),
+        (WhoFor::Step, Some(Act::Agree)) => model.popup = Some(Popup::Verdict { me }),
+        (WhoFor::Step, Some(_)) => review_step(model, me, Answer::None),
+        (WhoFor::Step, None) => model.say("The step is no longer open."),
+    }
+}
+
+fn in_verdict(model: &mut Model, me: Me, code: KeyCode) {
+    match code {
+        KeyCode::Char('a') => review_step(model, me, Answer::Agree),
+        KeyCode::Char('d') => {
+            let question = TypingFor::Disagreement;
+            model.popup = Some(Popup::Type(Typing { question, me, text: String::new() }));
+        }
+        _ => model.popup = Some(Popup::Verdict { me }),
+    }
+}
+
+fn in_typing(model: &mut Model, mut typing: Typing, code: KeyCode) {
+    match code {
+        KeyCode::Backspace => {
+            typing.text.pop();
+            model.popup = Some(Popup::Type(typing));
+        }
+        KeyCode::Enter => typed(model, typing),
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Type(typing));
+            type_into(model, c);
+        }
+        _ => model.popup = Some(Popup::Type(typing)),
+    }
+}
+
+fn typed(model: &mut Model, typing: Typing) {
+    let reason = || typing.text.trim().parse::<TextLine>().map_err(|error| format!("the reason: {error}"));
+    let answer = match typing.question {
+        TypingFor::Words => Ok(Answer::Words(words::normalise(&typing.text))),
+        TypingFor::Disagreement => reason().map(Answer::Disagree),
+        TypingFor::Withdrawal => reason().map(Answer::Withdraw),
+    };
+    match answer {
+        Ok(answer) => review_step(model, typing.me, answer),
+        Err(why) => {
+            model.message = why;
+            model.popup = Some(Popup::Type(typing));
+        }
+    }
+}
+
+/// Shows the statement, unless the ceremony would refuse it: then says why.
+fn review_step(model: &mut Model, me: Me, answer: Answer) {
+    let Some(ceremony) = model.ceremony() else { return };
+    let step = match (&answer, ceremony.current_step()) {
+        (Answer::Withdraw(_), _) => "withdraw".parse().ok(),
+        (_, Some(step)) => Some(step.id.clone()),
+        (_, None) => None,
+    };
+    let Some(step) = step else {
+        model.say("The step is no longer open.");
+        return;
+    };
+    let signature = Signature { step, role: me.role, person: me.person.clone(), answer };
+    match signature.statement(ceremony) {
+        Ok(statement) => {
+            let id = ceremony.manifest().ceremony.clone();
+            let act = ReviewAct::Sign(id, Box::new(SignatureFor(signature)));
+            model.popup = Some(Popup::Review(review(statement, act, me)));
+        }
+        Err(rejection) => show(model, "Refused", rejection.to_string()),
+    }
+}
+
+/// The word that has to be typed before anything is signed.
+pub const SIGN_WORD: &str = "sign";
+
+fn in_review(model: &mut Model, mut review: Review, code: KeyCode) -> Vec<Effect> {
+    match code {
+        KeyCode::Up => review.scroll = review.scroll.saturating_sub(1),
+        KeyCode::Down => {
+            review.scroll = (review.scroll + 1).min(review.statement.lines().count().saturating_sub(1));
+        }
+        KeyCode::Tab => review.code = !review.code,
+        KeyCode::Backspace => {
+            review.typed.pop();
+        }
+        KeyCode::Enter if review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
+            model.busy = true;
+            model.say("Signing…");
+            return vec![Effect::Sign(Box::new(review), None)];
+        }
+        KeyCode::Enter => {
+            model.message = format!("Type `{SIGN_WORD}` to sign, Esc to leave it.");
+        }
+        KeyCode::Char(c) => {
+            model.popup = Some(Popup::Review(review));
+            type_into(model, c);
+            return Vec::new();
+        }
+        _ => {}
+    }
+    model.popup = Some(Popup::Review(review));
+    Vec::new()
+}
