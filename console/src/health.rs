@@ -1,6 +1,6 @@
 //! What a heartbeat is worth: the console makes its own verdict on every node.
 
-use ceremonies::attestation::{self, Document, Expectation};
+use ceremonies::attestation::{self, Document, Expectation, Measurement};
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
@@ -46,8 +46,8 @@ pub struct NodeStatus {
     pub summary: String,
     /// The verdict on its attestation document.
     pub attestation: String,
-    /// The enclave's measured image, while the verdict is good.
-    pub pcr0: Option<String>,
+    /// The enclave's measured image, as the charter allows it, while the verdict is good.
+    pub image: Option<Measurement>,
     /// The shares it holds: wallet, generation, state.
     pub shares: Vec<String>,
     /// Milliseconds since its last heartbeat.
@@ -105,7 +105,7 @@ pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: Un
             level: Level::Bad,
             summary: "not heard from".to_owned(),
             attestation: "unknown".to_owned(),
-            pcr0: None,
+            image: None,
             shares: Vec::new(),
             heard_ms_ago: None,
             build: String::new(),
@@ -125,7 +125,7 @@ pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: Un
             Ok(_) => "accepted".to_owned(),
             Err(why) => format!("REFUSED: {why}"),
         },
-        pcr0: verdict.ok().map(|attested| attested.measurement.pcr0.to_string()),
+        image: verdict.ok().map(|attested| attested.measurement),
         shares: heartbeat
             .shares
             .iter()

@@ -7,6 +7,7 @@ mod output;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{CeremonyId, WalletName};
@@ -189,10 +190,10 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
         for node in &all {
             text += &format!("node {} {} {}", node.node, node.level.mark(), node.summary);
             text += &format!("\n       attestation {}", node.attestation);
-            if let Some(pcr0) = &node.pcr0 {
-                text += &format!(", PCR0 {}…", &pcr0[..16]);
-            }
             text.push('\n');
+            for (index, pcr) in node.image.iter().flat_map(Measurement::registers) {
+                text += &format!("       PCR{index} {pcr}\n");
+            }
             for share in &node.shares {
                 text += &format!("       share {share}\n");
             }

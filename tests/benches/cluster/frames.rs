@@ -128,7 +128,7 @@ pub(crate) fn frames() {
     for heartbeat in &heartbeats {
         update(&mut model, TuiEvent::News(News::Health(Box::new(heartbeat.clone()))));
     }
-    let healthy = model.nodes().iter().filter(|node| node.pcr0.is_some()).count();
+    let healthy = model.nodes().iter().filter(|node| node.image.is_some()).count();
     assert_eq!(healthy, heartbeats.len(), "{:?}", model.nodes()[0].attestation);
     let entries: usize = model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum();
     let size: usize = heartbeats.iter().map(prost::Message::encoded_len).sum();

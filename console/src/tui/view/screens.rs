@@ -31,7 +31,7 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Span::styled(status.summary.clone(), style),
             Span::styled(heard, style),
         ]));
-        let image = status.pcr0.as_ref().map(|pcr| format!(", PCR0 {}…", &pcr[..16])).unwrap_or_default();
+        let image = status.image.map(|image| format!(", PCR0 {:.16}…", image.pcr0)).unwrap_or_default();
         let shares = if status.shares.is_empty() { "no shares".to_owned() } else { status.shares.join(", ") };
         lines.push(Line::styled(format!("     attestation {}{image}; {shares}", status.attestation), FAINT));
     }
