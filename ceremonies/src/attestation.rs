@@ -12,7 +12,7 @@ mod root;
 
 use thiserror::Error;
 
-use crate::ids::UnixMillis;
+use crate::ids::{ClusterId, Hash, NodeIndex, UnixMillis};
 
 pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_DATA, parse_and_verify};
 pub use measurement::{InvalidPcr, Measurement, Pcr};
@@ -154,6 +154,13 @@ impl EnclaveKeys {
         let sealing = sealing.try_into().map_err(|_| AttestationError::Keys)?;
         Ok(Self { identity: *identity, sealing })
     }
+}
+
+/// The nonce of the document in a node's heartbeat: an agent asks its enclave for its own node's only, so that no other
+/// agent can show that document as its own.
+#[must_use]
+pub fn heartbeat_nonce(cluster: &ClusterId, node: NodeIndex) -> Hash {
+    Hash::of_parts("custody/heartbeat/v1", &[cluster.as_str().as_bytes(), &[node.get()]])
 }
 
 /// What a document must show to be believed.

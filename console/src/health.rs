@@ -84,12 +84,18 @@ fn document(heartbeat: &Heartbeat) -> &[u8] {
     heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default()
 }
 
-fn verdict(context: &Context, heard: &Heard, now: UnixMillis) -> Result<attestation::Attested, String> {
+fn verdict(
+    context: &Context,
+    node: NodeIndex,
+    heard: &Heard,
+    now: UnixMillis,
+) -> Result<attestation::Attested, String> {
+    let nonce = attestation::heartbeat_nonce(context.charter().cluster(), node);
     let rules = context.charter().attestation();
     let expected = Expectation {
         root: context.root(),
         allowed: &rules.measurements,
-        nonce: None,
+        nonce: Some(nonce.as_bytes()),
         at: now,
         max_age_ms: u64::from(rules.max_age_s) * 1000,
     };
@@ -112,7 +118,7 @@ pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: Un
         };
     };
     let heartbeat = &heard.heartbeat;
-    let verdict = verdict(context, heard, now);
+    let verdict = verdict(context, node, heard, now);
     let heard_ms_ago = now.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::enclave::wire::link::{Attest, to_enclave};
+use ceremonies::attestation::heartbeat_nonce;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::wire::{bus, log};
 use prost::Message;
@@ -113,7 +114,7 @@ impl Agent {
         }
         self.observed.document_asked = Some(now());
         let request = self.request_id(Asked::Health);
-        let nonce = self.identity.charter.hash().as_bytes().to_vec();
+        let nonce = heartbeat_nonce(self.identity.charter.cluster(), self.node()).as_bytes().to_vec();
         self.link.send(to_enclave::Kind::Attest(Attest { request, nonce })).await;
     }
 }

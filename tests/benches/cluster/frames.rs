@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use ceremonies::attestation::heartbeat_nonce;
 use ceremonies::charter::Role;
 use ceremonies::entry::{Entry, EntryError, Place};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
@@ -99,7 +100,11 @@ impl Paper {
     fn heartbeat(&self, node: u32) -> bus::Heartbeat {
         let measurement = self.cluster.charter().attestation().measurements[0];
         let keys = enclave::session::BootKeys::generate().public();
-        let spec = DocumentSpec::new(&measurement, self.now).user_data(&keys.encode()).public_key(&[1; 294]);
+        let nonce = heartbeat_nonce(self.cluster.charter().cluster(), NodeIndex::try_from(node).unwrap());
+        let spec = DocumentSpec::new(&measurement, self.now)
+            .user_data(&keys.encode())
+            .public_key(&[1; 294])
+            .nonce(nonce.as_bytes());
         let document = self.root.sign(&spec).unwrap();
         let peers = (1..=u32::from(NODES)).filter(|peer| *peer != node);
         bus::Heartbeat {

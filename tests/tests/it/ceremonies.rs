@@ -77,6 +77,7 @@ async fn a_witnessed_key_generation_ends_closed_and_everything_beside_it_is_refu
     let program = cluster.layout().enclave_program(node(2));
     // The end of the section table, which nothing that runs reads.
     let changed = |program: &mut [u8]| *program.last_mut().unwrap() ^= 1;
+    a_node_with_another_ones_document_is_red(&room).await;
     a_changed_enclave_is_red_and_does_not_take_part(&cluster, &mut room, &program, changed, PATIENCE).await;
     cluster.stop().await;
 }
@@ -184,6 +185,26 @@ fn accepted_by_another_library(room: &Room, id: &CeremonyId) {
 
 /// One byte changed in what an enclave is measured from: another measurement, a red verdict that names the
 /// register, no attestation.
+/// An agent without an enclave that shows the document of another node's.
+async fn a_node_with_another_ones_document_is_red(room: &Room) {
+    let mut news = Box::pin(room.client.news().await.unwrap());
+    while let Some(heard) = news.next().await {
+        let News::Health(mut heartbeat) = heard else { continue };
+        let from = NodeIndex::try_from(heartbeat.node).unwrap();
+        let other = if from == node(1) { node(2) } else { node(1) };
+        let status = |of, heartbeat| {
+            let heard = health::Heard::new(room.book.context(), heartbeat, None);
+            health::status(room.book.context(), of, Some(&heard), now())
+        };
+        assert_eq!(status(from, (*heartbeat).clone()).attestation, "accepted");
+        heartbeat.node = other.into();
+        let borrowed = status(other, *heartbeat);
+        assert_eq!(borrowed.level, Level::Bad);
+        assert!(borrowed.attestation.contains("another nonce"), "{}", borrowed.attestation);
+        return;
+    }
+}
+
 /// A node's status by its heartbeats, once it is as asked.
 pub(crate) async fn status_of(
     room: &Room,

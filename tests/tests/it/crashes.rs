@@ -10,7 +10,9 @@ use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::CeremonyId;
 use ceremonies::wire::bus::HeldShare;
+use console::client::News;
 use console::room::now;
+use futures_util::StreamExt as _;
 use lab::attack::{Boundary, Parent, Passing, Side};
 use lab::cluster::Cluster;
 use lab::drive::Room;
@@ -126,6 +128,40 @@ async fn a_key_generation_is_void_or_committed_wherever_an_enclave_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_generation_is_void_or_committed_wherever_the_broker_is_killed() {
     generations_survive(Process::Broker, boundaries_of_a_generation()).await;
+}
+
+/// Freezes the agent when the boundary is reached, and lets it go on once another node waits for it alone.
+async fn freeze(cluster: &Cluster, parent: &Parent, room: &Room) {
+    let mut news = Box::pin(room.client.news().await.unwrap());
+    assert!(parent.stopped(PATIENCE).await.is_ok(), "never reached");
+    let agent = cluster.agent(node(STRUCK)).unwrap();
+    agent.freeze().await;
+    parent.goes_on();
+    let waits = async {
+        while let Some(heard) = news.next().await {
+            if matches!(heard, News::Progress(progress) if progress.waiting_for == [u32::from(STRUCK)]) {
+                return;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waits).await.is_ok(), "nobody waits for the frozen agent");
+    agent.thaw().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_frozen_in_the_rounds_and_goes_on_in_time_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let parent = Parent::between(&cluster, node(STRUCK)).await.unwrap();
+    let watching = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    parent.stops_at((Passing::Sent(7), Side::Before));
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let (led, ()) =
+        tokio::join!(room.lead_to_close(&id, PATIENCE, |_| ()), freeze(&cluster, &parent, &watching));
+    led.unwrap();
+    assert_eq!(signing_shares(&cluster, "treasury").await, [1].into());
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
