@@ -35,6 +35,11 @@ pub(super) enum NotAppended {
 }
 
 impl NotAppended {
+    /// Whether the same may be taken later.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Contended | Self::Bus(_) | Self::Store(_))
+    }
+
     /// Whether the fold has the same event already, so that nothing is left to do.
     pub(super) fn is_known(&self) -> bool {
         let Self::Refused(NotTaken::Rejected { source, .. }) = self else { return false };
@@ -82,6 +87,31 @@ impl Agent {
             }
         }
         Err(NotAppended::Contended)
+    }
+
+    /// Appends what is said only once, now or as soon as bus and store take it again.
+    pub(super) async fn append_surely(&mut self, ceremony: CeremonyId, kind: log::event::Kind) {
+        let said = (ceremony, kind);
+        if !self.unsaid.contains(&said) {
+            self.unsaid.push_back(said);
+        }
+        self.say_what_was_not_taken().await;
+    }
+
+    /// In the order in which it was said.
+    pub(super) async fn say_what_was_not_taken(&mut self) {
+        while let Some((ceremony, kind)) = self.unsaid.front().cloned() {
+            match self.append(&ceremony, log::Event { kind: Some(kind) }).await {
+                Ok(seq) => info!(%ceremony, seq, "appended"),
+                Err(error) if error.is_known() => {}
+                Err(error) if error.is_passing() => {
+                    warn!(%ceremony, error = %chain(&error), "not appended yet");
+                    return;
+                }
+                Err(error) => warn!(%ceremony, error = %chain(&error), "not appended"),
+            }
+            self.unsaid.pop_front();
+        }
     }
 
     fn make_entry(&self, ceremony: &CeremonyId, event: log::Event) -> Result<Entry, NotAppended> {

@@ -17,6 +17,7 @@ use crate::store::Claim;
 impl Agent {
     /// Once a tick: what is due, and what is no longer needed.
     pub(super) async fn look_after(&mut self) {
+        self.say_what_was_not_taken().await;
         self.do_duties().await;
         self.drop_what_never_commits().await;
         self.report_health().await;
@@ -54,7 +55,7 @@ impl Agent {
 
     pub(super) async fn fault(&mut self, ceremony: &CeremonyId, reason: &str) {
         let faulted = log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
-        self.append_own(ceremony, log::event::Kind::Faulted(faulted)).await;
+        self.append_surely(ceremony.clone(), log::event::Kind::Faulted(faulted)).await;
     }
 
     async fn ask_for_attestation(&mut self, ceremony: &CeremonyId) {

@@ -80,7 +80,7 @@ impl Agent {
             warn!(error = %chain(&error), "ban not stored");
             return;
         }
-        self.append_own(&ceremony, kind).await;
+        self.append_surely(ceremony, kind).await;
     }
 
     /// Keeps what an accusation rests on, for whoever investigates it.

@@ -10,7 +10,7 @@ mod enclave;
 mod health;
 mod requests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use ceremonies::ceremony::{Context, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::wire::log;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -146,6 +147,8 @@ pub struct Agent {
     next_request: u64,
     /// Sessions ordered on this connection, by label.
     ordered: BTreeSet<Hash>,
+    /// What was said once and could not be appended: no duty finds it again.
+    unsaid: VecDeque<(CeremonyId, log::event::Kind)>,
     observed: Observed,
 }
 
@@ -232,6 +235,7 @@ impl Agent {
             asked: BTreeMap::new(),
             next_request: 1,
             ordered: BTreeSet::new(),
+            unsaid: VecDeque::new(),
             observed: Observed::default(),
         })
     }
@@ -283,6 +287,7 @@ impl Agent {
                 // What this node knew of the stream may not hold any more.
                 self.tails.clear();
                 self.restore_stream().await;
+                self.say_what_was_not_taken().await;
             }
         }
     }
