@@ -103,7 +103,6 @@ impl Agent {
     async fn attested(&mut self, attestation: link::Attestation) {
         match self.asked.remove(&attestation.request) {
             Some(Asked::Attestation(ceremony)) => {
-                self.observed.document.clone_from(&attestation.document);
                 let attested = log::Attested { node: self.node().into(), document: attestation.document };
                 self.append_own(&ceremony, log::event::Kind::Attested(attested)).await;
             }
