@@ -195,7 +195,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             if let Some(file) = file {
                 write_new(&file, manifest.as_bytes())?;
-                return print_exactly(&statement);
+                return output.print_exactly(&json!({ "statement": statement }), &statement);
             }
             let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
             let signature = sign_with(key, &statement)?;
@@ -214,7 +214,8 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
-            print_exactly(&step.signature(&desk, ceremony)?.statement(ceremony)?)
+            let statement = step.signature(&desk, ceremony)?.statement(ceremony)?;
+            output.print_exactly(&json!({ "statement": statement }), &statement)
         }
         CeremonyCommand::Sign { step, key: given } => {
             let ceremony = ceremony(&desk, &step.id)?;
@@ -259,10 +260,6 @@ fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Exactly the bytes that are signed: no line feed of our own.
-fn print_exactly(statement: &str) -> Result<()> {
-    Ok(std::io::Write::write_all(&mut std::io::stdout(), statement.as_bytes())?)
-}
-
 async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signature: Vec<u8>) -> Result<()> {
     desk.client.submit(&manifest.ceremony, room::opened(manifest, signature)).await?;
     output.print(&json!({ "id": manifest.ceremony, "manifest": manifest.hash() }), manifest.ceremony.as_str())

@@ -145,7 +145,7 @@ fn load(file: &Path) -> Result<Charter> {
 
 pub(super) fn show(desk: &Desk, output: Output) -> Result<()> {
     let charter = desk.book.context().charter();
-    output.print(&json!({ "charter": charter.text(), "hash": charter.hash() }), charter.text())
+    output.print_exactly(&json!({ "charter": charter.text(), "hash": charter.hash() }), charter.text())
 }
 
 pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
@@ -183,7 +183,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
                 .with_context(|| format!("{} holds no measurement", measurement.display()))?;
             let others_until = others_until.map(|time| UnixMillis(time.as_millisecond()));
             let next = load(&file)?.allowing(&image, others_until)?;
-            output.print(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
+            output.print_exactly(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
         }
         CharterCommand::Show => bail!("the charter in force is asked of the nodes"),
         CharterCommand::KmsPolicy { file, admin, role } => {

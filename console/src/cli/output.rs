@@ -17,4 +17,12 @@ impl Output {
         writeln!(std::io::stdout().lock(), "{line}")?;
         Ok(())
     }
+
+    /// Prints a text whose every byte counts, because it is hashed or signed.
+    pub(super) fn print_exactly(self, value: &Value, text: &str) -> Result<()> {
+        if self.json {
+            return self.print(value, text);
+        }
+        Ok(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?)
+    }
 }

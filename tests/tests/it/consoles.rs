@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ceremonies::attestation::{Measurement, Pcr};
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::Role;
 use ceremonies::ids::CeremonyId;
@@ -189,6 +190,7 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
 
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed);
+    amends_the_charter_with_files(folder.path(), &file, &mut room).await;
     cluster.stop().await;
 }
 
@@ -217,6 +219,32 @@ fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &R
     assert_eq!(other, signature);
     sign_elsewhere(folder, administrator, &statement);
     submit(&signature).unwrap().trim().parse().unwrap()
+}
+
+/// From the charter in force to the one that follows, each through a file, as the runbook has it.
+async fn amends_the_charter_with_files(folder: &Path, cluster: &Path, room: &mut Room) {
+    let charter = room.book.context().charter();
+    let image = Measurement { pcr0: Pcr::from([7; 48]), ..charter.attestation().measurements[0] };
+    let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    std::fs::write(place("image.toml"), toml::to_string(&image).unwrap()).unwrap();
+    std::fs::write(place("now.toml"), run(cluster, &["charter", "show"], None).unwrap()).unwrap();
+    assert_eq!(std::fs::read_to_string(place("now.toml")).unwrap(), charter.text());
+    let allow = ["charter", "allow", &place("now.toml"), "--measurement", &place("image.toml")];
+    let next =
+        run(cluster, &[&allow[..], &["--others-until", "2099-01-31T00:00:00Z"]].concat(), None).unwrap();
+    std::fs::write(place("next.toml"), &next).unwrap();
+    let open = ["ceremony", "open", "amend", "--purpose", "a test", "--charter"];
+    let unfit = run(cluster, &[&open[..], &[&place("now.toml")]].concat(), None).unwrap_err();
+    assert!(unfit.contains("does not amend the one in force"), "{unfit}");
+    let id = run(cluster, &[&open[..], &[&place("next.toml")]].concat(), None)
+        .unwrap()
+        .trim()
+        .parse::<CeremonyId>()
+        .unwrap();
+    let shown = run(cluster, &["ceremony", "show", id.as_str()], None).unwrap();
+    assert!(shown.contains(&format!("+ image PCR0 {}", image.pcr0)), "{shown}");
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(run(cluster, &["charter", "show"], None).unwrap(), next);
 }
 
 fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &CeremonyId) {
