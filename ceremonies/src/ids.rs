@@ -28,7 +28,7 @@ pub enum InvalidId {
     #[error("text must be one line of 1 to 240 printable characters without leading or trailing spaces")]
     Text,
     /// Not 32 bytes of hexadecimal.
-    #[error("expected 64 hexadecimal digits (SHA-256), got `{0}`")]
+    #[error("expected 64 hexadecimal digits in lower case (SHA-256), got `{0}`")]
     Hash(String),
     /// Bytes of another length than a hash.
     #[error("expected 32 bytes (SHA-256), got {0}")]
@@ -285,13 +285,16 @@ impl TryFrom<&[u8]> for Hash {
     }
 }
 
+/// In lower case, the one way in which it is written.
 impl FromStr for Hash {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| InvalidId::Hash(text.chars().take(80).collect()))?;
-        Ok(Self(bytes))
+        let is_lower = text.bytes().all(|byte| !byte.is_ascii_uppercase());
+        match hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) if is_lower => Ok(Self(bytes)),
+            Ok(()) | Err(_) => Err(InvalidId::Hash(text.chars().take(80).collect())),
+        }
     }
 }
 

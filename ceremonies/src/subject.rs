@@ -124,8 +124,10 @@ pub fn node(subject: &str) -> Result<NodeIndex, UnknownSubject> {
     }
 }
 
+/// Only as it is written: two subjects must never be one to us.
 fn index(token: &str) -> Option<NodeIndex> {
-    token.parse::<u8>().ok().and_then(|index| NodeIndex::new(index).ok())
+    let index = token.parse::<u8>().ok().and_then(|index| NodeIndex::new(index).ok());
+    index.filter(|index| index.to_string() == token)
 }
 
 #[cfg(test)]
@@ -149,6 +151,11 @@ mod tests {
         for bad in ["", "ceremony.log", "ceremony.log.A", "ceremony.drop.a", "mpc.1.x.2", "mpc.1", "health.0"]
         {
             assert!(ceremony(bad).is_err() && parse_session(bad).is_err() && node(bad).is_err(), "{bad}");
+        }
+        let label = Hash::of_bytes(b"label");
+        let others = [format!("{label}.02"), format!("{label}.+2"), format!("{label}.2").to_uppercase()];
+        for other in others {
+            assert!(parse_session(&format!("mpc.1.{other}")).is_err(), "{other}");
         }
     }
 }
