@@ -65,6 +65,9 @@ impl Agent {
                         )),
                         None => Ok(()),
                     },
+                    CeremonyKind::Amend if manifest.charter != self.book.context().charter().hash() => {
+                        Err("another amendment is in force since; amend the charter in force".to_owned())
+                    }
                     CeremonyKind::Amend => match self.open_amendment() {
                         Some(open) => Err(format!("{open} may yet amend the charter; end it first")),
                         None => Ok(()),
