@@ -1,6 +1,8 @@
 //! A cluster on this machine: founding it (charter, keys, configurations) and running it (broker, KMS,
 //! security modules, enclaves, agents).
 
+mod layout;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -20,6 +22,7 @@ use ceremonies::kms_policy::key_policy;
 use lab_enclave::ENCLAVE_PORT;
 use serde::{Deserialize, Serialize};
 
+pub use self::layout::Layout;
 use crate::kms::{self, Credential, LabKms, LabKmsConfig};
 use crate::microvm::{Image, Machine, Machines, Tools, VSOCK};
 use crate::nsm::{self, LabRoot, ModuleServer};
@@ -73,105 +76,6 @@ struct Settings {
     nats_port: u16,
     kms_port: u16,
     kms_secret: String,
-}
-
-/// Where the files of a cluster lie.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    folder: PathBuf,
-}
-
-impl Layout {
-    /// The layout of a cluster in this folder.
-    #[must_use]
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
-    }
-
-    /// The folder itself.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The charter.
-    #[must_use]
-    pub fn charter(&self) -> PathBuf {
-        self.folder.join("charter.toml")
-    }
-
-    /// The console's configuration.
-    #[must_use]
-    pub fn console(&self) -> PathBuf {
-        self.folder.join("cluster.toml")
-    }
-
-    /// The attestation root.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.folder.join("root.pem")
-    }
-
-    /// The people's keys.
-    #[must_use]
-    pub fn people(&self) -> PathBuf {
-        self.folder.join("people")
-    }
-
-    /// A node's folder.
-    #[must_use]
-    pub fn node(&self, node: NodeIndex) -> PathBuf {
-        self.folder.join(format!("node-{node}"))
-    }
-
-    /// The enclave program that is measured and launched, for every node a copy of its own.
-    #[must_use]
-    pub fn enclave_program(&self, node: NodeIndex) -> PathBuf {
-        self.node(node).join("lab-enclave")
-    }
-
-    /// The image that is measured and run where enclaves are virtual machines, for every node a copy.
-    #[must_use]
-    pub fn enclave_image(&self, node: NodeIndex) -> PathBuf {
-        self.node(node).join("enclave.eif")
-    }
-
-    /// The image as built; its builder writes beside it, with the ending `.toml`, what it measures.
-    fn image(&self) -> PathBuf {
-        self.folder.join("enclave.eif")
-    }
-
-    /// The supervisor's socket.
-    #[must_use]
-    pub fn control(&self) -> PathBuf {
-        self.folder.join("control.sock")
-    }
-
-    fn settings(&self) -> PathBuf {
-        self.folder.join("lab.toml")
-    }
-
-    fn kms(&self) -> PathBuf {
-        self.folder.join("kms")
-    }
-
-    fn key_policy(&self) -> PathBuf {
-        self.kms().join("policy.json")
-    }
-
-    pub(crate) fn nsm(&self) -> PathBuf {
-        self.folder.join("nsm")
-    }
-
-    fn nats(&self) -> PathBuf {
-        self.folder.join("nats")
-    }
-
-    /// Tools fetched for this cluster.
-    #[must_use]
-    pub fn tools(&self) -> PathBuf {
-        self.folder.join("tools")
-    }
 }
 
 fn indices(nodes: u8) -> Result<Vec<NodeIndex>> {
