@@ -3,6 +3,8 @@
 //! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
 //! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
 
+mod opening;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use crate::ceremony::{Ceremony, Context, Rejection};
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
 use crate::wallet::Wallet;
+
+pub use self::opening::OpeningError;
 
 /// One ceremony: its log and what follows from it.
 #[derive(Debug, Clone)]
@@ -187,13 +191,27 @@ impl Book {
         wallets
     }
 
+    /// The ceremonies that a ceremony's wallet rests on: from the key generation to the one that made the generation it
+    /// works on.
+    #[must_use]
+    pub fn origins(&self, id: &CeremonyId) -> Vec<&Chapter> {
+        let origin_of = |id: &CeremonyId| {
+            let manifest = self.get(id)?.ceremony.manifest();
+            self.get(&manifest.origin.as_ref()?.ceremony)
+        };
+        let next = |chapter: &&Chapter| origin_of(&chapter.ceremony.manifest().ceremony);
+        let mut chain: Vec<&Chapter> = std::iter::successors(origin_of(id), next).collect();
+        chain.reverse();
+        chain
+    }
+
     /// All bans that any ceremony has recorded: reporter and peer.
     pub fn bans(&self) -> impl Iterator<Item = (NodeIndex, NodeIndex)> + '_ {
         self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
     }
 
     /// The context under which a ceremony with this opening is folded: the charter that it names, unless another
-    /// has been in force for too long, and for a test signing the wallet of the ceremony it names.
+    /// has been in force for too long, and the wallet of the ceremony that it works on, where it names one.
     fn context_of(&self, first: &Entry) -> Context {
         let Event::Opened { manifest, .. } = &first.event else { return self.context().clone() };
         let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));

@@ -109,11 +109,30 @@ pub enum CeremonyKind {
     TestSign,
     /// Puts an amended charter in force.
     Amend,
+    /// Gives every node a new share of a wallet's key.
+    Refresh,
+    /// Gives nodes that lost their shares theirs again, then every node a new one.
+    Recover,
 }
 
 impl CeremonyKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Dkg, Self::TestSign, Self::Amend];
+    pub const ALL: [Self; 5] = [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover];
+
+    /// Whether it makes new shares of a key that exists.
+    #[must_use]
+    pub fn renews(self) -> bool {
+        match self {
+            Self::Refresh | Self::Recover => true,
+            Self::Dkg | Self::TestSign | Self::Amend => false,
+        }
+    }
+
+    /// Whether it makes a generation of shares.
+    #[must_use]
+    pub fn makes_shares(self) -> bool {
+        self == Self::Dkg || self.renews()
+    }
 }
 
 impl fmt::Display for CeremonyKind {
@@ -122,6 +141,8 @@ impl fmt::Display for CeremonyKind {
             Self::Dkg => "dkg",
             Self::TestSign => "test-sign",
             Self::Amend => "amend",
+            Self::Refresh => "refresh",
+            Self::Recover => "recover",
         })
     }
 }
@@ -129,10 +150,9 @@ impl fmt::Display for CeremonyKind {
 impl FromStr for CeremonyKind {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is not a kind of ceremony: use dkg, test-sign or amend"))
+        Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            format!("`{text}` is not a kind of ceremony: use dkg, test-sign, amend, refresh or recover")
+        })
     }
 }
 

@@ -92,6 +92,33 @@ pub enum Event {
         /// By the enclave.
         signature: EnclaveSignature,
     },
+    /// A node that had lost its share has it again.
+    Recovered {
+        /// Whose.
+        node: NodeIndex,
+        /// By the enclave.
+        signature: EnclaveSignature,
+    },
+    /// An enclave sealed a new share of a known key and opened it again; the old one is still in use.
+    Staged {
+        /// Whose.
+        node: NodeIndex,
+        /// As in [`Event::Prepared`].
+        record: Vec<u8>,
+        /// SHA-256 of its sealed share.
+        blob: Hash,
+        /// By the enclave.
+        signature: EnclaveSignature,
+    },
+    /// Enclave and agent have deleted their shares of the generations before.
+    Retired {
+        /// Whose.
+        node: NodeIndex,
+        /// Digest of the record that replaces them.
+        record: Hash,
+        /// By the enclave.
+        signature: EnclaveSignature,
+    },
     /// An agent made the committed share its current one.
     Adopted {
         /// Whose.
@@ -368,6 +395,21 @@ impl TryFrom<wire::log::Event> for Event {
                 document: bounded(attested.document, crate::attestation::MAX_DOCUMENT, "document")?,
             },
             Kind::Signed(signed) => Self::signed(signed)?,
+            Kind::Recovered(recovered) => Self::Recovered {
+                node: recovered.node.try_into()?,
+                signature: fixed(&recovered.signature, "signature")?,
+            },
+            Kind::Staged(staged) => Self::Staged {
+                node: staged.node.try_into()?,
+                record: bounded(staged.record, MAX_RECORD, "generation record")?,
+                blob: staged.blob.as_slice().try_into()?,
+                signature: fixed(&staged.signature, "signature")?,
+            },
+            Kind::Retired(retired) => Self::Retired {
+                node: retired.node.try_into()?,
+                record: retired.record.as_slice().try_into()?,
+                signature: fixed(&retired.signature, "signature")?,
+            },
             Kind::Prepared(prepared) => Self::Prepared {
                 node: prepared.node.try_into()?,
                 record: bounded(prepared.record, MAX_RECORD, "generation record")?,

@@ -1,6 +1,7 @@
 //! The manifest: everything the people approve before a protocol may start. Its hash stands in every
 //! statement, and it is the nonce of every attestation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
@@ -55,10 +56,38 @@ pub struct Manifest {
     pub roster: Vec<NodeIndex>,
     /// Who leads it.
     pub administrator: PersonName,
-    /// Test signing: the ceremony that made the generation and the digest of its record.
+    /// Test signing, refresh and recovery: the generation that it works on.
     pub origin: Option<Origin>,
     /// Amendment: the new charter.
     pub amendment: Option<Arc<Charter>>,
+    /// Recovery: the nodes that have lost their shares.
+    pub lost: BTreeMap<NodeIndex, Way>,
+}
+
+/// How a node that has lost its share gets it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// t other nodes rebuild it.
+    Repair,
+}
+
+impl std::str::FromStr for Way {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "repair" => Ok(Self::Repair),
+            other => Err(format!("`{other}` is no way of recovery: use repair")),
+        }
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Repair => "repair",
+        })
+    }
 }
 
 /// The committed generation that a later ceremony works on.
@@ -117,10 +146,14 @@ pub struct Proposal {
     pub lifetime_ms: i64,
     /// Random, so that no two ceremonies share a hash or an id.
     pub nonce: [u8; 16],
-    /// The generation to sign with, for test signing.
-    pub origin: Option<(Origin, Generation)>,
+    /// The generation that it makes, or signs with.
+    pub generation: Generation,
+    /// The generation that it works on: for test signing, refresh and recovery.
+    pub origin: Option<Origin>,
     /// The new charter, for an amendment.
     pub amendment: Option<Arc<Charter>>,
+    /// The nodes that have lost their shares, for a recovery.
+    pub lost: BTreeMap<NodeIndex, Way>,
 }
 
 impl Proposal {
@@ -130,9 +163,13 @@ impl Proposal {
     /// As [`Manifest::parse`], for a proposal that would be refused by everybody.
     pub fn manifest(&self, charter: &Charter, script: &Script) -> Result<Manifest, ManifestError> {
         let id = format!("{}-{}-{}", self.kind, self.wallet, hex::encode(&self.nonce[..4]));
-        let (origin, generation) = match &self.origin {
-            Some((origin, generation)) => (Some(origin), *generation),
-            None => (None, Generation::FIRST),
+        let origin = self.origin.as_ref();
+        let lost = |(node, way): (&NodeIndex, &Way)| wire::log::Lost {
+            node: (*node).into(),
+            way: match way {
+                Way::Repair => wire::log::Way::Repair,
+            }
+            .into(),
         };
         let wire = wire::log::Manifest {
             version: wire::VERSION,
@@ -141,6 +178,8 @@ impl Proposal {
                 CeremonyKind::Dkg => wire::log::Kind::Dkg,
                 CeremonyKind::TestSign => wire::log::Kind::TestSign,
                 CeremonyKind::Amend => wire::log::Kind::Amend,
+                CeremonyKind::Refresh => wire::log::Kind::Refresh,
+                CeremonyKind::Recover => wire::log::Kind::Recover,
             }
             .into(),
             cluster: charter.cluster().to_string(),
@@ -149,7 +188,7 @@ impl Proposal {
             script: script.name().to_string(),
             script_hash: script.hash().as_bytes().to_vec(),
             wallet: self.wallet.to_string(),
-            generation: generation.0,
+            generation: self.generation.0,
             purpose: self.purpose.to_string(),
             opened_ms: self.opened.0,
             expires_ms: self.opened.plus(self.lifetime_ms).0,
@@ -160,6 +199,7 @@ impl Proposal {
             origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
             record: origin.map(|origin| origin.record.as_bytes().to_vec()).unwrap_or_default(),
             amendment: self.amendment.as_ref().map(|charter| charter.text().into()).unwrap_or_default(),
+            lost: self.lost.iter().map(lost).collect(),
         };
         Manifest::parse(&wire.encode_to_vec())
     }
@@ -189,12 +229,15 @@ impl Manifest {
             wire::log::Kind::Dkg => CeremonyKind::Dkg,
             wire::log::Kind::TestSign => CeremonyKind::TestSign,
             wire::log::Kind::Amend => CeremonyKind::Amend,
+            wire::log::Kind::Refresh => CeremonyKind::Refresh,
+            wire::log::Kind::Recover => CeremonyKind::Recover,
             wire::log::Kind::Unspecified => {
                 return Err(ManifestError::Value("kind is missing or not known to this build".into()));
             }
         };
         let origin = Self::origin(kind, &wire)?;
         let amendment = Self::amendment(kind, &wire)?;
+        let lost = Self::lost(kind, &wire)?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -216,6 +259,7 @@ impl Manifest {
             administrator: wire.administrator.try_into()?,
             origin,
             amendment,
+            lost,
         })
     }
 
@@ -231,11 +275,50 @@ impl Manifest {
                 value(wire.generation != Generation::FIRST.0, "an amendment has generation 1")?;
                 Ok(None)
             }
-            CeremonyKind::TestSign => Ok(Some(Origin {
-                ceremony: wire.origin.clone().try_into()?,
-                record: wire.record.as_slice().try_into()?,
-            })),
+            CeremonyKind::TestSign | CeremonyKind::Refresh | CeremonyKind::Recover => {
+                let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
+                value(
+                    renews_first,
+                    "a refresh or recovery follows a generation; its own cannot be the first",
+                )?;
+                Ok(Some(Origin {
+                    ceremony: wire.origin.clone().try_into()?,
+                    record: wire.record.as_slice().try_into()?,
+                }))
+            }
         }
+    }
+
+    /// The lost nodes; enough others must be left to help with the repair.
+    fn lost(
+        kind: CeremonyKind,
+        wire: &wire::log::Manifest,
+    ) -> Result<BTreeMap<NodeIndex, Way>, ManifestError> {
+        let mut lost = BTreeMap::new();
+        for entry in &wire.lost {
+            let way = match entry.way() {
+                wire::log::Way::Repair => Way::Repair,
+                wire::log::Way::Unspecified => {
+                    return Err(ManifestError::Value("a lost node has no known way of recovery".into()));
+                }
+            };
+            value(!wire.roster.contains(&entry.node), "a lost node is not one of the wallet's nodes")?;
+            value(
+                lost.insert(NodeIndex::try_from(entry.node)?, way).is_some(),
+                "a lost node is named twice",
+            )?;
+        }
+        let recovers = kind == CeremonyKind::Recover;
+        value(
+            recovers == lost.is_empty(),
+            "a recovery, and nothing else, names the nodes that lost their shares",
+        )?;
+        let helpers = wire.roster.len() - lost.len();
+        value(
+            recovers && u32::try_from(helpers).is_ok_and(|helpers| helpers < wire.threshold),
+            "fewer nodes than the threshold have their shares: repair cannot bring the others back",
+        )?;
+        Ok(lost)
     }
 
     fn amendment(

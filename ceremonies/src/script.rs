@@ -26,12 +26,18 @@ pub enum Act {
     Confirm,
     /// The charter's quorum approves manifest and attested enclaves. Then enclaves may act.
     Approve,
-    /// The enclaves generate the key, commit and adopt it.
+    /// Nodes that lost their shares get them back.
+    Recover,
+    /// The enclaves generate the key, commit and adopt it; or they make new shares of a key and stage them.
     Generate,
     /// The signers type the wallet's words as they hear them.
     ReadBack,
     /// The enclaves sign worthless digests until every node and every pair has signed.
     TestSign,
+    /// The signers let the staged generation take the place of the one in use; enclaves commit, agents adopt.
+    Commit,
+    /// Every node deletes its shares of the generations before.
+    Retire,
     /// The signers agree or disagree, with a reason.
     Agree,
     /// The administrator ends the ceremony.
@@ -43,8 +49,10 @@ impl Act {
     #[must_use]
     pub fn has_signers(self) -> bool {
         match self {
-            Self::Confirm | Self::ReadBack | Self::Agree | Self::Close | Self::Open => true,
-            Self::Attest | Self::Approve | Self::Generate | Self::TestSign => false,
+            Self::Confirm | Self::ReadBack | Self::Commit | Self::Agree | Self::Close | Self::Open => true,
+            Self::Attest | Self::Approve | Self::Recover | Self::Generate | Self::TestSign | Self::Retire => {
+                false
+            }
         }
     }
 }
@@ -137,6 +145,8 @@ impl Script {
             CeremonyKind::Dkg => include_bytes!("../scripts/dkg.toml"),
             CeremonyKind::TestSign => include_bytes!("../scripts/test-sign.toml"),
             CeremonyKind::Amend => include_bytes!("../scripts/amend.toml"),
+            CeremonyKind::Refresh => include_bytes!("../scripts/refresh.toml"),
+            CeremonyKind::Recover => include_bytes!("../scripts/recover.toml"),
         })
     }
 
@@ -246,6 +256,31 @@ impl ScriptFile {
                 &[Act::Open, Act::Attest, Act::Approve, Act::TestSign, Act::Agree, Act::Close]
             }
             CeremonyKind::Amend => &[Act::Open, Act::Approve, Act::Agree, Act::Close],
+            CeremonyKind::Refresh => &[
+                Act::Open,
+                Act::Attest,
+                Act::Approve,
+                Act::Generate,
+                Act::ReadBack,
+                Act::TestSign,
+                Act::Commit,
+                Act::Retire,
+                Act::Agree,
+                Act::Close,
+            ],
+            CeremonyKind::Recover => &[
+                Act::Open,
+                Act::Attest,
+                Act::Approve,
+                Act::Recover,
+                Act::Generate,
+                Act::ReadBack,
+                Act::TestSign,
+                Act::Commit,
+                Act::Retire,
+                Act::Agree,
+                Act::Close,
+            ],
         };
         let of = |act: Act| self.steps.iter().filter(move |step| step.act == act);
         for act in required {

@@ -99,6 +99,12 @@ impl Statement<'_> {
             None => line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation)),
             Some(charter) => line("new charter", &charter.hash()),
         }
+        if let Some(origin) = m.origin.as_ref().filter(|_| m.kind.renews()) {
+            line("replaces", &origin.record);
+        }
+        for (node, way) in &m.lost {
+            line("lost", &format_args!("node {node}, by {way}"));
+        }
         line("purpose", &m.purpose);
         line("opened", &m.opened);
         line("expires", &m.expires);

@@ -233,6 +233,24 @@ pub fn prepared_message(record: &Hash, node: NodeIndex, blob: &Hash) -> Hash {
     Hash::of_parts("custody/prepared/v1", &[record.as_bytes(), &[node.get()], blob.as_bytes()])
 }
 
+/// What each enclave signs under `Staged`.
+#[must_use]
+pub fn staged_message(record: &Hash, node: NodeIndex, blob: &Hash) -> Hash {
+    Hash::of_parts("custody/staged/v1", &[record.as_bytes(), &[node.get()], blob.as_bytes()])
+}
+
+/// What the enclave of a node that had lost its share signs under `Recovered`.
+#[must_use]
+pub fn recovered_message(manifest: &Hash, node: NodeIndex) -> Hash {
+    Hash::of_parts("custody/recovered/v1", &[manifest.as_bytes(), &[node.get()]])
+}
+
+/// What each enclave signs under `Retired`: that it has forgotten its shares of the generations before this record.
+#[must_use]
+pub fn retired_message(record: &Hash, node: NodeIndex) -> Hash {
+    Hash::of_parts("custody/retired/v1", &[record.as_bytes(), &[node.get()]])
+}
+
 /// A committed generation: the record, and for each node the digest of the sealed share it prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wallet {

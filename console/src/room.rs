@@ -1,14 +1,15 @@
 //! What people do at a console: open a ceremony, sign a step, withdraw. Shared by the terminal, the
 //! subcommands and whoever drives a ceremony from a program.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ceremonies::book::Book;
+use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, CharterError, Role};
-use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, UnixMillis, WalletName};
-use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal};
+use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
+use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::{Script, ScriptError};
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
@@ -36,12 +37,18 @@ pub enum RoomError {
     /// Something else is given than such a ceremony is about.
     #[error("a ceremony of kind {0} is about a {1}: give --{1}, and nothing else")]
     Subject(CeremonyKind, &'static str),
+    /// A recovery without a loss, or a loss without a recovery.
+    #[error("a recovery, and nothing else, names the nodes that lost their shares: give --lost 4")]
+    Lost,
     /// The new charter is none, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
     Manifest(#[from] ManifestError),
+    /// Another ceremony stands against it.
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
     /// The ceremony would refuse it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -59,6 +66,16 @@ pub fn now() -> UnixMillis {
     UnixMillis(jiff::Timestamp::now().as_millisecond())
 }
 
+/// Reads a lost node as people write it: `4`, or `4=repair`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
+    let (node, way) = text.split_once('=').unwrap_or((text, "repair"));
+    let number: u32 = node.trim().parse().map_err(|_| format!("`{node}` is no node: write 4 or 4=repair"))?;
+    Ok((NodeIndex::try_from(number).map_err(|error| error.to_string())?, way.trim().parse()?))
+}
+
 /// What a ceremony is to be about.
 #[derive(Debug, Clone)]
 pub enum Subject {
@@ -66,12 +83,17 @@ pub enum Subject {
     NewWallet(WalletName),
     /// Test signatures with a wallet.
     Wallet(WalletName),
+    /// New shares of a wallet's key.
+    Refresh(WalletName),
+    /// Shares of a wallet for nodes that lost theirs, then new ones for all.
+    Recovery(WalletName, BTreeMap<NodeIndex, Way>),
     /// A new charter.
     Charter(Arc<Charter>),
 }
 
 impl Subject {
-    /// What a ceremony of this kind is about: a wallet, or for an amendment a charter's file.
+    /// What a ceremony of this kind is about: a wallet, for a recovery with the nodes that lost their shares, or for
+    /// an amendment a charter's file.
     ///
     /// # Errors
     /// [`RoomError::Subject`] when the other is given, both or none; [`RoomError::Charter`] for a charter that is none.
@@ -79,15 +101,21 @@ impl Subject {
         kind: CeremonyKind,
         wallet: Option<WalletName>,
         charter: Option<&[u8]>,
+        lost: BTreeMap<NodeIndex, Way>,
     ) -> Result<Self, RoomError> {
+        if (kind == CeremonyKind::Recover) == lost.is_empty() {
+            return Err(RoomError::Lost);
+        }
         match (kind, wallet, charter) {
             (CeremonyKind::Dkg, Some(wallet), None) => Ok(Self::NewWallet(wallet)),
             (CeremonyKind::TestSign, Some(wallet), None) => Ok(Self::Wallet(wallet)),
+            (CeremonyKind::Refresh, Some(wallet), None) => Ok(Self::Refresh(wallet)),
+            (CeremonyKind::Recover, Some(wallet), None) => Ok(Self::Recovery(wallet, lost)),
             (CeremonyKind::Amend, None, Some(charter)) => {
                 Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
             }
-            (CeremonyKind::Dkg | CeremonyKind::TestSign, _, _) => Err(RoomError::Subject(kind, "wallet")),
             (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
+            (_, _, _) => Err(RoomError::Subject(kind, "wallet")),
         }
     }
 
@@ -95,6 +123,8 @@ impl Subject {
         match self {
             Self::NewWallet(_) => CeremonyKind::Dkg,
             Self::Wallet(_) => CeremonyKind::TestSign,
+            Self::Refresh(_) => CeremonyKind::Refresh,
+            Self::Recovery(..) => CeremonyKind::Recover,
             Self::Charter(_) => CeremonyKind::Amend,
         }
     }
@@ -120,16 +150,26 @@ pub struct Opening {
 pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
     let charter = book.context().charter();
     let script = Script::builtin(opening.subject.kind())?;
-    let (wallet, origin, amendment) = match &opening.subject {
-        Subject::NewWallet(name) => (name.clone(), None, None),
-        Subject::Wallet(name) => {
-            let record = book.wallet(name).ok_or_else(|| RoomError::NoWallet(name.clone()))?.record;
-            let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
-            (name.clone(), Some((origin, record.generation)), None)
+    let opened = now();
+    let current = |name: &WalletName| {
+        let record = book.wallet(name).ok_or_else(|| RoomError::NoWallet(name.clone()))?.record;
+        let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
+        Ok::<_, RoomError>((record.generation, Some(origin)))
+    };
+    let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
+    let mut lost = BTreeMap::new();
+    let (wallet, (generation, origin), amendment) = match &opening.subject {
+        Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
+        Subject::Wallet(name) => (name.clone(), current(name)?, None),
+        Subject::Refresh(name) => (name.clone(), next(name)?, None),
+        Subject::Recovery(name, nodes) => {
+            lost.clone_from(nodes);
+            (name.clone(), next(name)?, None)
         }
         Subject::Charter(next) => {
             charter.check_amendment(next)?;
-            (CHARTER.parse().map_err(ManifestError::from)?, None, Some(Arc::clone(next)))
+            let about = CHARTER.parse().map_err(ManifestError::from)?;
+            (about, (Generation::FIRST, None), Some(Arc::clone(next)))
         }
     };
     let manifest = Proposal {
@@ -137,13 +177,16 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         wallet,
         purpose: opening.purpose.clone(),
         administrator: opening.administrator.clone(),
-        opened: now(),
+        opened,
         lifetime_ms: opening.lifetime_ms,
         nonce: rand::random(),
+        generation,
         origin,
         amendment,
+        lost,
     }
     .manifest(charter, &script)?;
+    book.check_opening(&manifest, opened)?;
     let statement = opening_statement(&manifest, &script)?;
     Ok((manifest, statement))
 }

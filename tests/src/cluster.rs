@@ -2,6 +2,7 @@
 //! security modules, enclaves, agents).
 
 mod layout;
+mod loss;
 
 use std::collections::BTreeMap;
 use std::fs;

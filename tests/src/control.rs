@@ -83,6 +83,10 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
             cluster.enclave(node(index)?)?.kill().await;
             Ok(format!("enclave {index} killed; it is started again, with other keys"))
         }
+        ["lose-node", index] => {
+            cluster.lose(node(index)?).await?;
+            Ok(format!("node {index} has lost its store and starts as a fresh machine would"))
+        }
         ["key-policy", file] => {
             cluster.put_key_policy(Path::new(file))?;
             Ok(format!("the KMS key has the policy of {file}"))

@@ -1,6 +1,7 @@
 //! Driving a ceremony with the lab's generated people: what a room of people does at their consoles, without
 //! a key press.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -56,7 +57,7 @@ impl Room {
     /// # Errors
     /// When it is refused.
     pub async fn open(&self, kind: CeremonyKind, wallet: &WalletName, purpose: Line) -> Result<CeremonyId> {
-        self.open_about(Subject::new(kind, Some(wallet.clone()), None)?, purpose).await
+        self.open_about(Subject::new(kind, Some(wallet.clone()), None, BTreeMap::new())?, purpose).await
     }
 
     /// Opens a ceremony as the administrator.
@@ -150,8 +151,11 @@ impl Room {
             | Act::Attest
             | Act::Confirm
             | Act::Approve
+            | Act::Recover
             | Act::Generate
             | Act::TestSign
+            | Act::Commit
+            | Act::Retire
             | Act::Close => Answer::None,
         };
         let mut signers: Vec<Me> = Vec::new();

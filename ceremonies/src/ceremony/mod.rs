@@ -4,6 +4,7 @@
 //! take anything as true that an entry's own author did not sign. What can be derived (authorised,
 //! committed, void) is derived and never logged.
 
+mod generation;
 #[cfg(test)]
 mod model;
 mod people;
@@ -19,7 +20,7 @@ pub use self::protocol::{test_digest, verifies};
 pub use self::rejection::Rejection;
 pub use self::view::{Duty, Phase, SessionSpec, StepState, Void};
 use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
-use crate::charter::{CeremonyKind, Charter, ClusterKind, Role};
+use crate::charter::{Charter, ClusterKind, Role};
 use crate::entry::{Entry, Event, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
@@ -69,7 +70,7 @@ impl Context {
         Self { charter, ..self.clone() }
     }
 
-    /// The same, with the committed wallet that a test signing signs with.
+    /// The same, with the committed wallet that a ceremony works on.
     #[must_use]
     pub fn with_wallet(&self, wallet: Option<Arc<Wallet>>) -> Self {
         Self { wallet, ..self.clone() }
@@ -195,12 +196,17 @@ pub struct Ceremony {
     /// The enclaves' hash under which people signed, once anyone has.
     approved_enclaves: Option<Hash>,
     signatures: Vec<StepSignature>,
+    /// The lost nodes that have their shares again.
+    recovered: BTreeSet<NodeIndex>,
+    /// Each node's record digest and blob digest, staged beside the share in use.
+    staged: BTreeMap<NodeIndex, (Hash, Hash)>,
     /// Each node's record digest and blob digest.
     prepared: BTreeMap<NodeIndex, (Hash, Hash)>,
-    /// The first record that was prepared; all must match it.
+    /// The first record that was staged or prepared; all must match it.
     record: Option<Record>,
     aborted: BTreeSet<NodeIndex>,
     adopted: BTreeSet<NodeIndex>,
+    retired: BTreeSet<NodeIndex>,
     /// The groups that test-sign here.
     cover: Vec<Subset>,
     tests: Vec<TestSignature>,
@@ -248,10 +254,13 @@ impl Ceremony {
             enclaves: BTreeMap::new(),
             approved_enclaves: None,
             signatures: Vec::new(),
+            recovered: BTreeSet::new(),
+            staged: BTreeMap::new(),
             prepared: BTreeMap::new(),
             record: None,
             aborted: BTreeSet::new(),
             adopted: BTreeSet::new(),
+            retired: BTreeSet::new(),
             cover,
             tests: Vec::new(),
             given_up: BTreeSet::new(),
@@ -263,7 +272,7 @@ impl Ceremony {
         Ok(ceremony)
     }
 
-    /// A test signing must be about the very generation that the context holds.
+    /// A test signing is about the very generation that the context holds; a refresh or recovery follows it.
     fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
         match (&manifest.origin, &context.wallet) {
             (None, _) => Ok(()),
@@ -272,7 +281,11 @@ impl Ceremony {
                 let same = record.digest() == origin.record
                     && record.ceremony == origin.ceremony
                     && record.wallet == manifest.wallet
-                    && record.generation == manifest.generation
+                    && if manifest.kind.renews() {
+                        record.generation < manifest.generation
+                    } else {
+                        record.generation == manifest.generation
+                    }
                     && record.threshold == manifest.threshold
                     && record.roster() == manifest.roster;
                 if same { Ok(()) } else { Err(Rejection::Wallet) }
@@ -323,6 +336,11 @@ impl Ceremony {
             Event::Prepared { node, record, blob, signature } => {
                 self.prepared(*node, record, *blob, signature)?;
             }
+            Event::Recovered { node, signature } => self.recovered(*node, signature)?,
+            Event::Staged { node, record, blob, signature } => {
+                self.staged(*node, record, *blob, signature)?;
+            }
+            Event::Retired { node, record, signature } => self.retired(*node, *record, signature)?,
             Event::Adopted { node, record } => self.adopted(entry, *node, *record)?,
             Event::TestSigned(signed) => self.test_signed(signed)?,
             Event::Aborted(aborted) => self.aborted(aborted)?,
@@ -402,40 +420,27 @@ impl Ceremony {
         self.prepared.keys().copied().collect()
     }
 
+    /// The nodes that have staged a result, where the ceremony stages them.
+    #[must_use]
+    pub fn staged_nodes(&self) -> BTreeSet<NodeIndex> {
+        self.staged.keys().copied().collect()
+    }
+
+    /// The nodes that have deleted their shares of the generations before.
+    #[must_use]
+    pub fn retired_nodes(&self) -> &BTreeSet<NodeIndex> {
+        &self.retired
+    }
+
     /// The nodes that have adopted the committed generation.
     #[must_use]
     pub fn adopted_nodes(&self) -> &BTreeSet<NodeIndex> {
         &self.adopted
     }
 
-    /// The wallet that its enclaves have committed, from the moment all n have signed.
-    #[must_use]
-    pub fn committed(&self) -> Option<Wallet> {
-        let record = self.record.as_ref()?;
-        let all = self
-            .manifest
-            .roster
-            .iter()
-            .all(|node| self.prepared.get(node).is_some_and(|(digest, _)| *digest == record.digest()));
-        all.then(|| Wallet {
-            record: record.clone(),
-            blobs: self.prepared.iter().map(|(node, (_, blob))| (*node, *blob)).collect(),
-        })
-    }
-
     /// The charter that it has put in force, and when: from the last approval that was needed, for ever.
     #[must_use]
     pub fn amended(&self) -> Option<(&Arc<Charter>, UnixMillis)> {
         Some((self.manifest.amendment.as_ref()?, self.approved_at()?))
-    }
-
-    /// The record it made or signs with, as soon as one is known.
-    #[must_use]
-    pub fn record(&self) -> Option<&Record> {
-        match self.manifest.kind {
-            CeremonyKind::Dkg => self.record.as_ref(),
-            CeremonyKind::TestSign => self.context.wallet.as_ref().map(|wallet| &wallet.record),
-            CeremonyKind::Amend => None,
-        }
     }
 }

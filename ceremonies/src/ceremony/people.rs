@@ -1,7 +1,7 @@
 //! What people sign: approvals, confirmations, read-backs, verdicts, the close, and the withdrawal.
 
 use super::{Ceremony, Ending, Phase, Rejection, StepSignature};
-use crate::charter::{CeremonyKind, Person, Quorum, Role};
+use crate::charter::{Person, Quorum, Role};
 use crate::entry::Entry;
 use crate::ids::{Line, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
@@ -75,9 +75,12 @@ impl Ceremony {
             Act::Open
             | Act::Attest
             | Act::Confirm
+            | Act::Recover
             | Act::Generate
             | Act::ReadBack
             | Act::TestSign
+            | Act::Commit
+            | Act::Retire
             | Act::Agree
             | Act::Close => step.signers.clone(),
         }
@@ -86,8 +89,8 @@ impl Ceremony {
     /// The step, if people sign it and everything it needs is done.
     fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
         let step = self.script.step(id).filter(|step| match step.act {
-            Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => true,
-            Act::Open | Act::Attest | Act::Generate | Act::TestSign => false,
+            Act::Confirm | Act::Approve | Act::ReadBack | Act::Commit | Act::Agree | Act::Close => true,
+            Act::Open | Act::Attest | Act::Recover | Act::Generate | Act::TestSign | Act::Retire => false,
         });
         let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
         match self.missing_before(step) {
@@ -102,10 +105,8 @@ impl Ceremony {
         Established {
             enclaves: after(Act::Attest).then(|| self.approved_or_current_enclaves()),
             record: match self.manifest.kind {
-                CeremonyKind::Dkg if !after(Act::Generate) => None,
-                CeremonyKind::Dkg | CeremonyKind::TestSign | CeremonyKind::Amend => {
-                    self.record().map(crate::wallet::Record::digest)
-                }
+                kind if kind.makes_shares() && !after(Act::Generate) => None,
+                _ => self.record().map(crate::wallet::Record::digest),
             },
             signatures: after(Act::TestSign).then(|| self.signatures_hash()),
         }
@@ -188,8 +189,11 @@ impl Ceremony {
             | Act::Attest
             | Act::Confirm
             | Act::Approve
+            | Act::Recover
             | Act::Generate
             | Act::TestSign
+            | Act::Commit
+            | Act::Retire
             | Act::Close => {
                 if *answer == Answer::None {
                     Ok(())

@@ -5,12 +5,11 @@ use k256::ecdsa::signature::hazmat::PrehashVerifier;
 
 use super::{AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, Phase, Rejection, TestSignature};
 use crate::attestation::{self, Expectation};
-use crate::charter::CeremonyKind;
 use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex};
 use crate::script::Act;
 use crate::subsets::Subset;
-use crate::wallet::{Point, Record, prepared_message};
+use crate::wallet::Point;
 
 /// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the manifest
 /// (with its nonce) and the attempt make it new for every ceremony and every try.
@@ -50,12 +49,12 @@ fn leads_back(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
 }
 
 impl Ceremony {
-    fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
+    pub(super) fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
         if self.manifest.roster.contains(&node) { Ok(()) } else { Err(Rejection::NoSuchNode(node)) }
     }
 
     /// Agents speak for themselves only.
-    fn check_own(&self, entry: &Entry, node: NodeIndex) -> Result<(), Rejection> {
+    pub(super) fn check_own(&self, entry: &Entry, node: NodeIndex) -> Result<(), Rejection> {
         self.check_member(node)?;
         if entry.node == node {
             Ok(())
@@ -65,7 +64,7 @@ impl Ceremony {
     }
 
     /// Enclaves sign with the identity that their attestation bound to them.
-    fn check_enclave(
+    pub(super) fn check_enclave(
         &self,
         node: NodeIndex,
         message: &Hash,
@@ -139,61 +138,8 @@ impl Ceremony {
     pub(super) fn replacing_voids(&self, node: NodeIndex) -> bool {
         self.enclaves.contains_key(&node)
             && self.approved_enclaves.is_some()
-            && self.manifest.kind == CeremonyKind::Dkg
+            && self.manifest.kind.makes_shares()
             && self.committed().is_none()
-    }
-
-    /// Taken also after an abort or the expiry: n of these are the certificate, whatever the log's order.
-    pub(super) fn prepared(
-        &mut self,
-        node: NodeIndex,
-        record: &[u8],
-        blob: Hash,
-        signature: &EnclaveSignature,
-    ) -> Result<(), Rejection> {
-        if self.manifest.kind != CeremonyKind::Dkg {
-            return Err(Rejection::NoGeneration);
-        }
-        let digest = Record::digest_of(record);
-        self.check_enclave(node, &prepared_message(&digest, node, &blob), signature)?;
-        if let Some(approve) = self.unapproved() {
-            return Err(Rejection::NotAuthorised(approve));
-        }
-        if self.aborted.contains(&node) {
-            return Err(Rejection::PreparedAndAborted(node));
-        }
-        if self.prepared.contains_key(&node) {
-            return Err(Rejection::SaidAlready(node));
-        }
-        if self.record.as_ref().is_none_or(|known| known.digest() != digest) {
-            let record = self.own_record(node, record)?;
-            self.record.get_or_insert(record);
-        }
-        self.prepared.insert(node, (digest, blob));
-        Ok(())
-    }
-
-    /// A generation record of this very ceremony.
-    fn own_record(&self, node: NodeIndex, record: &[u8]) -> Result<Record, Rejection> {
-        let record = Record::parse(record).map_err(|source| Rejection::Record { node, source })?;
-        let expected = &self.manifest;
-        let same = record.manifest == expected.hash()
-            && record.ceremony == expected.ceremony
-            && record.cluster == expected.cluster
-            && record.wallet == expected.wallet
-            && record.generation == expected.generation
-            && record.threshold == expected.threshold
-            && record.roster() == expected.roster
-            && Some(record.enclaves) == self.approved_enclaves;
-        if same { Ok(record) } else { Err(Rejection::OtherRecord(node)) }
-    }
-
-    pub(super) fn adopted(&mut self, entry: &Entry, node: NodeIndex, record: Hash) -> Result<(), Rejection> {
-        self.check_own(entry, node)?;
-        if self.committed().is_none_or(|wallet| wallet.record.digest() != record) {
-            return Err(Rejection::NothingToAdopt(node));
-        }
-        if self.adopted.insert(node) { Ok(()) } else { Err(Rejection::SaidAlready(node)) }
     }
 
     pub(super) fn test_signed(&mut self, signed: &TestSigned) -> Result<(), Rejection> {
@@ -246,9 +192,7 @@ impl Ceremony {
             self.check_member(peer)?;
         }
         // Where all nodes sign, the group of a test signature is everyone as well.
-        let generating = self.manifest.kind == CeremonyKind::Dkg
-            && aborted.subset.parties() == self.manifest.roster
-            && !(self.test_step_is_open() && self.cover().contains(&aborted.subset));
+        let generating = !self.test_step_is_open() && self.makes_shares_among(&aborted.subset);
         if generating {
             if self.prepared.contains_key(&node) {
                 return Err(Rejection::PreparedAndAborted(node));
@@ -282,7 +226,7 @@ impl Ceremony {
             return Err(Rejection::NotAuthorised(approve));
         }
         match self.phase_at(entry.time) {
-            Phase::Authorised if self.manifest.kind == CeremonyKind::Dkg => {
+            Phase::Authorised if self.manifest.kind.makes_shares() && self.made().is_none() => {
                 self.ending = Some(Ending::Faulted { node, reason: reason.clone() });
                 Ok(())
             }
@@ -338,7 +282,7 @@ impl Ceremony {
         self.tests.iter().any(|test| test.subset == *subset && test.is_complete())
     }
 
-    fn test_step_is_open(&self) -> bool {
+    pub(super) fn test_step_is_open(&self) -> bool {
         let step = self.script.steps().iter().find(|step| step.act == Act::TestSign);
         step.is_some_and(|step| self.missing_before(step).is_none())
     }

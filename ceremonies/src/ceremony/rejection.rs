@@ -78,6 +78,18 @@ pub enum Rejection {
     NotAuthorised(StepId),
     #[error("this kind of ceremony makes no key")]
     NoGeneration,
+    #[error("this kind of ceremony stages nothing: there is no share in use beside it")]
+    NothingToStage,
+    #[error("node {0} commits to what it has not staged")]
+    NotStaged(NodeIndex),
+    #[error("node {0}'s result has another public key or chain code than the generation before")]
+    OtherKey(NodeIndex),
+    #[error("node {node}'s result leaves the public share of node {of} as it was: nothing was refreshed")]
+    SameShare { node: NodeIndex, of: NodeIndex },
+    #[error("node {0} is not one of those that lost their shares")]
+    NotLost(NodeIndex),
+    #[error("node {0} deletes old shares before every node has adopted the new ones")]
+    NothingToRetire(NodeIndex),
     #[error("node {0}'s result is for another manifest, wallet, generation, roster or set of enclaves")]
     OtherRecord(NodeIndex),
     #[error("the signature of node {0}'s enclave does not verify")]

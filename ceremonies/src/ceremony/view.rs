@@ -7,8 +7,10 @@ use super::{Ceremony, Ending, StepSignature};
 use crate::attestation::EnclaveKeys;
 use crate::charter::{CeremonyKind, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
+use crate::manifest::Way;
 use crate::script::{Act, Step};
 use crate::subsets::Subset;
+use crate::wallet::Wallet;
 
 /// Where a ceremony stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +111,17 @@ pub enum Duty {
     Attest,
     /// Report that the approved enclave is gone.
     Fault,
-    /// Take part in the key generation.
+    /// Take part in the repair of a lost node's share, as the node itself or as one of its helpers.
+    Repair {
+        /// The lost node.
+        lost: NodeIndex,
+    },
+    /// Take part in the key generation or the refresh.
     Generate,
+    /// Sign the certificate: the staged share takes the old one's place.
+    Prepare,
+    /// Forget and delete the shares of the generations before.
+    Retire,
     /// Make the committed share the current one.
     Adopt,
     /// Take part in a test signature.
@@ -161,7 +172,8 @@ impl Ceremony {
         if let Some(void) = self.void() {
             return Phase::Void(void);
         }
-        if now > self.manifest.expires {
+        // What people have let through is in the enclaves' hands: some may have committed.
+        if now > self.manifest.expires && !self.is_let_through() {
             return Phase::Void(Void::Expired);
         }
         if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
@@ -169,7 +181,7 @@ impl Ceremony {
 
     fn void(&self) -> Option<Void> {
         let first = self.record.as_ref().map(super::Record::digest);
-        if self.prepared.values().any(|(digest, _)| Some(*digest) != first) {
+        if self.staged.values().chain(self.prepared.values()).any(|(digest, _)| Some(*digest) != first) {
             return Some(Void::ResultsDiffer);
         }
         Some(match self.ending.as_ref()? {
@@ -186,16 +198,28 @@ impl Ceremony {
     /// two signed different results. Only then may a pending share be thrown away.
     #[must_use]
     pub fn can_never_commit(&self) -> bool {
-        let differ = matches!(self.void(), Some(Void::ResultsDiffer));
-        self.committed().is_none() && (differ || !self.aborted.is_empty())
+        let void = self.void();
+        let differ = matches!(void, Some(Void::ResultsDiffer));
+        // No enclave prepares what people have not let through, and after the end nobody signs.
+        let held_back = self.manifest.kind.renews() && void.is_some() && !self.is_let_through();
+        self.committed().is_none() && (differ || held_back || !self.aborted.is_empty())
     }
 
-    /// Whether this is a key generation that has given the wallet a key, or still may. One that was
-    /// authorised may commit in spite of a fault, a withdrawal or its expiry: its results may be on their way.
+    /// Whether people have let the staged generation take the place of the one in use.
+    fn is_let_through(&self) -> bool {
+        self.step_of(Act::Commit).is_some_and(|step| self.has_quorum(step))
+    }
+
+    pub(super) fn step_of(&self, act: Act) -> Option<&Step> {
+        self.script.steps().iter().find(|step| step.act == act)
+    }
+
+    /// Whether this ceremony has given the wallet a generation of shares, or still may. One that was authorised
+    /// may commit in spite of a fault, a withdrawal or its expiry: its results may be on their way.
     #[must_use]
-    pub fn may_give_a_key(&self, wallet: &WalletName, now: UnixMillis) -> bool {
+    pub fn may_give_shares(&self, wallet: &WalletName, now: UnixMillis) -> bool {
         let never_authorised = matches!(self.phase_at(now), Phase::Void(_)) && self.unapproved().is_some();
-        self.manifest.kind == CeremonyKind::Dkg
+        self.manifest.kind.makes_shares()
             && self.manifest.wallet == *wallet
             && !self.can_never_commit()
             && !never_authorised
@@ -248,9 +272,11 @@ impl Ceremony {
         let roster = &self.manifest.roster;
         match step.act {
             Act::Attest => roster.iter().all(|node| self.enclaves.contains_key(node)),
-            Act::Generate => {
-                self.committed().is_some() && roster.iter().all(|node| self.adopted.contains(node))
-            }
+            Act::Recover => self.due_recovery().is_none(),
+            Act::Generate if self.manifest.kind.renews() => self.staged_wallet().is_some(),
+            Act::Generate => self.committed().is_some() && self.all_adopted(),
+            Act::Commit => self.has_quorum(step) && self.committed().is_some() && self.all_adopted(),
+            Act::Retire => roster.iter().all(|node| self.retired.contains(node)),
             Act::TestSign => self.cover().iter().all(|subset| self.has_signed(subset)),
             Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
                 self.has_quorum(step)
@@ -285,10 +311,21 @@ impl Ceremony {
         };
         match step.act {
             Act::Attest => format!("attestation of {}", nodes(&|node| self.enclaves.contains_key(node))),
-            Act::Generate if self.committed().is_none() => {
+            Act::Recover => match self.due_recovery() {
+                Some((node, way)) => format!("the share of node {node}, by {way}"),
+                None => String::new(),
+            },
+            Act::Generate if self.manifest.kind.renews() => {
+                format!("new share of {}", nodes(&|node| self.staged.contains_key(node)))
+            }
+            Act::Commit if !self.has_quorum(step) => self.missing_people(step),
+            Act::Generate | Act::Commit if self.committed().is_none() => {
                 format!("result of {}", nodes(&|node| self.prepared.contains_key(node)))
             }
-            Act::Generate => format!("adoption by {}", nodes(&|node| self.adopted.contains(node))),
+            Act::Generate | Act::Commit => {
+                format!("adoption by {}", nodes(&|node| self.adopted.contains(node)))
+            }
+            Act::Retire => format!("deletion by {}", nodes(&|node| self.retired.contains(node))),
             Act::TestSign => match self.due_subset() {
                 Some(subset) if self.is_hopeless(&subset) => {
                     format!("nothing: group {subset} failed for good; withdraw the ceremony")
@@ -297,10 +334,14 @@ impl Ceremony {
                 None => String::new(),
             },
             Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
-                let missing = self.missing_signers(step).into_iter();
-                missing.map(|(role, count)| format!("{count} {role}")).collect::<Vec<_>>().join(", ")
+                self.missing_people(step)
             }
         }
+    }
+
+    fn missing_people(&self, step: &Step) -> String {
+        let missing = self.missing_signers(step).into_iter();
+        missing.map(|(role, count)| format!("{count} {role}")).collect::<Vec<_>>().join(", ")
     }
 
     /// The first step that is open, in the script's order.
@@ -358,17 +399,51 @@ impl Ceremony {
         }
         if self.enclaves.get(&node).is_none_or(|known| known.keys != *own) {
             return match phase {
-                Phase::Authorised if self.replacing_voids(node) => Some(Duty::Fault),
+                Phase::Authorised if self.replacing_voids(node) && self.made().is_none() => Some(Duty::Fault),
                 _ => Some(Duty::Attest),
             };
         }
-        if phase == Phase::Authorised
-            && self.manifest.kind == CeremonyKind::Dkg
-            && !self.prepared.contains_key(&node)
-        {
-            return Some(Duty::Generate);
+        let making = (phase == Phase::Authorised).then(|| self.share_duty(node)).flatten();
+        making.or_else(|| self.test_duty(node)).or_else(|| self.retirement(node))
+    }
+
+    /// What a node does for a generation that is being made.
+    fn share_duty(&self, node: NodeIndex) -> Option<Duty> {
+        if !self.manifest.kind.makes_shares() {
+            return None;
         }
-        self.test_duty(node)
+        if let Some((lost, way)) = self.due_recovery() {
+            return match way {
+                Way::Repair => self.repairing(lost).contains(node).then_some(Duty::Repair { lost }),
+            };
+        }
+        if self.manifest.kind.renews() {
+            let lets_through = self.is_let_through() && !self.prepared.contains_key(&node);
+            return if self.staged.contains_key(&node) {
+                lets_through.then_some(Duty::Prepare)
+            } else {
+                Some(Duty::Generate)
+            };
+        }
+        (!self.prepared.contains_key(&node)).then_some(Duty::Generate)
+    }
+
+    fn retirement(&self, node: NodeIndex) -> Option<Duty> {
+        let due = self.manifest.kind.renews() && self.all_adopted() && !self.retired.contains(&node);
+        due.then_some(Duty::Retire)
+    }
+
+    /// The generation whose share this node needs for a duty; none where it needs none, or has lost it.
+    #[must_use]
+    pub fn share_for(&self, duty: &Duty, node: NodeIndex) -> Option<Wallet> {
+        match duty {
+            Duty::Generate if self.manifest.lost.contains_key(&node) => None,
+            Duty::Repair { lost } if *lost == node => None,
+            Duty::Generate | Duty::Repair { .. } => self.before().cloned(),
+            Duty::TestSign { .. } if self.manifest.kind.makes_shares() => self.made(),
+            Duty::TestSign { .. } => self.before().cloned(),
+            Duty::Attest | Duty::Fault | Duty::Prepare | Duty::Adopt | Duty::Retire => None,
+        }
     }
 
     fn adoption(&self, node: NodeIndex) -> Option<Duty> {
@@ -393,9 +468,10 @@ impl Ceremony {
     #[must_use]
     pub fn session(&self, duty: &Duty) -> Option<SessionSpec> {
         let (purpose, parties, attempt) = match duty {
+            Duty::Repair { lost } => ("repair", self.repairing(*lost), 1),
             Duty::Generate => ("generate", Subset::new(self.manifest.roster.iter().copied()), 1),
             Duty::TestSign { subset, attempt } => ("test-sign", subset.clone(), *attempt),
-            Duty::Attest | Duty::Adopt | Duty::Fault => return None,
+            Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return None,
         };
         let keys = parties
             .parties()
@@ -408,7 +484,8 @@ impl Ceremony {
             "custody/session-label/v1",
             &[self.manifest.hash().as_bytes(), purpose.as_bytes(), &indices, &attempt_bytes],
         );
-        let record = self.record().map_or(Hash::ZERO, super::Record::digest);
+        let record = self.record().or(self.before().map(|wallet| &wallet.record));
+        let record = record.map_or(Hash::ZERO, super::Record::digest);
         let mut context: Vec<Vec<u8>> =
             vec![label.as_bytes().to_vec(), self.manifest.as_bytes().to_vec(), record.as_bytes().to_vec()];
         for (party, keys) in &keys {

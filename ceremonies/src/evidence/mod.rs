@@ -26,8 +26,8 @@ use crate::wire::log;
 
 /// The log of this ceremony, length-delimited.
 const LOG: &str = "log.binpb";
-/// The log of the ceremony that made the wallet, for a test signing.
-const ORIGIN: &str = "origin/log.binpb";
+/// The logs of the ceremonies that made the generations up to the one that the ceremony works on, numbered.
+const ORIGINS: &str = "origins/";
 /// The logs of the amendments that led from the cluster's first charter to that of the ceremony, numbered.
 const AMENDMENTS: &str = "amendments/";
 const CHARTER: &str = "charter.toml";
@@ -45,8 +45,8 @@ pub struct Material {
     pub root: Vec<u8>,
     /// The ceremony's entries.
     pub log: Vec<Entry>,
-    /// For a test signing, the entries of the ceremony that made the wallet; else empty.
-    pub origin: Vec<Entry>,
+    /// The entries of every ceremony that made a generation up to the one that this one works on, in order.
+    pub origins: Vec<Vec<Entry>>,
 }
 
 /// Why no bundle can be made.
@@ -88,6 +88,9 @@ pub enum EvidenceError {
     /// The amendments do not lead from the first charter to that of the ceremony, or lead past it.
     #[error("the amendments do not lead from charter.toml to the charter of the ceremony")]
     Amendments,
+    /// The origins do not lead from the wallet's key generation to the generation that the ceremony works on, or past it.
+    #[error("the logs in origins/ are not those that the ceremony's wallet rests on")]
+    Origins,
     /// A file could not be rendered.
     #[error("{0} could not be rendered")]
     Render(&'static str),
@@ -100,8 +103,8 @@ fn read_log(file: &'static str, book: &mut Book, log: &[Entry]) -> Result<Ceremo
     book.read(log).map_err(|(seq, source)| EvidenceError::Rejected { file, seq, source: Box::new(source) })
 }
 
-fn amendment_file(number: u32) -> String {
-    format!("{AMENDMENTS}{number:03}.binpb")
+fn numbered(folder: &str, number: u32) -> String {
+    format!("{folder}{number:03}.binpb")
 }
 
 fn delimited(log: &[Entry]) -> Vec<u8> {
@@ -125,7 +128,6 @@ impl Material {
     pub fn of(book: &Book, root: Vec<u8>, id: &CeremonyId) -> Option<Self> {
         let chapter = book.get(id)?;
         let entries = |chapter: &Chapter| chapter.entries.clone();
-        let origin = chapter.ceremony.manifest().origin.as_ref();
         let last = chapter.ceremony.charter().hash();
         let is_before = |amendment: &&Chapter| amendment.ceremony.charter().hash() != last;
         Some(Self {
@@ -133,7 +135,7 @@ impl Material {
             amendments: book.amendments().take_while(is_before).map(entries).collect(),
             root,
             log: entries(chapter),
-            origin: origin.and_then(|origin| book.get(&origin.ceremony)).map(entries).unwrap_or_default(),
+            origins: book.origins(id).into_iter().map(entries).collect(),
         })
     }
 
@@ -152,10 +154,14 @@ impl Material {
             return Err(EvidenceError::Amendments);
         }
         let last = book.context().charter().hash();
-        if !self.origin.is_empty() {
-            read_log(ORIGIN, &mut book, &self.origin)?;
+        for origin in &self.origins {
+            read_log(ORIGINS, &mut book, origin)?;
         }
         let ceremony = read_log(LOG, &mut book, &self.log)?;
+        let named = book.origins(&ceremony.manifest().ceremony);
+        if !named.into_iter().map(|chapter| &chapter.entries).eq(&self.origins) {
+            return Err(EvidenceError::Origins);
+        }
         if ceremony.charter().hash() == last { Ok(ceremony) } else { Err(EvidenceError::Amendments) }
     }
 
@@ -171,11 +177,10 @@ impl Material {
             ("allowed_signers".to_owned(), render::allowed_signers(ceremony.charter())?.into_bytes()),
             ("signatures.json".to_owned(), render::signatures(ceremony)?),
         ]);
-        if !self.origin.is_empty() {
-            files.insert(ORIGIN.to_owned(), delimited(&self.origin));
-        }
-        for (number, log) in (1..).zip(&self.amendments) {
-            files.insert(amendment_file(number), delimited(log));
+        for (folder, logs) in [(AMENDMENTS, &self.amendments), (ORIGINS, &self.origins)] {
+            for (number, log) in (1..).zip(logs) {
+                files.insert(numbered(folder, number), delimited(log));
+            }
         }
         if let Some(charter) = &ceremony.manifest().amendment {
             files.insert("new-charter.toml".to_owned(), charter.text().as_bytes().to_vec());
@@ -207,14 +212,16 @@ impl Material {
     /// The material in a bundle's files.
     fn read(files: &BTreeMap<String, Vec<u8>>) -> Result<Self, VerifyError> {
         let file = |name: &'static str| files.get(name).cloned().ok_or(VerifyError::Missing(name));
-        let origin = files.get(ORIGIN).map_or(Ok(Vec::new()), |bytes| undelimited(ORIGIN, bytes))?;
-        let amendments = (1..).map_while(|number| files.get(&amendment_file(number)));
+        let logs = |folder: &'static str| {
+            let files = (1..).map_while(move |number| files.get(&numbered(folder, number)));
+            files.map(move |bytes| undelimited(folder, bytes)).collect::<Result<_, _>>()
+        };
         Ok(Self {
             charter: file(CHARTER)?,
             root: file(ROOT)?,
             log: undelimited(LOG, &file(LOG)?)?,
-            origin,
-            amendments: amendments.map(|bytes| undelimited(AMENDMENTS, bytes)).collect::<Result<_, _>>()?,
+            origins: logs(ORIGINS)?,
+            amendments: logs(AMENDMENTS)?,
         })
     }
 }

@@ -155,6 +155,9 @@ fn event(event: &Event) -> Value {
             if let Some(charter) = &manifest.amendment {
                 opened["new_charter"] = json!(charter.hash());
             }
+            if !manifest.lost.is_empty() {
+                opened["lost"] = json!(manifest.lost);
+            }
             json!({ "opened": opened })
         }
         Event::Attested { node, document } => {
@@ -166,6 +169,11 @@ fn event(event: &Event) -> Value {
         Event::Prepared { node, record, blob, .. } => json!({
             "prepared": { "node": node, "record": Record::digest_of(record), "sealed_share_sha256": blob }
         }),
+        Event::Recovered { node, .. } => json!({ "recovered": { "node": node } }),
+        Event::Staged { node, record, blob, .. } => json!({
+            "staged": { "node": node, "record": Record::digest_of(record), "sealed_share_sha256": blob }
+        }),
+        Event::Retired { node, record, .. } => json!({ "retired": { "node": node, "record": record } }),
         Event::Adopted { node, record } => json!({ "adopted": { "node": node, "record": record } }),
         Event::TestSigned(signed) => json!({
             "test_signed": {

@@ -9,7 +9,7 @@ use ceremonies::ceremony::{Ceremony, Context, Phase, Rejection, Void};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::entry::Entry;
 use ceremonies::evidence::{EvidenceError, Expected, Material, VerifyError, verify};
-use ceremonies::ids::{Hash, UnixMillis};
+use ceremonies::ids::{Generation, Hash, UnixMillis};
 use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
@@ -44,7 +44,9 @@ fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMill
         opened,
         lifetime_ms: LIFETIME,
         nonce: *amendment.as_deref().unwrap_or(charter).hash().as_bytes().first_chunk().unwrap(),
+        generation: Generation::FIRST,
         origin: None,
+        lost: [].into(),
         amendment,
     }
 }

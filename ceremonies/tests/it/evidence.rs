@@ -106,7 +106,7 @@ fn bundle_of_a_test_signing_verifies_with_the_log_of_its_origin() {
     let bundle = SIGNING.material().bundle().unwrap();
     assert!(verify(&bundle, &lab()).unwrap().complete);
     let mut files = unpack(&bundle);
-    files.remove("origin/log.binpb").unwrap();
+    files.remove("origins/001.binpb").unwrap();
     refused!(verify(&pack(&files), &lab()), VerifyError::Record(_));
 }
 
@@ -271,7 +271,7 @@ fn log_with_a_refused_entry_makes_no_bundle() {
     let mut material = PAPER.material();
     material.log.swap(3, 4);
     refused!(material.bundle(), EvidenceError::Rejected { seq: 4, .. });
-    let without_origin = Material { origin: Vec::new(), ..SIGNING.material() };
+    let without_origin = Material { origins: Vec::new(), ..SIGNING.material() };
     refused!(without_origin.bundle(), EvidenceError::Rejected { seq: 1, .. });
 }
 

@@ -11,7 +11,7 @@ use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
-use ceremonies::ids::{Hash, Line, UnixMillis};
+use ceremonies::ids::{Generation, Hash, Line, UnixMillis};
 use ceremonies::manifest::{Manifest, Origin, Proposal};
 use ceremonies::script::Script;
 use ceremonies::statement::{Answer, NAMESPACE};
@@ -44,7 +44,7 @@ macro_rules! refused {
 #[derive(Clone)]
 pub(crate) struct Paper {
     pub(crate) log: Vec<Entry>,
-    pub(crate) origin: Vec<Entry>,
+    pub(crate) origins: Vec<Vec<Entry>>,
     pub(crate) ceremony: Ceremony,
     pub(crate) enclaves: BTreeMap<u8, Enclave>,
     /// The clock of every agent.
@@ -59,8 +59,10 @@ pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
 fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
     let origin = wallet.map(|wallet| {
         let record = &wallet.record;
-        (Origin { ceremony: record.ceremony.clone(), record: record.digest() }, record.generation)
+        Origin { ceremony: record.ceremony.clone(), record: record.digest() }
     });
+    let before = wallet.map_or(0, |wallet| wallet.record.generation.0);
+    let generation = Generation(if kind.makes_shares() { before + 1 } else { before.max(1) });
     let proposal = Proposal {
         kind,
         wallet: "treasury".parse().unwrap(),
@@ -69,8 +71,10 @@ fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>
         opened: NOW.plus(MINUTE),
         lifetime_ms: LIFETIME,
         nonce: [nonce; 16],
+        generation,
         origin,
         amendment: None,
+        lost: BTreeMap::new(),
     };
     proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
 }
@@ -102,12 +106,12 @@ pub(crate) fn first_place(manifest: &Manifest, time: UnixMillis) -> Place {
 }
 
 impl Paper {
-    pub(crate) fn start(context: Context, manifest: &Manifest, origin: Vec<Entry>) -> Self {
+    pub(crate) fn start(context: Context, manifest: &Manifest, origins: Vec<Vec<Entry>>) -> Self {
         let now = manifest.opened;
         let first = entry(first_place(manifest, now), opened(manifest));
         let ceremony = Ceremony::open(context, &first).unwrap();
         let enclaves = (1..=5).map(|index| (index, Enclave::new(&format!("enclave {index}")))).collect();
-        Self { log: vec![first], origin, ceremony, enclaves, now }
+        Self { log: vec![first], origins, ceremony, enclaves, now }
     }
 
     /// A key generation, opened.
@@ -131,7 +135,7 @@ impl Paper {
         let wallet = self.ceremony.committed().unwrap();
         let manifest = manifest(CeremonyKind::TestSign, Some(&wallet), 2);
         let mut paper =
-            Self::start(context().with_wallet(Some(Arc::new(wallet))), &manifest, self.log.clone());
+            Self::start(context().with_wallet(Some(Arc::new(wallet))), &manifest, vec![self.log.clone()]);
         paper.enclaves = (1..=5).map(|index| (index, Enclave::new(&format!("second {index}")))).collect();
         paper
     }
@@ -459,7 +463,7 @@ impl Paper {
             root: MACHINE.root.to_pem().unwrap().into_bytes(),
             amendments: Vec::new(),
             log: self.log.clone(),
-            origin: self.origin.clone(),
+            origins: self.origins.clone(),
         }
     }
 }

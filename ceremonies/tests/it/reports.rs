@@ -309,16 +309,16 @@ fn result_is_refused_when_its_record_is_not_one_key() {
 #[test]
 fn wallet_is_taken_until_its_key_generation_is_proven_never_to_commit() {
     let wallet = Paper::dkg().ceremony.manifest().wallet.clone();
-    let takes = |paper: &Paper| paper.ceremony.may_give_a_key(&wallet, paper.now);
+    let takes = |paper: &Paper| paper.ceremony.may_give_shares(&wallet, paper.now);
     assert!(takes(&Paper::dkg()));
-    assert!(!Paper::dkg().ceremony.may_give_a_key(&"other".parse().unwrap(), Paper::dkg().now));
+    assert!(!Paper::dkg().ceremony.may_give_shares(&"other".parse().unwrap(), Paper::dkg().now));
     assert!(takes(&Paper::committed()));
 
     let mut withdrawn = Paper::dkg();
     withdrawn.withdraw("ada", Role::Administrator).unwrap();
     assert!(!takes(&withdrawn), "nothing can start it any more");
     let never_approved = Paper::dkg();
-    assert!(!never_approved.ceremony.may_give_a_key(&wallet, UnixMillis(i64::MAX)));
+    assert!(!never_approved.ceremony.may_give_shares(&wallet, UnixMillis(i64::MAX)));
 
     let mut faulted = Paper::authorised();
     faulted.fault(3).unwrap();
@@ -326,5 +326,5 @@ fn wallet_is_taken_until_its_key_generation_is_proven_never_to_commit() {
     faulted.abort(2, &everyone(), 1).unwrap();
     assert!(!takes(&faulted));
     let expired = Paper::authorised();
-    assert!(expired.ceremony.may_give_a_key(&wallet, UnixMillis(i64::MAX)));
+    assert!(expired.ceremony.may_give_shares(&wallet, UnixMillis(i64::MAX)));
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::ids::{CeremonyId, Line, PersonName, StepId, WalletName};
-use ceremonies::manifest::Manifest;
+use ceremonies::ids::{CeremonyId, Line, NodeIndex, PersonName, StepId, WalletName};
+use ceremonies::manifest::{Manifest, Way};
 use ceremonies::statement::Answer;
 use ceremonies::words;
 use clap::{Args, Subcommand};
@@ -31,6 +31,9 @@ pub(super) enum CeremonyCommand {
         /// The new charter, for an amendment.
         #[arg(long, value_name = "FILE")]
         charter: Option<PathBuf>,
+        /// A node that has lost its share, for a recovery; give it for each.
+        #[arg(long, value_name = "NODE[=WAY]", value_parser = room::lost_node)]
+        lost: Vec<(NodeIndex, Way)>,
         /// Why it is held.
         #[arg(long)]
         purpose: Line,
@@ -178,6 +181,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             kind,
             wallet,
             charter,
+            lost,
             purpose,
             minutes,
             person,
@@ -185,7 +189,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             manifest: file,
         } => {
             let charter = charter.as_deref().map(read).transpose()?;
-            let subject = Subject::new(kind, wallet, charter.as_deref())?;
+            let subject = Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?;
             let administrator = match person {
                 Some(person) => person,
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),
@@ -341,7 +345,11 @@ fn rendered(ceremony: &Ceremony) -> Value {
 /// What a ceremony is about, in a few words.
 fn about(manifest: &Manifest) -> String {
     match &manifest.amendment {
-        None => format!("wallet {}, generation {}", manifest.wallet, manifest.generation),
+        None => {
+            let lost: Vec<_> =
+                manifest.lost.iter().map(|(node, way)| format!(", node {node} lost: {way}")).collect();
+            format!("wallet {}, generation {}{}", manifest.wallet, manifest.generation, lost.concat())
+        }
         Some(charter) => format!("charter {}", charter.hash()),
     }
 }
@@ -427,6 +435,9 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
         }
         Event::Attested { node, .. } => format!("enclave {node} attested"),
         Event::Signed { step, role, person, answer, .. } => format!("{person} as {role}, {step}: {answer}"),
+        Event::Recovered { node, .. } => format!("enclave {node} has its share again"),
+        Event::Staged { node, .. } => format!("enclave {node} sealed a new share beside the one in use"),
+        Event::Retired { node, .. } => format!("node {node} deleted its old shares"),
         Event::Prepared { node, .. } => format!("enclave {node} sealed its share and signed the result"),
         Event::Adopted { node, .. } => format!("node {node} adopted the generation"),
         Event::TestSigned(signed) => format!("enclave {} signed with {}", signed.node, signed.subset),

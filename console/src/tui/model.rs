@@ -101,8 +101,18 @@ pub struct OpenForm {
     pub wallet: String,
     /// Why it is held.
     pub purpose: String,
-    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose.
+    /// The nodes that lost their shares, for a recovery: `4`, or `2, 4`.
+    pub lost: String,
+    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose, and for a recovery 3 the lost nodes.
     pub field: usize,
+}
+
+impl OpenForm {
+    /// How many fields it has.
+    #[must_use]
+    pub fn fields(&self) -> usize {
+        if self.kind == CeremonyKind::Recover { 4 } else { 3 }
+    }
 }
 
 /// Who of this console's people signs.

@@ -239,6 +239,7 @@ fn open_form(model: &mut Model) {
             kind: CeremonyKind::Dkg,
             wallet: String::new(),
             purpose: String::new(),
+            lost: String::new(),
             field: 1,
         }));
     } else {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use ceremonies::attestation::{self, AttestationError, EnclaveKeys, TrustRoot};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::wallet::Record;
 use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -90,6 +91,8 @@ pub struct Enclave {
     /// Who never works together again. A pair of others counts too: their hosts may hide it from them.
     bans: BTreeSet<(NodeIndex, NodeIndex)>,
     shares: Shares,
+    /// New shares that are sealed and proven beside the ones in use, with their sealed bytes' digests.
+    staged: BTreeMap<CeremonyId, (Record, Hash)>,
     voice: Voice,
 }
 
@@ -124,6 +127,7 @@ impl Enclave {
             started: BTreeSet::new(),
             bans: BTreeSet::new(),
             shares: Shares::default(),
+            staged: BTreeMap::new(),
             voice,
         })
     }
@@ -251,7 +255,7 @@ impl Connection<'_> {
             },
             to_enclave::Kind::Start(start) => {
                 let request = start.request;
-                if let Err(error) = self.start(start) {
+                if let Err(error) = self.start(start).await {
                     self.refuse(request, &error).await;
                 }
             }

@@ -9,7 +9,7 @@ use ceremonies::book::{Book, NotTaken};
 use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, SessionSpec};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
-use ceremonies::ids::{CeremonyId, InvalidId, NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, UnixMillis, WalletName};
 use ceremonies::wallet::Wallet;
 use thiserror::Error;
 
@@ -63,6 +63,37 @@ pub enum OrderError {
         "this enclave works for a cluster with another first charter since it booted; restart it to change"
     )]
     OtherCharter,
+    /// The wallet has gone on to another generation.
+    #[error(
+        "wallet {wallet} is at generation {current} and never goes back to {named}: this node's agent or its log is \
+         behind; let it catch up"
+    )]
+    Superseded {
+        /// The wallet.
+        wallet: WalletName,
+        /// What the order is about.
+        named: Generation,
+        /// What is in use.
+        current: Generation,
+    },
+    /// The agent handed in the share of another generation.
+    #[error(
+        "the agent handed in its share of {wallet}, generation {held}, where generation {needed} is due: its store was \
+         set back; have the node recovered"
+    )]
+    OldShare {
+        /// The wallet.
+        wallet: WalletName,
+        /// The share's generation.
+        held: Generation,
+        /// The one that is due.
+        needed: Generation,
+    },
+    /// Nothing staged here.
+    #[error(
+        "this enclave holds no staged share of {0}: it was started again since; withdraw the ceremony and open a new one"
+    )]
+    NotStaged(CeremonyId),
     /// A session with somebody this enclave, or another party, has banned.
     #[error("the session has a banned pair of nodes; follow the compromise runbook")]
     Banned,
@@ -76,10 +107,20 @@ pub(super) struct Order {
     pub(super) ceremony: Ceremony,
     pub(super) duty: Duty,
     pub(super) spec: SessionSpec,
-    /// The generation to sign with; none for a key generation.
+    /// The generation whose share is needed, where one is and this node has not lost it.
     pub(super) wallet: Option<Wallet>,
     /// Whom any ceremony shown so far keeps apart: who reported, and whom.
     pub(super) bans: BTreeSet<(NodeIndex, NodeIndex)>,
+}
+
+/// What an order comes to.
+pub(super) enum Due {
+    /// A session with other enclaves.
+    Session(Box<Order>),
+    /// The word that commits the staged share.
+    Prepare(NodeIndex, Box<Ceremony>),
+    /// Forgetting the shares of the generations before.
+    Retire(NodeIndex, Wallet),
 }
 
 /// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen cannot be
@@ -128,7 +169,7 @@ impl Order {
         root: &Arc<TrustRoot>,
         own: &EnclaveKeys,
         now: UnixMillis,
-    ) -> Result<Self, OrderError> {
+    ) -> Result<Due, OrderError> {
         let node = NodeIndex::try_from(start.node)?;
         let (charter, book) = ledger.under(&start.charter, root)?;
         for other in &start.others {
@@ -138,13 +179,52 @@ impl Order {
         let ceremony = book.get(&id).ok_or(OrderError::NoLog)?.ceremony.clone();
         let nothing = || OrderError::NothingDue { node, phase: ceremony.phase_at(now).to_string() };
         let duty = ceremony.duty(node, own, now).ok_or_else(nothing)?;
+        match &duty {
+            Duty::Prepare => return Ok(Due::Prepare(node, Box::new(ceremony))),
+            Duty::Retire => return Ok(Due::Retire(node, ceremony.committed().ok_or_else(nothing)?)),
+            _ => {}
+        }
+        check_not_superseded(book, &ceremony)?;
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;
         if spec.parties.get(&node) != Some(own) {
             return Err(nothing());
         }
-        let maker = ceremony.manifest().origin.as_ref().map_or(&id, |origin| &origin.ceremony);
-        let wallet = book.get(maker).and_then(|chapter| chapter.ceremony.committed());
+        let wallet = ceremony.share_for(&duty, node);
+        if let Some(wallet) = &wallet {
+            check_generation(book, wallet, node, &start.blob)?;
+        }
         let bans = book.bans().collect();
-        Ok(Self { node, charter, ceremony, duty, spec, wallet, bans })
+        Ok(Due::Session(Box::new(Self { node, charter, ceremony, duty, spec, wallet, bans })))
     }
+}
+
+/// Nothing is done any more with a generation that another has replaced.
+fn check_not_superseded(book: &Book, ceremony: &Ceremony) -> Result<(), OrderError> {
+    let (Some(before), Some(current)) = (ceremony.before(), book.wallet(&ceremony.manifest().wallet)) else {
+        return Ok(());
+    };
+    let (named, current) = (before.record.generation, current.record.generation);
+    if current <= named || ceremony.committed().is_some_and(|made| made.record.generation == current) {
+        return Ok(());
+    }
+    Err(OrderError::Superseded { wallet: ceremony.manifest().wallet.clone(), named, current })
+}
+
+/// Tells a share of another generation from one that is damaged: the certificates know every sealed share.
+fn check_generation(book: &Book, needed: &Wallet, node: NodeIndex, blob: &[u8]) -> Result<(), OrderError> {
+    let digest = Hash::of_bytes(blob);
+    if needed.blobs.get(&node) == Some(&digest) {
+        return Ok(());
+    }
+    let committed = book.iter().filter_map(|(_, chapter)| chapter.ceremony.committed());
+    let held = committed
+        .filter(|other| other.record.wallet == needed.record.wallet)
+        .find(|other| other.blobs.get(&node) == Some(&digest));
+    held.map_or(Ok(()), |held| {
+        Err(OrderError::OldShare {
+            wallet: held.record.wallet,
+            held: held.record.generation,
+            needed: needed.record.generation,
+        })
+    })
 }

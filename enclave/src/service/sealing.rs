@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_credential_types::Credentials;
 use ceremonies::charter::Charter;
-use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::ids::{Generation, Hash, NodeIndex, WalletName};
 use ceremonies::wallet::Record;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -47,17 +47,30 @@ pub(super) enum SealingNews {
     Failed { job: Arc<Job>, error: SealingError },
 }
 
+/// A share and what it is one of.
+struct Held {
+    wallet: WalletName,
+    generation: Generation,
+    share: Arc<KeyShare>,
+}
+
 /// Shares opened since boot, by their record's digest. They live in the enclave's memory only.
 #[derive(Default)]
-pub(super) struct Shares(BTreeMap<Hash, Arc<KeyShare>>);
+pub(super) struct Shares(BTreeMap<Hash, Held>);
 
 impl Shares {
     pub(super) fn get(&self, record: &Hash) -> Option<Arc<KeyShare>> {
-        self.0.get(record).cloned()
+        self.0.get(record).map(|held| Arc::clone(&held.share))
     }
 
-    pub(super) fn keep(&mut self, record: Hash, share: Arc<KeyShare>) {
-        self.0.insert(record, share);
+    pub(super) fn keep(&mut self, record: &Record, share: Arc<KeyShare>) {
+        let (wallet, generation) = (record.wallet.clone(), record.generation);
+        self.0.insert(record.digest(), Held { wallet, generation, share });
+    }
+
+    /// Wipes every share of the generations before this record's, as soon as no session holds it any more.
+    pub(super) fn forget_before(&mut self, record: &Record) {
+        self.0.retain(|_, held| held.wallet != record.wallet || held.generation >= record.generation);
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use ceremonies::ceremony::{Duty, test_digest};
+use ceremonies::ceremony::{Ceremony, Duty, test_digest};
+use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
 use ceremonies::subsets::Subset;
@@ -12,19 +13,19 @@ use ceremonies::wire::log;
 use prost::Message;
 use tracing::{info, warn};
 
-use super::orders::{Order, OrderError};
+use super::orders::{Due, Order, OrderError};
 use super::runner::{self, Job, NewsKind, SessionNews};
 use super::sealing::{self, SealingError, SealingNews};
 use super::{Connection, News, chain};
 use crate::session::{
-    Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, Session, SessionFailure,
-    SessionPlan, Signature, Signing,
+    Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Refreshing,
+    Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,
 };
 use crate::wire::link::{self, Deliver, Start, Stored, from_enclave};
 
 /// How long the parties of a session may take to be ready: agents learn of it through the log.
 const BARRIER_MS: Millis = 30_000;
-/// How long a round of a key generation may take: its heaviest phase takes a second natively and half a
+/// How long a round of a key generation, refresh or repair may take: its heaviest phase takes a second natively and half a
 /// minute in an emulated machine that shares two cores with four others.
 const GENERATION_ROUND_MS: Millis = 120_000;
 /// How long a round of a signature may take.
@@ -42,16 +43,35 @@ pub(super) struct Unproven {
     blob: Hash,
 }
 
-fn is_generation(job: &Job) -> bool {
-    job.order.duty == Duty::Generate
+/// Whether giving the session up ends the ceremony.
+fn gives_shares(job: &Job) -> bool {
+    matches!(job.order.duty, Duty::Generate | Duty::Repair { .. })
+}
+
+fn needed<T>(part: Option<T>) -> Result<T, ProtocolAbort> {
+    part.ok_or_else(|| {
+        ProtocolAbort::new("this enclave does not hold the share that the session needs: open a new ceremony")
+    })
 }
 
 impl Connection<'_> {
     /// Follows an order, if the log it comes with calls for it.
-    pub(super) fn start(&mut self, start: Start) -> Result<(), OrderError> {
+    pub(super) async fn start(&mut self, start: Start) -> Result<(), OrderError> {
         let core = Arc::clone(&self.enclave.core);
         let ledger = &mut self.enclave.ledger;
-        let order = Order::read(&start, ledger, &core.root, &core.keys.public(), core.clock.now())?;
+        match Order::read(&start, ledger, &core.root, &core.keys.public(), core.clock.now())? {
+            Due::Session(order) => self.start_session(*order, start),
+            Due::Prepare(node, ceremony) => self.prepare(node, &ceremony).await,
+            Due::Retire(node, wallet) => {
+                self.enclave.shares.forget_before(&wallet.record);
+                let said = self.enclave.voice.retired(node, &wallet.record);
+                self.send(from_enclave::Kind::Said(said)).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn start_session(&mut self, order: Order, start: Start) -> Result<(), OrderError> {
         self.enclave.bans.extend(&order.bans);
         let meets = |party: &NodeIndex| order.spec.parties.contains_key(party);
         if self.enclave.bans.iter().any(|(by, banned)| meets(by) && meets(banned)) {
@@ -64,14 +84,35 @@ impl Connection<'_> {
         let job = Arc::new(Job { order, credentials: start.credentials.unwrap_or_default() });
         self.open.insert(job.order.spec.label, Arc::clone(&job));
         match &job.order.wallet {
-            Some(wallet) if !is_generation(&job) => {
-                let record = wallet.record.clone();
-                match self.enclave.shares.get(&record.digest()) {
-                    Some(share) => self.sign(&job, share),
-                    None => self.open_share(&job, record, wallet.blobs.get(&job.order.node), start.blob),
+            Some(wallet) => match self.enclave.shares.get(&wallet.record.digest()) {
+                Some(share) => self.begin(&job, Some(share)),
+                None => {
+                    let (record, blob) = (wallet.record.clone(), wallet.blobs.get(&job.order.node));
+                    self.open_share(&job, record, blob, start.blob);
                 }
+            },
+            // A recovered share is in no store: it is good for the refresh that follows, and for nothing else.
+            None => {
+                let before = job.order.ceremony.before().map(|wallet| wallet.record.digest());
+                let recovered = before.and_then(|record| self.enclave.shares.get(&record));
+                self.begin(&job, recovered);
             }
-            Some(_) | None => self.generate(&job),
+        }
+        Ok(())
+    }
+
+    /// Signs the certificate for a staged share, where this enclave holds it.
+    async fn prepare(&mut self, node: NodeIndex, ceremony: &Ceremony) -> Result<(), OrderError> {
+        let id = &ceremony.manifest().ceremony;
+        let staged = ceremony.staged_wallet().map(|wallet| wallet.record.digest());
+        let own = self.enclave.staged.get(id).filter(|(record, _)| Some(record.digest()) == staged);
+        let Some((record, blob)) = own.cloned() else { return Err(OrderError::NotStaged(id.clone())) };
+        match self.enclave.voice.prepared(node, &record, &blob) {
+            Ok(said) => {
+                self.enclave.staged.remove(id);
+                self.send(from_enclave::Kind::Said(said)).await;
+            }
+            Err(silence) => warn!(%silence, "no result is signed"),
         }
         Ok(())
     }
@@ -97,25 +138,38 @@ impl Connection<'_> {
         });
     }
 
-    fn generate(&mut self, job: &Arc<Job>) {
+    /// Begins the session that the duty is done in.
+    fn begin(&mut self, job: &Arc<Job>, share: Option<Arc<KeyShare>>) {
         let order = &job.order;
+        let manifest = order.ceremony.manifest();
         let own = order.node;
         let parties: Vec<NodeIndex> = order.spec.parties.keys().copied().collect();
-        let threshold = order.spec.threshold;
-        let factory: Factory =
-            Box::new(move |session| Ok(Box::new(KeyGeneration::new(own, parties, threshold, session)?)));
-        self.run(job, GENERATION_ROUND_MS, factory);
-    }
-
-    fn sign(&mut self, job: &Arc<Job>, share: Arc<KeyShare>) {
-        let order = &job.order;
-        let (Some(wallet), Duty::TestSign { subset, attempt }) = (&order.wallet, &order.duty) else { return };
-        let record = &wallet.record;
-        let digest = test_digest(&order.ceremony.manifest().hash(), &record.digest(), subset, *attempt);
-        let (own, parties, key) = (order.node, subset.parties().to_vec(), record.public_key);
-        let factory: Factory =
-            Box::new(move |session| Ok(Box::new(Signing::new(share, own, &parties, key, digest, session)?)));
-        self.run(job, SIGNATURE_ROUND_MS, factory);
+        let before = order.ceremony.before().map(|wallet| wallet.record.clone());
+        let (round_ms, factory): (Millis, Factory) = match &order.duty {
+            Duty::Generate if manifest.kind == CeremonyKind::Dkg => {
+                let threshold = order.spec.threshold;
+                let new = move |session| KeyGeneration::new(own, parties, threshold, session);
+                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::Generate => {
+                let new = move |session| Refreshing::new(needed(share)?, own, &needed(before)?, session);
+                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::Repair { lost } => {
+                let (lost, share) = (*lost, share.filter(|_| own != *lost));
+                let new = move |session| Repairing::new(share, own, lost, parties, needed(before)?, session);
+                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::TestSign { subset, attempt } => {
+                let Some(wallet) = &order.wallet else { return };
+                let key = wallet.record.public_key;
+                let digest = test_digest(&manifest.hash(), &wallet.record.digest(), subset, *attempt);
+                let new = move |session| Signing::new(needed(share)?, own, &parties, key, digest, session);
+                (SIGNATURE_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return,
+        };
+        self.run(job, round_ms, factory);
     }
 
     fn run(&mut self, job: &Arc<Job>, round_ms: Millis, factory: Factory) {
@@ -217,6 +271,8 @@ impl Connection<'_> {
                 self.finished.keep(label, last_letters);
                 match product {
                     Product::Share(share) => self.seal_new(job, session, transcript, *share).await,
+                    Product::Repaired(share) => self.recovered(&job, *share).await,
+                    Product::Helped => drop(self.open.remove(&label)),
                     Product::Signature(signature) => self.signed(&job, session, &signature).await,
                 }
             }
@@ -231,6 +287,17 @@ impl Connection<'_> {
                 self.abort(&job, &failure).await;
             }
         }
+    }
+
+    /// The lost share is here again. It is kept in memory for the refresh that follows.
+    async fn recovered(&mut self, job: &Arc<Job>, share: KeyShare) {
+        self.open.remove(&job.order.spec.label);
+        let ceremony = &job.order.ceremony;
+        let Some(before) = ceremony.before() else { return };
+        self.enclave.shares.keep(&before.record, Arc::new(share));
+        let manifest = ceremony.manifest();
+        let said = self.enclave.voice.recovered(&manifest.ceremony, &manifest.hash(), job.order.node);
+        self.send(from_enclave::Kind::Said(said)).await;
     }
 
     async fn signed(&mut self, job: &Arc<Job>, session: Hash, signature: &Signature) {
@@ -293,26 +360,37 @@ impl Connection<'_> {
             }
             SealingNews::Reopened { job, record, blob, share } => {
                 self.open.remove(&job.order.spec.label);
-                match self.enclave.voice.prepared(job.order.node, &record, &blob) {
-                    Ok(said) => {
-                        info!(ceremony = %record.ceremony, "share sealed, stored and opened again");
-                        self.enclave.shares.keep(record.digest(), share);
-                        self.send(from_enclave::Kind::Said(said)).await;
-                    }
-                    Err(silence) => warn!(%silence, "no result is signed"),
-                }
+                self.enclave.shares.keep(&record, share);
+                self.proven(&job, *record, blob).await;
             }
             SealingNews::Opened { job, share } => {
                 if let Some(wallet) = &job.order.wallet {
-                    self.enclave.shares.keep(wallet.record.digest(), Arc::clone(&share));
+                    self.enclave.shares.keep(&wallet.record, Arc::clone(&share));
                 }
-                self.sign(&job, share);
+                self.begin(&job, Some(share));
             }
             SealingNews::Failed { job, error } => {
                 let failure = SessionFailure { reason: chain(&error), culprit: None, ban: None };
                 self.abort(&job, &failure).await;
             }
         }
+    }
+
+    /// The stored share has opened again: of a new key it commits, of a known one it waits beside the one in use.
+    async fn proven(&mut self, job: &Job, record: Record, blob: Hash) {
+        let node = job.order.node;
+        let said = if job.order.ceremony.manifest().kind.renews() {
+            let said = self.enclave.voice.staged(node, &record, &blob);
+            self.enclave.staged.insert(record.ceremony.clone(), (record, blob));
+            said
+        } else {
+            match self.enclave.voice.prepared(node, &record, &blob) {
+                Ok(said) => said,
+                Err(silence) => return warn!(%silence, "no result is signed"),
+            }
+        };
+        info!(ceremony = %job.order.ceremony.manifest().ceremony, "share sealed, stored and opened again");
+        self.send(from_enclave::Kind::Said(said)).await;
     }
 
     async fn abort(&mut self, job: &Arc<Job>, failure: &SessionFailure) {
@@ -328,7 +406,8 @@ impl Connection<'_> {
         let manifest = job.order.ceremony.manifest();
         let (subset, attempt) = match &job.order.duty {
             Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),
-            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault => {
+            Duty::Repair { lost } => (job.order.ceremony.repairing(*lost), 1),
+            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => {
                 (Subset::new(manifest.roster.iter().copied()), 1)
             }
         };
@@ -342,7 +421,7 @@ impl Connection<'_> {
             signature: [0; 64],
         };
         let (ceremony, manifest) = (manifest.ceremony.clone(), manifest.hash());
-        match self.enclave.voice.aborted(&ceremony, &manifest, is_generation(job), aborted) {
+        match self.enclave.voice.aborted(&ceremony, &manifest, gives_shares(job), aborted) {
             Ok(said) => Some(said),
             Err(silence) => {
                 warn!(%silence, "no abort is signed");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, prepared_message};
+use ceremonies::wallet::{Record, prepared_message, recovered_message, retired_message, staged_message};
 use ceremonies::wire::log;
 use prost::Message;
 
@@ -115,6 +115,32 @@ impl Voice {
             signature,
         };
         Ok(self.say(&record.ceremony, log::event::Kind::Prepared(prepared)))
+    }
+
+    /// Signs that this node's new share is sealed and was opened again, beside the one in use.
+    pub(super) fn staged(&mut self, node: NodeIndex, record: &Record, blob: &Hash) -> Said {
+        let signature = self.sign(&staged_message(&record.digest(), node, blob)).to_vec();
+        let staged = log::Staged {
+            node: node.into(),
+            record: record.as_bytes().to_vec(),
+            blob: blob.as_bytes().to_vec(),
+            signature,
+        };
+        self.say(&record.ceremony, log::event::Kind::Staged(staged))
+    }
+
+    /// Signs that this node has its lost share again.
+    pub(super) fn recovered(&mut self, ceremony: &CeremonyId, manifest: &Hash, node: NodeIndex) -> Said {
+        let signature = self.sign(&recovered_message(manifest, node)).to_vec();
+        self.say(ceremony, log::event::Kind::Recovered(log::Recovered { node: node.into(), signature }))
+    }
+
+    /// Signs that this enclave has forgotten its shares of the generations before this record.
+    pub(super) fn retired(&mut self, node: NodeIndex, record: &Record) -> Said {
+        let signature = self.sign(&retired_message(&record.digest(), node)).to_vec();
+        let retired =
+            log::Retired { node: node.into(), record: record.digest().as_bytes().to_vec(), signature };
+        self.say(&record.ceremony, log::event::Kind::Retired(retired))
     }
 
     /// Signs that this enclave gave a session up. For a key generation this holds for good.

@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use ceremonies::ids::{Hash, NodeIndex};
 use dkls23::protocols::Parameters;
 use dkls23::protocols::dkg::{
-    BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment, TransmitInitMulPhase3to4,
-    TransmitInitZeroSharePhase2to4, TransmitInitZeroSharePhase3to4,
+    BroadcastDerivationPhase2to4, BroadcastDerivationPhase3to4, ProofCommitment,
+    TransmitInitZeroSharePhase2to4,
 };
 use dkls23::protocols::dkg_session::DkgSession;
-use k256::elliptic_curve::PrimeField;
-use k256::{Scalar, Secp256k1};
+use k256::Secp256k1;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::messages::{abort, check_parties, check_senders, check_silent, decode, encode, index, private_to};
+use super::messages::{abort, check_parties, check_senders, decode, encode, index, private_to};
 use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
+use super::setup::{SetUps, check_echoing, fragment_letters, take_fragments};
 use super::share::NewShare;
 
 const ROUNDS: [&str; 5] = [
@@ -42,27 +42,6 @@ struct Committed {
 struct Opened {
     proof: ProofCommitment<Secp256k1>,
     derivation: BroadcastDerivationPhase3to4,
-}
-
-/// What parties set up in pairs: one entry of both for each peer. The crate's types do not wipe themselves,
-/// and a vector that grows leaves copies behind: it is made large enough.
-#[derive(Default)]
-struct SetUps {
-    zero: Vec<TransmitInitZeroSharePhase3to4>,
-    multiplication: Vec<TransmitInitMulPhase3to4<Secp256k1>>,
-}
-
-impl Drop for SetUps {
-    fn drop(&mut self) {
-        for zero in &mut self.zero {
-            zero.seed.zeroize();
-            zero.salt.zeroize();
-        }
-        for multiplication in &mut self.multiplication {
-            multiplication.nonce.zeroize();
-            multiplication.seed.zeroize();
-        }
-    }
 }
 
 /// One party's key generation.
@@ -107,10 +86,7 @@ impl KeyGeneration {
             commitments: BTreeMap::new(),
             zero_commitments: Vec::new(),
             opened: BTreeMap::new(),
-            set_up: SetUps {
-                zero: Vec::with_capacity(usize::from(count)),
-                multiplication: Vec::with_capacity(usize::from(count)),
-            },
+            set_up: SetUps::for_peers(usize::from(count)),
         })
     }
 
@@ -119,20 +95,7 @@ impl KeyGeneration {
     }
 
     fn commit(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
-        let mut fragments = Zeroizing::new(Vec::with_capacity(messages.len()));
-        for (from, message) in messages {
-            check_silent(from, &message.broadcast)?;
-            let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(
-                message
-                    .private
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| ProtocolAbort::by(from, "a polynomial fragment is no scalar"))?,
-            );
-            let scalar: Option<Scalar> = Scalar::from_repr((*bytes).into()).into();
-            fragments
-                .push(scalar.ok_or_else(|| ProtocolAbort::by(from, "a polynomial fragment is no scalar"))?);
-        }
+        let fragments = take_fragments(messages)?;
         let (proof, zero, derivation) = self.session()?.phase2(&fragments).map_err(abort)?;
         let committed = Committed { proof: proof.commitment, derivation };
         self.proof = Some(proof);
@@ -159,16 +122,7 @@ impl KeyGeneration {
     fn open(&mut self) -> Result<Outgoing, ProtocolAbort> {
         let (zero, multiplication, derivation) = self.session()?.phase3().map_err(abort)?;
         let proof = self.proof.take().ok_or_else(|| ProtocolAbort::new("there is no proof to open"))?;
-        let set_up = SetUps { zero, multiplication };
-        let mut private = BTreeMap::new();
-        for zero in &set_up.zero {
-            let receiver = zero.parties.receiver;
-            let multiplication = set_up.multiplication.iter().find(|m| m.parties.receiver == receiver);
-            let multiplication =
-                multiplication.ok_or_else(|| ProtocolAbort::new("the protocol left a peer out"))?;
-            let (to, bytes) = private_to(receiver, &(zero, multiplication))?;
-            private.insert(to, bytes);
-        }
+        let private = SetUps { zero, multiplication }.letters()?;
         Ok(Outgoing { broadcast: encode(&Opened { proof, derivation })?.to_vec(), private })
     }
 
@@ -185,12 +139,7 @@ impl KeyGeneration {
             }
             self.opened.insert(from, opened);
             if from != self.own {
-                let (zero, multiplication): (TransmitInitZeroSharePhase3to4, TransmitInitMulPhase3to4<_>) =
-                    decode(from, &message.private)?;
-                check_parties((from, self.own), &zero.parties)?;
-                check_parties((from, self.own), &multiplication.parties)?;
-                self.set_up.zero.push(zero);
-                self.set_up.multiplication.push(multiplication);
+                self.set_up.take(from, self.own, &message.private)?;
             }
         }
         Ok(())
@@ -219,14 +168,6 @@ impl KeyGeneration {
     }
 }
 
-/// In an echo round nobody says anything: the driver has compared what everybody saw.
-fn check_echoing(messages: &Round) -> Result<(), ProtocolAbort> {
-    messages.iter().try_for_each(|(from, message)| {
-        check_silent(*from, &message.broadcast)?;
-        check_silent(*from, &message.private)
-    })
-}
-
 impl Protocol for KeyGeneration {
     fn rounds(&self) -> &'static [&'static str] {
         &ROUNDS
@@ -234,13 +175,7 @@ impl Protocol for KeyGeneration {
 
     fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
         let fragments = Zeroizing::new(self.session()?.phase1());
-        let private = self
-            .parties
-            .iter()
-            .zip(fragments.iter())
-            .map(|(party, fragment)| (*party, Zeroizing::new(fragment.to_repr().to_vec())))
-            .collect();
-        Ok(Outgoing { broadcast: Vec::new(), private })
+        Ok(Outgoing { broadcast: Vec::new(), private: fragment_letters(&self.parties, &fragments) })
     }
 
     fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {

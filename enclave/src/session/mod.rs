@@ -19,7 +19,10 @@ mod envelope;
 mod finished;
 mod messages;
 mod protocol;
+mod refresh;
+mod repair;
 mod said;
+mod setup;
 mod share;
 mod sign;
 
@@ -40,6 +43,8 @@ pub use self::finished::Finished;
 pub use self::protocol::{
     Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step,
 };
+pub use self::refresh::Refreshing;
+pub use self::repair::Repairing;
 pub use self::share::{KeyShare, NewShare, ShareError};
 pub use self::sign::Signing;
 

@@ -8,7 +8,7 @@ use ceremonies::ids::{Hash, NodeIndex};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::share::NewShare;
+use super::share::{KeyShare, NewShare};
 
 /// What a party sends in a round.
 #[derive(Default)]
@@ -40,8 +40,12 @@ pub enum Step {
 
 /// What a protocol was run for.
 pub enum Product {
-    /// A share of a new key.
+    /// A share of a new key, or a new share of a key.
     Share(Box<NewShare>),
+    /// The share that this party had lost. It can be refreshed, and nothing else.
+    Repaired(Box<KeyShare>),
+    /// Another party has its share again.
+    Helped,
     /// A signature that verifies.
     Signature(Signature),
 }

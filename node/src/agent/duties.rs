@@ -5,14 +5,29 @@ use std::collections::BTreeSet;
 use ::enclave::wire::link::{self, Attest, Start, to_enclave};
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty};
-use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::{CeremonyId, Line};
+use ceremonies::ids::{CeremonyId, Hash, Line};
 use ceremonies::wire::log;
 use tracing::{info, warn};
 
 use super::{Agent, Asked, chain, now};
 use crate::credentials;
 use crate::store::Claim;
+
+/// What an order is remembered by: its session, or where there is none, what is to be said.
+pub(super) fn order_label(ceremony: &Ceremony, duty: &Duty) -> Option<Hash> {
+    let word = match duty {
+        Duty::Prepare => "prepare",
+        Duty::Retire => "retire",
+        Duty::Repair { .. }
+        | Duty::Generate
+        | Duty::TestSign { .. }
+        | Duty::Attest
+        | Duty::Adopt
+        | Duty::Fault => return ceremony.session(duty).map(|spec| spec.label),
+    };
+    let id = ceremony.manifest().ceremony.as_str();
+    Some(Hash::of_parts("custody/order/v1", &[id.as_bytes(), word.as_bytes()]))
+}
 
 impl Agent {
     /// Once a tick: what is due, and what is no longer needed.
@@ -40,7 +55,9 @@ impl Agent {
             Duty::Attest => self.ask_for_attestation(ceremony).await,
             Duty::Fault => self.fault(ceremony, "the approved enclave was lost").await,
             Duty::Adopt => self.adopt(ceremony).await,
-            Duty::Generate | Duty::TestSign { .. } => self.order_session(ceremony, &duty).await,
+            Duty::Repair { .. } | Duty::Generate | Duty::TestSign { .. } | Duty::Prepare | Duty::Retire => {
+                self.order(ceremony, &duty).await;
+            }
         }
     }
 
@@ -81,6 +98,10 @@ impl Agent {
             return;
         };
         let record = wallet.record;
+        let newest = self.book.wallet(&record.wallet).map(|wallet| wallet.record.generation);
+        if newest.is_some_and(|newest| newest > record.generation) {
+            return;
+        }
         if let Err(error) = self.store.promote(&record.wallet, record.generation, &record.digest()).await {
             self.observed.store_trouble = chain(&error);
             warn!(%ceremony, error = %chain(&error), "committed share not made current");
@@ -91,31 +112,21 @@ impl Agent {
         self.append_own(ceremony, log::event::Kind::Adopted(adopted)).await;
     }
 
-    /// Hands the enclave the log and lets it begin. Once a connection and label: an enclave that lost the
+    /// Hands the enclave the log and lets it do what is due. Once a connection and session: an enclave that lost the
     /// session, or refused it, is not asked again.
-    async fn order_session(&mut self, ceremony: &CeremonyId, duty: &Duty) {
+    async fn order(&mut self, ceremony: &CeremonyId, duty: &Duty) {
         let Some(chapter) = self.book.get(ceremony) else { return };
-        let Some(spec) = chapter.ceremony.session(duty) else { return };
-        if !self.ordered.insert(spec.label) {
+        let Some(label) = order_label(&chapter.ceremony, duty) else { return };
+        if !self.ordered.insert(label) {
             return;
         }
-        let blob = match duty {
-            Duty::TestSign { subset, attempt } => {
-                let request = format!("{ceremony}/{subset}/{attempt}");
-                match self.claim(ceremony, &request, duty).await {
-                    Ok(Some(blob)) => blob,
-                    Ok(None) => {
-                        self.fault(ceremony, "this try was begun before and lost").await;
-                        return;
-                    }
-                    Err(reason) => {
-                        warn!(%ceremony, %reason, "test signature not begun");
-                        self.fault(ceremony, &reason).await;
-                        return;
-                    }
-                }
+        let blob = match self.claim_and_read(ceremony, duty).await {
+            Ok(blob) => blob,
+            Err(reason) => {
+                warn!(%ceremony, %reason, "session not begun");
+                self.fault(ceremony, &reason).await;
+                return;
             }
-            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault => Vec::new(),
         };
         let lent = match credentials::fetch(&self.config.kms.credentials).await {
             Ok(lent) => lent,
@@ -136,22 +147,25 @@ impl Agent {
             blob,
             credentials: Some(lent),
         };
-        info!(%ceremony, label = %spec.label, "session ordered");
+        info!(%ceremony, ?duty, "ordered");
         self.link.send(to_enclave::Kind::Start(start)).await;
     }
 
-    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of the one
-    /// that made the wallet, and, because an enclave that was started again has forgotten them, of all in which a
+    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
+    /// that made the wallet's generations up to the one in use, and, because an enclave that was started again has forgotten them, of all in which a
     /// node was banned.
     fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
         let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
         let mut ids: Vec<CeremonyId> = amendments.collect();
         let banning =
             self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
-        for other in banning.chain([ceremony]) {
-            let manifest = other.manifest();
-            ids.extend(manifest.origin.as_ref().map(|origin| origin.ceremony.clone()));
-            ids.push(manifest.ceremony.clone());
+        let newest = self.book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
+        let newest = newest.and_then(|id| self.book.get(&id)).map(|chapter| &chapter.ceremony);
+        for other in banning.chain(newest).chain([ceremony]) {
+            let id = &other.manifest().ceremony;
+            let origins = self.book.origins(id).into_iter();
+            ids.extend(origins.map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
+            ids.push(id.clone());
         }
         let mut seen = BTreeSet::from([&ceremony.manifest().ceremony]);
         let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
@@ -161,38 +175,43 @@ impl Agent {
         others.map(log).collect()
     }
 
-    /// Claims a test signature, once for ever, and reads the share to sign with. None when it was claimed
-    /// before: then it may have been signed, and is not begun again.
-    async fn claim(&self, id: &CeremonyId, request: &str, duty: &Duty) -> Result<Option<Vec<u8>>, String> {
-        let Duty::TestSign { subset, attempt } = duty else { return Ok(None) };
-        let chapter = self.book.get(id).ok_or("the ceremony is not known")?;
-        let ceremony = &chapter.ceremony;
+    /// Claims a test signature, once for ever: what was begun before may have been signed, and is not begun again.
+    async fn claim(&self, ceremony: &Ceremony, duty: &Duty) -> Result<(), String> {
+        let Duty::TestSign { subset, attempt } = duty else { return Ok(()) };
+        let manifest = ceremony.manifest();
         let record = ceremony.record().ok_or("nothing to sign with")?;
-        let digest = ceremonies::ceremony::test_digest(
-            &ceremony.manifest().hash(),
-            &record.digest(),
-            subset,
-            *attempt,
-        );
-        match self.store.claim_signing(request, &digest, "m", "test signature").await {
-            Ok(Claim::New) => {}
-            Ok(Claim::Used) => return Ok(None),
-            Err(error) => return Err(chain(&error)),
-        }
-        let share = self.store.share(&record.wallet, record.generation, &record.digest()).await;
-        match share {
-            Ok(Some(share)) => Ok(Some(share.blob)),
-            Ok(None) => Err(format!("this node's store has no share of {}", record.wallet)),
+        let digest = ceremonies::ceremony::test_digest(&manifest.hash(), &record.digest(), subset, *attempt);
+        let request = format!("{}/{subset}/{attempt}", manifest.ceremony);
+        match self.store.claim_signing(&request, &digest, "m", "test signature").await {
+            Ok(Claim::New) => Ok(()),
+            Ok(Claim::Used) => Err("this try was begun before and lost".to_owned()),
             Err(error) => Err(chain(&error)),
         }
     }
 
-    /// Pending shares of key generations that are proven never to commit. Any doubt keeps them.
+    /// The sealed share that the enclave needs for a duty, or nothing where it needs none.
+    async fn claim_and_read(&self, id: &CeremonyId, duty: &Duty) -> Result<Vec<u8>, String> {
+        let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
+        self.claim(ceremony, duty).await?;
+        let Some(record) = ceremony.share_for(duty, self.node()).map(|wallet| wallet.record) else {
+            return Ok(Vec::new());
+        };
+        match self.store.share(&record.wallet, record.generation, &record.digest()).await {
+            Ok(Some(share)) => Ok(share.blob),
+            Ok(None) => Err(format!(
+                "this node's store has no share of {}, generation {}: have the node recovered",
+                record.wallet, record.generation
+            )),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    /// Pending shares of ceremonies that are proven never to commit. Any doubt keeps them.
     async fn drop_what_never_commits(&mut self) {
         let hopeless: Vec<CeremonyId> = self
             .book
             .iter()
-            .filter(|(_, chapter)| chapter.ceremony.manifest().kind == CeremonyKind::Dkg)
+            .filter(|(_, chapter)| chapter.ceremony.manifest().kind.makes_shares())
             .filter(|(_, chapter)| chapter.ceremony.can_never_commit())
             .map(|(id, _)| id.clone())
             .filter(|id| !self.observed.dropped.contains(id))

@@ -2,15 +2,17 @@
 
 use ::enclave::wire::link::{self, from_enclave, to_enclave};
 use ceremonies::attestation::EnclaveKeys;
+use ceremonies::ceremony::Duty;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, WalletName};
 use ceremonies::wire::{bus, log};
 use prost::Message;
 use tracing::{info, warn};
 
+use super::duties::order_label;
 use super::{Agent, Asked, chain, now};
 use crate::credentials;
 use crate::link::LinkEvent;
-use crate::store::PendingShare;
+use crate::store::{PendingShare, StoreError};
 
 impl Agent {
     pub(super) async fn link_event(&mut self, event: LinkEvent) {
@@ -80,7 +82,27 @@ impl Agent {
             warn!(error = %chain(&error), "ban not stored");
             return;
         }
+        if let log::event::Kind::Retired(_) = &kind
+            && let Err(error) = self.delete_retired(&ceremony).await
+        {
+            self.observed.store_trouble = chain(&error);
+            warn!(%ceremony, error = %chain(&error), "old shares not deleted");
+            // The enclave says it again when it is asked again.
+            let chapter = self.book.get(&ceremony);
+            let label = chapter.and_then(|chapter| order_label(&chapter.ceremony, &Duty::Retire));
+            label.map(|label| self.ordered.remove(&label));
+            return;
+        }
         self.append_surely(ceremony, kind).await;
+    }
+
+    /// The enclave has forgotten its old shares; they go from the store before anybody hears of it.
+    async fn delete_retired(&self, ceremony: &CeremonyId) -> Result<(), StoreError> {
+        let made = self.book.get(ceremony).and_then(|chapter| chapter.ceremony.committed());
+        let Some(record) = made.map(|wallet| wallet.record) else { return Ok(()) };
+        let deleted = self.store.delete_before(&record.wallet, record.generation).await?;
+        info!(%ceremony, wallet = %record.wallet, before = %record.generation, deleted, "old shares deleted");
+        Ok(())
     }
 
     /// Keeps what an accusation rests on, for whoever investigates it.

@@ -1,9 +1,7 @@
 //! What consoles ask: submitting events, reading logs, listing ceremonies.
 
-use ceremonies::ceremony::{Ceremony, Phase};
-use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::Event;
-use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::ids::CeremonyId;
 use ceremonies::wire::{VERSION, bus, log};
 use prost::Message;
 use tracing::warn;
@@ -57,49 +55,22 @@ impl Agent {
                 if self.book.get(ceremony).is_some() {
                     return Err(format!("{ceremony} is open already"));
                 }
-                match manifest.kind {
-                    CeremonyKind::Dkg => match self.rival(&manifest.wallet) {
-                        Some(rival) => Err(format!(
-                            "wallet {} has or may yet get a key from {rival}; choose another name",
-                            manifest.wallet
-                        )),
-                        None => Ok(()),
-                    },
-                    CeremonyKind::Amend if manifest.charter != self.book.context().charter().hash() => {
-                        Err("another amendment is in force since; amend the charter in force".to_owned())
-                    }
-                    CeremonyKind::Amend => match self.open_amendment() {
-                        Some(open) => Err(format!("{open} may yet amend the charter; end it first")),
-                        None => Ok(()),
-                    },
-                    CeremonyKind::TestSign => Ok(()),
-                }
+                self.book.check_opening(manifest, now()).map_err(|error| error.to_string())
             }
             Event::Signed { .. } | Event::Withdrawn { .. } if self.book.get(ceremony).is_none() => {
                 Err(format!("no ceremony {ceremony} is known here"))
             }
             Event::Signed { .. } | Event::Withdrawn { .. } => Ok(()),
             Event::Attested { .. }
+            | Event::Recovered { .. }
+            | Event::Staged { .. }
             | Event::Prepared { .. }
+            | Event::Retired { .. }
             | Event::Adopted { .. }
             | Event::TestSigned(_)
             | Event::Aborted(_)
             | Event::Faulted { .. } => Err("nodes and enclaves speak for themselves".to_owned()),
         }
-    }
-
-    /// A key generation for the same wallet that has committed, or still can.
-    fn rival(&self, wallet: &WalletName) -> Option<&CeremonyId> {
-        let mut chapters = self.book.iter();
-        chapters.find(|(_, chapter)| chapter.ceremony.may_give_a_key(wallet, now())).map(|(id, _)| id)
-    }
-
-    /// An amendment that people may still approve: of two, only one could come in force.
-    fn open_amendment(&self) -> Option<&CeremonyId> {
-        let gathers = |ceremony: &Ceremony| {
-            ceremony.manifest().kind == CeremonyKind::Amend && ceremony.phase_at(now()) == Phase::Gathering
-        };
-        self.book.iter().find(|(_, chapter)| gathers(&chapter.ceremony)).map(|(id, _)| id)
     }
 
     fn read(&self, ceremony: &CeremonyId, payload: &[u8]) -> bus::ReadReply {

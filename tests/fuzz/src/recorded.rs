@@ -70,7 +70,7 @@ pub static FIRST_BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         root: ROOT.to_vec(),
         amendments: Vec::new(),
         log: ENTRIES[..1].to_vec(),
-        origin: Vec::new(),
+        origins: Vec::new(),
     };
     material.bundle().unwrap()
 });

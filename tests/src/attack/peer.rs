@@ -263,7 +263,7 @@ impl Mind {
                     Ok(Box::new(Cheat { honest, misdeeds }))
                 })
             }
-            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault => Box::new(move |session| {
+            _ => Box::new(move |session| {
                 let honest = KeyGeneration::new(own, parties, threshold, session)?;
                 Ok(Box::new(Cheat { honest, misdeeds }))
             }),
@@ -322,6 +322,7 @@ impl Mind {
         match outcome.product {
             Product::Share(share) => self.prepare(play, outcome.session, outcome.transcript, &share),
             Product::Signature(signature) => Ok(vec![self.test_signed(play, outcome.session, &signature)?]),
+            Product::Repaired(_) | Product::Helped => bail!("the attacker takes part in no repair"),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Line, NodeIndex, WalletName};
+use ceremonies::manifest::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use console::room::Subject;
 use lab::cluster::{Cluster, Layout, Plan};
@@ -98,6 +99,8 @@ enum Fault {
     ResumeNode { node: u8 },
     /// Kill an enclave; it is started again, with other keys.
     KillEnclave { node: u8 },
+    /// Destroy a node's store and start agent and enclave anew, as on a fresh machine.
+    LoseNode { node: u8 },
     /// Kill the broker; it is started again.
     KillBroker,
 }
@@ -112,6 +115,9 @@ struct Drive {
     /// The new charter, for an amendment.
     #[arg(long, value_name = "FILE")]
     charter: Option<PathBuf>,
+    /// A node that has lost its share, for a recovery; give it for each.
+    #[arg(long, value_name = "NODE[=WAY]", value_parser = console::room::lost_node)]
+    lost: Vec<(NodeIndex, Way)>,
     /// Why it is held.
     #[arg(long, default_value = "Led by the lab")]
     purpose: Line,
@@ -171,6 +177,7 @@ fn line(fault: &Fault) -> String {
         Fault::PauseNode { node } => format!("pause-node {node}"),
         Fault::ResumeNode { node } => format!("resume-node {node}"),
         Fault::KillEnclave { node } => format!("kill-enclave {node}"),
+        Fault::LoseNode { node } => format!("lose-node {node}"),
         Fault::KillBroker => "kill-broker".to_owned(),
     }
 }
@@ -287,7 +294,8 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
         Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
         None => None,
     };
-    let subject = Subject::new(options.kind, options.wallet, charter.as_deref())?;
+    let lost = options.lost.into_iter().collect();
+    let subject = Subject::new(options.kind, options.wallet, charter.as_deref(), lost)?;
     let id = room.open_about(subject, options.purpose).await?;
     println!("{id}");
     room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;

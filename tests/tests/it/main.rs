@@ -9,5 +9,6 @@ mod consoles;
 mod crashes;
 mod kms;
 mod machines;
+mod renewal;
 mod rotation;
 mod store;

@@ -126,7 +126,9 @@ fn approved(nodes: u8) -> Ceremony {
         opened: OPENED,
         lifetime_ms: LIFETIME_MS,
         nonce: [1; 16],
+        generation: crate::ids::Generation::FIRST,
         origin: None,
+        lost: [].into(),
         amendment: None,
     };
     let manifest = proposal.manifest(&charter, &script).unwrap();
@@ -152,10 +154,13 @@ fn approved(nodes: u8) -> Ceremony {
         enclaves,
         approved_enclaves: None,
         signatures,
+        recovered: [].into(),
+        staged: [].into(),
         prepared: [].into(),
         record: None,
         aborted: [].into(),
         adopted: [].into(),
+        retired: [].into(),
         cover: Vec::new(),
         tests: Vec::new(),
         given_up: [].into(),

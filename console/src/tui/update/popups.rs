@@ -1,9 +1,11 @@
 //! Keys while a popup is open: every way that leads to a signature. Nothing is signed before its statement was shown
 //! and [`SIGN_WORD`] was typed under it.
 
+use std::collections::BTreeMap;
+
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::ids::Line as TextLine;
-use ceremonies::manifest::Manifest;
+use ceremonies::ids::{Line as TextLine, NodeIndex};
+use ceremonies::manifest::{Manifest, Way};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::words;
@@ -54,12 +56,14 @@ const AMENDING: &str = "An amendment is opened from the command line, with the f
 
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
     match code {
-        KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % 3,
-        KeyCode::BackTab | KeyCode::Up => form.field = (form.field + 2) % 3,
+        KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
+        KeyCode::BackTab | KeyCode::Up => form.field = (form.field + form.fields() - 1) % form.fields(),
         KeyCode::Left | KeyCode::Right | KeyCode::Char(' ') if form.field == 0 => {
             form.kind = match form.kind {
                 CeremonyKind::Dkg => CeremonyKind::TestSign,
-                CeremonyKind::TestSign => CeremonyKind::Amend,
+                CeremonyKind::TestSign => CeremonyKind::Refresh,
+                CeremonyKind::Refresh => CeremonyKind::Recover,
+                CeremonyKind::Recover => CeremonyKind::Amend,
                 CeremonyKind::Amend => CeremonyKind::Dkg,
             };
         }
@@ -67,10 +71,11 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
             match form.field {
                 1 => form.wallet.pop(),
                 2 => form.purpose.pop(),
+                3 => form.lost.pop(),
                 _ => None,
             };
         }
-        KeyCode::Enter if form.field < 2 => form.field += 1,
+        KeyCode::Enter if form.field + 1 < form.fields() => form.field += 1,
         KeyCode::Enter => return review_opening(model, form),
         KeyCode::Char(c) => {
             model.popup = Some(Popup::Open(form));
@@ -90,6 +95,8 @@ fn review_opening(model: &mut Model, form: OpenForm) {
             subject: match form.kind {
                 CeremonyKind::Dkg => Subject::NewWallet(wallet?),
                 CeremonyKind::TestSign => Subject::Wallet(wallet?),
+                CeremonyKind::Refresh => Subject::Refresh(wallet?),
+                CeremonyKind::Recover => Subject::Recovery(wallet?, lost_nodes(&form.lost)?),
                 CeremonyKind::Amend => return Err(AMENDING.to_owned()),
             },
             purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
@@ -109,6 +116,10 @@ fn review_opening(model: &mut Model, form: OpenForm) {
             model.popup = Some(Popup::Open(form));
         }
     }
+}
+
+fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
+    typed.split(',').map(|node| room::lost_node(node.trim())).collect()
 }
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {

@@ -150,13 +150,15 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
     };
     let roster = &ceremony.manifest().roster;
     let step = ceremony.current_step().map(|step| step.act);
-    if !matches!(step, Some(Act::Generate | Act::TestSign)) || !roster.iter().any(|node| news(node).is_some())
+    if !matches!(step, Some(Act::Recover | Act::Generate | Act::TestSign))
+        || !roster.iter().any(|node| news(node).is_some())
     {
         return Vec::new();
     }
     let mut lines = vec![Line::raw(""), Line::styled(" Rounds:", FAINT)];
     for node in roster {
-        let done = ceremony.prepared_nodes().contains(node) && step == Some(Act::Generate);
+        let sealed = ceremony.prepared_nodes().contains(node) || ceremony.staged_nodes().contains(node);
+        let done = sealed && step == Some(Act::Generate);
         let text = match news(node) {
             _ if done => "sealed, signed".to_owned(),
             Some(progress) => {

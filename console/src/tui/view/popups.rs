@@ -97,14 +97,20 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
         let (style, end) = if form.field == number { (SELECTED, "▏") } else { (Style::new(), "") };
         Line::from(vec![Span::raw(format!(" {name:<9}")), Span::styled(format!("{value}{end}"), style)])
     };
-    let lines = vec![
+    let mut lines = vec![
         field(0, "kind", &format!("{}  (← → changes)", form.kind)),
         field(1, "wallet", &form.wallet),
         field(2, "purpose", &form.purpose),
+    ];
+    if form.fields() > 3 {
+        lines.push(field(3, "lost", &form.lost));
+        lines.push(Line::styled(" The nodes that lost their shares: 4, or 2,4.", FAINT));
+    }
+    lines.extend([
         Line::raw(""),
         Line::styled(format!(" charter {}", model.charter().hash()), FAINT),
         Line::styled(" The statement is shown before anything is signed.", FAINT),
-    ];
+    ]);
     show(
         frame,
         boxed(area, 76, lines.len()),

@@ -1,0 +1,151 @@
+//! Which ceremonies may be opened beside those that are known.
+//!
+//! The fold of one ceremony cannot see the others. Agents ask here before they append an opening, and consoles before
+//! anybody signs one.
+
+use thiserror::Error;
+
+use super::Book;
+use crate::ceremony::{Ceremony, Phase};
+use crate::charter::CeremonyKind;
+use crate::ids::{CeremonyId, Generation, UnixMillis, WalletName};
+use crate::manifest::Manifest;
+
+/// Why a ceremony cannot be opened now.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum OpeningError {
+    /// The wallet's name is taken.
+    #[error("wallet {wallet} has or may yet get a key from {rival}; choose another name")]
+    Taken {
+        /// The wallet.
+        wallet: WalletName,
+        /// The ceremony that gives it a key.
+        rival: CeremonyId,
+    },
+    /// The charter that it amends is not in force.
+    #[error("another amendment is in force since; amend the charter in force")]
+    Amended,
+    /// Another amendment is open.
+    #[error("{0} may yet amend the charter; end it first")]
+    Amending(CeremonyId),
+    /// The wallet has gone on to another generation.
+    #[error("wallet {wallet} is at generation {current}; the one that {origin} made is not in use")]
+    Superseded {
+        /// The wallet.
+        wallet: WalletName,
+        /// Its generation in use.
+        current: Generation,
+        /// The ceremony that made the generation that the manifest works on.
+        origin: CeremonyId,
+    },
+    /// Another ceremony has made or may yet make a generation of this number.
+    #[error("generation {0} may exist already; the next of this wallet is {1}")]
+    Generation(Generation, Generation),
+    /// Another ceremony of the wallet is under way.
+    #[error("{0} is under way with this wallet; close or withdraw it first")]
+    UnderWay(CeremonyId),
+}
+
+impl Book {
+    /// The number of the generation that a refresh or recovery of this wallet makes: higher than any that exists or
+    /// may yet come to exist, so that one number is never two generations.
+    #[must_use]
+    pub fn next_generation(&self, wallet: &WalletName, now: UnixMillis) -> Generation {
+        let possible = self.ceremonies().filter(|ceremony| ceremony.may_give_shares(wallet, now));
+        let last = possible.map(|ceremony| ceremony.manifest().generation.0).max();
+        Generation(last.unwrap_or(0) + 1)
+    }
+
+    fn ceremonies(&self) -> impl Iterator<Item = &Ceremony> {
+        self.chapters.values().map(|chapter| &chapter.ceremony)
+    }
+
+    /// Checks that a ceremony of this manifest may be opened now.
+    ///
+    /// # Errors
+    /// [`OpeningError`] says what stands against it.
+    pub fn check_opening(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+        match manifest.kind {
+            CeremonyKind::Dkg => self.check_new_wallet(&manifest.wallet, now),
+            CeremonyKind::Amend => self.check_amending(manifest, now),
+            CeremonyKind::TestSign => {
+                self.check_current(manifest)?;
+                self.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)
+            }
+            CeremonyKind::Refresh => {
+                self.check_generation(manifest, now)?;
+                self.check_free(manifest, now, |_| true)
+            }
+            // A lost node may have left a ceremony behind that it will never finish.
+            CeremonyKind::Recover => {
+                self.check_generation(manifest, now)?;
+                self.check_free(manifest, now, CeremonyKind::renews)
+            }
+        }
+    }
+
+    fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
+        match self.ceremonies().find(|ceremony| ceremony.may_give_shares(wallet, now)) {
+            Some(rival) => {
+                Err(OpeningError::Taken { wallet: wallet.clone(), rival: rival.manifest().ceremony.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_amending(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+        if manifest.charter != self.context().charter().hash() {
+            return Err(OpeningError::Amended);
+        }
+        let gathers = |ceremony: &&Ceremony| {
+            ceremony.manifest().kind == CeremonyKind::Amend && ceremony.phase_at(now) == Phase::Gathering
+        };
+        match self.ceremonies().find(gathers) {
+            Some(open) => Err(OpeningError::Amending(open.manifest().ceremony.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// That it works on the generation in use.
+    fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
+        match (&manifest.origin, self.wallet(&manifest.wallet)) {
+            (Some(origin), Some(wallet)) if wallet.record.digest() != origin.record => {
+                Err(OpeningError::Superseded {
+                    wallet: manifest.wallet.clone(),
+                    current: wallet.record.generation,
+                    origin: origin.ceremony.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_generation(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+        self.check_current(manifest)?;
+        let next = self.next_generation(&manifest.wallet, now);
+        if manifest.generation < next {
+            return Err(OpeningError::Generation(manifest.generation, next));
+        }
+        Ok(())
+    }
+
+    /// That no ceremony of these kinds is under way with the manifest's wallet.
+    fn check_free(
+        &self,
+        manifest: &Manifest,
+        now: UnixMillis,
+        blocks: impl Fn(CeremonyKind) -> bool,
+    ) -> Result<(), OpeningError> {
+        let under_way = |ceremony: &&Ceremony| {
+            let other = ceremony.manifest();
+            let phase = ceremony.phase_at(now);
+            other.wallet == manifest.wallet
+                && blocks(other.kind)
+                && matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed)
+        };
+        match self.ceremonies().find(under_way) {
+            Some(open) => Err(OpeningError::UnderWay(open.manifest().ceremony.clone())),
+            None => Ok(()),
+        }
+    }
+}

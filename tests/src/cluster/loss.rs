@@ -1,0 +1,89 @@
+//! Losing what a node has stored: a machine that is gone, and one that comes back as it was some time ago.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use ceremonies::ids::NodeIndex;
+
+use super::Cluster;
+
+/// A SQLite database and the files beside it.
+const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
+
+/// A node's store as it was.
+pub struct StoreCopy(Vec<(PathBuf, Vec<u8>)>);
+
+impl Cluster {
+    /// The URL of a node's store.
+    #[must_use]
+    pub fn store_url(&self, node: NodeIndex) -> String {
+        format!("sqlite:{}", self.layout.node(node).join(STORE[0]).display())
+    }
+
+    fn store_files(&self, node: NodeIndex) -> Result<[PathBuf; 3]> {
+        let files = STORE.map(|name| self.layout.node(node).join(name));
+        ensure!(
+            files[0].exists(),
+            "node {node} keeps its store in a database server: only a file can be lost here"
+        );
+        Ok(files)
+    }
+
+    async fn while_down<T>(&self, node: NodeIndex, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (agent, enclave) = (self.agent(node)?, self.enclave(node)?);
+        agent.hold().await;
+        enclave.hold().await;
+        let changed = change();
+        enclave.resume().await;
+        agent.resume().await;
+        changed
+    }
+
+    /// Destroys what a node has stored and starts it anew, as on a fresh machine.
+    ///
+    /// # Errors
+    /// When there is no such node, or its store is no file.
+    pub async fn lose(&self, node: NodeIndex) -> Result<()> {
+        let files = self.store_files(node)?;
+        self.while_down(node, || {
+            for file in files.iter().filter(|file| file.exists()) {
+                fs::remove_file(file).with_context(|| format!("deleting {}", file.display()))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Copies what a node has stored.
+    ///
+    /// # Errors
+    /// As [`Self::lose`].
+    pub async fn copy_store(&self, node: NodeIndex) -> Result<StoreCopy> {
+        let files = self.store_files(node)?;
+        self.while_down(node, || {
+            let there = files.into_iter().filter(|file| file.exists());
+            let read = there.map(|file| Ok((file.clone(), fs::read(&file)?)));
+            Ok(StoreCopy(read.collect::<Result<_>>()?))
+        })
+        .await
+    }
+
+    /// Sets a node back to what it had stored when the copy was made.
+    ///
+    /// # Errors
+    /// As [`Self::lose`].
+    pub async fn set_store_back(&self, node: NodeIndex, copy: &StoreCopy) -> Result<()> {
+        let files = self.store_files(node)?;
+        self.while_down(node, || {
+            for file in files.iter().filter(|file| file.exists()) {
+                fs::remove_file(file)?;
+            }
+            for (file, bytes) in &copy.0 {
+                fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}

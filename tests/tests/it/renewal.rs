@@ -1,0 +1,159 @@
+//! The second half of a key's life: refresh, a lost node's recovery, and old shares that nobody takes any more.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+
+use ceremonies::ceremony::Phase;
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::evidence::{Expected, verify};
+use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
+use ceremonies::manifest::Way;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::wallet::Wallet;
+use console::room::{self, Signature, Subject, now};
+use lab::cluster::Cluster;
+use lab::drive::Room;
+use node::store::{PendingShare, Store};
+
+use crate::ceremonies::{PATIENCE, material, node, open, plan};
+
+fn recovery(lost: &[u8]) -> Subject {
+    let lost = lost.iter().map(|index| (node(*index), Way::Repair)).collect::<BTreeMap<_, _>>();
+    Subject::Recovery("treasury".parse().unwrap(), lost)
+}
+
+async fn recover(room: &mut Room, lost: &[u8]) -> CeremonyId {
+    room.open_about(recovery(lost), "A node was lost".parse().unwrap()).await.unwrap()
+}
+
+async fn closes(room: &mut Room, id: &CeremonyId) -> Wallet {
+    room.lead_to_close(id, PATIENCE, |_| ()).await.unwrap();
+    let bundle = material(room, id).bundle().unwrap();
+    assert!(verify(&bundle, &Expected::default()).unwrap().complete);
+    room.book.wallet(&"treasury".parse().unwrap()).unwrap()
+}
+
+async fn refuses(room: &Room, subject: Subject, why: &str) {
+    let refused = room.open_about(subject, "Refused".parse().unwrap()).await.unwrap_err();
+    assert!(format!("{refused:#}").contains(why), "{refused:#}");
+}
+
+/// The generations of the wallet that a node's store holds.
+async fn held(cluster: &Cluster, index: u8) -> Vec<(u32, String)> {
+    let store = Store::open(&cluster.store_url(node(index))).await.unwrap();
+    let held = store.held().await.unwrap();
+    held.into_iter().map(|share| (share.generation, share.state)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    refuses(&room, Subject::Refresh("treasury".parse().unwrap()), "no wallet").await;
+    let first = closes(&mut room, &dkg).await;
+    let before = room.book.clone();
+
+    let refresh = open(&room, CeremonyKind::Refresh, "treasury").await;
+    room.look(&refresh).await.unwrap();
+    for other in [Subject::Refresh("treasury".parse().unwrap()), Subject::Wallet("treasury".parse().unwrap())]
+    {
+        refuses(&room, other, "under way").await;
+    }
+    room.lead_to(&refresh, Act::Commit, PATIENCE).await.unwrap();
+    assert_eq!(room.ceremony(&refresh).unwrap().phase_at(now()), Phase::Authorised);
+    assert_eq!(held(&cluster, 2).await, [(1, "current".to_owned()), (2, "pending".to_owned())]);
+    let second = closes(&mut room, &refresh).await;
+    assert_eq!(second.record.generation, Generation(2));
+    assert_eq!(second.record.public_key, first.record.public_key);
+    assert_eq!(second.record.chain_code, first.record.chain_code);
+    for (party, share) in &second.record.public_shares {
+        assert_ne!(first.record.public_shares.get(party), Some(share));
+        assert_eq!(held(&cluster, party.get()).await, [(2, "current".to_owned())]);
+    }
+
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
+    let behind = Room { cluster: room.cluster.clone(), client: room.client.clone(), book: before };
+    refuses(&behind, Subject::Wallet("treasury".parse().unwrap()), "at generation 2").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let first = closes(&mut room, &dkg).await;
+
+    cluster.lose(node(4)).await.unwrap();
+    let id = recover(&mut room, &[4]).await;
+    let second = closes(&mut room, &id).await;
+    assert_eq!(second.record.public_key, first.record.public_key);
+    assert_eq!(second.record.generation, Generation(2));
+    assert_eq!(held(&cluster, 4).await, [(2, "current".to_owned())]);
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
+
+    refuses(&room, recovery(&[1, 2, 3]), "fewer nodes than the threshold").await;
+    cluster.stop().await;
+}
+
+/// Opens a test signing and waits until a node has given a try up for this reason.
+async fn fails_to_sign(room: &mut Room, party: NodeIndex, why: &str) {
+    let test = open(room, CeremonyKind::TestSign, "treasury").await;
+    room.lead_to(&test, Act::TestSign, PATIENCE).await.unwrap();
+    room.wait(&test, PATIENCE, |ceremony| {
+        ceremony.cover().iter().any(|subset| subset.contains(party) && ceremony.attempt(subset) > 1)
+    })
+    .await
+    .unwrap();
+    let log = &room.book.get(&test).unwrap().entries;
+    let said = log.iter().map(|entry| format!("{:?}", entry.event)).collect::<Vec<_>>().join("\n");
+    assert!(said.contains(why), "{said}");
+    let me = room.people(Role::Administrator).next().unwrap().clone();
+    let end = Signature {
+        step: "withdraw".parse().unwrap(),
+        role: me.role,
+        person: me.person.clone(),
+        answer: Answer::Withdraw("as expected".parse().unwrap()),
+    };
+    room::sign(&room.client, &room.book, &test, &end, &me.key, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_set_back_is_refused_by_its_enclave_and_by_the_peers_and_nobody_is_banned() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let first = closes(&mut room, &dkg).await;
+    let copy = cluster.copy_store(node(2)).await.unwrap();
+
+    let refresh = open(&room, CeremonyKind::Refresh, "treasury").await;
+    let second = closes(&mut room, &refresh).await;
+    cluster.set_store_back(node(2), &copy).await.unwrap();
+    let why = "has no share of treasury, generation 2: have the node recovered";
+    fails_to_sign(&mut room, node(2), why).await;
+
+    // Its host hands the old share to the enclave all the same.
+    let store = Store::open(&cluster.store_url(node(2))).await.unwrap();
+    let old =
+        store.share(&first.record.wallet, Generation(1), &first.record.digest()).await.unwrap().unwrap();
+    let disguised = PendingShare {
+        wallet: first.record.wallet.clone(),
+        generation: Generation(2),
+        ceremony: refresh.clone(),
+        record: second.record.digest(),
+        blob: old.blob,
+    };
+    store.put_pending(&disguised).await.unwrap();
+    let why = "handed in its share of treasury, generation 1, where generation 2 is due";
+    fails_to_sign(&mut room, node(2), why).await;
+    assert!(room.book.bans().next().is_none());
+    cluster.stop().await;
+}
