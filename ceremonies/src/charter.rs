@@ -25,6 +25,9 @@ pub const MAX_NODES: usize = 20;
 /// Longest accepted age of an attestation document, in seconds.
 pub const MAX_ATTESTATION_AGE_S: u32 = 3600;
 
+/// Longest lock of a backup, in days: ten years.
+pub const MAX_LOCK_DAYS: u32 = 3650;
+
 /// What a cluster is for. Never mixed: each part is started for one kind and refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -71,11 +74,14 @@ pub enum Role {
     Witness,
     /// External auditor; never operates.
     Auditor,
+    /// Keeps the identity that opens some nodes' backups; never operates.
+    Custodian,
 }
 
 impl Role {
     /// Every role, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Administrator, Self::Operator, Self::Witness, Self::Auditor];
+    pub const ALL: [Self; 5] =
+        [Self::Administrator, Self::Operator, Self::Witness, Self::Auditor, Self::Custodian];
 }
 
 impl fmt::Display for Role {
@@ -85,6 +91,7 @@ impl fmt::Display for Role {
             Self::Operator => "operator",
             Self::Witness => "witness",
             Self::Auditor => "auditor",
+            Self::Custodian => "custodian",
         })
     }
 }
@@ -92,10 +99,9 @@ impl fmt::Display for Role {
 impl FromStr for Role {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is not a role: use administrator, operator, witness or auditor"))
+        Self::ALL.into_iter().find(|role| role.to_string() == text).ok_or_else(|| {
+            format!("`{text}` is not a role: use administrator, operator, witness, auditor or custodian")
+        })
     }
 }
 
@@ -209,6 +215,64 @@ pub struct AttestationRules {
     pub measurements: Vec<Measurement>,
 }
 
+/// The trustee who can open every node's backup when the firm cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keeper {
+    /// A person of the charter, in the role of custodian.
+    pub person: PersonName,
+    /// Their age X25519 recipient (`age1…`).
+    pub recipient: String,
+}
+
+/// Who keeps which nodes' backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Custodian {
+    /// A person of the charter, in the role of custodian.
+    pub person: PersonName,
+    /// Their age X25519 recipient (`age1…`).
+    pub recipient: String,
+    /// The nodes, fewer than sign together.
+    pub nodes: Vec<NodeIndex>,
+}
+
+/// How shares are kept for the day on which their nodes are lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRules {
+    /// How long a backup cannot be deleted by anybody, in days.
+    pub lock_days: u32,
+    /// How often a wallet's shares are to be refreshed, in days.
+    pub refresh_days: u32,
+    /// The escrow trustee.
+    pub escrow: Keeper,
+    /// The custodians; every node has one.
+    #[serde(rename = "custodian")]
+    pub custodians: Vec<Custodian>,
+}
+
+impl BackupRules {
+    /// The custodian of a node's backups.
+    #[must_use]
+    pub fn custodian(&self, node: NodeIndex) -> Option<&Custodian> {
+        self.custodians.iter().find(|custodian| custodian.nodes.contains(&node))
+    }
+
+    /// Whether this person can open this node's backups.
+    #[must_use]
+    pub fn opens(&self, person: &PersonName, node: NodeIndex) -> bool {
+        self.escrow.person == *person
+            || self.custodian(node).is_some_and(|custodian| custodian.person == *person)
+    }
+
+    /// The keys that a node's backups are encrypted to.
+    pub fn recipients(&self, node: NodeIndex) -> impl Iterator<Item = &str> {
+        let custodian = self.custodian(node).map(|custodian| custodian.recipient.as_str());
+        custodian.into_iter().chain([self.escrow.recipient.as_str()])
+    }
+}
+
 /// The key that wraps the shares' data keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,7 +306,10 @@ pub struct CharterDraft {
     pub attestation: AttestationRules,
     /// The key that wraps the shares' data keys.
     pub kms: KmsRules,
-    /// Who must approve a ceremony, by its kind. Without one for amendments the charter cannot be amended.
+    /// How shares are backed up; left out where a cluster keeps no backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupRules>,
+    /// Who must approve a ceremony, by its kind. A kind without one is never held.
     pub quorum: BTreeMap<CeremonyKind, Quorum>,
     /// The nodes, in the order of their indices, which are 1 to n.
     #[serde(rename = "node")]
@@ -378,6 +445,12 @@ impl Charter {
     #[must_use]
     pub fn quorum(&self, kind: CeremonyKind) -> Option<&Quorum> {
         self.file.quorum.get(&kind)
+    }
+
+    /// How shares are backed up; none where a cluster keeps no backups.
+    #[must_use]
+    pub fn backup(&self) -> Option<&BackupRules> {
+        self.file.backup.as_ref()
     }
 
     /// Which attestation documents are believed.

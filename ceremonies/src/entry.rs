@@ -9,8 +9,9 @@ use thiserror::Error;
 use crate::charter::{Charter, Role};
 use crate::ids::{CeremonyId, Hash, InvalidId, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::{Manifest, ManifestError};
-use crate::statement::{Answer, MAX_SIGNATURE};
+use crate::statement::{Answer, MAX_SIGNATURE, Release};
 use crate::subsets::Subset;
+use crate::wallet::Point;
 use crate::wire;
 use crate::words;
 
@@ -20,6 +21,8 @@ pub const MAX_ENTRY: usize = 64 * 1024;
 const MAX_RECORD: usize = 16 * 1024;
 /// Longest accepted run of read-back words, in bytes.
 const MAX_WORDS: usize = 512;
+/// Longest sealed file key: HPKE's encapsulated key, the 16 bytes of age's file key and a tag, with room.
+const MAX_SEALED_KEY: usize = 128;
 
 /// Why bytes are not an entry or event.
 #[derive(Debug, Error)]
@@ -92,6 +95,19 @@ pub enum Event {
         /// By the enclave.
         signature: EnclaveSignature,
     },
+    /// An enclave's new share is kept where backups are kept.
+    BackedUp(Box<BackedUp>),
+    /// A backup was opened in the node's enclave and holds its share.
+    Proved {
+        /// Whose.
+        node: NodeIndex,
+        /// SHA-256 of the backup.
+        object: Hash,
+        /// The share's public point, as computed from the backup.
+        point: Point,
+        /// By the enclave.
+        signature: EnclaveSignature,
+    },
     /// A node that had lost its share has it again.
     Recovered {
         /// Whose.
@@ -148,6 +164,32 @@ pub enum Event {
         /// Armoured SSHSIG over the withdrawal statement.
         signature: Vec<u8>,
     },
+}
+
+/// An object where backups are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name there.
+    pub key: Line,
+    /// The version it was given.
+    pub version: Line,
+    /// SHA-256 of its bytes.
+    pub digest: Hash,
+    /// Until then nobody can delete it.
+    pub locked_until: UnixMillis,
+}
+
+/// One node's backups of a new share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Whose share.
+    pub node: NodeIndex,
+    /// The whole share: restored, it signs at once.
+    pub whole: Object,
+    /// The root share alone, small enough for paper: restored, it can be refreshed.
+    pub root: Object,
+    /// By the enclave, over the digests.
+    pub signature: EnclaveSignature,
 }
 
 /// One enclave's word that its group made this signature.
@@ -380,6 +422,16 @@ fn subset(indices: &[u32]) -> Result<Subset, EntryError> {
     if subset.parties() == parties { Ok(subset) } else { Err(EntryError::Value("subset")) }
 }
 
+fn object(object: Option<wire::log::Object>) -> Result<Object, EntryError> {
+    let object = object.ok_or(EntryError::Value("object"))?;
+    Ok(Object {
+        key: object.key.try_into()?,
+        version: object.version.try_into()?,
+        digest: object.digest.as_slice().try_into()?,
+        locked_until: UnixMillis(object.locked_until_ms),
+    })
+}
+
 impl TryFrom<wire::log::Event> for Event {
     type Error = EntryError;
 
@@ -395,6 +447,18 @@ impl TryFrom<wire::log::Event> for Event {
                 document: bounded(attested.document, crate::attestation::MAX_DOCUMENT, "document")?,
             },
             Kind::Signed(signed) => Self::signed(signed)?,
+            Kind::BackedUp(backed_up) => Self::BackedUp(Box::new(BackedUp {
+                node: backed_up.node.try_into()?,
+                whole: object(backed_up.whole)?,
+                root: object(backed_up.root)?,
+                signature: fixed(&backed_up.signature, "signature")?,
+            })),
+            Kind::Proved(proved) => Self::Proved {
+                node: proved.node.try_into()?,
+                object: proved.object.as_slice().try_into()?,
+                point: Point::decode(&proved.point).map_err(|_| EntryError::Value("point"))?,
+                signature: fixed(&proved.signature, "signature")?,
+            },
             Kind::Recovered(recovered) => Self::Recovered {
                 node: recovered.node.try_into()?,
                 signature: fixed(&recovered.signature, "signature")?,
@@ -468,6 +532,11 @@ impl Event {
                 }
                 Answer::Words(typed)
             }
+            Some(Wire::Release(release)) => Answer::Release(Release {
+                node: release.node.try_into()?,
+                object: release.object.as_slice().try_into()?,
+                sealed: bounded(release.sealed, MAX_SEALED_KEY, "sealed file key")?,
+            }),
             Some(Wire::Opinion(opinion)) => match opinion.verdict() {
                 wire::log::Verdict::Agree if opinion.reason.is_empty() => Answer::Agree,
                 wire::log::Verdict::Disagree => Answer::Disagree(opinion.reason.try_into()?),

@@ -65,9 +65,11 @@ pub struct Manifest {
 }
 
 /// How a node that has lost its share gets it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
+    /// Its custodian, or the escrow trustee, releases its backup.
+    Backup,
     /// t other nodes rebuild it.
     Repair,
 }
@@ -76,8 +78,9 @@ impl std::str::FromStr for Way {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "backup" => Ok(Self::Backup),
             "repair" => Ok(Self::Repair),
-            other => Err(format!("`{other}` is no way of recovery: use repair")),
+            other => Err(format!("`{other}` is no way of recovery: use repair or backup")),
         }
     }
 }
@@ -85,6 +88,7 @@ impl std::str::FromStr for Way {
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
+            Self::Backup => "backup",
             Self::Repair => "repair",
         })
     }
@@ -167,6 +171,7 @@ impl Proposal {
         let lost = |(node, way): (&NodeIndex, &Way)| wire::log::Lost {
             node: (*node).into(),
             way: match way {
+                Way::Backup => wire::log::Way::Backup,
                 Way::Repair => wire::log::Way::Repair,
             }
             .into(),
@@ -289,7 +294,7 @@ impl Manifest {
         }
     }
 
-    /// The lost nodes; enough others must be left to help with the repair.
+    /// The lost nodes; where one is repaired, enough others must have their shares, or get them from backups.
     fn lost(
         kind: CeremonyKind,
         wire: &wire::log::Manifest,
@@ -297,6 +302,7 @@ impl Manifest {
         let mut lost = BTreeMap::new();
         for entry in &wire.lost {
             let way = match entry.way() {
+                wire::log::Way::Backup => Way::Backup,
                 wire::log::Way::Repair => Way::Repair,
                 wire::log::Way::Unspecified => {
                     return Err(ManifestError::Value("a lost node has no known way of recovery".into()));
@@ -313,10 +319,10 @@ impl Manifest {
             recovers == lost.is_empty(),
             "a recovery, and nothing else, names the nodes that lost their shares",
         )?;
-        let helpers = wire.roster.len() - lost.len();
+        let helpers = wire.roster.len() - lost.values().filter(|way| **way == Way::Repair).count();
         value(
             recovers && u32::try_from(helpers).is_ok_and(|helpers| helpers < wire.threshold),
-            "fewer nodes than the threshold have their shares: repair cannot bring the others back",
+            "fewer nodes than the threshold have their shares or a backup: repair cannot bring the others back",
         )?;
         Ok(lost)
     }

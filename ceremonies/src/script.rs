@@ -34,6 +34,10 @@ pub enum Act {
     ReadBack,
     /// The enclaves sign worthless digests until every node and every pair has signed.
     TestSign,
+    /// Every enclave encrypts its new share for its custodian and the escrow trustee; agents put it under lock.
+    Backup,
+    /// Custodians release every backup to its node's enclave, which proves that it holds the share.
+    Prove,
     /// The signers let the staged generation take the place of the one in use; enclaves commit, agents adopt.
     Commit,
     /// Every node deletes its shares of the generations before.
@@ -50,9 +54,14 @@ impl Act {
     pub fn has_signers(self) -> bool {
         match self {
             Self::Confirm | Self::ReadBack | Self::Commit | Self::Agree | Self::Close | Self::Open => true,
-            Self::Attest | Self::Approve | Self::Recover | Self::Generate | Self::TestSign | Self::Retire => {
-                false
-            }
+            Self::Attest
+            | Self::Approve
+            | Self::Recover
+            | Self::Generate
+            | Self::TestSign
+            | Self::Backup
+            | Self::Prove
+            | Self::Retire => false,
         }
     }
 }
@@ -249,6 +258,8 @@ impl ScriptFile {
                 Act::Generate,
                 Act::ReadBack,
                 Act::TestSign,
+                Act::Backup,
+                Act::Prove,
                 Act::Agree,
                 Act::Close,
             ],
@@ -263,6 +274,8 @@ impl ScriptFile {
                 Act::Generate,
                 Act::ReadBack,
                 Act::TestSign,
+                Act::Backup,
+                Act::Prove,
                 Act::Commit,
                 Act::Retire,
                 Act::Agree,
@@ -276,6 +289,8 @@ impl ScriptFile {
                 Act::Generate,
                 Act::ReadBack,
                 Act::TestSign,
+                Act::Backup,
+                Act::Prove,
                 Act::Commit,
                 Act::Retire,
                 Act::Agree,

@@ -11,7 +11,7 @@ use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
 
 use crate::charter::{Person, Role};
-use crate::ids::{Hash, Line, PersonName, StepId};
+use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
 
 /// The SSHSIG namespace: a signature made for anything else is no signature here.
@@ -38,6 +38,19 @@ pub enum Answer {
     Disagree(Line),
     /// The ceremony ends here, without being completed.
     Withdraw(Line),
+    /// A backup's file key goes to an attested enclave.
+    Release(Release),
+}
+
+/// A backup's file key, for the enclave of the node whose share the backup holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// That node.
+    pub node: NodeIndex,
+    /// SHA-256 of the backup.
+    pub object: Hash,
+    /// The age file key under HPKE: encapsulated key and ciphertext.
+    pub sealed: Vec<u8>,
 }
 
 impl std::fmt::Display for Answer {
@@ -48,6 +61,7 @@ impl std::fmt::Display for Answer {
             Self::Agree => f.write_str("agree"),
             Self::Disagree(reason) => write!(f, "disagree: {reason}"),
             Self::Withdraw(reason) => write!(f, "withdraw: {reason}"),
+            Self::Release(release) => write!(f, "release of node {}'s backup", release.node),
         }
     }
 }
@@ -130,6 +144,14 @@ impl Statement<'_> {
             Answer::Agree => line("verdict", &"agree"),
             Answer::Disagree(reason) => line("verdict", &format_args!("disagree, because: {reason}")),
             Answer::Withdraw(reason) => line("verdict", &format_args!("withdraw, because: {reason}")),
+            Answer::Release(release) => {
+                line(
+                    "releases",
+                    &format_args!("the backup of node {} to its attested enclave", release.node),
+                );
+                line("backup", &release.object);
+                line("sealed key", &Hash::of_bytes(&release.sealed));
+            }
         }
         text
     }

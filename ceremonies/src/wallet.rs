@@ -11,6 +11,7 @@ use k256::{AffinePoint, ProjectivePoint, Scalar};
 use prost::Message;
 use thiserror::Error;
 
+use crate::entry::BackedUp;
 use crate::ids::{CeremonyId, ClusterId, Generation, Hash, InvalidId, NodeIndex, WalletName};
 use crate::subsets::Subset;
 use crate::wire;
@@ -233,6 +234,27 @@ pub fn prepared_message(record: &Hash, node: NodeIndex, blob: &Hash) -> Hash {
     Hash::of_parts("custody/prepared/v1", &[record.as_bytes(), &[node.get()], blob.as_bytes()])
 }
 
+/// What each enclave signs under `BackedUp`: the digests of the whole share's backup and of the root share's.
+#[must_use]
+pub fn backed_up_message(record: &Hash, node: NodeIndex, whole: &Hash, root: &Hash) -> Hash {
+    let parts = [record.as_bytes().as_slice(), &[node.get()], whole.as_bytes(), root.as_bytes()];
+    Hash::of_parts("custody/backed-up/v1", &parts)
+}
+
+/// What each enclave signs under `Proved`.
+#[must_use]
+pub fn proved_message(manifest: &Hash, node: NodeIndex, object: &Hash, point: &Point) -> Hash {
+    let parts = [manifest.as_bytes().as_slice(), &[node.get()], object.as_bytes(), point.as_bytes()];
+    Hash::of_parts("custody/proved/v1", &parts)
+}
+
+/// What a backup's file key is bound to when it is sealed for an enclave.
+#[must_use]
+pub fn release_info(manifest: &Hash, node: NodeIndex, object: &Hash) -> Hash {
+    let parts = [manifest.as_bytes().as_slice(), &[node.get()], object.as_bytes()];
+    Hash::of_parts("custody/file-key/v1", &parts)
+}
+
 /// What each enclave signs under `Staged`.
 #[must_use]
 pub fn staged_message(record: &Hash, node: NodeIndex, blob: &Hash) -> Hash {
@@ -258,6 +280,8 @@ pub struct Wallet {
     pub record: Record,
     /// SHA-256 of each node's sealed share, as its enclave signed it in the commit certificate.
     pub blobs: BTreeMap<NodeIndex, Hash>,
+    /// Each node's backups, as far as they are written.
+    pub backups: BTreeMap<NodeIndex, BackedUp>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! one connection to its agent carries everything. Shares never leave [`session`] and [`seal`] in the clear.
 
 pub mod attest;
+pub mod backup;
 pub mod clock;
 pub mod guest;
 pub mod kms;

@@ -151,6 +151,7 @@ impl Ceremony {
         all.then(|| Wallet {
             record: record.clone(),
             blobs: results.iter().map(|(node, (_, blob))| (*node, *blob)).collect(),
+            backups: self.backups.clone(),
         })
     }
 
@@ -185,14 +186,15 @@ impl Ceremony {
     /// The lost node whose share comes back next, and the way.
     #[must_use]
     pub fn due_recovery(&self) -> Option<(NodeIndex, Way)> {
-        let lost = self.manifest.lost.iter();
-        lost.map(|(node, way)| (*node, *way)).find(|(node, _)| !self.recovered.contains(node))
+        let open = self.manifest.lost.iter().filter(|(node, _)| !self.recovered.contains(node));
+        open.map(|(node, way)| (*node, *way)).min_by_key(|(node, way)| (*way, *node))
     }
 
-    /// The nodes that rebuild a lost share: the first t that hold one of their own.
+    /// The nodes that rebuild a lost share: the first t that hold one of their own, or have it from a backup.
     #[must_use]
     pub fn helpers(&self) -> Subset {
-        let whole = self.manifest.roster.iter().filter(|node| !self.manifest.lost.contains_key(node));
+        let lost = &self.manifest.lost;
+        let whole = self.manifest.roster.iter().filter(|node| lost.get(node) != Some(&Way::Repair));
         Subset::new(whole.copied().take(usize::from(self.manifest.threshold)))
     }
 

@@ -4,6 +4,7 @@
 //! take anything as true that an entry's own author did not sign. What can be derived (authorised,
 //! committed, void) is derived and never logged.
 
+mod backups;
 mod generation;
 #[cfg(test)]
 mod model;
@@ -21,7 +22,7 @@ pub use self::rejection::Rejection;
 pub use self::view::{Duty, Phase, SessionSpec, StepState, Void};
 use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
 use crate::charter::{Charter, ClusterKind, Role};
-use crate::entry::{Entry, Event, TestSigned};
+use crate::entry::{BackedUp, Entry, Event, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
 use crate::script::Script;
@@ -205,6 +206,8 @@ pub struct Ceremony {
     /// The first record that was staged or prepared; all must match it.
     record: Option<Record>,
     aborted: BTreeSet<NodeIndex>,
+    backups: BTreeMap<NodeIndex, BackedUp>,
+    proved: BTreeSet<NodeIndex>,
     adopted: BTreeSet<NodeIndex>,
     retired: BTreeSet<NodeIndex>,
     /// The groups that test-sign here.
@@ -259,6 +262,8 @@ impl Ceremony {
             prepared: BTreeMap::new(),
             record: None,
             aborted: BTreeSet::new(),
+            backups: BTreeMap::new(),
+            proved: BTreeSet::new(),
             adopted: BTreeSet::new(),
             retired: BTreeSet::new(),
             cover,
@@ -335,6 +340,10 @@ impl Ceremony {
             }
             Event::Prepared { node, record, blob, signature } => {
                 self.prepared(*node, record, *blob, signature)?;
+            }
+            Event::BackedUp(backed_up) => self.backed_up(entry, backed_up)?,
+            Event::Proved { node, object, point, signature } => {
+                self.proved(*node, *object, point, signature)?;
             }
             Event::Recovered { node, signature } => self.recovered(*node, signature)?,
             Event::Staged { node, record, blob, signature } => {

@@ -71,6 +71,7 @@ impl Ceremony {
     #[must_use]
     pub fn signers(&self, step: &Step) -> Quorum {
         match step.act {
+            Act::Recover | Act::Prove if self.asks_releases(step.act) => Quorum::from([(Role::Custodian, 1)]),
             Act::Approve => self.context.charter.quorum(self.manifest.kind).cloned().unwrap_or_default(),
             Act::Open
             | Act::Attest
@@ -79,6 +80,8 @@ impl Ceremony {
             | Act::Generate
             | Act::ReadBack
             | Act::TestSign
+            | Act::Backup
+            | Act::Prove
             | Act::Commit
             | Act::Retire
             | Act::Agree
@@ -90,7 +93,8 @@ impl Ceremony {
     fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
         let step = self.script.step(id).filter(|step| match step.act {
             Act::Confirm | Act::Approve | Act::ReadBack | Act::Commit | Act::Agree | Act::Close => true,
-            Act::Open | Act::Attest | Act::Recover | Act::Generate | Act::TestSign | Act::Retire => false,
+            Act::Recover | Act::Prove => self.asks_releases(step.act),
+            Act::Open | Act::Attest | Act::Generate | Act::TestSign | Act::Backup | Act::Retire => false,
         });
         let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
         match self.missing_before(step) {
@@ -128,7 +132,7 @@ impl Ceremony {
         if self.signers(step).get(&role).is_none_or(|count| *count == 0) {
             return Err(Rejection::NotSignedBy { step: step.id.clone(), role });
         }
-        self.check_answer(step, answer)?;
+        self.check_answer(step, person, answer)?;
         let established = self.established(step);
         Ok(Statement {
             manifest: &self.manifest,
@@ -169,29 +173,29 @@ impl Ceremony {
         self.record().map(|record| words::spoken(&record.fingerprint()))
     }
 
-    fn check_answer(&self, step: &Step, answer: &Answer) -> Result<(), Rejection> {
+    fn check_answer(&self, step: &Step, person: &PersonName, answer: &Answer) -> Result<(), Rejection> {
         let asked = |asked| Err(Rejection::Answer { step: step.id.clone(), asked });
         match step.act {
             Act::ReadBack => match answer {
                 Answer::Words(typed) if self.spoken_words().as_deref() == Some(typed) => Ok(()),
                 Answer::Words(_) => Err(Rejection::WrongWords),
-                Answer::None | Answer::Agree | Answer::Disagree(_) | Answer::Withdraw(_) => {
-                    asked("the words as heard")
-                }
+                _ => asked("the words as heard"),
+            },
+            Act::Recover | Act::Prove => match answer {
+                Answer::Release(release) => self.check_release(step.act, person, release),
+                _ => asked("the release of a backup: custody backup release"),
             },
             Act::Agree => match answer {
                 Answer::Agree | Answer::Disagree(_) => Ok(()),
-                Answer::None | Answer::Words(_) | Answer::Withdraw(_) => {
-                    asked("a verdict: agree, or disagree with a reason")
-                }
+                _ => asked("a verdict: agree, or disagree with a reason"),
             },
             Act::Open
             | Act::Attest
             | Act::Confirm
             | Act::Approve
-            | Act::Recover
             | Act::Generate
             | Act::TestSign
+            | Act::Backup
             | Act::Commit
             | Act::Retire
             | Act::Close => {
@@ -226,7 +230,14 @@ impl Ceremony {
     ) -> Result<StepSignature, Rejection> {
         self.check_not_over(entry.time)?;
         let text = self.statement(step, role, person, answer)?;
-        if self.signatures.iter().any(|signed| signed.step == *step && signed.person == *person) {
+        let same = |signed: &StepSignature| match (&signed.answer, answer) {
+            // One custodian keeps several nodes' backups, and a release that did not open is given again.
+            (Answer::Release(before), Answer::Release(now)) => before == now,
+            _ => true,
+        };
+        let signed_already =
+            |signed: &StepSignature| signed.step == *step && signed.person == *person && same(signed);
+        if self.signatures.iter().any(signed_already) {
             return Err(Rejection::SignedAlready { person: person.clone(), step: step.clone() });
         }
         let presence = statement::verify(self.person(person, role)?, &text, signature)?;

@@ -88,6 +88,22 @@ pub enum Rejection {
     SameShare { node: NodeIndex, of: NodeIndex },
     #[error("node {0} is not one of those that lost their shares")]
     NotLost(NodeIndex),
+    #[error("no backup of node {0} is due")]
+    NoBackupDue(NodeIndex),
+    #[error("node {node}'s backup is locked until {until}; the charter asks for {least} at least")]
+    ShortLock { node: NodeIndex, until: UnixMillis, least: UnixMillis },
+    #[error("node {0} proves a backup that it has not written here")]
+    NotWritten(NodeIndex),
+    #[error("the backup of node {0} holds another share than that of this generation")]
+    OtherBackup(NodeIndex),
+    #[error("no release of node {0}'s backup is asked for")]
+    NoReleaseDue(NodeIndex),
+    #[error(
+        "object {object} is no backup of node {node} that is asked for: it is damaged, or of another generation"
+    )]
+    OtherObject { node: NodeIndex, object: Hash },
+    #[error("{person} does not keep the backups of node {node}")]
+    NotKeeper { person: PersonName, node: NodeIndex },
     #[error("node {0} deletes old shares before every node has adopted the new ones")]
     NothingToRetire(NodeIndex),
     #[error("node {0}'s result is for another manifest, wallet, generation, roster or set of enclaves")]

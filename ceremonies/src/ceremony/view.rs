@@ -118,6 +118,21 @@ pub enum Duty {
     },
     /// Take part in the key generation or the refresh.
     Generate,
+    /// Restore the node's share from its backup, which has been released to its enclave.
+    Restore {
+        /// Whose: the node's own.
+        node: NodeIndex,
+    },
+    /// Encrypt the new share for its keepers, and put it under lock.
+    Backup {
+        /// Whose: the node's own.
+        node: NodeIndex,
+    },
+    /// Open the released backup and show that it holds the share.
+    Prove {
+        /// Whose: the node's own.
+        node: NodeIndex,
+    },
     /// Sign the certificate: the staged share takes the old one's place.
     Prepare,
     /// Forget and delete the shares of the generations before.
@@ -275,6 +290,8 @@ impl Ceremony {
             Act::Recover => self.due_recovery().is_none(),
             Act::Generate if self.manifest.kind.renews() => self.staged_wallet().is_some(),
             Act::Generate => self.committed().is_some() && self.all_adopted(),
+            Act::Backup => self.backups_are_written(),
+            Act::Prove => self.backups_are_proven(),
             Act::Commit => self.has_quorum(step) && self.committed().is_some() && self.all_adopted(),
             Act::Retire => roster.iter().all(|node| self.retired.contains(node)),
             Act::TestSign => self.cover().iter().all(|subset| self.has_signed(subset)),
@@ -324,6 +341,10 @@ impl Ceremony {
             }
             Act::Generate | Act::Commit => {
                 format!("adoption by {}", nodes(&|node| self.adopted.contains(node)))
+            }
+            Act::Backup => format!("backup of {}", nodes(&|node| self.backups.contains_key(node))),
+            Act::Prove => {
+                format!("release and proof of the backup of {}", nodes(&|node| self.proved.contains(node)))
             }
             Act::Retire => format!("deletion by {}", nodes(&|node| self.retired.contains(node))),
             Act::TestSign => match self.due_subset() {
@@ -404,7 +425,10 @@ impl Ceremony {
             };
         }
         let making = (phase == Phase::Authorised).then(|| self.share_duty(node)).flatten();
-        making.or_else(|| self.test_duty(node)).or_else(|| self.retirement(node))
+        making
+            .or_else(|| self.test_duty(node))
+            .or_else(|| self.backup_duty(node))
+            .or_else(|| self.retirement(node))
     }
 
     /// What a node does for a generation that is being made.
@@ -415,6 +439,11 @@ impl Ceremony {
         if let Some((lost, way)) = self.due_recovery() {
             return match way {
                 Way::Repair => self.repairing(lost).contains(node).then_some(Duty::Repair { lost }),
+                // Each when its own backup is released, in any order.
+                Way::Backup => {
+                    self.wanted_backup(Act::Recover, node)?;
+                    self.release(Act::Recover, node).map(|_| Duty::Restore { node })
+                }
             };
         }
         if self.manifest.kind.renews() {
@@ -428,6 +457,14 @@ impl Ceremony {
         (!self.prepared.contains_key(&node)).then_some(Duty::Generate)
     }
 
+    fn backup_duty(&self, node: NodeIndex) -> Option<Duty> {
+        if self.backup_is_due(node) {
+            return Some(Duty::Backup { node });
+        }
+        self.wanted_backup(Act::Prove, node)?;
+        self.release(Act::Prove, node).map(|_| Duty::Prove { node })
+    }
+
     fn retirement(&self, node: NodeIndex) -> Option<Duty> {
         let due = self.manifest.kind.renews() && self.all_adopted() && !self.retired.contains(&node);
         due.then_some(Duty::Retire)
@@ -437,12 +474,18 @@ impl Ceremony {
     #[must_use]
     pub fn share_for(&self, duty: &Duty, node: NodeIndex) -> Option<Wallet> {
         match duty {
-            Duty::Generate if self.manifest.lost.contains_key(&node) => None,
-            Duty::Repair { lost } if *lost == node => None,
+            Duty::Generate | Duty::Repair { .. } if self.manifest.lost.contains_key(&node) => None,
             Duty::Generate | Duty::Repair { .. } => self.before().cloned(),
-            Duty::TestSign { .. } if self.manifest.kind.makes_shares() => self.made(),
+            Duty::TestSign { .. } | Duty::Backup { .. } if self.manifest.kind.makes_shares() => self.made(),
             Duty::TestSign { .. } => self.before().cloned(),
-            Duty::Attest | Duty::Fault | Duty::Prepare | Duty::Adopt | Duty::Retire => None,
+            Duty::Attest
+            | Duty::Fault
+            | Duty::Restore { .. }
+            | Duty::Backup { .. }
+            | Duty::Prove { .. }
+            | Duty::Prepare
+            | Duty::Adopt
+            | Duty::Retire => None,
         }
     }
 
@@ -463,12 +506,15 @@ impl Ceremony {
         (!reported).then_some(Duty::TestSign { subset, attempt })
     }
 
-    /// The session in which this duty is done. None for duties that need no other node, and while a party
-    /// has not attested.
+    /// The session in which this duty is done, with no other party for what concerns a backup. None for duties that
+    /// need no keys, and while a party has not attested.
     #[must_use]
     pub fn session(&self, duty: &Duty) -> Option<SessionSpec> {
         let (purpose, parties, attempt) = match duty {
             Duty::Repair { lost } => ("repair", self.repairing(*lost), 1),
+            Duty::Restore { node } => ("restore", Subset::new([*node]), 1),
+            Duty::Backup { node } => ("backup", Subset::new([*node]), 1),
+            Duty::Prove { node } => ("prove", Subset::new([*node]), 1),
             Duty::Generate => ("generate", Subset::new(self.manifest.roster.iter().copied()), 1),
             Duty::TestSign { subset, attempt } => ("test-sign", subset.clone(), *attempt),
             Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return None,

@@ -41,13 +41,25 @@ pub enum Article {
     Quorum(CeremonyKind),
     /// A person.
     Person(PersonName),
+    /// How long backups are locked, and how often shares are refreshed.
+    Backups,
+    /// Who keeps which nodes' backups.
+    Custodian(PersonName),
+    /// The escrow trustee.
+    Escrow,
 }
 
 impl Article {
     /// Shares, agents and broker rest on the others as the cluster was made with them.
     fn may_change(&self) -> bool {
         match self {
-            Self::MaxAge | Self::Image(_) | Self::Quorum(_) | Self::Person(_) => true,
+            Self::MaxAge
+            | Self::Image(_)
+            | Self::Quorum(_)
+            | Self::Person(_)
+            | Self::Backups
+            | Self::Custodian(_)
+            | Self::Escrow => true,
             Self::Cluster
             | Self::Kind
             | Self::Threshold
@@ -84,6 +96,9 @@ impl fmt::Display for Article {
             }
             Self::Quorum(kind) => write!(f, "quorum of a {kind}"),
             Self::Person(name) => write!(f, "person {name}"),
+            Self::Backups => f.write_str("backups"),
+            Self::Custodian(name) => write!(f, "backups kept by {name}"),
+            Self::Escrow => f.write_str("escrow trustee"),
         }
     }
 }
@@ -132,6 +147,7 @@ fn articles(charter: &CharterDraft) -> BTreeMap<Article, String> {
         system_nkey,
         attestation,
         kms,
+        backup,
         quorum,
         nodes,
         people,
@@ -162,6 +178,15 @@ fn articles(charter: &CharterDraft) -> BTreeMap<Article, String> {
         let verified = if person.verified { ", verified by the key" } else { "" };
         (Article::Person(person.name.clone()), format!("{}; {keys}{verified}", list(&person.roles)))
     }));
+    if let Some(backup) = backup {
+        let days = format!("locked {} days, refreshed every {}", backup.lock_days, backup.refresh_days);
+        articles.insert(Article::Backups, days);
+        articles.insert(Article::Escrow, format!("{}, {}", backup.escrow.person, backup.escrow.recipient));
+        articles.extend(backup.custodians.iter().map(|custodian| {
+            let kept = format!("nodes {}, {}", list(&custodian.nodes), custodian.recipient);
+            (Article::Custodian(custodian.person.clone()), kept)
+        }));
+    }
     articles.extend(
         consoles
             .iter()
@@ -230,7 +255,7 @@ impl Charter {
         let changes = self.changes(next);
         match changes.iter().find(|change| !change.article.may_change()) {
             Some(change) => refuse(format!(
-                "an amendment changes images, people, quorums and the age of attestations; it cannot change this: {change}"
+                "an amendment changes images, people, quorums, backups and the age of attestations; it cannot change this: {change}"
             )),
             None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
             None => Ok(()),

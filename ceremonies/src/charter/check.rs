@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CeremonyKind, CharterDraft, CharterError, ClusterKind, MAX_ATTESTATION_AGE_S, MAX_NODES, Quorum, Role,
+    CeremonyKind, CharterDraft, CharterError, ClusterKind, MAX_ATTESTATION_AGE_S, MAX_LOCK_DAYS, MAX_NODES,
+    Person, Quorum, Role,
 };
 use crate::attestation::{AWS_NITRO_G1_FINGERPRINT, Measurement, Pcr};
 
@@ -22,6 +23,12 @@ fn is_debug(measurement: &Measurement) -> bool {
     [measurement.pcr0, measurement.pcr1, measurement.pcr2].iter().any(Pcr::is_zero)
 }
 
+/// An X25519 recipient as age writes it: 32 bytes in Bech32 (age-encryption.org/v1).
+fn is_recipient(text: &str) -> bool {
+    let decoded = bech32::primitives::decode::CheckedHrpstring::new::<bech32::Bech32>(text);
+    decoded.is_ok_and(|key| key.hrp().as_str() == "age" && key.byte_iter().count() == 32)
+}
+
 fn check_nkey(whose: &str, nkey: &str) -> Result<(), CharterError> {
     let user = nkey.starts_with('U') && nkeys::KeyPair::from_public_key(nkey).is_ok();
     rule(!user, || format!("{whose}: nkey `{nkey}` is not a NATS user public key (it starts with U)"))
@@ -36,6 +43,7 @@ impl CharterDraft {
         self.check_attestation()?;
         self.check_people()?;
         self.check_nkeys()?;
+        self.check_backup()?;
         for kind in CeremonyKind::ALL {
             self.check_quorum(kind)?;
         }
@@ -118,6 +126,48 @@ impl CharterDraft {
         Ok(())
     }
 
+    fn check_backup(&self) -> Result<(), CharterError> {
+        let Some(backup) = &self.backup else { return Ok(()) };
+        let keepers = backup.custodians.iter().map(|custodian| (&custodian.person, &custodian.recipient));
+        for (person, recipient) in keepers.chain([(&backup.escrow.person, &backup.escrow.recipient)]) {
+            let is_custodian =
+                |known: &&Person| known.name == *person && known.roles.contains(&Role::Custodian);
+            rule(self.people.iter().find(is_custodian).is_none(), || {
+                format!("backup: {person} is no person of this charter in the role of custodian")
+            })?;
+            rule(!is_recipient(recipient), || {
+                format!(
+                    "backup: `{recipient}` of {person} is no age X25519 recipient (age1…, from age-keygen)"
+                )
+            })?;
+        }
+        for node in &self.nodes {
+            let keep = backup.custodians.iter().filter(|custodian| custodian.nodes.contains(&node.index));
+            rule(keep.count() != 1, || format!("backup: node {} needs exactly one custodian", node.index))?;
+        }
+        for custodian in &backup.custodians {
+            rule(custodian.nodes.len() >= usize::from(self.threshold), || {
+                format!(
+                    "backup: {} keeps {} nodes, as many as sign together; split them up",
+                    custodian.person,
+                    custodian.nodes.len()
+                )
+            })?;
+        }
+        let keys = backup.custodians.iter().map(|custodian| &custodian.recipient);
+        rule(repeated(keys.chain([&backup.escrow.recipient])).is_some(), || {
+            "backup: two keepers have the same recipient".to_owned()
+        })?;
+        let days = backup.refresh_days == 0 || backup.lock_days > MAX_LOCK_DAYS;
+        rule(days || backup.lock_days < backup.refresh_days, || {
+            format!(
+                "backup: locked for {} days with a refresh every {}: a backup must outlive the time until the next, \
+                 and be locked for at most {MAX_LOCK_DAYS}",
+                backup.lock_days, backup.refresh_days
+            )
+        })
+    }
+
     fn check_nkeys(&self) -> Result<(), CharterError> {
         for node in &self.nodes {
             check_nkey(&format!("node {}", node.index), &node.nkey)?;
@@ -139,7 +189,8 @@ impl CharterDraft {
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
-            return rule(kind != CeremonyKind::Amend, || format!("quorum.{kind} is missing"));
+            let needed = matches!(kind, CeremonyKind::Dkg | CeremonyKind::TestSign);
+            return rule(needed, || format!("quorum.{kind} is missing"));
         };
         let count = |role| quorum.get(&role).copied().unwrap_or(0);
         for (role, least) in [

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::EvidenceError;
 use crate::ceremony::Ceremony;
 use crate::charter::Charter;
-use crate::entry::{Entry, Event};
+use crate::entry::{Entry, Event, Object};
 use crate::ids::Hash;
 use crate::statement::NAMESPACE;
 use crate::wallet::Record;
@@ -169,6 +169,26 @@ fn event(event: &Event) -> Value {
         Event::Prepared { node, record, blob, .. } => json!({
             "prepared": { "node": node, "record": Record::digest_of(record), "sealed_share_sha256": blob }
         }),
+        Event::BackedUp(backed_up) => {
+            let object = |object: &Object| {
+                json!({
+                    "key": object.key,
+                    "version": object.version,
+                    "sha256": object.digest,
+                    "locked_until": object.locked_until.to_string(),
+                })
+            };
+            json!({
+                "backed_up": {
+                    "node": backed_up.node,
+                    "whole": object(&backed_up.whole),
+                    "root": object(&backed_up.root),
+                }
+            })
+        }
+        Event::Proved { node, object, point, .. } => {
+            json!({ "proved": { "node": node, "backup_sha256": object, "public_share": point.to_string() } })
+        }
         Event::Recovered { node, .. } => json!({ "recovered": { "node": node } }),
         Event::Staged { node, record, blob, .. } => json!({
             "staged": { "node": node, "record": Record::digest_of(record), "sealed_share_sha256": blob }

@@ -4,6 +4,7 @@
 //! One task owns everything. It must never act on the agent's word alone (`orders`), sign both a result
 //! and an abort of one session (`voice`), or say a secret.
 
+mod backups;
 mod orders;
 mod runner;
 mod sealing;

@@ -22,6 +22,10 @@ const MAX_WAITING: usize = 256;
 pub(super) struct Job {
     pub(super) order: Order,
     pub(super) credentials: link::Credentials,
+    /// The backup that was released, where one is.
+    pub(super) backup: Vec<u8>,
+    /// The agent's number of the order.
+    pub(super) request: u64,
 }
 
 /// A session's thread, as the service holds it. Dropping it ends the thread.

@@ -60,7 +60,7 @@ impl Connection<'_> {
         let core = Arc::clone(&self.enclave.core);
         let ledger = &mut self.enclave.ledger;
         match Order::read(&start, ledger, &core.root, &core.keys.public(), core.clock.now())? {
-            Due::Session(order) => self.start_session(*order, start),
+            Due::Session(order) => self.start_session(*order, start).await,
             Due::Prepare(node, ceremony) => self.prepare(node, &ceremony).await,
             Due::Retire(node, wallet) => {
                 self.enclave.shares.forget_before(&wallet.record);
@@ -71,21 +71,23 @@ impl Connection<'_> {
         }
     }
 
-    fn start_session(&mut self, order: Order, start: Start) -> Result<(), OrderError> {
+    async fn start_session(&mut self, order: Order, start: Start) -> Result<(), OrderError> {
         self.enclave.bans.extend(&order.bans);
         let meets = |party: &NodeIndex| order.spec.parties.contains_key(party);
         if self.enclave.bans.iter().any(|(by, banned)| meets(by) && meets(banned)) {
             return Err(OrderError::Banned);
         }
-        if !self.enclave.started.insert(order.spec.label) {
+        // What concerns a backup is done as often as it is asked for.
+        if order.spec.parties.len() > 1 && !self.enclave.started.insert(order.spec.label) {
             return Err(OrderError::StartedBefore);
         }
         info!(label = %order.spec.label, duty = ?order.duty, "session begins");
-        let job = Arc::new(Job { order, credentials: start.credentials.unwrap_or_default() });
+        let credentials = start.credentials.unwrap_or_default();
+        let job = Arc::new(Job { order, credentials, backup: start.backup, request: start.request });
         self.open.insert(job.order.spec.label, Arc::clone(&job));
         match &job.order.wallet {
             Some(wallet) => match self.enclave.shares.get(&wallet.record.digest()) {
-                Some(share) => self.begin(&job, Some(share)),
+                Some(share) => self.begin(&job, Some(share)).await,
                 None => {
                     let (record, blob) = (wallet.record.clone(), wallet.blobs.get(&job.order.node));
                     self.open_share(&job, record, blob, start.blob);
@@ -95,7 +97,7 @@ impl Connection<'_> {
             None => {
                 let before = job.order.ceremony.before().map(|wallet| wallet.record.digest());
                 let recovered = before.and_then(|record| self.enclave.shares.get(&record));
-                self.begin(&job, recovered);
+                self.begin(&job, recovered).await;
             }
         }
         Ok(())
@@ -139,7 +141,7 @@ impl Connection<'_> {
     }
 
     /// Begins the session that the duty is done in.
-    fn begin(&mut self, job: &Arc<Job>, share: Option<Arc<KeyShare>>) {
+    async fn begin(&mut self, job: &Arc<Job>, share: Option<Arc<KeyShare>>) {
         let order = &job.order;
         let manifest = order.ceremony.manifest();
         let own = order.node;
@@ -166,6 +168,9 @@ impl Connection<'_> {
                 let digest = test_digest(&manifest.hash(), &wallet.record.digest(), subset, *attempt);
                 let new = move |session| Signing::new(needed(share)?, own, &parties, key, digest, session);
                 (SIGNATURE_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::Restore { .. } | Duty::Backup { .. } | Duty::Prove { .. } => {
+                return self.with_backup(job, share).await;
             }
             Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return,
         };
@@ -367,7 +372,7 @@ impl Connection<'_> {
                 if let Some(wallet) = &job.order.wallet {
                     self.enclave.shares.keep(&wallet.record, Arc::clone(&share));
                 }
-                self.begin(&job, Some(share));
+                self.begin(&job, Some(share)).await;
             }
             SealingNews::Failed { job, error } => {
                 let failure = SessionFailure { reason: chain(&error), culprit: None, ban: None };
@@ -394,6 +399,10 @@ impl Connection<'_> {
     }
 
     async fn abort(&mut self, job: &Arc<Job>, failure: &SessionFailure) {
+        if job.order.spec.parties.len() == 1 {
+            self.open.remove(&job.order.spec.label);
+            return self.refuse_for(job.request, failure.reason.clone()).await;
+        }
         if let Some(said) = self.word_of_abort(job, failure) {
             self.send(from_enclave::Kind::Said(said)).await;
         }
@@ -407,9 +416,7 @@ impl Connection<'_> {
         let (subset, attempt) = match &job.order.duty {
             Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),
             Duty::Repair { lost } => (job.order.ceremony.repairing(*lost), 1),
-            Duty::Generate | Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => {
-                (Subset::new(manifest.roster.iter().copied()), 1)
-            }
+            _ => (Subset::new(manifest.roster.iter().copied()), 1),
         };
         let aborted = Aborted {
             node: job.order.node,
@@ -434,7 +441,8 @@ impl Connection<'_> {
     pub(super) fn give_up(&mut self, reason: &str) {
         let failure = SessionFailure { reason: reason.to_owned(), culprit: None, ban: None };
         self.running.clear();
-        for job in self.open.values().cloned().collect::<Vec<_>>() {
+        let sessions = self.open.values().filter(|job| job.order.spec.parties.len() > 1);
+        for job in sessions.cloned().collect::<Vec<_>>() {
             self.word_of_abort(&job, &failure);
         }
     }

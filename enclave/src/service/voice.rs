@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use ceremonies::entry::{Aborted, TestSigned};
+use ceremonies::entry::{Aborted, EnclaveSignature, TestSigned};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, prepared_message, recovered_message, retired_message, staged_message};
+use ceremonies::wallet::{
+    Point, Record, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
+    staged_message,
+};
 use ceremonies::wire::log;
 use prost::Message;
 
@@ -127,6 +130,35 @@ impl Voice {
             signature,
         };
         self.say(&record.ceremony, log::event::Kind::Staged(staged))
+    }
+
+    /// Signs the digests of this node's backups: the whole share's and the root share's. The agent adds where they lie.
+    pub(super) fn backed_up(
+        &self,
+        node: NodeIndex,
+        record: &Record,
+        (whole, root): (Hash, Hash),
+    ) -> EnclaveSignature {
+        self.sign(&backed_up_message(&record.digest(), node, &whole, &root))
+    }
+
+    /// Signs that a backup holds this node's share.
+    pub(super) fn proved(
+        &mut self,
+        ceremony: &CeremonyId,
+        manifest: &Hash,
+        node: NodeIndex,
+        object: &Hash,
+        point: &Point,
+    ) -> Said {
+        let signature = self.sign(&proved_message(manifest, node, object, point)).to_vec();
+        let proved = log::Proved {
+            node: node.into(),
+            object: object.as_bytes().to_vec(),
+            point: point.as_bytes().to_vec(),
+            signature,
+        };
+        self.say(ceremony, log::event::Kind::Proved(proved))
     }
 
     /// Signs that this node has its lost share again.

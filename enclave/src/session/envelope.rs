@@ -55,6 +55,24 @@ impl BootKeys {
     pub fn sign(&self, message: &Hash) -> [u8; 64] {
         self.identity.sign(message.as_bytes()).to_bytes()
     }
+
+    /// Opens what was sealed to the sealing key with HPKE (RFC 9180, base mode) under this info: encapsulated key and
+    /// ciphertext.
+    #[must_use]
+    pub fn unseal(&self, info: &Hash, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (encapsulated, ciphertext) = sealed.split_at_checked(ENCAPSULATED)?;
+        let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapsulated).ok()?;
+        hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            &self.sealing,
+            &encapsulated,
+            info.as_bytes(),
+            ciphertext,
+            &[],
+        )
+        .ok()
+        .map(Zeroizing::new)
+    }
 }
 
 /// Why bytes from the bus are dropped without any effect.
@@ -169,18 +187,7 @@ impl Binding {
 
     /// Opens with the receiver's own key.
     pub(super) fn open(&self, keys: &BootKeys, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (encapsulated, ciphertext) = sealed.split_at_checked(ENCAPSULATED)?;
-        let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapsulated).ok()?;
-        hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
-            &keys.sealing,
-            &encapsulated,
-            self.info().as_bytes(),
-            ciphertext,
-            &[],
-        )
-        .ok()
-        .map(Zeroizing::new)
+        keys.unseal(&self.info(), sealed)
     }
 }
 

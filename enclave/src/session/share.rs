@@ -7,6 +7,7 @@ use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::{Point, Record};
 use dkls23::protocols::PartyIndex;
 use dkls23::secp256k1::{Party, PublicKeyPackage};
+use dkls23::utilities::zero_shares::ZeroShare;
 use k256::ProjectivePoint;
 use k256::elliptic_curve::group::GroupEncoding;
 use thiserror::Error;
@@ -42,6 +43,33 @@ impl KeyShare {
             Ok((party, [])) => Ok(Self(party)),
             Ok(_) | Err(_) => Err(ShareError),
         }
+    }
+
+    /// The root share alone: what a complete refresh needs, and too little to sign with. A few hundred bytes.
+    #[must_use]
+    pub fn root(&self) -> Self {
+        let Party { parameters, party_index, session_id, poly_point, pk, derivation_data, .. } = &self.0;
+        Self(Party {
+            parameters: parameters.clone(),
+            party_index: *party_index,
+            session_id: session_id.clone(),
+            poly_point: *poly_point,
+            pk: *pk,
+            zero_share: ZeroShare::initialize(Vec::new()),
+            mul_senders: BTreeMap::new(),
+            mul_receivers: BTreeMap::new(),
+            derivation_data: derivation_data.clone(),
+            address: String::new(),
+        })
+    }
+
+    /// `share·G`.
+    ///
+    /// # Errors
+    /// [`ShareError`] for a share that is zero.
+    pub fn public_point(&self) -> Result<Point, ShareError> {
+        let public = (ProjectivePoint::GENERATOR * self.0.poly_point).to_affine().to_bytes();
+        Point::decode(&public).map_err(|_| ShareError)
     }
 
     /// Whether this is the node's share of this key. That it is of the right generation is for

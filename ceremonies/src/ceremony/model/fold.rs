@@ -159,6 +159,8 @@ fn approved(nodes: u8) -> Ceremony {
         prepared: [].into(),
         record: None,
         aborted: [].into(),
+        backups: [].into(),
+        proved: [].into(),
         adopted: [].into(),
         retired: [].into(),
         cover: Vec::new(),

@@ -1,0 +1,150 @@
+//! Backups of a new generation: written, proven to restore, and released to nodes that lost their shares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Ceremony, Rejection};
+use crate::charter::BackupRules;
+use crate::entry::{BackedUp, EnclaveSignature, Entry};
+use crate::ids::{Hash, NodeIndex, PersonName};
+use crate::manifest::Way;
+use crate::script::Act;
+use crate::statement::{Answer, Release};
+use crate::wallet::{Point, backed_up_message, proved_message};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// How much shorter a lock may be than the charter asks, for clocks that differ.
+const LOCK_SLACK_MS: i64 = 60 * 60 * 1000;
+
+impl Ceremony {
+    /// The charter's rules on backups, if it has any.
+    pub(super) fn backup_rules(&self) -> Option<&BackupRules> {
+        self.context.charter.backup()
+    }
+
+    /// The backups that nodes have written here.
+    #[must_use]
+    pub fn backups(&self) -> &BTreeMap<NodeIndex, BackedUp> {
+        &self.backups
+    }
+
+    /// The nodes whose backups are proven.
+    #[must_use]
+    pub fn proved_nodes(&self) -> &BTreeSet<NodeIndex> {
+        &self.proved
+    }
+
+    fn is_open(&self, act: Act) -> bool {
+        self.step_of(act).is_some_and(|step| self.missing_before(step).is_none())
+    }
+
+    pub(super) fn backup_is_due(&self, node: NodeIndex) -> bool {
+        self.backup_rules().is_some() && self.is_open(Act::Backup) && !self.backups.contains_key(&node)
+    }
+
+    pub(super) fn backed_up(&mut self, entry: &Entry, backed_up: &BackedUp) -> Result<(), Rejection> {
+        let node = backed_up.node;
+        self.check_own(entry, node)?;
+        if self.backups.contains_key(&node) {
+            return Err(Rejection::SaidAlready(node));
+        }
+        let made = self.made().filter(|_| self.backup_is_due(node)).ok_or(Rejection::NoBackupDue(node))?;
+        let (whole, root) = (&backed_up.whole, &backed_up.root);
+        let message = backed_up_message(&made.record.digest(), node, &whole.digest, &root.digest);
+        self.check_enclave(node, &message, &backed_up.signature)?;
+        let days = self.backup_rules().map_or(0, |rules| i64::from(rules.lock_days));
+        let least = entry.time.plus(days * DAY_MS - LOCK_SLACK_MS);
+        if let Some(short) = [whole, root].into_iter().find(|object| object.locked_until < least) {
+            return Err(Rejection::ShortLock { node, until: short.locked_until, least });
+        }
+        self.backups.insert(node, backed_up.clone());
+        Ok(())
+    }
+
+    pub(super) fn proved(
+        &mut self,
+        node: NodeIndex,
+        object: Hash,
+        point: &Point,
+        signature: &EnclaveSignature,
+    ) -> Result<(), Rejection> {
+        self.check_enclave(node, &proved_message(&self.manifest.hash(), node, &object, point), signature)?;
+        let backup = self.backups.get(&node).filter(|backup| backup.whole.digest == object);
+        if backup.is_none() || !self.is_open(Act::Prove) {
+            return Err(Rejection::NotWritten(node));
+        }
+        if self.made().is_none_or(|made| made.record.public_shares.get(&node) != Some(point)) {
+            return Err(Rejection::OtherBackup(node));
+        }
+        if self.proved.insert(node) { Ok(()) } else { Err(Rejection::SaidAlready(node)) }
+    }
+
+    /// The backup of this node whose release a step asks for: of the new generation to be proven, of the one before
+    /// to be restored.
+    #[must_use]
+    pub fn wanted_backup(&self, act: Act, node: NodeIndex) -> Option<&BackedUp> {
+        match act {
+            Act::Prove if !self.proved.contains(&node) => self.backups.get(&node),
+            Act::Recover if self.manifest.lost.get(&node) == Some(&Way::Backup) => {
+                let open = !self.recovered.contains(&node);
+                self.before().filter(|_| open).and_then(|wallet| wallet.backups.get(&node))
+            }
+            _ => None,
+        }
+    }
+
+    /// The nodes whose backups a person can release for a step, and nobody has.
+    #[must_use]
+    pub fn releases_wanted(&self, act: Act, person: &PersonName) -> Vec<NodeIndex> {
+        let opens = |node: &&NodeIndex| self.backup_rules().is_some_and(|rules| rules.opens(person, **node));
+        let wanted = |node: &&NodeIndex| {
+            self.wanted_backup(act, **node).is_some() && self.release(act, **node).is_none()
+        };
+        self.manifest.roster.iter().filter(opens).filter(wanted).copied().collect()
+    }
+
+    /// The last release of this node's backup that was signed for a step of this act.
+    #[must_use]
+    pub fn release(&self, act: Act, node: NodeIndex) -> Option<&Release> {
+        let step = self.step_of(act)?;
+        self.signatures.iter().rev().filter(|signed| signed.step == step.id).find_map(|signed| match &signed
+            .answer
+        {
+            Answer::Release(release) if release.node == node => Some(release),
+            _ => None,
+        })
+    }
+
+    pub(super) fn check_release(
+        &self,
+        act: Act,
+        person: &PersonName,
+        release: &Release,
+    ) -> Result<(), Rejection> {
+        let node = release.node;
+        let wanted = self.wanted_backup(act, node).ok_or(Rejection::NoReleaseDue(node))?;
+        let is_root = act == Act::Recover && wanted.root.digest == release.object;
+        if wanted.whole.digest != release.object && !is_root {
+            return Err(Rejection::OtherObject { node, object: release.object });
+        }
+        if self.backup_rules().is_some_and(|rules| rules.opens(person, node)) {
+            Ok(())
+        } else {
+            Err(Rejection::NotKeeper { person: person.clone(), node })
+        }
+    }
+
+    /// Whether a step of this act waits for custodians.
+    pub(super) fn asks_releases(&self, act: Act) -> bool {
+        self.manifest.roster.iter().any(|node| self.wanted_backup(act, *node).is_some())
+    }
+
+    pub(super) fn backups_are_written(&self) -> bool {
+        let written = |node: &NodeIndex| self.backups.contains_key(node);
+        self.backup_rules().is_none() || self.manifest.roster.iter().all(written)
+    }
+
+    pub(super) fn backups_are_proven(&self) -> bool {
+        let proved = |node: &NodeIndex| self.proved.contains(node);
+        self.backup_rules().is_none() || self.manifest.roster.iter().all(proved)
+    }
+}
