@@ -1,4 +1,4 @@
-//! `node.toml`: which node this is, where its charter, bus, store, enclave and KMS are, and who runs the enclave.
+//! `node.toml`: which node this is, where its charter, bus, store, enclave, KMS and vault are, and who runs the enclave.
 //!
 //! Unknown keys are refused. Paths are relative to the file's folder. No secret stands in the file itself.
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub kms: Kms,
     /// What this host runs the enclave with; left out, something else runs it.
     pub host: Option<Host>,
+    /// Where this node keeps its backups; left out, it keeps none.
+    pub vault: Option<Vault>,
 }
 
 /// What this host runs the enclave with.
@@ -148,6 +150,56 @@ pub enum CredentialSource {
     Process(Vec<String>),
 }
 
+/// Where a node keeps its backups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Vault {
+    /// A folder on this host.
+    Directory(Directory),
+    /// An S3 bucket with versions and object locks.
+    S3(Bucket),
+}
+
+/// A folder for backups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// The folder, which must exist.
+    pub path: PathBuf,
+}
+
+/// A bucket for backups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// Its name.
+    pub bucket: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The URL of the provider; left out, AWS in that region.
+    pub endpoint: Option<String>,
+    /// Where credentials come from that may write, and nothing else.
+    pub credentials: CredentialSource,
+}
+
+impl Vault {
+    fn resolve(&mut self, folder: &Path) {
+        match self {
+            Self::Directory(directory) => directory.path = folder.join(&directory.path),
+            Self::S3(bucket) => bucket.credentials.resolve(folder),
+        }
+    }
+}
+
+impl CredentialSource {
+    fn resolve(&mut self, folder: &Path) {
+        match self {
+            Self::File(file) => *file = folder.join(&file),
+            Self::Process(_) => {}
+        }
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -208,8 +260,9 @@ impl Config {
             }
             EnclaveAddress::Vsock { .. } => {}
         }
-        if let CredentialSource::File(file) = &mut config.kms.credentials {
-            *file = folder.join(&file);
+        config.kms.credentials.resolve(folder);
+        if let Some(vault) = &mut config.vault {
+            vault.resolve(folder);
         }
         if let Some(file) = config.store.strip_prefix("sqlite:") {
             config.store = format!("sqlite:{}", folder.join(file).display());

@@ -1,7 +1,7 @@
-//! AWS credentials for the enclave's calls to the KMS, as `credential_process` prints them.
+//! AWS credentials for the enclave's calls to the KMS and for the vault, as `credential_process` prints them.
 //!
-//! The agent lends them to the enclave and keeps none: they are read again at every use, because they
-//! expire.
+//! The agent lends them to the enclave or signs one write with them, and keeps none: they are read again at
+//! every use, because they expire.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub enum CredentialError {
     #[error("AWS credential program {0} failed with {1}")]
     Failed(String, std::process::ExitStatus),
     /// The configuration names no program.
-    #[error("kms.credentials.process is empty: name a program")]
+    #[error("credentials.process is empty: name a program")]
     NoProgram,
     /// What came is not credentials. Its content is not repeated.
     #[error("the credential source did not give the JSON of AWS's credential_process, version 1")]

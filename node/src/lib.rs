@@ -10,3 +10,4 @@ pub mod credentials;
 pub mod host;
 pub mod link;
 pub mod store;
+pub mod vault;
