@@ -11,10 +11,12 @@ pub mod control;
 pub mod drive;
 pub mod kms;
 pub mod microvm;
+pub mod moto;
 pub mod nsm;
 pub mod people;
 pub mod postgres;
 pub mod programs;
+pub mod s3;
 pub mod service;
 
 use std::io::Write as _;

@@ -199,7 +199,8 @@ pub enum VaultError {
     },
     /// A bucket said no.
     #[error(
-        "vault {bucket} refused {operation}: {code}: {message}; compare the bucket and its policy with the runbook"
+        "vault {bucket} refused {operation}: {code}: {message}; the credentials need s3:PutObject, \
+         s3:PutObjectRetention, s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration, and no more"
     )]
     Refused {
         /// The vault.

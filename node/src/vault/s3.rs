@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -66,10 +67,12 @@ pub struct S3 {
 
 impl S3 {
     pub(super) fn open(config: &config::Bucket) -> Result<Self, VaultError> {
-        if let Some(endpoint) = &config.endpoint {
-            usable(endpoint).map_err(|why| VaultError::Endpoint { endpoint: endpoint.clone(), why })?;
-        }
-        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        let http = match &config.endpoint {
+            None => https(),
+            Some(endpoint) => {
+                way(endpoint).map_err(|why| VaultError::Endpoint { endpoint: endpoint.clone(), why })?
+            }
+        };
         Ok(Self { config: config.clone(), http })
     }
 
@@ -194,16 +197,16 @@ impl S3 {
         }
     }
 
-    fn failed<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> VaultError
+    fn failed<E>(&self, operation: &'static str, error: SdkError<E, HttpResponse>) -> VaultError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-        R: fmt::Debug + Send + Sync + 'static,
     {
-        let Some(refusal) = error.as_service_error() else {
+        let SdkError::ServiceError(refusal) = &error else {
             return self.unreachable(operation, error);
         };
-        let code = one_line(refusal.code().unwrap_or("an error without a name"));
-        let message = one_line(refusal.message().unwrap_or("no reason given"));
+        // The SDK takes whatever it cannot read for an error without a name.
+        let code = refusal.err().code().map_or_else(|| format!("HTTP {}", refusal.raw().status()), one_line);
+        let message = refusal.err().message().map_or_else(|| one_line(&chain(refusal.err())), one_line);
         VaultError::Refused { bucket: self.place(), operation, code, message }
     }
 
@@ -218,13 +221,20 @@ impl S3 {
     }
 }
 
-/// Says why an endpoint is not to be used. The answer to a write is believed because TLS vouches for it.
-fn usable(endpoint: &str) -> Result<(), &'static str> {
+/// The way to an endpoint, or why it is not to be used. The answer to a write is believed because TLS
+/// vouches for who gave it.
+fn way(endpoint: &str) -> Result<SharedHttpClient, &'static str> {
     let uri: http::Uri = endpoint.parse().map_err(|_| "this is not a URL; write `https://HOST`")?;
     match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(_)) | (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) => Ok(()),
+        (Some("https"), Some(_)) => Ok(https()),
+        (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) => Ok(Builder::new().build_http()),
         _ => Err("use https, or http on this host alone"),
     }
+}
+
+/// TLS under the certificate authorities that this host trusts.
+fn https() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }
 
 fn is_taken<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
@@ -233,6 +243,11 @@ fn is_taken<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
 
 fn checksum(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(Hash::of_bytes(bytes).as_bytes())
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Words from outside, fit for a log line.
@@ -247,7 +262,7 @@ mod tests {
     #[test]
     fn endpoints_without_tls_are_for_this_host_alone() {
         for good in ["https://s3.example.com", "https://s3.example.com:9000/", "http://127.0.0.1:9000"] {
-            assert_eq!(usable(good), Ok(()), "{good}");
+            assert!(way(good).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -258,7 +273,7 @@ mod tests {
             "ftp://127.0.0.1",
             "https://",
         ] {
-            assert!(usable(bad).is_err(), "{bad}");
+            assert!(way(bad).is_err(), "{bad}");
         }
     }
 }

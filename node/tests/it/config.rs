@@ -1,6 +1,6 @@
-//! The part of `node.toml` that says what the host runs.
+//! The parts of `node.toml` that say what the host runs and where backups go.
 
-use node::config::{Config, ConfigError, Host};
+use node::config::{Config, ConfigError, CredentialSource, Host, Vault};
 
 const BASE: &str = r#"
 node = 1
@@ -121,4 +121,30 @@ fn name_that_could_be_taken_for_something_else_is_refused() {
         let refused = refusal(&text(VSOCK, &NITRO.replace("\"custody\"", &format!("{name:?}"))));
         assert!(refused.contains("is no enclave name"), "{refused}");
     }
+}
+
+#[test]
+fn vault_is_read_with_its_paths_beside_the_file() {
+    assert!(load(&without_host()).unwrap().vault.is_none());
+
+    let directory = format!("{}\n[vault.directory]\npath = \"backups\"\n", without_host());
+    let Some(Vault::Directory(directory)) = load(&directory).unwrap().vault else { panic!("no directory") };
+    assert!(directory.path.is_absolute() && directory.path.ends_with("backups"));
+
+    let bucket = "bucket = \"b\"\nregion = \"r\"\ncredentials = { file = \"writer.json\" }";
+    let Some(Vault::S3(bucket)) = load(&format!("{}\n[vault.s3]\n{bucket}", without_host())).unwrap().vault
+    else {
+        panic!("no bucket")
+    };
+    assert_eq!((bucket.bucket.as_str(), bucket.region.as_str(), bucket.endpoint), ("b", "r", None));
+    let CredentialSource::File(file) = bucket.credentials else { panic!("no file") };
+    assert!(file.is_absolute() && file.ends_with("writer.json"));
+}
+
+#[test]
+fn vault_with_an_unknown_key_is_refused() {
+    let vault = "[vault.s3]\nbucket = \"b\"\nregion = \"r\"\ncredentials = { file = \"f\" }\nsecret = \"s\"";
+    assert!(refusal(&format!("{}\n{vault}", without_host())).contains("secret"));
+    let two = "[vault.directory]\npath = \"p\"\n[vault.s3]\nbucket = \"b\"";
+    assert!(refusal(&format!("{}\n{two}", without_host())).contains("vault"));
 }

@@ -12,3 +12,4 @@ mod machines;
 mod renewal;
 mod rotation;
 mod store;
+mod vault;
