@@ -35,8 +35,8 @@ use crate::credentials;
 const PREFLIGHT_DEADLINE: Duration = Duration::from_secs(8);
 /// Longest wait for an object of some hundred kilobytes to be taken.
 const PUT_DEADLINE: Duration = Duration::from_mins(1);
-/// The key of the object that is offered with a wrong checksum, so that it is never stored.
-const TRIAL_KEY: &str = "preflight/trial";
+/// What the keys of objects begin with that are offered with a wrong checksum, so that they are never stored.
+const TRIAL: &str = "preflight/";
 /// The lock that the trial asks for: a credential that may not lock is found out as well.
 const TRIAL_LOCK_MS: i64 = 24 * 60 * 60 * 1000;
 /// Providers' names for bytes that do not match their checksum.
@@ -96,8 +96,7 @@ impl S3 {
         locked_until: UnixMillis,
     ) -> Result<Put, VaultError> {
         const OPERATION: &str = "PutObject";
-        // Not every provider keeps fractions of a second: the lock may end later than asked, never earlier.
-        let locked_until = UnixMillis(locked_until.0.saturating_add(999).div_euclid(1000) * 1000);
+        let locked_until = whole_second(locked_until);
         let checksum = checksum(bytes);
         let client = self.client().await?;
         let call = self.write(&client, key.as_str(), bytes, &checksum, locked_until);
@@ -186,12 +185,13 @@ impl S3 {
     /// Offers an object whose checksum is wrong. Who may not write is refused for that, and who may for the
     /// checksum; nothing is stored either way.
     async fn is_checking(&self, client: &Client) -> Result<(), VaultError> {
+        // Another key each time: one that is known could be taken, to keep ceremonies from being held.
+        let key = format!("{TRIAL}{:016x}", rand::random::<u64>());
         let until = UnixMillis(jiff::Timestamp::now().as_millisecond()).plus(TRIAL_LOCK_MS);
-        let trial = self.write(client, TRIAL_KEY, b"a trial", &checksum(b"something else"), until);
+        let until = whole_second(until);
+        let trial = self.write(client, &key, b"a trial", &checksum(b"something else"), until);
         match trial.send().await {
             Err(error) if error.code().is_some_and(|code| MISMATCH.contains(&code)) => Ok(()),
-            // Taken since the day that it was stored after all.
-            Err(error) if is_taken(&error) => Err(VaultError::Unchecked(self.place())),
             Err(error) => Err(self.failed("a trial PutObject with a lock of one day", error)),
             Ok(_) => Err(VaultError::Unchecked(self.place())),
         }
@@ -239,6 +239,11 @@ fn https() -> SharedHttpClient {
 
 fn is_taken<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("PreconditionFailed")
+}
+
+/// Not every provider keeps fractions of a second: a lock may end later than asked, never earlier.
+fn whole_second(at: UnixMillis) -> UnixMillis {
+    UnixMillis(at.0.saturating_add(999).div_euclid(1000) * 1000)
 }
 
 fn checksum(bytes: &[u8]) -> String {
