@@ -42,7 +42,8 @@ fn node_user(node: &Node) -> String {
     let mut publish =
         vec![subject::LOGS.to_owned(), format!("mpc.*.*.{i}"), subject::health(i), format!("progress.*.{i}")];
     publish.extend(owned(&NODE_API));
-    let mut subscribe = vec![subject::sessions_to(i), format!("{}.>", subject::node_inbox(i))];
+    let mut subscribe =
+        vec![subject::sessions_to(i), subject::backup(i), format!("{}.>", subject::node_inbox(i))];
     subscribe.extend(owned(&[
         subject::SUBMISSIONS,
         subject::READS,
@@ -66,7 +67,7 @@ fn user(nkey: &str, publish: &[String], subscribe: &[String], responds: bool) ->
 /// The configuration of a `nats-server` (2.11 or later) for this charter's cluster.
 #[must_use]
 pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
-    let services = [subject::SUBMISSIONS, subject::READS, subject::LIST];
+    let services = [subject::SUBMISSIONS, subject::READS, subject::LIST, subject::BACKUPS];
     let streams = [subject::LOGS, subject::HEALTH, subject::PROGRESS];
     let mut text = format!(
         "# Made from charter {}. Change the charter, not this file.\n\

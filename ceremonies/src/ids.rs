@@ -63,6 +63,13 @@ impl TryFrom<u8> for NodeIndex {
     }
 }
 
+impl std::str::FromStr for NodeIndex {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Self::new(text.parse().unwrap_or(0))
+    }
+}
+
 impl TryFrom<u32> for NodeIndex {
     type Error = InvalidId;
     fn try_from(index: u32) -> Result<Self, InvalidId> {

@@ -17,6 +17,8 @@ pub const SUBMISSIONS: &str = "ceremony.submit.*";
 pub const READS: &str = "ceremony.read.*";
 /// Requests to list all ceremonies.
 pub const LIST: &str = "ceremony.list";
+/// Backups that are handed in for any node's enclave.
+pub const BACKUPS: &str = "backup.*";
 /// Every node's heartbeat.
 pub const HEALTH: &str = "health.*";
 /// Every node's progress in every ceremony.
@@ -57,6 +59,12 @@ pub fn session(to: NodeIndex, label: &Hash, from: NodeIndex) -> String {
 #[must_use]
 pub fn sessions_to(node: NodeIndex) -> String {
     format!("mpc.{node}.>")
+}
+
+/// Where backups for a node's enclave are handed in.
+#[must_use]
+pub fn backup(node: NodeIndex) -> String {
+    format!("backup.{node}")
 }
 
 /// A node's heartbeat.

@@ -6,7 +6,7 @@ use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
 use ceremonies::book::{Book, NotTaken};
 use ceremonies::entry::{Entry, EntryError};
-use ceremonies::ids::{CeremonyId, UnixMillis};
+use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::subject;
 use ceremonies::wire::{VERSION, bus, log};
 use futures_util::{Stream, StreamExt};
@@ -209,6 +209,22 @@ impl Client {
             Some(bus::submit_reply::Outcome::Rejection(why)) => Err(ClientError::Refused(why)),
             None => Err(ClientError::Refused("the node gave no reason".to_owned())),
         }
+    }
+
+    /// Hands a backup in for a node's enclave.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the node's reason.
+    pub async fn hand_in(
+        &self,
+        node: NodeIndex,
+        ceremony: &CeremonyId,
+        object: Vec<u8>,
+    ) -> Result<(), ClientError> {
+        let backup = bus::Backup { version: VERSION, ceremony: ceremony.to_string(), object };
+        let answer = self.ask(subject::backup(node), backup.encode_to_vec()).await?;
+        let reply = bus::BackupReply::decode(answer).map_err(ClientError::Answer)?;
+        if reply.refusal.is_empty() { Ok(()) } else { Err(ClientError::Refused(reply.refusal)) }
     }
 
     /// What the bus tells: live entries (as hints), heartbeats and progress.

@@ -26,6 +26,8 @@ pub struct ClusterFile {
     /// Who may sign at this console, with which key.
     #[serde(default)]
     pub me: Vec<Me>,
+    /// The folder where custodians at this console have the backups they fetched, under the names in the log.
+    pub backups: Option<PathBuf>,
 }
 
 /// The bus.
@@ -48,6 +50,8 @@ pub struct Me {
     pub role: Role,
     /// A private key's file, or a public key's whose private half the SSH agent holds.
     pub key: PathBuf,
+    /// A custodian's file of age identities.
+    pub identity: Option<PathBuf>,
 }
 
 /// Why a cluster cannot be worked with.
@@ -93,6 +97,8 @@ pub struct Cluster {
     pub nats: Nats,
     /// Who may sign here, with absolute paths.
     pub me: Vec<Me>,
+    /// Where custodians here have the backups they fetched.
+    pub backups: Option<PathBuf>,
 }
 
 /// Reads a file, and says which one could not be.
@@ -116,11 +122,17 @@ impl Cluster {
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
         let charter = Charter::parse(&read("charter", &folder.join(file.charter))?)?;
         let root = TrustRoot::from_pem(&read("attestation root", &folder.join(file.root))?)?;
-        let me = file.me.into_iter().map(|me| Me { key: folder.join(&me.key), ..me }).collect();
+        let absolute = |me: Me| Me {
+            key: folder.join(&me.key),
+            identity: me.identity.map(|identity| folder.join(identity)),
+            ..me
+        };
+        let me = file.me.into_iter().map(absolute).collect();
         Ok(Self {
             context: Context::new(Arc::new(charter), Arc::new(root))?,
             nats: Nats { seed: folder.join(&file.nats.seed), ..file.nats },
             me,
+            backups: file.backups.map(|backups| folder.join(backups)),
             folder,
         })
     }

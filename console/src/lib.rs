@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod custodian;
 pub mod health;
 pub mod room;
 pub mod signer;

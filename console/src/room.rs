@@ -2,7 +2,7 @@
 //! subcommands and whoever drives a ceremony from a program.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ceremonies::book::{Book, OpeningError};
@@ -10,13 +10,14 @@ use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, CharterError, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
 use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
-use ceremonies::script::{Script, ScriptError};
+use ceremonies::script::{Act, Script, ScriptError};
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::client::{Client, ClientError};
+use crate::config::Cluster;
 use crate::signer::{self, SignError};
 
 /// How long a ceremony may take from its opening to its authorisation and commit, unless told otherwise.
@@ -219,7 +220,7 @@ impl Signature {
     pub fn statement(&self, ceremony: &Ceremony) -> Result<String, Rejection> {
         match &self.answer {
             Answer::Withdraw(reason) => ceremony.withdrawal(self.role, &self.person, reason),
-            Answer::None | Answer::Words(_) | Answer::Agree | Answer::Disagree(_) => {
+            Answer::None | Answer::Words(_) | Answer::Agree | Answer::Disagree(_) | Answer::Release(_) => {
                 ceremony.statement(&self.step, self.role, &self.person, &self.answer)
             }
         }
@@ -236,6 +237,11 @@ impl Signature {
         let answer = match &self.answer {
             Answer::None => None,
             Answer::Words(words) => Some(log::signed::Answer::Words(words.clone())),
+            Answer::Release(release) => Some(log::signed::Answer::Release(log::Release {
+                node: release.node.into(),
+                object: release.object.as_bytes().to_vec(),
+                sealed: release.sealed.clone(),
+            })),
             Answer::Agree => opinion(log::Verdict::Agree, ""),
             Answer::Disagree(reason) => opinion(log::Verdict::Disagree, reason.as_str()),
             Answer::Withdraw(reason) => {
@@ -281,4 +287,29 @@ pub async fn sign(
     let statement = signature.statement(&chapter.ceremony)?;
     let armoured = signer::sign(key, &statement, passphrase)?;
     Ok(client.submit(ceremony, signature.event(armoured)).await?)
+}
+
+/// Where a backup lies on this machine, that a step of this act asks for: in the cluster file's folder of backups, under
+/// its name in the log.
+#[must_use]
+pub fn backup_file(cluster: &Cluster, ceremony: &Ceremony, act: Act, node: NodeIndex) -> Option<PathBuf> {
+    Some(cluster.backups.as_ref()?.join(ceremony.wanted_backup(act, node)?.whole.key.as_str()))
+}
+
+/// Signs the release of a backup with a key, hands the backup in at its node, and submits the release.
+///
+/// # Errors
+/// [`RoomError`].
+pub async fn release(
+    client: &Client,
+    book: &Book,
+    ceremony: &CeremonyId,
+    (signature, object): (&Signature, Vec<u8>),
+    key: &Path,
+    passphrase: Option<&Zeroizing<String>>,
+) -> Result<u64, RoomError> {
+    if let Answer::Release(release) = &signature.answer {
+        client.hand_in(release.node, ceremony, object).await?;
+    }
+    sign(client, book, ceremony, signature, key, passphrase).await
 }

@@ -112,6 +112,8 @@ pub enum RequestKind {
     Read(CeremonyId),
     /// List ceremonies.
     List,
+    /// Hand in a backup for this node's enclave.
+    Backup,
 }
 
 /// The agent's connection to the bus.
@@ -194,7 +196,7 @@ impl Bus {
     ) -> Result<(), BusError> {
         let client = &self.client;
         let failed = BusError::Subscribe;
-        let plain = [subject::sessions_to(self.node), subject::HEALTH.to_owned()];
+        let plain = [subject::sessions_to(self.node), subject::HEALTH.to_owned(), subject::backup(self.node)];
         for subject in plain {
             let subscription = client.subscribe(subject).await.map_err(failed)?;
             tasks.spawn(pass_on(subscription, sender.clone()));
@@ -336,6 +338,8 @@ fn read(message: Message) -> Option<BusEvent> {
         request(RequestKind::Read(subject::ceremony(&name).ok()?))
     } else if name.as_str() == subject::LIST {
         request(RequestKind::List)
+    } else if name.starts_with("backup.") {
+        request(RequestKind::Backup)
     } else {
         None
     }

@@ -3,6 +3,7 @@
 //! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see.
 //! A share becomes current in one transaction, and nothing here ever overwrites one.
 
+mod released;
 mod shares;
 
 use std::time::Duration;

@@ -102,7 +102,7 @@ pub fn found(plan: &Plan) -> Result<Layout> {
     if layout.settings().exists() {
         return Ok(layout);
     }
-    for folder in [layout.people(), layout.kms(), layout.nats(), layout.tools()] {
+    for folder in [layout.people(), layout.kms(), layout.nats(), layout.tools(), layout.backups()] {
         fs::create_dir_all(folder)?;
     }
     let root = LabRoot::open(&layout.nsm())?;
@@ -184,6 +184,7 @@ fn draft(
             max_age_s: 300,
             measurements: vec![measurement],
         },
+        backup: Some(people::keepers(people, &indices(settings.nodes)?)?),
         kms: KmsRules { key: KEY_ARN.into(), region: REGION.into(), host: KMS_HOST.into() },
         quorum: CeremonyKind::ALL.map(|kind| (kind, quorum.clone())).into(),
         nodes: indices(settings.nodes)?.into_iter().map(node).collect::<Result<_>>()?,
@@ -204,6 +205,13 @@ struct NodeFile<'a> {
     enclave: EnclaveFile<'a>,
     nats: NatsFile<'a>,
     kms: KmsFile<'a>,
+    vault: VaultFile<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum VaultFile<'a> {
+    Directory { path: &'a str },
 }
 
 #[derive(Serialize)]
@@ -246,6 +254,7 @@ fn write_node(layout: &Layout, settings: &Settings, node: NodeIndex, store: Opti
             endpoint: format!("127.0.0.1:{}", settings.kms_port),
             credentials: CredentialsFile { file: "aws.json" },
         },
+        vault: VaultFile::Directory { path: "../backups" },
     };
     fs::write(layout.node(node).join("node.toml"), toml::to_string(&file)?)?;
     let credential = credential(settings);
@@ -276,6 +285,7 @@ struct ConsoleFile<'a> {
     charter: &'a str,
     root: &'a str,
     nats: NatsFile<'a>,
+    backups: &'a str,
     me: Vec<MeFile>,
 }
 
@@ -284,6 +294,8 @@ struct MeFile {
     person: String,
     role: String,
     key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
 }
 
 fn write_console(layout: &Layout, settings: &Settings, people: &[LabPerson]) -> Result<()> {
@@ -291,12 +303,15 @@ fn write_console(layout: &Layout, settings: &Settings, people: &[LabPerson]) -> 
         charter: "charter.toml",
         root: "root.pem",
         nats: NatsFile { servers: vec![nats_url(settings)], seed: "console.seed" },
+        backups: "backups",
         me: people
             .iter()
             .map(|person| MeFile {
                 person: person.name.to_string(),
                 role: person.role.to_string(),
                 key: format!("people/{}", person.name),
+                identity: (person.role == Role::Custodian)
+                    .then(|| format!("people/{}.identity", person.name)),
             })
             .collect(),
     };

@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::ids::{CeremonyId, Line, WalletName};
+use ceremonies::ids::{CeremonyId, Line, NodeIndex, WalletName};
 use ceremonies::script::{Act, Step};
 use ceremonies::statement::Answer;
 use console::client::{Client, ClientError};
 use console::config::{Cluster, Me};
+use console::custodian;
 use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
 
 /// How often the log is looked at while machines work.
@@ -154,6 +155,8 @@ impl Room {
             | Act::Recover
             | Act::Generate
             | Act::TestSign
+            | Act::Backup
+            | Act::Prove
             | Act::Commit
             | Act::Retire
             | Act::Close => Answer::None,
@@ -170,6 +173,41 @@ impl Room {
             self.look(id).await?;
         }
         Ok(())
+    }
+
+    /// Has every custodian release the backups that a step of this act asks for.
+    ///
+    /// # Errors
+    /// When a release is refused.
+    pub async fn release_all(&mut self, id: &CeremonyId, act: Act) -> Result<()> {
+        for me in self.people(Role::Custodian).cloned().collect::<Vec<_>>() {
+            for node in self.ceremony(id)?.releases_wanted(act, &me.person) {
+                self.release(id, act, node, &me).await?;
+                self.look(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases one node's backup, as the vault has it, for a step of this act.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn release(&self, id: &CeremonyId, act: Act, node: NodeIndex, me: &Me) -> Result<u64> {
+        let ceremony = self.ceremony(id)?;
+        let object =
+            room::backup_file(&self.cluster, ceremony, act, node).context("no backup is asked for")?;
+        let identity = me.identity.as_ref().context("a custodian without an identity")?;
+        let released = custodian::release(ceremony, act, node, &object, identity)?;
+        let step = ceremony.script().steps().iter().find(|step| step.act == act).context("no such step")?;
+        let signature = Signature {
+            step: step.id.clone(),
+            role: me.role,
+            person: me.person.clone(),
+            answer: Answer::Release(released.release),
+        };
+        let signed = (&signature, released.object);
+        Ok(room::release(&self.client, &self.book, id, signed, &me.key, None).await?)
     }
 
     /// Goes on with a ceremony until this step is open, telling what happens.
@@ -218,6 +256,9 @@ impl Room {
             }
             let Some(step) = ceremony.current_step().cloned() else { bail!("{id} has no open step") };
             tell(step.title.as_str());
+            if matches!(step.act, Act::Recover | Act::Prove) {
+                self.release_all(id, step.act).await?;
+            }
             if step.act == Act::Approve || step.act.has_signers() {
                 self.sign_all(id, &step).await?;
                 let done = step.clone();

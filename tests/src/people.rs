@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use age::secrecy::ExposeSecret as _;
 use anyhow::{Context as _, Result};
-use ceremonies::charter::{Person, Role};
-use ceremonies::ids::PersonName;
+use ceremonies::charter::{BackupRules, Custodian, Keeper, Person, Role};
+use ceremonies::ids::{NodeIndex, PersonName};
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 /// A person of the lab and where the key lies.
@@ -23,6 +24,8 @@ pub struct LabPerson {
 fn headcount(role: Role, nodes: u8) -> u8 {
     match role {
         Role::Operator => nodes,
+        // One for each node, as with any threshold, and the escrow trustee.
+        Role::Custodian => nodes + 1,
         Role::Administrator | Role::Witness | Role::Auditor => 1,
     }
 }
@@ -63,4 +66,35 @@ fn generate_one(person: &LabPerson) -> Result<Person> {
         keys: vec![public],
         verified: false,
     })
+}
+
+/// The file of a person's age identity.
+#[must_use]
+pub fn identity(person: &LabPerson) -> PathBuf {
+    person.key.with_extension("identity")
+}
+
+/// Makes the custodians' age identities, and says who keeps what: each node has a custodian of its own, and the last is
+/// the escrow trustee.
+///
+/// # Errors
+/// When an identity cannot be written.
+pub fn keepers(people: &[LabPerson], nodes: &[NodeIndex]) -> Result<BackupRules> {
+    let custodians = people.iter().filter(|person| person.role == Role::Custodian);
+    let mut keepers = custodians.map(keeper).collect::<Result<Vec<Keeper>>>()?;
+    let escrow = keepers.pop().context("the lab has no custodian")?;
+    let of_node = |(keeper, node): (Keeper, &NodeIndex)| Custodian {
+        person: keeper.person,
+        recipient: keeper.recipient,
+        nodes: vec![*node],
+    };
+    let custodians = keepers.into_iter().zip(nodes).map(of_node).collect();
+    Ok(BackupRules { lock_days: 100, refresh_days: 90, escrow, custodians })
+}
+
+fn keeper(person: &LabPerson) -> Result<Keeper> {
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string();
+    crate::write_private(&self::identity(person), identity.to_string().expose_secret().as_bytes())?;
+    Ok(Keeper { person: person.name.clone(), recipient })
 }

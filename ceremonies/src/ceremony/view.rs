@@ -148,6 +148,14 @@ pub enum Duty {
     },
 }
 
+impl Duty {
+    /// Whether it is about a backup: done by one node alone, as often as it takes.
+    #[must_use]
+    pub fn concerns_a_backup(&self) -> bool {
+        matches!(self, Self::Restore { .. } | Self::Backup { .. } | Self::Prove { .. })
+    }
+}
+
 /// A protocol session as the log defines it: the same for every party that folds the same log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSpec {

@@ -116,6 +116,7 @@ pub(crate) static CHARTER: LazyLock<Arc<Charter>> = LazyLock::new(|| {
     let quorum: Quorum =
         [(Role::Administrator, 1), (Role::Operator, 3), (Role::Witness, 1), (Role::Auditor, 1)].into();
     let draft = CharterDraft {
+        backup: None,
         amends: None,
         version: 1,
         cluster: "paper".parse().unwrap(),

@@ -245,7 +245,7 @@ impl Paper {
             Some(Wire::Opinion(log::Opinion { verdict: verdict.into(), reason }))
         };
         let answer = match answer {
-            Answer::None | Answer::Withdraw(_) => None,
+            Answer::None | Answer::Release(_) | Answer::Withdraw(_) => None,
             Answer::Words(words) => Some(Wire::Words(words)),
             Answer::Agree => opinion(log::Verdict::Agree, None),
             Answer::Disagree(reason) => opinion(log::Verdict::Disagree, Some(reason)),

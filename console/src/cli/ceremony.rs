@@ -435,6 +435,8 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
         }
         Event::Attested { node, .. } => format!("enclave {node} attested"),
         Event::Signed { step, role, person, answer, .. } => format!("{person} as {role}, {step}: {answer}"),
+        Event::BackedUp(backed_up) => format!("node {} wrote its backups", backed_up.node),
+        Event::Proved { node, .. } => format!("the backup of node {node} holds its share"),
         Event::Recovered { node, .. } => format!("enclave {node} has its share again"),
         Event::Staged { node, .. } => format!("enclave {node} sealed a new share beside the one in use"),
         Event::Retired { node, .. } => format!("node {node} deleted its old shares"),

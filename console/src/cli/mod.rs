@@ -1,5 +1,6 @@
 //! The subcommands: what the terminal shows, for scripts and for a plain line mode.
 
+mod backup;
 mod ceremony;
 mod offline;
 mod output;
@@ -50,6 +51,9 @@ enum Command {
     /// Ceremonies: open, follow, sign.
     #[command(subcommand)]
     Ceremony(ceremony::CeremonyCommand),
+    /// Backups of shares, and what is done with them.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Ceremony scripts.
     #[command(subcommand)]
     Script(offline::ScriptCommand),
@@ -140,6 +144,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         None => crate::tui::run(cluster(path)?).await,
         Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
         Some(Command::Wallet(command)) => wallet(&Desk::open(path).await?, output, command),
+        Some(Command::Backup(command)) => backup::run(path, output, command).await,
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),
         Some(Command::Charter(offline::CharterCommand::Show)) => {

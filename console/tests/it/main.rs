@@ -48,6 +48,7 @@ fn cluster(folder: &Path) -> Cluster {
     cluster.me = people
         .iter()
         .map(|name| Me {
+            identity: None,
             person: name.parse().unwrap(),
             role: name.rsplit_once('-').unwrap().0.parse().unwrap(),
             key: format!("/keys/{name}").into(),

@@ -18,12 +18,7 @@ pub(super) fn order_label(ceremony: &Ceremony, duty: &Duty) -> Option<Hash> {
     let word = match duty {
         Duty::Prepare => "prepare",
         Duty::Retire => "retire",
-        Duty::Repair { .. }
-        | Duty::Generate
-        | Duty::TestSign { .. }
-        | Duty::Attest
-        | Duty::Adopt
-        | Duty::Fault => return ceremony.session(duty).map(|spec| spec.label),
+        _ => return ceremony.session(duty).map(|spec| spec.label),
     };
     let id = ceremony.manifest().ceremony.as_str();
     Some(Hash::of_parts("custody/order/v1", &[id.as_bytes(), word.as_bytes()]))
@@ -55,9 +50,14 @@ impl Agent {
             Duty::Attest => self.ask_for_attestation(ceremony).await,
             Duty::Fault => self.fault(ceremony, "the approved enclave was lost").await,
             Duty::Adopt => self.adopt(ceremony).await,
-            Duty::Repair { .. } | Duty::Generate | Duty::TestSign { .. } | Duty::Prepare | Duty::Retire => {
-                self.order(ceremony, &duty).await;
-            }
+            Duty::Repair { .. }
+            | Duty::Generate
+            | Duty::TestSign { .. }
+            | Duty::Restore { .. }
+            | Duty::Backup { .. }
+            | Duty::Prove { .. }
+            | Duty::Prepare
+            | Duty::Retire => self.order(ceremony, &duty).await,
         }
     }
 
@@ -77,7 +77,7 @@ impl Agent {
 
     async fn ask_for_attestation(&mut self, ceremony: &CeremonyId) {
         let waiting = |asked: &Asked| matches!(asked, Asked::Attestation(id) if id == ceremony);
-        if self.asked.values().any(waiting) {
+        if self.asked.values().any(waiting) || !self.vault_is_ready(ceremony).await {
             return;
         }
         let Some(chapter) = self.book.get(ceremony) else { return };
@@ -117,11 +117,18 @@ impl Agent {
     async fn order(&mut self, ceremony: &CeremonyId, duty: &Duty) {
         let Some(chapter) = self.book.get(ceremony) else { return };
         let Some(label) = order_label(&chapter.ceremony, duty) else { return };
-        if !self.ordered.insert(label) {
+        let rests = matches!(duty, Duty::Backup { .. }) && now() < self.vault_rests_until;
+        if rests || !self.ordered.insert(label) {
             return;
         }
-        let blob = match self.claim_and_read(ceremony, duty).await {
-            Ok(blob) => blob,
+        let (blob, backup) = match self.claim_and_read(ceremony, duty).await {
+            Ok(read) => read,
+            // Its keeper hands it in again, and then it is asked for again.
+            Err(reason) if duty.concerns_a_backup() => {
+                warn!(%ceremony, %reason, "nothing done with the backup");
+                self.observed.vault_trouble = reason;
+                return;
+            }
             Err(reason) => {
                 warn!(%ceremony, %reason, "session not begun");
                 self.fault(ceremony, &reason).await;
@@ -136,7 +143,7 @@ impl Agent {
                 return;
             }
         };
-        let request = self.request_id(Asked::Start(ceremony.clone()));
+        let request = self.request_id(Asked::Start(ceremony.clone(), duty.clone()));
         let Some(chapter) = self.book.get(ceremony) else { return };
         let start = Start {
             request,
@@ -146,6 +153,7 @@ impl Agent {
             others: self.rests_on(&chapter.ceremony),
             blob,
             credentials: Some(lent),
+            backup,
         };
         info!(%ceremony, ?duty, "ordered");
         self.link.send(to_enclave::Kind::Start(start)).await;
@@ -189,15 +197,15 @@ impl Agent {
         }
     }
 
-    /// The sealed share that the enclave needs for a duty, or nothing where it needs none.
-    async fn claim_and_read(&self, id: &CeremonyId, duty: &Duty) -> Result<Vec<u8>, String> {
+    /// The sealed share that the enclave needs for a duty, or the backup that was released to it.
+    async fn claim_and_read(&self, id: &CeremonyId, duty: &Duty) -> Result<(Vec<u8>, Vec<u8>), String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         self.claim(ceremony, duty).await?;
         let Some(record) = ceremony.share_for(duty, self.node()).map(|wallet| wallet.record) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), self.released(ceremony, duty).await?));
         };
         match self.store.share(&record.wallet, record.generation, &record.digest()).await {
-            Ok(Some(share)) => Ok(share.blob),
+            Ok(Some(share)) => Ok((share.blob, Vec::new())),
             Ok(None) => Err(format!(
                 "this node's store has no share of {}, generation {}: have the node recovered",
                 record.wallet, record.generation

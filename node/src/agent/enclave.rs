@@ -37,6 +37,10 @@ impl Agent {
             from_enclave::Kind::Progress(progress) => self.pass_progress(progress).await,
             from_enclave::Kind::Sealed(sealed) => self.store_sealed(sealed).await,
             from_enclave::Kind::Evidence(evidence) => self.keep_evidence(evidence).await,
+            from_enclave::Kind::Backups(backups) => {
+                self.put_backups(backups).await;
+                self.do_duties().await;
+            }
             from_enclave::Kind::Said(said) => {
                 self.append_said(said).await;
                 self.do_duties().await;
@@ -93,7 +97,11 @@ impl Agent {
             label.map(|label| self.ordered.remove(&label));
             return;
         }
-        self.append_surely(ceremony, kind).await;
+        let used = matches!(kind, log::event::Kind::Proved(_) | log::event::Kind::Recovered(_));
+        self.append_surely(ceremony.clone(), kind).await;
+        if used && let Err(error) = self.store.drop_released(&ceremony).await {
+            warn!(%ceremony, error = %chain(&error), "released backup not dropped");
+        }
     }
 
     /// The enclave has forgotten its old shares; they go from the store before anybody hears of it.
@@ -129,13 +137,17 @@ impl Agent {
                 self.append_own(&ceremony, log::event::Kind::Attested(attested)).await;
             }
             Some(Asked::Health) => self.observed.document = attestation.document,
-            Some(Asked::Start(_)) | None => warn!("the enclave answered what was not asked"),
+            Some(Asked::Start(..)) | None => warn!("the enclave answered what was not asked"),
         }
     }
 
     async fn refused(&mut self, refused: link::Refused) {
         match self.asked.remove(&refused.request) {
-            Some(Asked::Start(ceremony)) => {
+            Some(Asked::Start(ceremony, duty)) if duty.concerns_a_backup() => {
+                warn!(%ceremony, reason = %refused.reason, "the enclave did nothing with the backup");
+                self.observed.vault_trouble = refused.reason;
+            }
+            Some(Asked::Start(ceremony, _)) => {
                 warn!(%ceremony, reason = %refused.reason, "the enclave refused the session");
                 self.fault(&ceremony, &format!("the enclave refused: {}", refused.reason)).await;
             }

@@ -21,6 +21,7 @@ pub(super) struct Observed {
     pub(super) entries: u64,
     pub(super) store_trouble: String,
     pub(super) kms_trouble: String,
+    pub(super) vault_trouble: String,
     pub(super) enclave_trouble: String,
     pub(super) document: Vec<u8>,
     document_asked: Option<UnixMillis>,
@@ -93,6 +94,7 @@ impl Agent {
             }),
             store_trouble: self.observed.store_trouble.clone(),
             kms_trouble: self.observed.kms_trouble.clone(),
+            vault_trouble: self.observed.vault_trouble.clone(),
             shares,
             peers: peers
                 .map(|(node, at)| bus::PeerHealth { node: (*node).into(), last_heard_ms: at.0 })

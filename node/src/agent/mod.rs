@@ -5,6 +5,7 @@
 //! never act before its own copy of the log is stored, and never append what its own fold refuses.
 
 mod append;
+mod backups;
 mod duties;
 mod enclave;
 mod health;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use ::enclave::wire::link::to_enclave;
 use ceremonies::attestation::{EnclaveKeys, InvalidRoot, TrustRoot};
 use ceremonies::book::{Book, Examined, NotTaken};
-use ceremonies::ceremony::{Context, ForeignRoot};
+use ceremonies::ceremony::{Context, Duty, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
@@ -34,6 +35,7 @@ use crate::bus::{Bus, BusError, BusEvent};
 use crate::config::Config;
 use crate::link::{self, EnclaveLink, LinkEvent};
 use crate::store::{Store, StoreError};
+use crate::vault::{Vault, VaultError};
 
 /// How often the agent looks after what nothing reminds it of, and says how it is.
 const TICK: Duration = Duration::from_secs(1);
@@ -72,6 +74,9 @@ pub enum StartError {
     /// The bus cannot be set up.
     #[error("the bus cannot be set up")]
     Bus(#[from] BusError),
+    /// The vault cannot be used.
+    #[error("the vault cannot be used")]
+    Vault(#[from] VaultError),
     /// The own copy of a log does not fold.
     #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
     DamagedEntry {
@@ -149,6 +154,11 @@ pub struct Agent {
     ordered: BTreeSet<Hash>,
     /// What was said once and could not be appended: no duty finds it again.
     unsaid: VecDeque<(CeremonyId, log::event::Kind)>,
+    /// Where backups go.
+    vault: Option<Vault>,
+    /// Ceremonies for which the vault was found ready.
+    preflighted: BTreeSet<CeremonyId>,
+    vault_rests_until: UnixMillis,
     observed: Observed,
 }
 
@@ -158,8 +168,8 @@ enum Asked {
     Attestation(CeremonyId),
     /// A document for the heartbeat.
     Health,
-    /// A session to begin.
-    Start(CeremonyId),
+    /// Something to do in a ceremony.
+    Start(CeremonyId, Duty),
 }
 
 fn now() -> UnixMillis {
@@ -216,6 +226,7 @@ impl Agent {
         let identity = Identity::load(&config)?;
         let store = Store::open(&config.store).await?;
         let book = own_book(&identity, &store).await?;
+        let vault = config.vault.as_ref().map(Vault::open).transpose()?;
         let mut tasks = JoinSet::new();
         let bus = Bus::connect(&config.nats, identity.node, identity.charter.cluster(), &mut tasks).await?;
         let (link, link_events) =
@@ -236,6 +247,9 @@ impl Agent {
             next_request: 1,
             ordered: BTreeSet::new(),
             unsaid: VecDeque::new(),
+            vault,
+            preflighted: BTreeSet::new(),
+            vault_rests_until: UnixMillis(0),
             observed: Observed::default(),
         })
     }

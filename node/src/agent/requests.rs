@@ -24,6 +24,7 @@ impl Agent {
             }
             RequestKind::Read(ceremony) => self.read(ceremony, &request.payload).encode_to_vec(),
             RequestKind::List => self.list().encode_to_vec(),
+            RequestKind::Backup => self.take_released(&request.payload).await.encode_to_vec(),
         };
         if let Err(error) = self.bus.answer(request, answer).await {
             warn!(error = %chain(&error), "a request was not answered");
@@ -62,6 +63,8 @@ impl Agent {
             }
             Event::Signed { .. } | Event::Withdrawn { .. } => Ok(()),
             Event::Attested { .. }
+            | Event::BackedUp(_)
+            | Event::Proved { .. }
             | Event::Recovered { .. }
             | Event::Staged { .. }
             | Event::Prepared { .. }

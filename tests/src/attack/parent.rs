@@ -81,6 +81,16 @@ pub enum Passing {
     Prepared,
     /// The signed part in a test signature.
     TestSigned,
+    /// The word that a lost share is here again.
+    Recovered,
+    /// The word that a new share waits beside the one in use.
+    Staged,
+    /// The new share, encrypted for its keepers.
+    Backups,
+    /// The word that a backup holds the share.
+    Proved,
+    /// The word that the old shares are forgotten.
+    Retired,
 }
 
 /// On which side of a message.
@@ -351,9 +361,14 @@ fn outward(shared: &Shared, message: &FromEnclave) -> Option<Passing> {
         }
         from_enclave::Kind::StreamOpened(_) => Some(Passing::Kms),
         from_enclave::Kind::Sealed(_) => Some(Passing::Sealed),
+        from_enclave::Kind::Backups(_) => Some(Passing::Backups),
         from_enclave::Kind::Said(said) => match log::Event::decode(said.event.as_slice()).ok()?.kind? {
             log::event::Kind::Prepared(_) => Some(Passing::Prepared),
             log::event::Kind::TestSigned(_) => Some(Passing::TestSigned),
+            log::event::Kind::Recovered(_) => Some(Passing::Recovered),
+            log::event::Kind::Staged(_) => Some(Passing::Staged),
+            log::event::Kind::Proved(_) => Some(Passing::Proved),
+            log::event::Kind::Retired(_) => Some(Passing::Retired),
             _ => None,
         },
         from_enclave::Kind::Welcome(_)

@@ -92,6 +92,12 @@ impl Layout {
         self.folder.join("nsm")
     }
 
+    /// The vault that every node writes its backups to.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.folder.join("backups")
+    }
+
     pub(super) fn nats(&self) -> PathBuf {
         self.folder.join("nats")
     }

@@ -19,13 +19,13 @@ use node::store::{PendingShare, Store};
 
 use crate::ceremonies::{PATIENCE, material, node, open, plan};
 
-fn recovery(lost: &[u8]) -> Subject {
-    let lost = lost.iter().map(|index| (node(*index), Way::Repair)).collect::<BTreeMap<_, _>>();
+fn recovery(lost: &[u8], way: Way) -> Subject {
+    let lost = lost.iter().map(|index| (node(*index), way)).collect::<BTreeMap<_, _>>();
     Subject::Recovery("treasury".parse().unwrap(), lost)
 }
 
-async fn recover(room: &mut Room, lost: &[u8]) -> CeremonyId {
-    room.open_about(recovery(lost), "A node was lost".parse().unwrap()).await.unwrap()
+async fn recover(room: &mut Room, lost: &[u8], way: Way) -> CeremonyId {
+    room.open_about(recovery(lost, way), "Nodes were lost".parse().unwrap()).await.unwrap()
 }
 
 async fn closes(room: &mut Room, id: &CeremonyId) -> Wallet {
@@ -91,7 +91,7 @@ async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     let first = closes(&mut room, &dkg).await;
 
     cluster.lose(node(4)).await.unwrap();
-    let id = recover(&mut room, &[4]).await;
+    let id = recover(&mut room, &[4], Way::Repair).await;
     let second = closes(&mut room, &id).await;
     assert_eq!(second.record.public_key, first.record.public_key);
     assert_eq!(second.record.generation, Generation(2));
@@ -99,7 +99,31 @@ async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
 
-    refuses(&room, recovery(&[1, 2, 3]), "fewer nodes than the threshold").await;
+    refuses(&room, recovery(&[1, 2, 3], Way::Repair), "fewer nodes than the threshold").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_of_five_nodes_that_lost_everything_get_their_shares_back_from_backups() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let first = closes(&mut room, &dkg).await;
+    assert_eq!(room.ceremony(&dkg).unwrap().proved_nodes().len(), 5);
+
+    for lost in [1, 3, 4] {
+        cluster.lose(node(lost)).await.unwrap();
+    }
+    let id = recover(&mut room, &[1, 3, 4], Way::Backup).await;
+    let second = closes(&mut room, &id).await;
+    assert_eq!(second.record.public_key, first.record.public_key);
+    assert_eq!(second.record.generation, Generation(2));
+    for index in 1..=5 {
+        assert_eq!(held(&cluster, index).await, [(2, "current".to_owned())]);
+    }
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
     cluster.stop().await;
 }
 

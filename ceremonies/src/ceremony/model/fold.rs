@@ -78,6 +78,7 @@ fn charter(nodes: u8, threshold: u8, root: &TrustRoot) -> Charter {
     let quorum: Quorum =
         Role::ALL.map(|role| (role, u32::from(if role == Role::Operator { threshold } else { 1 }))).into();
     let draft = CharterDraft {
+        backup: None,
         amends: None,
         version: 1,
         cluster: "model".parse().unwrap(),
