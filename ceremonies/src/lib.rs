@@ -4,6 +4,7 @@
 //! console, agents, enclaves and the offline verifier run the same code over the same bytes and therefore
 //! cannot disagree about what was approved.
 
+pub mod address;
 pub mod attestation;
 pub mod book;
 pub mod broker;

@@ -1,0 +1,72 @@
+//! Public derivation of keys below a wallet's key (BIP-32, `CKDpub`).
+
+use hmac::{Hmac, Mac as _};
+use k256::elliptic_curve::PrimeField as _;
+use k256::elliptic_curve::group::GroupEncoding as _;
+use k256::{AffinePoint, ProjectivePoint, Scalar};
+use sha2::Sha512;
+use thiserror::Error;
+
+use super::Path;
+use crate::ids::Hash;
+use crate::wallet::Point;
+
+/// Why there is no key at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeriveError {
+    /// The parent is no point.
+    #[error("the public key is no point of secp256k1, so nothing can be derived from it")]
+    Key,
+    /// BIP-32 leaves this index out; it happens with a chance of 1 in 2^127.
+    #[error("key path {path} has no key at index {index}: use the next index (BIP-32)")]
+    Missing {
+        /// The whole path.
+        path: Path,
+        /// The index that has no key.
+        index: u32,
+    },
+}
+
+/// A key below a wallet's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Its public key.
+    pub public_key: Point,
+    /// Its chain code.
+    pub chain_code: Hash,
+    /// What is added to the wallet's private key to get this key's, over all levels: `public_key` is the
+    /// wallet's key plus `tweak·G`. Anyone with the chain code can compute it.
+    pub tweak: Scalar,
+}
+
+/// Derives the key at a path below a public key (BIP-32, public parent key → public child key).
+pub fn derive(public_key: &Point, chain_code: &Hash, path: &Path) -> Result<Child, DeriveError> {
+    let mut child = Child { public_key: *public_key, chain_code: *chain_code, tweak: Scalar::ZERO };
+    for index in path.levels() {
+        let missing = || DeriveError::Missing { path: path.clone(), index: *index };
+        let point = curve_point(&child.public_key).ok_or(DeriveError::Key)?;
+        let (offset, chain_code) = offset(&child, *index).ok_or_else(missing)?;
+        let point = ProjectivePoint::from(point) + ProjectivePoint::GENERATOR * offset;
+        let public_key = Point::decode(&point.to_affine().to_bytes()).map_err(|_| missing())?;
+        child = Child { public_key, chain_code, tweak: child.tweak + offset };
+    }
+    Ok(child)
+}
+
+/// HMAC-SHA512 of key and index under the chain code: the left half as a scalar, the right half as the
+/// child's chain code. None when the left half is not below the group's order.
+fn offset(parent: &Child, index: u32) -> Option<(Scalar, Hash)> {
+    let mut mac = Hmac::<Sha512>::new_from_slice(parent.chain_code.as_bytes()).ok()?;
+    mac.update(parent.public_key.as_bytes());
+    mac.update(&index.to_be_bytes());
+    let output = mac.finalize().into_bytes();
+    let (left, right) = output.split_at(32);
+    let left: [u8; 32] = left.try_into().ok()?;
+    let scalar: Option<Scalar> = Scalar::from_repr(left.into()).into();
+    Some((scalar?, Hash::try_from(right).ok()?))
+}
+
+/// The point of an encoding that was checked when it was read.
+pub(super) fn curve_point(point: &Point) -> Option<AffinePoint> {
+    AffinePoint::from_bytes(&(*point.as_bytes()).into()).into()
+}

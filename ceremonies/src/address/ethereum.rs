@@ -1,0 +1,72 @@
+//! Ethereum addresses: the last twenty bytes of a key's hash, written with the checksum of EIP-55.
+
+use std::fmt;
+use std::str::FromStr;
+
+use k256::elliptic_curve::sec1::ToSec1Point as _;
+use sha3::{Digest as _, Keccak256};
+
+use super::derive::curve_point;
+use super::{AddressError, quoted};
+use crate::wallet::Point;
+
+/// An Ethereum address. It is the same on every chain, so it does not name one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EthereumAddress([u8; 20]);
+
+impl EthereumAddress {
+    /// The address of a public key: Keccak-256 of its coordinates, the last twenty bytes.
+    pub fn of(key: &Point) -> Result<Self, AddressError> {
+        let point = curve_point(key).ok_or(AddressError::Key)?.to_sec1_point(false);
+        let coordinates = point.as_bytes().get(1..).ok_or(AddressError::Key)?;
+        let hash = keccak256(coordinates);
+        hash.last_chunk().copied().map(Self).ok_or(AddressError::Key)
+    }
+
+    /// The twenty bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+}
+
+impl From<[u8; 20]> for EthereumAddress {
+    fn from(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// With the capitals of EIP-55: a letter is one where the hash of the lower-case digits has 8 to f.
+impl fmt::Display for EthereumAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = hex::encode(self.0);
+        let pattern = hex::encode(keccak256(digits.as_bytes()));
+        let checked = digits.chars().zip(pattern.chars());
+        let checked =
+            checked.map(|(digit, hash)| if hash >= '8' { digit.to_ascii_uppercase() } else { digit });
+        f.pad(&format!("0x{}", checked.collect::<String>()))
+    }
+}
+
+impl fmt::Debug for EthereumAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Only with its checksum: EIP-55 also allows one case throughout, which protects against nothing.
+impl FromStr for EthereumAddress {
+    type Err = AddressError;
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let form = || AddressError::Ethereum(quoted(text));
+        let mut bytes = [0; 20];
+        hex::decode_to_slice(text.strip_prefix("0x").ok_or_else(form)?, &mut bytes).map_err(|_| form())?;
+        let address = Self(bytes);
+        if address.to_string() == text { Ok(address) } else { Err(AddressError::Capitals(quoted(text))) }
+    }
+}
+
+/// Keccak-256 as Ethereum uses it, which is not SHA3-256.
+pub(crate) fn keccak256(bytes: &[u8]) -> [u8; 32] {
+    Keccak256::digest(bytes).into()
+}

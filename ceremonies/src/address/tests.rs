@@ -1,0 +1,221 @@
+//! The vectors of BIP-32, BIP-84, BIP-173 and EIP-55.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use k256::elliptic_curve::group::GroupEncoding as _;
+use k256::{ProjectivePoint, Scalar};
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::Hash;
+
+fn point(text: &str) -> Point {
+    Point::decode(&hex::decode(text).unwrap()).unwrap()
+}
+
+/// BIP-84's account key, `m/84'/0'/0'`, with its chain code.
+fn account() -> (Point, Hash) {
+    let key = point("02707a62fdacc26ea9b63b1c197906f56ee0180d0bcf1966e1a2da34f5f3a09a9b");
+    (key, "4a53a0ab21b9dc95869c4e92a161194e03c0ef3ff5014ac692f433c4765490fc".parse().unwrap())
+}
+
+/// Parent and child as (key, chain code), from the extended keys of BIP-32's test vectors 1 and 2.
+const BIP32: [([&str; 2], &str, [&str; 2]); 4] = [
+    (
+        [
+            "035a784662a4a20a65bf6aab9ae98a6c068a81c52e4b032c0fb5400c706cfccc56",
+            "47fdacbd0f1097043b78c63c20c34ef4ed9a111d980047ad16282c7ae6236141",
+        ],
+        "m/1",
+        [
+            "03501e454bf00751f24b1b489aa925215d66af2234e3891c3b21a52bedb3cd711c",
+            "2a7857631386ba23dacac34180dd1983734e444fdbf774041578e9b6adb37c19",
+        ],
+    ),
+    (
+        [
+            "0357bfe1e341d01c69fe5654309956cbea516822fba8a601743a012a7896ee8dc2",
+            "04466b9cc8e161e966409ca52986c584f07e9dc81f735db683c3ff6ec7b1503f",
+        ],
+        "m/2",
+        [
+            "02e8445082a72f29b75ca48748a914df60622a609cacfce8ed0e35804560741d29",
+            "cfb71883f01676f587d023cc53a35bc7f88f724b1f8c2892ac1275ac822a3edd",
+        ],
+    ),
+    (
+        [
+            "0357bfe1e341d01c69fe5654309956cbea516822fba8a601743a012a7896ee8dc2",
+            "04466b9cc8e161e966409ca52986c584f07e9dc81f735db683c3ff6ec7b1503f",
+        ],
+        "m/2/1000000000",
+        [
+            "022a471424da5e657499d1ff51cb43c47481a03b1e77f951fe64cec9f5a48f7011",
+            "c783e67b921d2beb8f6b389cc646d7263b4145701dadd2161548a8b078e65e9e",
+        ],
+    ),
+    (
+        [
+            "03cbcaa9c98c877a26977d00825c956a238e8dddfbd322cce4f74b0b5bd6ace4a7",
+            "60499f801b896d83179a4374aeb7822aaeaceaa0db1f85ee3e904c4defbd9689",
+        ],
+        "m/0",
+        [
+            "02fc9e5af0ac8d9b3cecfe2a888e2117ba3d089d8585886c9c826b6b22a98d12ea",
+            "f0909affaa7ee7abe5dd4e100598d4dc53cd709d5a5c2cac40e7412f232f7c9c",
+        ],
+    ),
+];
+
+#[test]
+fn children_are_those_of_bip_32() {
+    for ([key, code], path, [child_key, child_code]) in BIP32 {
+        let child = derive(&point(key), &code.parse().unwrap(), &path.parse().unwrap()).unwrap();
+        assert_eq!((child.public_key, child.chain_code), (point(child_key), child_code.parse().unwrap()));
+    }
+}
+
+#[test]
+fn addresses_are_those_of_bip_84() {
+    let (key, code) = account();
+    for (path, expected) in [
+        ("m/0/0", "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
+        ("m/0/1", "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g"),
+        ("m/1/0", "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el"),
+    ] {
+        let child = derive(&key, &code, &path.parse().unwrap()).unwrap();
+        let network = Network::Bitcoin(BitcoinNetwork::Main);
+        assert_eq!(Address::of(network, &child.public_key).unwrap().to_string(), expected);
+        assert_eq!(Address::parse(network, expected).unwrap().to_string(), expected);
+    }
+}
+
+#[test]
+fn a_bitcoin_address_is_read_as_bip_173_says() {
+    let generator = point("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798");
+    for (text, network) in [
+        ("BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4", BitcoinNetwork::Main),
+        ("tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx", BitcoinNetwork::Testnet),
+    ] {
+        assert_eq!(text.parse::<BitcoinAddress>().unwrap(), BitcoinAddress::of(network, &generator));
+    }
+}
+
+#[test]
+fn an_invalid_or_foreign_bitcoin_address_is_refused() {
+    type E = AddressError;
+    let refused = |text: &str| text.parse::<BitcoinAddress>().unwrap_err();
+    for bad in [
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5",
+        "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sL5k7",
+        "bc1zw508d6qejxtdg4y5r3zarvaryvqyzf3du",
+        "bc1gmk9yu",
+        "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "",
+    ] {
+        assert!(matches!(refused(bad), E::Bech32 { .. }), "{bad}: {}", refused(bad));
+    }
+    let script = "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sl5k7";
+    assert!(matches!(refused(script), E::Kind(_)));
+    let taproot = "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0";
+    assert!(matches!(refused(taproot), E::Kind(_)));
+    let other = bech32::segwit::encode_v0(bech32::Hrp::parse("ltc").unwrap(), &[1; 20]).unwrap();
+    assert!(matches!(refused(&other), E::Prefix(_)));
+
+    let main = Network::Bitcoin(BitcoinNetwork::Main);
+    let elsewhere = Address::parse(main, "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx").unwrap_err();
+    assert_eq!(
+        elsewhere.to_string(),
+        "`tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx` is an address of Bitcoin testnet, but it is used on \
+         Bitcoin main network"
+    );
+}
+
+/// The examples of EIP-55.
+const EIP55: [&str; 8] = [
+    "0x52908400098527886E0F7030069857D2E4169EE7",
+    "0x8617E340B3D01FA5F11F306F4090FD50E238070D",
+    "0xde709f2102306220921060314715629080e2fb77",
+    "0x27b1fdb04752bbc536007a920d24acb045561c26",
+    "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+    "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+    "0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB",
+    "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb",
+];
+
+#[test]
+fn an_ethereum_address_has_the_capitals_of_eip_55() {
+    for text in EIP55 {
+        assert_eq!(text.parse::<EthereumAddress>().unwrap().to_string(), text);
+    }
+    for text in &EIP55[4..] {
+        let lower = text.to_lowercase();
+        assert_eq!(lower.parse::<EthereumAddress>(), Err(AddressError::Capitals(lower.clone())));
+    }
+    for bad in
+        ["", "0x", "52908400098527886E0F7030069857D2E4169EE7", "0X52908400098527886E0F7030069857D2E4169EE7"]
+    {
+        assert_eq!(bad.parse::<EthereumAddress>(), Err(AddressError::Ethereum(bad.to_owned())));
+    }
+}
+
+#[test]
+fn the_ethereum_address_of_a_key_is_the_known_one() {
+    // The private key 1 is known to everyone, and so is its address.
+    let generator = point("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798");
+    let address = EthereumAddress::of(&generator).unwrap();
+    assert_eq!(address.to_string(), "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf");
+}
+
+#[test]
+fn a_path_is_written_in_one_way() {
+    for good in ["m", "m/0", "m/0/5", "m/2147483647/1/2/3/4/5/6/7"] {
+        assert_eq!(good.parse::<Path>().unwrap().to_string(), good);
+        assert_eq!(serde_json::from_str::<Path>(&format!("\"{good}\"")).unwrap().to_string(), good);
+    }
+    for bad in ["", "M/0", "m/", "m/00", "m/+1", "m//1", "0/1", "m/-1", "m/ 1", "m/4294967296"] {
+        assert!(matches!(bad.parse::<Path>(), Err(InvalidPath::Form(_))), "{bad}");
+    }
+    for bad in ["m/0'", "m/0h", "m/0H", "m/2147483648"] {
+        assert!(matches!(bad.parse::<Path>(), Err(InvalidPath::Hardened(_))), "{bad}");
+    }
+    assert_eq!("m/1/2/3/4/5/6/7/8/9".parse::<Path>(), Err(InvalidPath::Levels(9)));
+}
+
+#[test]
+fn a_network_is_written_in_one_way() {
+    for good in ["bitcoin", "bitcoin-testnet", "bitcoin-regtest", "ethereum-1", "ethereum-31337"] {
+        assert_eq!(good.parse::<Network>().unwrap().to_string(), good);
+    }
+    for bad in [
+        "",
+        "Bitcoin",
+        "ethereum",
+        "ethereum-0",
+        "ethereum-01",
+        "ethereum-+1",
+        "ethereum-18446744073709551615",
+    ] {
+        assert!(bad.parse::<Network>().is_err(), "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_tweak_leads_from_the_wallets_key_to_the_child(
+        secret in 1u64.., code: [u8; 32], levels in prop::collection::vec(0u32..1 << 31, 0..=MAX_LEVELS),
+    ) {
+        let secret = Scalar::from(secret);
+        let encode = |secret: Scalar| (ProjectivePoint::GENERATOR * secret).to_affine().to_bytes();
+        let key = Point::decode(&encode(secret)).unwrap();
+        let child = derive(&key, &Hash::from(code), &Path::new(levels).unwrap()).unwrap();
+        prop_assert_eq!(child.public_key, Point::decode(&encode(secret + child.tweak)).unwrap());
+    }
+
+    #[test]
+    fn no_text_makes_an_address_panic(text in ".{0,90}") {
+        let _ = text.parse::<BitcoinAddress>();
+        let _ = text.parse::<EthereumAddress>();
+        let _ = text.parse::<Path>();
+        let _ = text.parse::<Network>();
+    }
+}
