@@ -19,6 +19,7 @@ pub mod script;
 pub mod statement;
 pub mod subject;
 pub mod subsets;
+pub mod transaction;
 pub mod wallet;
 pub mod wire;
 pub mod words;
