@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cluster;
 pub mod control;
 pub mod drive;
+pub mod hardhat;
 pub mod kms;
 pub mod microvm;
 pub mod moto;

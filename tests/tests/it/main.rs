@@ -12,4 +12,5 @@ mod machines;
 mod renewal;
 mod rotation;
 mod store;
+mod transactions;
 mod vault;
