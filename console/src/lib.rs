@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod custodian;
 pub mod health;
+pub mod paper;
 pub mod room;
 pub mod signer;
 pub mod terminal;
