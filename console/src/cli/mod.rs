@@ -4,6 +4,7 @@ mod backup;
 mod ceremony;
 mod offline;
 mod output;
+mod paper;
 
 use std::path::PathBuf;
 
@@ -60,6 +61,9 @@ enum Command {
     /// Evidence bundles.
     #[command(subcommand)]
     Evidence(EvidenceCommand),
+    /// Backups on paper.
+    #[command(subcommand)]
+    Paper(paper::PaperCommand),
     /// Charters.
     #[command(subcommand)]
     Charter(offline::CharterCommand),
@@ -157,6 +161,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root, charter })) => {
             offline::verify(output, &bundle, kind, head, root, charter)
         }
+        Some(Command::Paper(command)) => paper::run(output, command),
         Some(Command::Completions { shell }) => {
             let mut program = Arguments::command();
             clap_complete::generate(shell, &mut program, "custody", &mut std::io::stdout());

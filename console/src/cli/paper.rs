@@ -1,0 +1,198 @@
+//! A backup on paper: printing a sheet, and reading it back. Offline, and without any key.
+
+use std::io::{BufRead, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::ids::{ClusterId, Generation, Hash, Line, NodeIndex, WalletName};
+use ceremonies::words::spoken;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Output;
+use crate::config::ConfigError;
+use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, page};
+
+/// Longest typed line that is kept: armour on one line is refused anyway, and a pipe may never end a line.
+const MAX_TYPED: u64 = 8 * 1024;
+
+#[derive(Subcommand)]
+pub(super) enum PaperCommand {
+    /// Make a page to print of a file that age encrypted.
+    Print(PrintArguments),
+    /// Read a sheet back: from images, or typed by a scanner or by hand.
+    Scan {
+        /// Photographs or scans of its codes (PNG, JPEG); without any, lines are read from standard input.
+        images: Vec<PathBuf>,
+        /// The file to write; one that exists is not overwritten.
+        #[arg(short, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct PrintArguments {
+    /// The encrypted file, without armour.
+    file: PathBuf,
+    /// Of which cluster it is; its name, as the charter has it.
+    #[arg(long, value_name = "NAME")]
+    cluster_id: ClusterId,
+    /// Of which wallet.
+    #[arg(long)]
+    wallet: WalletName,
+    /// Of which generation of the wallet's shares.
+    #[arg(long)]
+    generation: u32,
+    /// Of which node.
+    #[arg(long)]
+    node: u8,
+    /// The sheet's number in the register of sheets.
+    #[arg(long)]
+    serial: Line,
+    /// The digest of the record that made the generation.
+    #[arg(long, value_name = "HASH")]
+    record: Hash,
+    /// The page to write (HTML); a file that exists is not overwritten.
+    #[arg(short, value_name = "PAGE")]
+    output: PathBuf,
+}
+
+pub(super) fn run(output: Output, command: PaperCommand) -> Result<()> {
+    match command {
+        PaperCommand::Print(arguments) => print(output, &arguments),
+        PaperCommand::Scan { images, output: file } => scan(output, &images, &file),
+    }
+}
+
+fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
+    let file = read_bounded("encrypted file", &arguments.file, MAX_FILE)?;
+    let sheet = Sheet {
+        cluster: arguments.cluster_id.clone(),
+        wallet: arguments.wallet.clone(),
+        generation: Generation(arguments.generation),
+        node: NodeIndex::new(arguments.node)?,
+        serial: arguments.serial.clone(),
+        record: arguments.record,
+        file: &file,
+    };
+    let refused = || format!("{} is not printed", arguments.file.display());
+    let html = page(&sheet).with_context(refused)?;
+    let count = codes(&file).with_context(refused)?.len();
+    write_new(&arguments.output, html.as_bytes())?;
+    let (hash, target) = (Hash::of_bytes(&file), &arguments.output);
+    output.print(
+        &json!({ "page": target, "bytes": file.len(), "codes": count, "set": SetId::of(&file).to_string(),
+                 "sha256": hash, "words": spoken(&hash) }),
+        &format!(
+            "{} ({count} codes, set {})\nSHA-256: {hash}\nwords: {}\nscan the print once before the file is deleted",
+            target.display(),
+            SetId::of(&file),
+            spoken(&hash)
+        ),
+    )
+}
+
+fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
+    if target.try_exists()? {
+        bail!("{} exists already and is not overwritten: name another file", target.display());
+    }
+    let mut gathering = Gathering::default();
+    if images.is_empty() {
+        take_typed(&mut gathering, std::io::stdin().lock())?;
+    }
+    for image in images {
+        match take_image(&mut gathering, image) {
+            Ok(line) => eprintln!("{}: {line}", image.display()),
+            Err(refused) => eprintln!("{}: {refused:#}", image.display()),
+        }
+    }
+    let file = gathering.finish()?;
+    write_new(target, &file)?;
+    let hash = Hash::of_bytes(&file);
+    output.print(
+        &json!({ "file": target, "bytes": file.len(), "sha256": hash, "words": spoken(&hash) }),
+        &format!(
+            "{} ({} bytes)\nSHA-256: {hash}\nwords: {}\ncompare both with the sheet",
+            target.display(),
+            file.len(),
+            spoken(&hash)
+        ),
+    )
+}
+
+fn take_image(gathering: &mut Gathering, image: &Path) -> Result<String> {
+    let Seen { taken, unread } = gathering.take_image(&read_bounded("image", image, MAX_PHOTO)?)?;
+    let mut parts: Vec<String> = taken.iter().map(ToString::to_string).collect();
+    if unread > 0 {
+        parts.push(format!("{unread} more not sharp enough to read"));
+    }
+    parts.push(outlook(gathering));
+    Ok(parts.join("; "))
+}
+
+fn outlook(gathering: &Gathering) -> String {
+    let missing: Vec<String> = gathering.missing().iter().map(u32::to_string).collect();
+    if missing.is_empty() { "complete".to_owned() } else { format!("missing: {}", missing.join(", ")) }
+}
+
+/// Takes lines until the file is complete or the input ends; a line that is refused is asked for again.
+fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> {
+    let mut armour = None;
+    while !gathering.is_complete() {
+        let Some(line) = next_line(&mut input)? else { break };
+        match take(gathering, &mut armour, &line) {
+            Ok(Some(said)) => eprintln!("{said}; {}", outlook(gathering)),
+            Ok(None) => {}
+            Err(refused) => eprintln!("{refused}"),
+        }
+    }
+    Ok(())
+}
+
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
+    let mut line = Vec::new();
+    let length = input.by_ref().take(MAX_TYPED).read_until(b'\n', &mut line)?;
+    Ok((length > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
+}
+
+/// Takes a code, or a line of armour: then nothing is known before its last line.
+fn take(
+    gathering: &mut Gathering,
+    armour: &mut Option<String>,
+    line: &str,
+) -> Result<Option<String>, ScanError> {
+    if line.trim().is_empty() {
+        return Ok(None);
+    }
+    if line.trim().starts_with("-----BEGIN") {
+        *armour = Some(String::new());
+    }
+    let Some(mut text) = armour.take() else { return gathering.take_line(line).map(|t| Some(t.to_string())) };
+    text += line;
+    if line.trim().starts_with("-----END") || text.len() > 4 * MAX_FILE {
+        return gathering.take_armour(&text).map(|set| Some(format!("the text of set {set}")));
+    }
+    *armour = Some(text);
+    Ok(None)
+}
+
+/// Reads a file that may be anything, up to one byte more than is taken: what is too large is refused by size.
+fn read_bounded(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read { what, path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Writes a file that only its owner reads, and that did not exist.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(path).with_context(|| {
+            format!("{} cannot be written; an existing file is not replaced", path.display())
+        })?;
+    file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
+    file.sync_all().with_context(|| format!("writing {}", path.display()))
+}
