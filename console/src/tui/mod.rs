@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use ceremonies::ceremony::Ceremony;
+use ceremonies::ids::NodeIndex;
 use ceremonies::manifest::Manifest;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
 use crossterm::event::{Event as Input, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use ratatui::Terminal;
@@ -24,10 +28,10 @@ pub use self::model::{Model, OpenForm, Popup, Review, Screen};
 pub use self::update::{Effect, Event, SIGN_WORD, update};
 pub use self::view::view;
 use crate::client::Client;
-use crate::config::Cluster;
-use crate::room;
+use crate::config::{Cluster, Me};
 use crate::signer::{self, SignError};
 use crate::terminal;
+use crate::{custodian, room};
 
 /// Events that may wait: what comes in a moment from keys, ticks and a busy bus.
 const MAX_WAITING: usize = 1024;
@@ -142,6 +146,7 @@ async fn perform(shell: Arc<Shell>, effect: Effect) {
             Ok(entries) => Event::More(entries),
             Err(_) => return,
         },
+        Effect::Unwrap(me, ceremony, act, node) => unwrap(&shell, me, ceremony, act, node).await,
         Effect::Sign(review, passphrase) => sign(&shell, review, passphrase).await,
     };
     shell.send(done).await;
@@ -164,6 +169,14 @@ async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<S
             Err(error) => return Event::Failed(chain(&error)),
         },
         ReviewAct::Sign(id, signature) => (id.clone(), signature.0.event(armoured)),
+        ReviewAct::Release(id, signature, object) => {
+            if let Answer::Release(release) = &signature.0.answer
+                && let Err(error) = shell.client.hand_in(release.node, id, object.clone()).await
+            {
+                return Event::Failed(chain(&error));
+            }
+            (id.clone(), signature.0.event(armoured))
+        }
     };
     match shell.client.submit(&ceremony, event).await {
         Ok(seq) => {
@@ -171,6 +184,25 @@ async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<S
             Event::Done(ceremony, said)
         }
         Err(error) => Event::Failed(chain(&error)),
+    }
+}
+
+/// A plugin may wait for a touch.
+async fn unwrap(shell: &Shell, me: Me, ceremony: Box<Ceremony>, act: Act, node: NodeIndex) -> Event {
+    let file = room::backup_file(&shell.cluster, &ceremony, act, node);
+    let Some((file, identity)) = file.zip(me.identity.clone()) else {
+        return Event::Failed(format!(
+            "The cluster file names no folder of backups, or no age identity of {}: use custody backup on the \
+             custodian's own machine.",
+            me.person
+        ));
+    };
+    let released =
+        tokio::task::spawn_blocking(move || custodian::release(&ceremony, act, node, &file, &identity)).await;
+    match released {
+        Ok(Ok(released)) => Event::Unwrapped(me, Box::new(released)),
+        Ok(Err(error)) => Event::Failed(chain(&error)),
+        Err(_) => Event::Failed("reading the backup was interrupted".to_owned()),
     }
 }
 

@@ -181,6 +181,8 @@ pub enum ReviewAct {
     Open(Vec<u8>),
     /// A step is signed, or the ceremony is ended.
     Sign(CeremonyId, Box<SignatureFor>),
+    /// A backup is handed in at its node, and its release is signed.
+    Release(CeremonyId, Box<SignatureFor>, Vec<u8>),
 }
 
 /// A signature without its text.
@@ -308,7 +310,7 @@ impl Model {
     pub fn step_to_sign(&self) -> Option<(&Ceremony, &Step)> {
         let ceremony = self.ceremony()?;
         let step = ceremony.current_step()?;
-        (step.act == ceremonies::script::Act::Approve || step.act.has_signers()).then_some((ceremony, step))
+        (!ceremony.signers(step).is_empty()).then_some((ceremony, step))
     }
 
     /// Every entry, latest first. Only what is shown is rendered.

@@ -2,9 +2,11 @@
 
 mod popups;
 
+use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::script::Act;
 use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use zeroize::Zeroizing;
@@ -14,6 +16,7 @@ use self::popups::in_popup;
 use super::model::{Line, MAX_TYPED, Model, OpenForm, Popup, Review, Screen, Who, WhoFor};
 use crate::client::News;
 use crate::config::Me;
+use crate::custodian::Released;
 use crate::health::Heard;
 
 /// What happens to the terminal.
@@ -40,6 +43,8 @@ pub enum Event {
     Failed(String),
     /// The key needs a passphrase.
     Locked(Box<Review>),
+    /// A backup was unwrapped and can be released.
+    Unwrapped(Me, Box<Released>),
 }
 
 /// What has to be done.
@@ -48,6 +53,8 @@ pub enum Effect {
     Load,
     /// Read what a ceremony has behind this number.
     CatchUp(CeremonyId, u64),
+    /// Read the backup of a node that a step of this act asks for, and seal its file key to the node's enclave.
+    Unwrap(Me, Box<Ceremony>, Act, NodeIndex),
     /// Sign and submit.
     Sign(Box<Review>, Option<Zeroizing<String>>),
     /// Leave.
@@ -91,6 +98,11 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         Event::Failed(why) => {
             model.busy = false;
             model.popup = Some(Popup::Message { title: "Refused".to_owned(), text: why });
+            (true, Vec::new())
+        }
+        Event::Unwrapped(me, released) => {
+            model.busy = false;
+            popups::review_release(model, me, *released);
             (true, Vec::new())
         }
         Event::Locked(review) => {
@@ -256,9 +268,17 @@ fn open_form(model: &mut Model) {
 fn candidates(model: &Model) -> Vec<Me> {
     let Some((ceremony, step)) = model.step_to_sign() else { return Vec::new() };
     let signers = ceremony.signers(step);
+    let releases = matches!(step.act, Act::Recover | Act::Prove);
+    let has_signed = |me: &Me| {
+        if releases {
+            ceremony.releases_wanted(step.act, &me.person).is_empty()
+        } else {
+            ceremony.signed(&step.id).any(|signed| signed.person == me.person)
+        }
+    };
     let wanted = |me: &&Me| {
         signers.get(&me.role).is_some_and(|count| *count > 0)
-            && !ceremony.signed(&step.id).any(|signed| signed.person == me.person)
+            && !has_signed(me)
             && !ceremony.signatures().iter().any(|s| s.person == me.person && s.role != me.role)
     };
     let mut people: Vec<Me> = model.cluster.me.iter().filter(wanted).cloned().collect();

@@ -16,6 +16,7 @@ use super::super::model::{
 };
 use super::{Effect, show, type_into};
 use crate::config::Me;
+use crate::custodian::Released;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 
 pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
@@ -25,7 +26,7 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. } | Popup::Quit, _) => {}
         (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
         (Popup::Open(form), code) => in_open_form(model, form, code),
-        (Popup::Who(who), code) => in_who(model, who, code),
+        (Popup::Who(who), code) => return in_who(model, who, code),
         (Popup::Verdict { me }, code) => in_verdict(model, me, code),
         (Popup::Type(typing), code) => in_typing(model, typing, code),
         (Popup::Review(review), code) => return in_review(model, review, code),
@@ -126,7 +127,7 @@ fn review(statement: String, act: ReviewAct, me: Me) -> Review {
     Review { statement, act, me, typed: String::new(), scroll: 0, code: false }
 }
 
-fn in_who(model: &mut Model, mut who: Who, code: KeyCode) {
+fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
     match code {
         KeyCode::Up | KeyCode::Char('k') => who.selected = who.selected.saturating_sub(1),
         KeyCode::Down | KeyCode::Char('j') => {
@@ -140,17 +141,42 @@ fn in_who(model: &mut Model, mut who: Who, code: KeyCode) {
         _ => {}
     }
     model.popup = Some(Popup::Who(who));
+    Vec::new()
 }
 
-fn chosen(model: &mut Model, me: Me, purpose: WhoFor) {
+fn chosen(model: &mut Model, me: Me, purpose: WhoFor) -> Vec<Effect> {
     let typing = |question, me| Popup::Type(Typing { question, me, text: String::new() });
     let act = model.step_to_sign().map(|(_, step)| step.act);
     match (purpose, act) {
         (WhoFor::Withdraw, _) => model.popup = Some(typing(TypingFor::Withdrawal, me)),
+        (WhoFor::Step, Some(act @ (Act::Prove | Act::Recover))) => return unwrap(model, me, act),
         (WhoFor::Step, Some(Act::ReadBack)) => model.popup = Some(typing(TypingFor::Words, me)),
         (WhoFor::Step, Some(Act::Agree)) => model.popup = Some(Popup::Verdict { me }),
         (WhoFor::Step, Some(_)) => review_step(model, me, Answer::None),
         (WhoFor::Step, None) => model.say("The step is no longer open."),
+    }
+    Vec::new()
+}
+
+/// Reads the next backup that this custodian can release.
+fn unwrap(model: &mut Model, me: Me, act: Act) -> Vec<Effect> {
+    let Some(ceremony) = model.ceremony().cloned() else { return Vec::new() };
+    let Some(node) = ceremony.releases_wanted(act, &me.person).first().copied() else {
+        model.say("Every backup that you keep has been released.");
+        return Vec::new();
+    };
+    model.busy = true;
+    model.message = format!("Reading the backup of node {node}…");
+    vec![Effect::Unwrap(me, Box::new(ceremony), act, node)]
+}
+
+/// Shows the statement of a release before anything leaves this machine.
+pub(super) fn review_release(model: &mut Model, me: Me, released: Released) {
+    review_step(model, me, Answer::Release(released.release));
+    if let Some(Popup::Review(review)) = &mut model.popup
+        && let ReviewAct::Sign(id, signature) = &review.act
+    {
+        review.act = ReviewAct::Release(id.clone(), signature.clone(), released.object);
     }
 }
 
