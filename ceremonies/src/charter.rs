@@ -119,18 +119,21 @@ pub enum CeremonyKind {
     Refresh,
     /// Gives nodes that lost their shares theirs again, then every node a new one.
     Recover,
+    /// Signs a transaction with a wallet.
+    Transfer,
 }
 
 impl CeremonyKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover];
+    pub const ALL: [Self; 6] =
+        [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover, Self::Transfer];
 
     /// Whether it makes new shares of a key that exists.
     #[must_use]
     pub fn renews(self) -> bool {
         match self {
             Self::Refresh | Self::Recover => true,
-            Self::Dkg | Self::TestSign | Self::Amend => false,
+            Self::Dkg | Self::TestSign | Self::Amend | Self::Transfer => false,
         }
     }
 
@@ -149,6 +152,7 @@ impl fmt::Display for CeremonyKind {
             Self::Amend => "amend",
             Self::Refresh => "refresh",
             Self::Recover => "recover",
+            Self::Transfer => "transfer",
         })
     }
 }
@@ -157,7 +161,9 @@ impl FromStr for CeremonyKind {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
-            format!("`{text}` is not a kind of ceremony: use dkg, test-sign, amend, refresh or recover")
+            format!(
+                "`{text}` is not a kind of ceremony: use dkg, test-sign, amend, refresh, recover or transfer"
+            )
         })
     }
 }
@@ -373,6 +379,12 @@ impl Charter {
         let file: CharterDraft = toml::from_str(text).map_err(CharterError::Syntax)?;
         file.check()?;
         Ok(Self { hash: Hash::of_bytes(bytes), text: text.to_owned(), file })
+    }
+
+    /// The charter as a draft of one that amends it.
+    #[must_use]
+    pub fn draft(&self) -> CharterDraft {
+        self.file.clone()
     }
 
     /// SHA-256 of the file's bytes.

@@ -201,6 +201,8 @@ pub struct TestSigned {
     pub subset: Subset,
     /// Which try of this group, from 1.
     pub attempt: u32,
+    /// Which of a transaction's digests, from 0; 0 for a test.
+    pub input: u32,
     /// The protocol session.
     pub session: Hash,
     /// r, big-endian.
@@ -238,12 +240,13 @@ impl TestSigned {
     pub fn message(&self, manifest: &Hash) -> Hash {
         let subset: Vec<u8> = self.subset.parties().iter().map(|party| party.get()).collect();
         Hash::of_parts(
-            "custody/test-signed/v1",
+            "custody/test-signed/v2",
             &[
                 manifest.as_bytes(),
                 &[self.node.get()],
                 &subset,
                 &self.attempt.to_be_bytes(),
+                &self.input.to_be_bytes(),
                 self.session.as_bytes(),
                 &self.r,
                 &self.s,
@@ -488,6 +491,7 @@ impl TryFrom<wire::log::Event> for Event {
                 node: signed.node.try_into()?,
                 subset: subset(&signed.subset)?,
                 attempt: signed.attempt,
+                input: signed.input,
                 session: signed.session.as_slice().try_into()?,
                 r: fixed(&signed.r, "r")?,
                 s: fixed(&signed.s, "s")?,

@@ -12,6 +12,7 @@ use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
 use crate::script::Script;
+use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
 
 /// Largest accepted manifest, in bytes.
@@ -62,6 +63,8 @@ pub struct Manifest {
     pub amendment: Option<Arc<Charter>>,
     /// Recovery: the nodes that have lost their shares.
     pub lost: BTreeMap<NodeIndex, Way>,
+    /// Transfer: what is to be signed.
+    pub transaction: Option<Arc<Transaction>>,
 }
 
 /// How a node that has lost its share gets it back.
@@ -121,6 +124,9 @@ pub enum ManifestError {
     /// Its new charter is refused.
     #[error("the amended charter is refused")]
     Amendment(#[from] CharterError),
+    /// Its transaction is refused.
+    #[error("the transaction is refused")]
+    Transaction(#[from] TransactionError),
     /// It is made for something else.
     #[error("manifest is for {what} {theirs}, but here it is {ours}")]
     Elsewhere {
@@ -158,6 +164,8 @@ pub struct Proposal {
     pub amendment: Option<Arc<Charter>>,
     /// The nodes that have lost their shares, for a recovery.
     pub lost: BTreeMap<NodeIndex, Way>,
+    /// What is to be signed, and by which nodes, for a transfer.
+    pub transaction: Option<(Arc<Transaction>, Vec<NodeIndex>)>,
 }
 
 impl Proposal {
@@ -168,6 +176,7 @@ impl Proposal {
     pub fn manifest(&self, charter: &Charter, script: &Script) -> Result<Manifest, ManifestError> {
         let id = format!("{}-{}-{}", self.kind, self.wallet, hex::encode(&self.nonce[..4]));
         let origin = self.origin.as_ref();
+        let (transaction, signers) = self.transaction.clone().unzip();
         let lost = |(node, way): (&NodeIndex, &Way)| wire::log::Lost {
             node: (*node).into(),
             way: match way {
@@ -185,6 +194,7 @@ impl Proposal {
                 CeremonyKind::Amend => wire::log::Kind::Amend,
                 CeremonyKind::Refresh => wire::log::Kind::Refresh,
                 CeremonyKind::Recover => wire::log::Kind::Recover,
+                CeremonyKind::Transfer => wire::log::Kind::Transfer,
             }
             .into(),
             cluster: charter.cluster().to_string(),
@@ -198,13 +208,14 @@ impl Proposal {
             opened_ms: self.opened.0,
             expires_ms: self.opened.plus(self.lifetime_ms).0,
             threshold: charter.threshold().into(),
-            roster: charter.roster().into_iter().map(u32::from).collect(),
+            roster: signers.unwrap_or_else(|| charter.roster()).into_iter().map(u32::from).collect(),
             administrator: self.administrator.to_string(),
             nonce: self.nonce.to_vec(),
             origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
             record: origin.map(|origin| origin.record.as_bytes().to_vec()).unwrap_or_default(),
             amendment: self.amendment.as_ref().map(|charter| charter.text().into()).unwrap_or_default(),
             lost: self.lost.iter().map(lost).collect(),
+            transaction: transaction.map(|transaction| transaction.encode()).unwrap_or_default(),
         };
         Manifest::parse(&wire.encode_to_vec())
     }
@@ -236,6 +247,7 @@ impl Manifest {
             wire::log::Kind::Amend => CeremonyKind::Amend,
             wire::log::Kind::Refresh => CeremonyKind::Refresh,
             wire::log::Kind::Recover => CeremonyKind::Recover,
+            wire::log::Kind::Transfer => CeremonyKind::Transfer,
             wire::log::Kind::Unspecified => {
                 return Err(ManifestError::Value("kind is missing or not known to this build".into()));
             }
@@ -243,6 +255,7 @@ impl Manifest {
         let origin = Self::origin(kind, &wire)?;
         let amendment = Self::amendment(kind, &wire)?;
         let lost = Self::lost(kind, &wire)?;
+        let transaction = Self::transaction(kind, &wire)?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -265,6 +278,7 @@ impl Manifest {
             origin,
             amendment,
             lost,
+            transaction,
         })
     }
 
@@ -280,7 +294,10 @@ impl Manifest {
                 value(wire.generation != Generation::FIRST.0, "an amendment has generation 1")?;
                 Ok(None)
             }
-            CeremonyKind::TestSign | CeremonyKind::Refresh | CeremonyKind::Recover => {
+            CeremonyKind::TestSign
+            | CeremonyKind::Refresh
+            | CeremonyKind::Recover
+            | CeremonyKind::Transfer => {
                 let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
                 value(
                     renews_first,
@@ -292,6 +309,18 @@ impl Manifest {
                 }))
             }
         }
+    }
+
+    fn transaction(
+        kind: CeremonyKind,
+        wire: &wire::log::Manifest,
+    ) -> Result<Option<Arc<Transaction>>, ManifestError> {
+        let transfers = kind == CeremonyKind::Transfer;
+        value(
+            transfers == wire.transaction.is_empty(),
+            "a transfer, and nothing else, carries a transaction",
+        )?;
+        Ok(if transfers { Some(Arc::new(Transaction::parse(&wire.transaction)?)) } else { None })
     }
 
     /// The lost nodes; where one is repaired, enough others must have their shares, or get them from backups.
@@ -346,7 +375,6 @@ impl Manifest {
         let same = |what: &'static str, theirs: String, ours: String| {
             if theirs == ours { Ok(()) } else { Err(ManifestError::Elsewhere { what, theirs, ours }) }
         };
-        let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         value(
             charter.quorum(self.kind).is_none(),
             "the charter names no quorum for a ceremony of this kind",
@@ -358,8 +386,25 @@ impl Manifest {
         same("script", self.script_hash.to_string(), script.hash().to_string())?;
         same("a script of kind", self.kind.to_string(), script.kind().to_string())?;
         same("threshold", self.threshold.to_string(), charter.threshold().to_string())?;
-        same("nodes", list(&self.roster), list(&charter.roster()))?;
+        self.check_roster(charter)?;
         Ok(self.amendment.as_ref().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
+    }
+
+    /// All nodes take part; a transaction is signed by as many as sign together.
+    fn check_roster(&self, charter: &Charter) -> Result<(), ManifestError> {
+        let all = charter.roster();
+        let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let fits = if self.kind == CeremonyKind::Transfer {
+            self.roster.len() == usize::from(self.threshold)
+                && self.roster.is_sorted_by(|a, b| a < b)
+                && self.roster.iter().all(|node| all.contains(node))
+        } else {
+            self.roster == all
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(ManifestError::Elsewhere { what: "nodes", theirs: list(&self.roster), ours: list(&all) })
     }
 
     /// The bytes that were hashed.

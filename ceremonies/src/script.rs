@@ -34,6 +34,8 @@ pub enum Act {
     ReadBack,
     /// The enclaves sign worthless digests until every node and every pair has signed.
     TestSign,
+    /// The enclaves sign the transaction.
+    Sign,
     /// Every enclave encrypts its new share for its custodian and the escrow trustee; agents put it under lock.
     Backup,
     /// Custodians release every backup to its node's enclave, which proves that it holds the share.
@@ -59,6 +61,7 @@ impl Act {
             | Self::Recover
             | Self::Generate
             | Self::TestSign
+            | Self::Sign
             | Self::Backup
             | Self::Prove
             | Self::Retire => false,
@@ -156,6 +159,7 @@ impl Script {
             CeremonyKind::Amend => include_bytes!("../scripts/amend.toml"),
             CeremonyKind::Refresh => include_bytes!("../scripts/refresh.toml"),
             CeremonyKind::Recover => include_bytes!("../scripts/recover.toml"),
+            CeremonyKind::Transfer => include_bytes!("../scripts/transfer.toml"),
         })
     }
 
@@ -265,6 +269,9 @@ impl ScriptFile {
             ],
             CeremonyKind::TestSign => {
                 &[Act::Open, Act::Attest, Act::Approve, Act::TestSign, Act::Agree, Act::Close]
+            }
+            CeremonyKind::Transfer => {
+                &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Agree, Act::Close]
             }
             CeremonyKind::Amend => &[Act::Open, Act::Approve, Act::Agree, Act::Close],
             CeremonyKind::Refresh => &[

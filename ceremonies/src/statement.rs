@@ -116,6 +116,13 @@ impl Statement<'_> {
         if let Some(origin) = m.origin.as_ref().filter(|_| m.kind.renews()) {
             line("replaces", &origin.record);
         }
+        for said in m.transaction.iter().flat_map(|transaction| transaction.words()) {
+            line("transaction", &said);
+        }
+        if m.transaction.is_some() {
+            let signers: Vec<_> = m.roster.iter().map(ToString::to_string).collect();
+            line("signing nodes", &signers.join(", "));
+        }
         for (node, way) in &m.lost {
             line("lost", &format_args!("node {node}, by {way}"));
         }

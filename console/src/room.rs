@@ -12,6 +12,8 @@ use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, StepI
 use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::{Act, Script, ScriptError};
 use ceremonies::statement::Answer;
+use ceremonies::subsets::{Subset, subsets};
+use ceremonies::transaction::Transaction;
 use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -44,6 +46,9 @@ pub enum RoomError {
     /// The new charter is none, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),
+    /// Bans leave no group.
+    #[error("bans leave no group of nodes that could sign")]
+    NobodySigns,
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
     Manifest(#[from] ManifestError),
@@ -88,6 +93,8 @@ pub enum Subject {
     Refresh(WalletName),
     /// Shares of a wallet for nodes that lost theirs, then new ones for all.
     Recovery(WalletName, BTreeMap<NodeIndex, Way>),
+    /// A transaction of a wallet, and the nodes that sign it.
+    Transfer(WalletName, Arc<Transaction>, Vec<NodeIndex>),
     /// A new charter.
     Charter(Arc<Charter>),
 }
@@ -126,9 +133,34 @@ impl Subject {
             Self::Wallet(_) => CeremonyKind::TestSign,
             Self::Refresh(_) => CeremonyKind::Refresh,
             Self::Recovery(..) => CeremonyKind::Recover,
+            Self::Transfer(..) => CeremonyKind::Transfer,
             Self::Charter(_) => CeremonyKind::Amend,
         }
     }
+}
+
+/// A transfer of this transaction, signed by these nodes; where none are given, by the first that can sign together.
+///
+/// # Errors
+/// [`RoomError`] for bytes that are no transaction, or a wallet that is not known.
+pub fn transfer(
+    book: &Book,
+    wallet: WalletName,
+    transaction: &[u8],
+    signers: Vec<NodeIndex>,
+) -> Result<Subject, RoomError> {
+    let transaction = Transaction::parse(transaction).map_err(ManifestError::from)?;
+    let record = book.wallet(&wallet).ok_or_else(|| RoomError::NoWallet(wallet.clone()))?.record;
+    let bans: Vec<(NodeIndex, NodeIndex)> = book.bans().collect();
+    let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
+    let together = |group: &Subset| group.pairs().all(|(a, b)| !apart(a, b));
+    let signers = if signers.is_empty() {
+        let found = subsets(&record.roster(), usize::from(record.threshold)).find(together);
+        found.ok_or(RoomError::NobodySigns)?.parties().to_vec()
+    } else {
+        Subset::new(signers).parties().to_vec()
+    };
+    Ok(Subject::Transfer(wallet, Arc::new(transaction), signers))
 }
 
 /// What somebody wants to open.
@@ -158,7 +190,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         Ok::<_, RoomError>((record.generation, Some(origin)))
     };
     let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
-    let mut lost = BTreeMap::new();
+    let (mut lost, mut transaction) = (BTreeMap::new(), None);
     let (wallet, (generation, origin), amendment) = match &opening.subject {
         Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
         Subject::Wallet(name) => (name.clone(), current(name)?, None),
@@ -166,6 +198,10 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         Subject::Recovery(name, nodes) => {
             lost.clone_from(nodes);
             (name.clone(), next(name)?, None)
+        }
+        Subject::Transfer(name, read, signers) => {
+            transaction = Some((Arc::clone(read), signers.clone()));
+            (name.clone(), current(name)?, None)
         }
         Subject::Charter(next) => {
             charter.check_amendment(next)?;
@@ -185,6 +221,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         origin,
         amendment,
         lost,
+        transaction,
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;

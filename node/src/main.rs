@@ -33,6 +33,12 @@ enum Command {
     /// The enclave of `[host.nitro]` on this host.
     #[command(subcommand)]
     Enclave(EnclaveCommand),
+    /// Read the ceremonies of evidence bundles into this node's store, on a fresh machine, while the agent does not run.
+    Take {
+        /// The bundles.
+        #[arg(required = true)]
+        bundles: Vec<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Subcommand)]
@@ -68,11 +74,24 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = Config::load(&arguments.config)?;
     let host = host::configured(&config, &*agent::charter_in_force(&config).await?);
-    if let Some(Command::Enclave(command)) = arguments.command {
-        let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
-        return order(&host, command).await;
+    match arguments.command {
+        Some(Command::Enclave(command)) => {
+            let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
+            return order(&host, command).await;
+        }
+        Some(Command::Take { bundles }) => {
+            for bundle in bundles {
+                let bytes =
+                    std::fs::read(&bundle).with_context(|| format!("reading {}", bundle.display()))?;
+                let known = agent::take_bundle(&config, &bytes).await?;
+                println!("{}: taken; {known} ceremonies are known here", bundle.display());
+            }
+            return Ok(());
+        }
+        None => {}
     }
     if arguments.check {
+        agent::check(&config).await?;
         if let Some(host) = host {
             host.examine_image().await?;
         }

@@ -469,15 +469,19 @@ async fn start_kms(layout: &Layout, settings: &Settings, root: &LabRoot) -> Resu
     LabKms::start(&layout.kms(), config).await
 }
 
-fn start_broker(layout: &Layout, settings: &Settings) -> Result<Service> {
-    let charter = Charter::parse(&fs::read(layout.charter())?)?;
-    let folder = std::path::absolute(layout.nats())?;
+/// Writes the broker's configuration for a charter and returns where it is.
+fn write_broker(layout: &Layout, settings: &Settings, charter: &Charter) -> Result<PathBuf> {
+    let config = std::path::absolute(layout.nats())?.join("nats.conf");
     let listen = format!("127.0.0.1:{}", settings.nats_port);
-    let config = folder.join("nats.conf");
-    let text = nats_config(&charter, BrokerHost { listen: &listen, store: &folder.join("streams") });
-    fs::write(&config, text)?;
+    let store = std::path::absolute(layout.streams())?;
+    fs::write(&config, nats_config(charter, BrokerHost { listen: &listen, store: &store }))?;
+    Ok(config)
+}
+
+fn start_broker(layout: &Layout, settings: &Settings) -> Result<Service> {
+    let config = write_broker(layout, settings, &Charter::parse(&fs::read(layout.charter())?)?)?;
     let program = broker::nats_server(&layout.tools())?;
-    let log = folder.join("nats.log");
+    let log = std::path::absolute(layout.nats())?.join("nats.log");
     let launcher: Launcher = Arc::new(move || {
         let child = logged(&program, &log)?.arg("--config").arg(&config).spawn()?;
         Ok(Launched { child, companion: None })

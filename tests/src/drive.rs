@@ -155,6 +155,7 @@ impl Room {
             | Act::Recover
             | Act::Generate
             | Act::TestSign
+            | Act::Sign
             | Act::Backup
             | Act::Prove
             | Act::Commit

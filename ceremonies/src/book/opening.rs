@@ -68,6 +68,7 @@ impl Book {
         match manifest.kind {
             CeremonyKind::Dkg => self.check_new_wallet(&manifest.wallet, now),
             CeremonyKind::Amend => self.check_amending(manifest, now),
+            CeremonyKind::Transfer => self.check_current(manifest),
             CeremonyKind::TestSign => {
                 self.check_current(manifest)?;
                 self.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)

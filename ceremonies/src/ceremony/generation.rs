@@ -216,7 +216,7 @@ impl Ceremony {
     pub fn record(&self) -> Option<&Record> {
         match self.manifest.kind {
             CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover => self.record.as_ref(),
-            CeremonyKind::TestSign => self.before().map(|wallet| &wallet.record),
+            CeremonyKind::TestSign | CeremonyKind::Transfer => self.before().map(|wallet| &wallet.record),
             CeremonyKind::Amend => None,
         }
     }

@@ -80,6 +80,7 @@ impl Ceremony {
             | Act::Generate
             | Act::ReadBack
             | Act::TestSign
+            | Act::Sign
             | Act::Backup
             | Act::Prove
             | Act::Commit
@@ -94,7 +95,13 @@ impl Ceremony {
         let step = self.script.step(id).filter(|step| match step.act {
             Act::Confirm | Act::Approve | Act::ReadBack | Act::Commit | Act::Agree | Act::Close => true,
             Act::Recover | Act::Prove => self.asks_releases(step.act),
-            Act::Open | Act::Attest | Act::Generate | Act::TestSign | Act::Backup | Act::Retire => false,
+            Act::Open
+            | Act::Attest
+            | Act::Generate
+            | Act::TestSign
+            | Act::Sign
+            | Act::Backup
+            | Act::Retire => false,
         });
         let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
         match self.missing_before(step) {
@@ -112,7 +119,7 @@ impl Ceremony {
                 kind if kind.makes_shares() && !after(Act::Generate) => None,
                 _ => self.record().map(crate::wallet::Record::digest),
             },
-            signatures: after(Act::TestSign).then(|| self.signatures_hash()),
+            signatures: (after(Act::TestSign) || after(Act::Sign)).then(|| self.signatures_hash()),
         }
     }
 
@@ -195,6 +202,7 @@ impl Ceremony {
             | Act::Approve
             | Act::Generate
             | Act::TestSign
+            | Act::Sign
             | Act::Backup
             | Act::Commit
             | Act::Retire

@@ -1,14 +1,16 @@
 //! What enclaves and agents report: attestations, results, adoptions, test signatures, aborts and faults.
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use k256::ecdsa::signature::hazmat::PrehashVerifier;
 
 use super::{AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, Phase, Rejection, TestSignature};
+use crate::address::Path;
 use crate::attestation::{self, Expectation};
 use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex};
 use crate::script::Act;
 use crate::subsets::Subset;
+use crate::transaction::Signature;
 use crate::wallet::Point;
 
 /// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the manifest
@@ -48,6 +50,17 @@ fn leads_back(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
             .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
 }
 
+/// What a group signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToSign {
+    /// The digest.
+    pub digest: Hash,
+    /// The key that the signature verifies under.
+    pub key: Point,
+    /// That key's path below the wallet's.
+    pub path: Path,
+}
+
 impl Ceremony {
     pub(super) fn check_member(&self, node: NodeIndex) -> Result<(), Rejection> {
         if self.manifest.roster.contains(&node) { Ok(()) } else { Err(Rejection::NoSuchNode(node)) }
@@ -73,7 +86,9 @@ impl Ceremony {
         self.check_member(node)?;
         let enclave = self.enclaves.get(&node).ok_or(Rejection::NotAttested(node))?;
         VerifyingKey::from_bytes(&enclave.keys.identity)
-            .and_then(|key| key.verify_strict(message.as_bytes(), &Signature::from_bytes(signature)))
+            .and_then(|key| {
+                key.verify_strict(message.as_bytes(), &ed25519_dalek::Signature::from_bytes(signature))
+            })
             .map_err(|_| Rejection::EnclaveSignature(node))
     }
 
@@ -144,19 +159,17 @@ impl Ceremony {
 
     pub(super) fn test_signed(&mut self, signed: &TestSigned) -> Result<(), Rejection> {
         self.check_enclave(signed.node, &signed.message(&self.manifest.hash()), &signed.signature)?;
-        let (key, record) = match self.record() {
-            Some(record) if self.test_step_is_open() => (record.public_key, record.digest()),
-            Some(_) | None => return Err(Rejection::NotDue(signed.subset.to_string())),
-        };
-        let due = self.cover().contains(&signed.subset)
+        let due = self.test_step_is_open()
+            && self.cover().contains(&signed.subset)
             && signed.subset.contains(signed.node)
             && self.has_been_due(&signed.subset, signed.attempt);
-        if !due {
+        let to_sign = self.to_sign(&signed.subset, signed.attempt, signed.input).filter(|_| due);
+        let Some(ToSign { digest, key, .. }) = to_sign else {
             return Err(Rejection::NotDue(signed.subset.to_string()));
-        }
-        let digest = test_digest(&self.manifest.hash(), &record, &signed.subset, signed.attempt);
-        let of_this_try =
-            |test: &TestSignature| test.subset == signed.subset && test.attempt == signed.attempt;
+        };
+        let of_this_try = |test: &TestSignature| {
+            (&test.subset, test.attempt, test.input) == (&signed.subset, signed.attempt, signed.input)
+        };
         let known = self.tests.iter().position(of_this_try);
         let same = known.and_then(|at| self.tests.get_mut(at)).filter(|test| test.agrees_with(signed));
         if let Some(test) = same {
@@ -172,6 +185,7 @@ impl Ceremony {
         self.tests.push(TestSignature {
             subset: signed.subset.clone(),
             attempt: signed.attempt,
+            input: signed.input,
             session: signed.session,
             digest,
             r: signed.r,
@@ -279,11 +293,62 @@ impl Ceremony {
     }
 
     pub(super) fn has_signed(&self, subset: &Subset) -> bool {
-        self.tests.iter().any(|test| test.subset == *subset && test.is_complete())
+        self.due_input(subset).is_none()
+    }
+
+    /// How many digests each group signs: those of the transaction, or one of a test.
+    fn inputs(&self) -> u32 {
+        let digests = self.manifest.transaction.as_ref().map_or(1, |transaction| transaction.digests().len());
+        u32::try_from(digests).unwrap_or(u32::MAX)
+    }
+
+    /// The first digest that a group has not signed.
+    #[must_use]
+    pub fn due_input(&self, subset: &Subset) -> Option<u32> {
+        let signed = |input: &u32| {
+            self.tests.iter().any(|t| t.subset == *subset && t.input == *input && t.is_complete())
+        };
+        (0..self.inputs()).find(|input| !signed(input))
+    }
+
+    /// What a group signs in a try, and with which key: a test's digest with the wallet's own, or one of the
+    /// transaction's with the key that it belongs to.
+    #[must_use]
+    pub fn to_sign(&self, subset: &Subset, attempt: u32, input: u32) -> Option<ToSign> {
+        let record = self.record()?;
+        let Some(transaction) = &self.manifest.transaction else {
+            let digest = test_digest(&self.manifest.hash(), &record.digest(), subset, attempt);
+            return (input == 0).then(|| ToSign { digest, key: record.public_key, path: Path::default() });
+        };
+        let place = usize::try_from(input).ok()?;
+        let keys = transaction.keys(&record.public_key, &record.chain_code).ok()?;
+        Some(ToSign {
+            digest: *transaction.digests().get(place)?,
+            key: keys.get(place)?.public_key,
+            path: transaction.paths().get(place)?.clone(),
+        })
+    }
+
+    /// The transaction with its signatures, as the network takes it, once all are there.
+    #[must_use]
+    pub fn signed_transaction(&self) -> Option<Vec<u8>> {
+        let transaction = self.manifest.transaction.as_ref()?;
+        let subset = self.cover.first()?;
+        let record = self.record()?;
+        let signatures: Vec<Signature> = (0..self.inputs())
+            .map(|input| {
+                let of = |t: &&TestSignature| t.subset == *subset && t.input == input && t.is_complete();
+                let test = self.tests.iter().find(of)?;
+                Some(Signature { r: test.r, s: test.s, recovery_id: test.recovery_id })
+            })
+            .collect::<Option<_>>()?;
+        let keys = transaction.keys(&record.public_key, &record.chain_code).ok()?;
+        let keys: Vec<Point> = keys.into_iter().map(|child| child.public_key).collect();
+        transaction.signed(&signatures, &keys).ok()
     }
 
     pub(super) fn test_step_is_open(&self) -> bool {
-        let step = self.script.steps().iter().find(|step| step.act == Act::TestSign);
+        let step = self.step_of(Act::TestSign).or(self.step_of(Act::Sign));
         step.is_some_and(|step| self.missing_before(step).is_none())
     }
 }

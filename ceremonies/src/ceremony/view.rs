@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Ceremony, Ending, StepSignature};
+use super::{Ceremony, Ending, StepSignature, TestSignature};
 use crate::attestation::EnclaveKeys;
 use crate::charter::{CeremonyKind, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
@@ -145,6 +145,8 @@ pub enum Duty {
         subset: Subset,
         /// Which try.
         attempt: u32,
+        /// Which of a transaction's digests, from 0; 0 for a test.
+        input: u32,
     },
 }
 
@@ -302,7 +304,7 @@ impl Ceremony {
             Act::Prove => self.backups_are_proven(),
             Act::Commit => self.has_quorum(step) && self.committed().is_some() && self.all_adopted(),
             Act::Retire => roster.iter().all(|node| self.retired.contains(node)),
-            Act::TestSign => self.cover().iter().all(|subset| self.has_signed(subset)),
+            Act::TestSign | Act::Sign => self.cover().iter().all(|subset| self.has_signed(subset)),
             Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
                 self.has_quorum(step)
             }
@@ -355,11 +357,11 @@ impl Ceremony {
                 format!("release and proof of the backup of {}", nodes(&|node| self.proved.contains(node)))
             }
             Act::Retire => format!("deletion by {}", nodes(&|node| self.retired.contains(node))),
-            Act::TestSign => match self.due_subset() {
+            Act::TestSign | Act::Sign => match self.due_subset() {
                 Some(subset) if self.is_hopeless(&subset) => {
                     format!("nothing: group {subset} failed for good; withdraw the ceremony")
                 }
-                Some(subset) => format!("test signature of {subset}, try {}", self.attempt(&subset)),
+                Some(subset) => format!("signature of {subset}, try {}", self.attempt(&subset)),
                 None => String::new(),
             },
             Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
@@ -507,11 +509,11 @@ impl Ceremony {
             return None;
         }
         let attempt = self.attempt(&subset);
-        let reported = self
-            .tests
-            .iter()
-            .any(|test| test.subset == subset && test.attempt == attempt && test.reported_by.contains(&node));
-        (!reported).then_some(Duty::TestSign { subset, attempt })
+        let input = self.due_input(&subset)?;
+        let same =
+            |test: &TestSignature| (&test.subset, test.attempt, test.input) == (&subset, attempt, input);
+        let reported = self.tests.iter().any(|test| same(test) && test.reported_by.contains(&node));
+        (!reported).then_some(Duty::TestSign { subset, attempt, input })
     }
 
     /// The session in which this duty is done, with no other party for what concerns a backup. None for duties that
@@ -524,7 +526,7 @@ impl Ceremony {
             Duty::Backup { node } => ("backup", Subset::new([*node]), 1),
             Duty::Prove { node } => ("prove", Subset::new([*node]), 1),
             Duty::Generate => ("generate", Subset::new(self.manifest.roster.iter().copied()), 1),
-            Duty::TestSign { subset, attempt } => ("test-sign", subset.clone(), *attempt),
+            Duty::TestSign { subset, attempt, .. } => ("test-sign", subset.clone(), *attempt),
             Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return None,
         };
         let keys = parties
@@ -534,9 +536,16 @@ impl Ceremony {
             .collect::<Option<BTreeMap<NodeIndex, EnclaveKeys>>>()?;
         let indices: Vec<u8> = parties.parties().iter().map(|party| party.get()).collect();
         let attempt_bytes = attempt.to_be_bytes();
+        let input = if let Duty::TestSign { input, .. } = duty { *input } else { 0 };
         let label = Hash::of_parts(
-            "custody/session-label/v1",
-            &[self.manifest.hash().as_bytes(), purpose.as_bytes(), &indices, &attempt_bytes],
+            "custody/session-label/v2",
+            &[
+                self.manifest.hash().as_bytes(),
+                purpose.as_bytes(),
+                &indices,
+                &attempt_bytes,
+                &input.to_be_bytes(),
+            ],
         );
         let record = self.record().or(self.before().map(|wallet| &wallet.record));
         let record = record.map_or(Hash::ZERO, super::Record::digest);

@@ -49,21 +49,31 @@ pub enum Article {
     Escrow,
 }
 
+impl Change {
+    /// Shares and their seals rest on the others as the cluster was made with them. A node or console can be given
+    /// another key, and none can come or go.
+    fn is_allowed(&self) -> bool {
+        match &self.article {
+            Article::Node(_) | Article::Console(_) => self.before.is_some() && self.after.is_some(),
+            article => article.may_change(),
+        }
+    }
+}
+
 impl Article {
-    /// Shares, agents and broker rest on the others as the cluster was made with them.
     fn may_change(&self) -> bool {
         match self {
             Self::MaxAge
             | Self::Image(_)
             | Self::Quorum(_)
             | Self::Person(_)
+            | Self::SystemKey
             | Self::Backups
             | Self::Custodian(_)
             | Self::Escrow => true,
             Self::Cluster
             | Self::Kind
             | Self::Threshold
-            | Self::SystemKey
             | Self::Root
             | Self::Kms
             | Self::Node(_)
@@ -253,9 +263,9 @@ impl Charter {
             ));
         }
         let changes = self.changes(next);
-        match changes.iter().find(|change| !change.article.may_change()) {
+        match changes.iter().find(|change| !change.is_allowed()) {
             Some(change) => refuse(format!(
-                "an amendment changes images, people, quorums, backups and the age of attestations; it cannot change this: {change}"
+                "an amendment changes images, people, quorums, backups, keys of nodes and consoles, and the age of attestations; it cannot change this: {change}"
             )),
             None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
             None => Ok(()),

@@ -15,7 +15,7 @@ use prost::Message;
 use thiserror::Error;
 
 pub use self::archive::{ArchiveError, MAX_BUNDLE};
-pub use self::verify::{Check, Expected, Report, VerifyError, verify};
+pub use self::verify::{Check, Expected, Report, VerifyError, logs, verify};
 use crate::attestation::{InvalidRoot, TrustRoot};
 use crate::book::{Book, Chapter};
 use crate::ceremony::{Ceremony, Context, ForeignRoot, Rejection};
@@ -184,6 +184,12 @@ impl Material {
         }
         if let Some(charter) = &ceremony.manifest().amendment {
             files.insert("new-charter.toml".to_owned(), charter.text().as_bytes().to_vec());
+        }
+        if let Some(transaction) = &ceremony.manifest().transaction {
+            files.insert("transaction.txt".to_owned(), (transaction.words().join("\n") + "\n").into_bytes());
+        }
+        if let Some(signed) = ceremony.signed_transaction() {
+            files.insert("signed-transaction.hex".to_owned(), (hex::encode(signed) + "\n").into_bytes());
         }
         if let Some(record) = ceremony.record() {
             files.insert("wallet.json".to_owned(), render::wallet(record)?);

@@ -107,6 +107,7 @@ pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> 
             Ok(json!({
                 "subset": test.subset,
                 "attempt": test.attempt,
+                "input": test.input,
                 "session": test.session,
                 "digest": test.digest,
                 "r": hex::encode(test.r),
@@ -154,6 +155,9 @@ fn event(event: &Event) -> Value {
             });
             if let Some(charter) = &manifest.amendment {
                 opened["new_charter"] = json!(charter.hash());
+            }
+            if let Some(transaction) = &manifest.transaction {
+                opened["transaction"] = json!(transaction.words());
             }
             if !manifest.lost.is_empty() {
                 opened["lost"] = json!(manifest.lost);

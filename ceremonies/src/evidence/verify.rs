@@ -10,6 +10,7 @@ use super::{ArchiveError, EvidenceError, Material, archive};
 use crate::attestation::TrustRoot;
 use crate::ceremony::{Ceremony, Phase, verifies};
 use crate::charter::ClusterKind;
+use crate::entry::Entry;
 use crate::ids::{Hash, NodeIndex};
 use crate::subsets::subsets;
 use crate::words;
@@ -186,6 +187,19 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     })
 }
 
+/// The logs in a bundle that verifies, each before those that rest on it: what a new node needs to know.
+///
+/// # Errors
+/// As [`verify`].
+pub fn logs(bundle: &[u8], expected: &Expected) -> Result<Vec<Vec<Entry>>, VerifyError> {
+    verify(bundle, expected)?;
+    let material = Material::read(&archive::read(bundle)?)?;
+    let mut logs: Vec<Vec<Entry>> = material.amendments.into_iter().chain(material.origins).collect();
+    logs.push(material.log);
+    logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+    Ok(logs)
+}
+
 /// Names the first file that is missing, different or unknown.
 fn compare(
     found: &BTreeMap<String, Vec<u8>>,
@@ -250,7 +264,8 @@ fn checks(
         });
         let mut signed = Vec::new();
         for test in ceremony.tests().iter().filter(|test| test.is_complete()) {
-            if !verifies(&record.public_key, &test.digest, &test.r, &test.s) {
+            let to_sign = ceremony.to_sign(&test.subset, test.attempt, test.input);
+            if !to_sign.is_some_and(|to_sign| verifies(&to_sign.key, &to_sign.digest, &test.r, &test.s)) {
                 return Err(VerifyError::Signature(test.subset.to_string()));
             }
             signed.push(test.subset.to_string());

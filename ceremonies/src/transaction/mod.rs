@@ -18,7 +18,7 @@ use self::bitcoin::{Bitcoin, BitcoinError};
 use self::evm::{Evm, EvmError};
 pub use self::rlp::RlpError;
 pub use self::signature::{KeysError, Signature, SigningError};
-use crate::address::Child;
+use crate::address::{Child, Path};
 use crate::ids::Hash;
 use crate::wallet::Point;
 
@@ -96,6 +96,17 @@ impl Transaction {
         match self {
             Self::Evm(transaction) => transaction.words(),
             Self::Bitcoin(transaction) => transaction.words(),
+        }
+    }
+
+    /// The path of the key that signs each digest.
+    #[must_use]
+    pub fn paths(&self) -> Vec<Path> {
+        match self {
+            Self::Evm(transaction) => vec![transaction.path().clone()],
+            Self::Bitcoin(transaction) => {
+                transaction.inputs().iter().map(|input| input.path.clone()).collect()
+            }
         }
     }
 

@@ -47,6 +47,7 @@ fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMill
         generation: Generation::FIRST,
         origin: None,
         lost: [].into(),
+        transaction: None,
         amendment,
     }
 }

@@ -75,6 +75,7 @@ fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>
         origin,
         amendment: None,
         lost: BTreeMap::new(),
+        transaction: None,
     };
     proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
 }
@@ -399,6 +400,7 @@ impl Paper {
             node: node(by),
             subset: subset.clone(),
             attempt,
+            input: 0,
             session: Hash::of_parts("session", &[digest.as_bytes()]),
             r,
             s,
@@ -422,6 +424,7 @@ impl Paper {
                 s: signed.s.to_vec(),
                 recovery_id: signed.recovery_id.into(),
                 signature,
+                input: signed.input,
             }),
         )
     }

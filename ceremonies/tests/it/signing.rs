@@ -35,7 +35,7 @@ fn test_signature_counts_when_all_its_signers_report_it() {
     for (place, party) in subset.parties().iter().enumerate() {
         assert!(paper.ceremony.tests().iter().all(|test| !test.is_complete()), "after {place}");
         let keys = paper.enclaves[&party.get()].keys();
-        let duty = Duty::TestSign { subset: subset.clone(), attempt: 1 };
+        let duty = Duty::TestSign { subset: subset.clone(), attempt: 1, input: 0 };
         assert_eq!(paper.ceremony.duty(*party, &keys, paper.now), Some(duty));
         paper.test_sign(party.get(), &subset, 1).unwrap();
     }

@@ -34,6 +34,12 @@ pub(super) enum CeremonyCommand {
         /// A node that has lost its share, for a recovery; give it for each.
         #[arg(long, value_name = "NODE[=WAY]", value_parser = room::lost_node)]
         lost: Vec<(NodeIndex, Way)>,
+        /// The transaction that `custody sweep` wrote, for a transfer.
+        #[arg(long, value_name = "FILE")]
+        transaction: Option<PathBuf>,
+        /// The nodes that sign it; without them the first that can sign together.
+        #[arg(long, value_delimiter = ',', requires = "transaction")]
+        signers: Vec<NodeIndex>,
         /// Why it is held.
         #[arg(long)]
         purpose: Line,
@@ -182,6 +188,8 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             wallet,
             charter,
             lost,
+            transaction,
+            signers,
             purpose,
             minutes,
             person,
@@ -189,7 +197,15 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             manifest: file,
         } => {
             let charter = charter.as_deref().map(read).transpose()?;
-            let subject = Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?;
+            let subject = match (kind, transaction, wallet) {
+                (CeremonyKind::Transfer, Some(file), Some(wallet)) => {
+                    room::transfer(&desk.book, wallet, &read(&file)?, signers)?
+                }
+                (_, None, wallet) => {
+                    Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?
+                }
+                _ => bail!("a transfer, and nothing else, needs --wallet and --transaction"),
+            };
             let administrator = match person {
                 Some(person) => person,
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ceremonies::ceremony::{Ceremony, Duty, test_digest};
+use ceremonies::ceremony::{Ceremony, Duty, ToSign};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
@@ -46,6 +46,10 @@ pub(super) struct Unproven {
 /// Whether giving the session up ends the ceremony.
 fn gives_shares(job: &Job) -> bool {
     matches!(job.order.duty, Duty::Generate | Duty::Repair { .. })
+}
+
+fn no_key() -> ProtocolAbort {
+    ProtocolAbort::new("the path leads to no key: choose another")
 }
 
 fn needed<T>(part: Option<T>) -> Result<T, ProtocolAbort> {
@@ -162,11 +166,13 @@ impl Connection<'_> {
                 let new = move |session| Repairing::new(share, own, lost, parties, needed(before)?, session);
                 (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
             }
-            Duty::TestSign { subset, attempt } => {
-                let Some(wallet) = &order.wallet else { return };
-                let key = wallet.record.public_key;
-                let digest = test_digest(&manifest.hash(), &wallet.record.digest(), subset, *attempt);
-                let new = move |session| Signing::new(needed(share)?, own, &parties, key, digest, session);
+            Duty::TestSign { subset, attempt, input } => {
+                let to_sign = order.ceremony.to_sign(subset, *attempt, *input);
+                let new = move |session| {
+                    let ToSign { digest, key, path } = needed(to_sign)?;
+                    let share = Arc::new(needed(share)?.derive(&path).map_err(|_| no_key())?);
+                    Signing::new(share, own, &parties, key, digest, session)
+                };
                 (SIGNATURE_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
             }
             Duty::Restore { .. } | Duty::Backup { .. } | Duty::Prove { .. } => {
@@ -306,11 +312,12 @@ impl Connection<'_> {
     }
 
     async fn signed(&mut self, job: &Arc<Job>, session: Hash, signature: &Signature) {
-        let Duty::TestSign { subset, attempt } = &job.order.duty else { return };
+        let Duty::TestSign { subset, attempt, input } = &job.order.duty else { return };
         let signed = TestSigned {
             node: job.order.node,
             subset: subset.clone(),
             attempt: *attempt,
+            input: *input,
             session,
             r: signature.r,
             s: signature.s,
@@ -414,7 +421,7 @@ impl Connection<'_> {
         self.enclave.bans.extend(failure.ban.map(|banned| (job.order.node, banned)));
         let manifest = job.order.ceremony.manifest();
         let (subset, attempt) = match &job.order.duty {
-            Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),
+            Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
             Duty::Repair { lost } => (job.order.ceremony.repairing(*lost), 1),
             _ => (Subset::new(manifest.roster.iter().copied()), 1),
         };

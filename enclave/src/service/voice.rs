@@ -216,6 +216,7 @@ impl Voice {
             s: signed.s.to_vec(),
             recovery_id: signed.recovery_id.into(),
             signature: signed.signature.to_vec(),
+            input: signed.input,
         };
         self.say(ceremony, log::event::Kind::TestSigned(wire))
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use ceremonies::address::Path;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::{Point, Record};
 use dkls23::protocols::PartyIndex;
@@ -43,6 +44,15 @@ impl KeyShare {
             Ok((party, [])) => Ok(Self(party)),
             Ok(_) | Err(_) => Err(ShareError),
         }
+    }
+
+    /// The share of a key below the wallet's (BIP-32, not hardened). It signs, and is never kept.
+    ///
+    /// # Errors
+    /// [`ShareError`] for a path that leads to no key, of which there are practically none.
+    pub fn derive(&self, path: &Path) -> Result<Self, ShareError> {
+        let derived = self.0.derive_from_path(&path.to_string(), |_| String::new());
+        derived.map(Self).map_err(|_| ShareError)
     }
 
     /// The root share alone: what a complete refresh needs, and too little to sign with. A few hundred bytes.

@@ -185,12 +185,11 @@ impl Agent {
 
     /// Claims a test signature, once for ever: what was begun before may have been signed, and is not begun again.
     async fn claim(&self, ceremony: &Ceremony, duty: &Duty) -> Result<(), String> {
-        let Duty::TestSign { subset, attempt } = duty else { return Ok(()) };
-        let manifest = ceremony.manifest();
-        let record = ceremony.record().ok_or("nothing to sign with")?;
-        let digest = ceremonies::ceremony::test_digest(&manifest.hash(), &record.digest(), subset, *attempt);
-        let request = format!("{}/{subset}/{attempt}", manifest.ceremony);
-        match self.store.claim_signing(&request, &digest, "m", "test signature").await {
+        let Duty::TestSign { subset, attempt, input } = duty else { return Ok(()) };
+        let to_sign = ceremony.to_sign(subset, *attempt, *input).ok_or("nothing to sign with")?;
+        let request = format!("{}/{subset}/{attempt}/{input}", ceremony.manifest().ceremony);
+        let path = to_sign.path.to_string();
+        match self.store.claim_signing(&request, &to_sign.digest, &path, "approved in the ceremony").await {
             Ok(Claim::New) => Ok(()),
             Ok(Claim::Used) => Err("this try was begun before and lost".to_owned()),
             Err(error) => Err(chain(&error)),

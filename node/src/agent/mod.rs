@@ -21,6 +21,7 @@ use ceremonies::book::{Book, Examined, NotTaken};
 use ceremonies::ceremony::{Context, Duty, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
+use ceremonies::evidence::{self, Expected, VerifyError};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::wire::log;
 use thiserror::Error;
@@ -62,7 +63,7 @@ pub enum StartError {
     /// The root is not the charter's.
     #[error("charter and attestation root do not belong together")]
     Foreign(#[from] ForeignRoot),
-    /// The charter lists no such node, or another key for it.
+    /// The charter lists no such node, or the one in force another key for it.
     #[error("node {0} stands in the charter with another NKey than the seed's, or not at all")]
     NotInCharter(NodeIndex),
     /// The seed is none.
@@ -77,6 +78,9 @@ pub enum StartError {
     /// The vault cannot be used.
     #[error("the vault cannot be used")]
     Vault(#[from] VaultError),
+    /// The bundle does not verify.
+    #[error("the bundle is refused")]
+    Bundle(#[from] VerifyError),
     /// The own copy of a log does not fold.
     #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
     DamagedEntry {
@@ -116,11 +120,14 @@ impl Identity {
         let seed = zeroize::Zeroizing::new(read("the NKey seed", &config.nats.seed)?);
         let seed = std::str::from_utf8(&seed).map_err(|_| StartError::Seed)?;
         let nkey = nkeys::KeyPair::from_seed(seed.trim()).map_err(|_| StartError::Seed)?;
-        let listed = charter.node(config.node).is_some_and(|node| node.nkey == nkey.public_key());
-        if !listed {
+        if charter.node(config.node).is_none() {
             return Err(StartError::NotInCharter(config.node));
         }
         Ok(Self { node: config.node, charter, context, nkey })
+    }
+
+    fn is_listed(&self, charter: &Charter) -> bool {
+        charter.node(self.node).is_some_and(|node| node.nkey == self.nkey.public_key())
     }
 }
 
@@ -191,6 +198,35 @@ pub async fn charter_in_force(config: &Config) -> Result<Arc<Charter>, StartErro
     Ok(Arc::clone(book.context().charter()))
 }
 
+/// Checks that the charter in force, by this node's own copy of the logs, lists the node with its key.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn check(config: &Config) -> Result<(), StartError> {
+    let identity = Identity::load(config)?;
+    let charter = charter_in_force(config).await?;
+    if identity.is_listed(&charter) { Ok(()) } else { Err(StartError::NotInCharter(config.node)) }
+}
+
+/// Puts the logs of an evidence bundle into the store of a node that has none: how a cluster that lost everything begins
+/// to know again. Returns how many ceremonies the store knows then.
+///
+/// # Errors
+/// [`StartError`], with the store as it was for the first log that is refused and those after it.
+pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartError> {
+    let identity = Identity::load(config)?;
+    let store = Store::open(&config.store).await?;
+    let mut book = own_book(&identity, &store).await?;
+    let expected = Expected { charter: Some(identity.charter.hash()), ..Expected::default() };
+    for entry in evidence::logs(bundle, &expected)?.into_iter().flatten() {
+        if let Examined::New(next) = book.examine(entry)? {
+            store.append_entry(next.entry()).await?;
+            book.commit(*next);
+        }
+    }
+    Ok(book.iter().count())
+}
+
 async fn own_book(identity: &Identity, store: &Store) -> Result<Book, StartError> {
     let mut book = Book::new(identity.context.clone());
     for log in own_copies(store).await? {
@@ -226,6 +262,9 @@ impl Agent {
         let identity = Identity::load(&config)?;
         let store = Store::open(&config.store).await?;
         let book = own_book(&identity, &store).await?;
+        if !identity.is_listed(book.context().charter()) {
+            warn!(node = %identity.node, "the charter in force lists another NKey for this node: amend it");
+        }
         let vault = config.vault.as_ref().map(Vault::open).transpose()?;
         let mut tasks = JoinSet::new();
         let bus = Bus::connect(&config.nats, identity.node, identity.charter.cluster(), &mut tasks).await?;

@@ -252,7 +252,7 @@ impl Mind {
         let (threshold, misdeeds) = (spec.threshold, self.does());
         let parties: Vec<NodeIndex> = spec.parties.keys().copied().collect();
         let factory: Factory = match duty {
-            Duty::TestSign { subset, attempt } => {
+            Duty::TestSign { subset, attempt, .. } => {
                 let record = record.context("no wallet to sign with")?;
                 let share = Arc::clone(self.shares.get(&record.digest()).context("no share to sign with")?);
                 let manifest = ceremony.manifest().hash();
@@ -393,11 +393,12 @@ impl Mind {
         session: Hash,
         signature: &Signature,
     ) -> Result<from_enclave::Kind> {
-        let Duty::TestSign { subset, attempt } = &play.duty else { bail!("no signature was due") };
+        let Duty::TestSign { subset, attempt, .. } = &play.duty else { bail!("no signature was due") };
         let mut signed = TestSigned {
             node: play.node,
             subset: subset.clone(),
             attempt: *attempt,
+            input: 0,
             session,
             r: signature.r,
             s: signature.s,
@@ -414,6 +415,7 @@ impl Mind {
             s: signed.s.to_vec(),
             recovery_id: signed.recovery_id.into(),
             signature: signed.signature.to_vec(),
+            input: 0,
         };
         Ok(said(&play.ceremony, log::event::Kind::TestSigned(wire)))
     }
@@ -421,7 +423,7 @@ impl Mind {
     fn abort(&self, play: &Playing, reason: &str) -> from_enclave::Kind {
         let manifest = play.ceremony.manifest();
         let (subset, attempt) = match &play.duty {
-            Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),
+            Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
             _ => (Subset::new(manifest.roster.iter().copied()), 1),
         };
         let mut aborted = Aborted {

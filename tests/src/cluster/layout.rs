@@ -102,6 +102,10 @@ impl Layout {
         self.folder.join("nats")
     }
 
+    pub(super) fn streams(&self) -> PathBuf {
+        self.nats().join("streams")
+    }
+
     /// Tools fetched for this cluster.
     #[must_use]
     pub fn tools(&self) -> PathBuf {

@@ -1,12 +1,15 @@
 //! Losing what a node has stored: a machine that is gone, and one that comes back as it was some time ago.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use ceremonies::charter::Charter;
 use ceremonies::ids::NodeIndex;
+use tokio::process::Command;
 
-use super::Cluster;
+use super::{Cluster, new_nkey, write_broker};
 
 /// A SQLite database and the files beside it.
 const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
@@ -53,6 +56,49 @@ impl Cluster {
             Ok(())
         })
         .await
+    }
+
+    /// Loses every machine: all stores, the broker's streams, and every node's credential. What is left are the charter,
+    /// the people with their keys, the backups, and these bundles; fresh machines with new credentials start with them.
+    /// Returns the charter that lists the new credentials, which is yet to be put in force.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or a bundle is not taken.
+    pub async fn lose_all(&self, node_program: &Path, bundles: &[PathBuf]) -> Result<Arc<Charter>> {
+        let first = Charter::parse(&fs::read(self.layout.charter())?)?;
+        let nodes: Vec<NodeIndex> = self.nodes().collect();
+        for node in &nodes {
+            self.agent(*node)?.hold().await;
+            self.enclave(*node)?.hold().await;
+        }
+        self.broker.hold().await;
+        fs::remove_dir_all(self.layout.streams())?;
+        let mut draft = first.draft();
+        draft.amends = Some(first.hash());
+        for node in &mut draft.nodes {
+            for file in self.store_files(node.index)?.iter().filter(|file| file.exists()) {
+                fs::remove_file(file)?;
+            }
+            let seed = self.layout.node(node.index).join("nats.seed");
+            fs::remove_file(&seed)?;
+            node.nkey = new_nkey(&seed)?;
+        }
+        let next = Charter::parse(draft.to_toml()?.as_bytes())?;
+        write_broker(&self.layout, &self.settings, &next)?;
+        self.broker.resume().await;
+        for node in nodes {
+            let taken = Command::new(node_program)
+                .arg("--config")
+                .arg(self.layout.node(node).join("node.toml"))
+                .arg("take")
+                .args(bundles)
+                .output()
+                .await?;
+            ensure!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+            self.enclave(node)?.resume().await;
+            self.agent(node)?.resume().await;
+        }
+        Ok(Arc::new(next))
     }
 
     /// Copies what a node has stored.

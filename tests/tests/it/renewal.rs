@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Role};
@@ -122,6 +123,33 @@ async fn three_of_five_nodes_that_lost_everything_get_their_shares_back_from_bac
     for index in 1..=5 {
         assert_eq!(held(&cluster, index).await, [(2, "current".to_owned())]);
     }
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fresh_machines_bring_a_wallet_back_from_its_bundle_and_backups_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan(folder.path(), 5, 3);
+    let cluster = Cluster::start(&plan).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let first = closes(&mut room, &dkg).await;
+    let bundle = folder.path().join("bundle.zip");
+    std::fs::write(&bundle, material(&room, &dkg).bundle().unwrap()).unwrap();
+
+    let next = cluster.lose_all(&plan.programs.node, std::slice::from_ref(&bundle)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    assert_eq!(room.book.wallet(&"treasury".parse().unwrap()), Some(first.clone()));
+    let amendment =
+        room.open_about(Subject::Charter(Arc::clone(&next)), "New machines".parse().unwrap()).await.unwrap();
+    room.lead_to_close(&amendment, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(room.book.context().charter().hash(), next.hash());
+
+    let id = recover(&mut room, &[1, 2, 3, 4, 5], Way::Backup).await;
+    let second = closes(&mut room, &id).await;
+    assert_eq!(second.record.public_key, first.record.public_key);
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
     cluster.stop().await;

@@ -130,6 +130,7 @@ fn approved(nodes: u8) -> Ceremony {
         generation: crate::ids::Generation::FIRST,
         origin: None,
         lost: [].into(),
+        transaction: None,
         amendment: None,
     };
     let manifest = proposal.manifest(&charter, &script).unwrap();

@@ -55,6 +55,10 @@ const AMENDING: &str = "An amendment is opened from the command line, with the f
     custody charter diff OLD NEW, then custody ceremony open amend --charter NEW --purpose TEXT. Everything after \
     that is done here.";
 
+/// A transaction is built from what the network knows, which this console does not ask.
+const TRANSFERRING: &str = "A transaction is opened from the command line, with its file: custody sweep writes one and \
+    shows it, then custody ceremony open transfer --transaction FILE --purpose TEXT. Everything after that is done here.";
+
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
@@ -64,7 +68,8 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
                 CeremonyKind::Dkg => CeremonyKind::TestSign,
                 CeremonyKind::TestSign => CeremonyKind::Refresh,
                 CeremonyKind::Refresh => CeremonyKind::Recover,
-                CeremonyKind::Recover => CeremonyKind::Amend,
+                CeremonyKind::Recover => CeremonyKind::Transfer,
+                CeremonyKind::Transfer => CeremonyKind::Amend,
                 CeremonyKind::Amend => CeremonyKind::Dkg,
             };
         }
@@ -99,6 +104,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
                 CeremonyKind::Refresh => Subject::Refresh(wallet?),
                 CeremonyKind::Recover => Subject::Recovery(wallet?, lost_nodes(&form.lost)?),
                 CeremonyKind::Amend => return Err(AMENDING.to_owned()),
+                CeremonyKind::Transfer => return Err(TRANSFERRING.to_owned()),
             },
             purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
             administrator: me.person.clone(),
