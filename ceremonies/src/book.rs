@@ -3,6 +3,7 @@
 //! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
 //! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
 
+mod exposure;
 mod opening;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
 use crate::wallet::Wallet;
 
+pub use self::exposure::{Copy, Exposure, Place};
 pub use self::opening::OpeningError;
 
 /// One ceremony: its log and what follows from it.

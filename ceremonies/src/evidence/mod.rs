@@ -188,11 +188,14 @@ impl Material {
         if let Some(transaction) = &ceremony.manifest().transaction {
             files.insert("transaction.txt".to_owned(), (transaction.words().join("\n") + "\n").into_bytes());
         }
+        if !ceremony.backups().is_empty() {
+            files.insert("backups.json".to_owned(), render::backups(ceremony)?);
+        }
         if let Some(signed) = ceremony.signed_transaction() {
             files.insert("signed-transaction.hex".to_owned(), (hex::encode(signed) + "\n").into_bytes());
         }
         if let Some(record) = ceremony.record() {
-            files.insert("wallet.json".to_owned(), render::wallet(record)?);
+            files.insert("wallet.json".to_owned(), render::wallet(record, ceremony.charter().kind())?);
         }
         for (node, enclave) in ceremony.enclaves() {
             files.insert(format!("attestations/node-{node}.cbor"), enclave.document.clone());

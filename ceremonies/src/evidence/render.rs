@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::EvidenceError;
+use crate::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network, derive};
 use crate::ceremony::Ceremony;
-use crate::charter::Charter;
+use crate::charter::{Charter, ClusterKind};
 use crate::entry::{Entry, Event, Object};
 use crate::ids::Hash;
 use crate::statement::NAMESPACE;
@@ -78,7 +79,30 @@ fn pretty(name: &'static str, value: &Value) -> Result<Vec<u8>, EvidenceError> {
     Ok(bytes)
 }
 
-pub(super) fn wallet(record: &Record) -> Result<Vec<u8>, EvidenceError> {
+/// The paths whose addresses a bundle shows.
+const PATHS: [&str; 2] = ["m", "m/0/0"];
+
+/// Addresses for any BIP-32 library to compare: of the wallet's own key and of its first child.
+fn addresses(record: &Record, kind: ClusterKind) -> Result<Vec<Value>, EvidenceError> {
+    let failed = || EvidenceError::Render("wallet.json");
+    let bitcoin = match kind {
+        ClusterKind::Production => BitcoinNetwork::Main,
+        ClusterKind::Rehearsal => BitcoinNetwork::Testnet,
+        ClusterKind::Lab => BitcoinNetwork::Regtest,
+    };
+    let address = |path: &str| -> Option<Value> {
+        let key = derive(&record.public_key, &record.chain_code, &path.parse().ok()?).ok()?.public_key;
+        Some(json!({
+            "path": path,
+            "public_key": key.to_string(),
+            "ethereum": EthereumAddress::of(&key).ok()?.to_string(),
+            Network::Bitcoin(bitcoin).to_string(): BitcoinAddress::of(bitcoin, &key).to_string(),
+        }))
+    };
+    PATHS.iter().map(|path| address(path).ok_or_else(failed)).collect()
+}
+
+pub(super) fn wallet(record: &Record, kind: ClusterKind) -> Result<Vec<u8>, EvidenceError> {
     let shares: BTreeMap<String, String> =
         record.public_shares.iter().map(|(node, point)| (node.to_string(), point.to_string())).collect();
     pretty(
@@ -93,6 +117,7 @@ pub(super) fn wallet(record: &Record) -> Result<Vec<u8>, EvidenceError> {
             "public_shares": shares,
             "record": record.digest(),
             "words": words::spoken(&record.fingerprint()),
+            "addresses": addresses(record, kind)?,
         }),
     )
 }
@@ -118,6 +143,27 @@ pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> 
         })
         .collect::<Result<_, EvidenceError>>()?;
     pretty("signatures.json", &Value::Array(rendered))
+}
+
+/// Where every backup lies, and whether it was proven to restore.
+pub(super) fn backups(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
+    let object = |object: &Object| {
+        json!({
+            "key": object.key,
+            "version": object.version,
+            "sha256": object.digest,
+            "locked_until": object.locked_until.to_string(),
+        })
+    };
+    let backups = ceremony.backups().values().map(|backup| {
+        json!({
+            "node": backup.node,
+            "proven": ceremony.proved_nodes().contains(&backup.node),
+            "whole": object(&backup.whole),
+            "root": object(&backup.root),
+        })
+    });
+    pretty("backups.json", &Value::Array(backups.collect()))
 }
 
 pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {

@@ -273,7 +273,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("reading {}", file.display()))
 }
 
-fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
     let created = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
     std::io::Write::write_all(&mut created.with_context(|| format!("creating {}", file.display()))?, bytes)?;
     Ok(())

@@ -5,6 +5,8 @@ mod ceremony;
 mod offline;
 mod output;
 mod paper;
+mod sweep;
+mod wallet;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
-use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::ids::CeremonyId;
 use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -48,13 +50,15 @@ enum Command {
     },
     /// Wallets and their generations.
     #[command(subcommand)]
-    Wallet(WalletCommand),
+    Wallet(wallet::WalletCommand),
     /// Ceremonies: open, follow, sign.
     #[command(subcommand)]
     Ceremony(ceremony::CeremonyCommand),
     /// Backups of shares, and what is done with them.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
+    /// Build a transaction from a wallet and show it: dust, or everything to another wallet.
+    Sweep(sweep::SweepArguments),
     /// Ceremony scripts.
     #[command(subcommand)]
     Script(offline::ScriptCommand),
@@ -74,17 +78,6 @@ enum Command {
     },
     /// Print the manual page.
     Man,
-}
-
-#[derive(Subcommand)]
-enum WalletCommand {
-    /// Every committed wallet.
-    List,
-    /// One wallet.
-    Show {
-        /// Its name.
-        name: WalletName,
-    },
 }
 
 #[derive(Subcommand)]
@@ -147,7 +140,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     match command {
         None => crate::tui::run(cluster(path)?).await,
         Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
-        Some(Command::Wallet(command)) => wallet(&Desk::open(path).await?, output, command),
+        Some(Command::Wallet(command)) => wallet::run(&Desk::open(path).await?, output, command),
+        Some(Command::Sweep(arguments)) => sweep::run(path, output, arguments).await,
         Some(Command::Backup(command)) => backup::run(path, output, command).await,
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),
@@ -222,51 +216,6 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
                 bail!("{bad} of {} nodes are not healthy", all.len());
             }
             return Ok(());
-        }
-    }
-}
-
-fn wallet(desk: &Desk, output: Output, command: WalletCommand) -> Result<()> {
-    let wallets = desk.book.wallets();
-    let render = |wallet: &ceremonies::wallet::Wallet| {
-        let record = &wallet.record;
-        json!({
-            "wallet": record.wallet,
-            "generation": record.generation,
-            "threshold": record.threshold,
-            "nodes": record.roster(),
-            "public_key": record.public_key.to_string(),
-            "words": ceremonies::words::spoken(&record.fingerprint()),
-            "ceremony": record.ceremony,
-        })
-    };
-    match command {
-        WalletCommand::List => {
-            let lines: Vec<String> = wallets
-                .values()
-                .map(|wallet| {
-                    let record = &wallet.record;
-                    format!("{:<20} generation {}  {}", record.wallet, record.generation, record.public_key)
-                })
-                .collect();
-            let text =
-                if lines.is_empty() { "no wallet is committed yet".to_owned() } else { lines.join("\n") };
-            output.print(&json!(wallets.values().map(render).collect::<Vec<_>>()), &text)
-        }
-        WalletCommand::Show { name } => {
-            let wallet = wallets.get(&name).with_context(|| format!("no wallet `{name}` is committed"))?;
-            let record = &wallet.record;
-            let text = format!(
-                "wallet      {}\ngeneration  {}\nsigned by   {} of {}\npublic key  {}\nwords       {}\nmade by     {}",
-                record.wallet,
-                record.generation,
-                record.threshold,
-                record.public_shares.len(),
-                record.public_key,
-                ceremonies::words::spoken(&record.fingerprint()),
-                record.ceremony,
-            );
-            output.print(&render(wallet), &text)
         }
     }
 }

@@ -7,6 +7,7 @@ mod canary;
 mod ceremonies;
 mod consoles;
 mod crashes;
+mod disasters;
 mod kms;
 mod machines;
 mod renewal;

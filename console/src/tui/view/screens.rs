@@ -77,7 +77,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let shown: Vec<_> =
         wallets.values().filter(|wallet| model.passes(wallet.record.wallet.as_str())).collect();
     let mut lines = Vec::new();
-    for place in window(model.selection(), shown.len(), (inner_height(area) / 5).max(1)) {
+    for place in window(model.selection(), shown.len(), (inner_height(area) / 6).max(1)) {
         let record = &shown[place].record;
         let selected = place == model.selection();
         let style = if selected { SELECTED } else { BOLD };
@@ -91,6 +91,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             "   signed by   {} of {nodes}, made by {}",
             record.threshold, record.ceremony
         )));
+        lines.push(upkeep(model, &record.wallet));
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
@@ -98,6 +99,27 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
+}
+
+/// When a wallet's shares are to be refreshed, and whether old copies of them still rebuild its key.
+fn upkeep<'a>(model: &Model, wallet: &ceremonies::ids::WalletName) -> Line<'a> {
+    let exposed: Vec<String> = model
+        .book
+        .exposure(wallet)
+        .iter()
+        .filter(|exposure| exposure.warns(model.now))
+        .map(|exposure| exposure.generation.to_string())
+        .collect();
+    let due = match model.book.refresh_due(wallet) {
+        None => "no cadence in the charter".to_owned(),
+        Some(due) if due < model.now => format!("! refresh OVERDUE since {due}"),
+        Some(due) => format!("refresh by {due}"),
+    };
+    if exposed.is_empty() {
+        return Line::raw(format!("   upkeep      {due}"));
+    }
+    let copies = format!("! copies of generation {} rebuild the key", exposed.join(", "));
+    Line::styled(format!("   upkeep      {due}; {copies}"), BOLD)
 }
 
 pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {

@@ -1,0 +1,152 @@
+//! Wallets from the command line: keys, addresses, and which copies of their shares exist.
+
+use anyhow::{Context as _, Result};
+use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
+use ceremonies::book::{Exposure, Place};
+use ceremonies::charter::ClusterKind;
+use ceremonies::ids::{UnixMillis, WalletName};
+use ceremonies::wallet::{Record, Wallet};
+use ceremonies::words;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{Desk, Output};
+use crate::room::now;
+
+#[derive(Subcommand)]
+pub(super) enum WalletCommand {
+    /// Every committed wallet.
+    List,
+    /// One wallet: its key, addresses, cadence, and the copies of its shares.
+    Show {
+        /// Its name.
+        name: WalletName,
+        /// The path of the key whose addresses are shown.
+        #[arg(long, default_value = "m")]
+        path: Path,
+    },
+}
+
+pub(super) fn run(desk: &Desk, output: Output, command: WalletCommand) -> Result<()> {
+    match command {
+        WalletCommand::List => list(desk, output),
+        WalletCommand::Show { name, path } => show(desk, output, &name, &path),
+    }
+}
+
+fn render(wallet: &Wallet) -> Value {
+    let record = &wallet.record;
+    json!({
+        "wallet": record.wallet,
+        "generation": record.generation,
+        "threshold": record.threshold,
+        "nodes": record.roster(),
+        "public_key": record.public_key.to_string(),
+        "words": words::spoken(&record.fingerprint()),
+        "ceremony": record.ceremony,
+    })
+}
+
+fn list(desk: &Desk, output: Output) -> Result<()> {
+    let wallets = desk.book.wallets();
+    let line = |wallet: &Wallet| {
+        let record = &wallet.record;
+        let due = match desk.book.refresh_due(&record.wallet) {
+            Some(due) if due < now() => "  REFRESH OVERDUE",
+            _ => "",
+        };
+        let exposed = desk.book.exposure(&record.wallet).iter().any(|exposure| exposure.warns(now()));
+        let exposed = if exposed { "  OLD COPIES REBUILD THE KEY" } else { "" };
+        format!("{:<20} generation {}  {}{due}{exposed}", record.wallet, record.generation, record.public_key)
+    };
+    let lines: Vec<String> = wallets.values().map(line).collect();
+    let text = if lines.is_empty() { "no wallet is committed yet".to_owned() } else { lines.join("\n") };
+    output.print(&json!(wallets.values().map(render).collect::<Vec<_>>()), &text)
+}
+
+/// The addresses of a key below a wallet's, on the networks that clusters of this kind are for.
+fn addresses(record: &Record, kind: ClusterKind, path: &Path) -> Result<Vec<(Network, Address)>> {
+    let key = derive(&record.public_key, &record.chain_code, path)?.public_key;
+    let bitcoin = match kind {
+        ClusterKind::Production => BitcoinNetwork::Main,
+        ClusterKind::Rehearsal => BitcoinNetwork::Testnet,
+        ClusterKind::Lab => BitcoinNetwork::Regtest,
+    };
+    let networks = [Network::Ethereum(ChainId::new(1)?), Network::Bitcoin(bitcoin)];
+    networks.into_iter().map(|network| Ok((network, Address::of(network, &key)?))).collect()
+}
+
+fn exposure_lines(exposure: &Exposure) -> Vec<String> {
+    let at = now();
+    let mut lines = vec![format!(
+        "generation {}{}: copies of the shares of {} nodes; {} rebuild the key{}",
+        exposure.generation,
+        if exposure.current { ", in use" } else { "" },
+        exposure.exposed(at).len(),
+        exposure.threshold,
+        if exposure.warns(at) { "  !! WARNING" } else { "" }
+    )];
+    if exposure.warns(at) {
+        lines.push(match exposure.clears() {
+            Some(clears) => {
+                format!("  clears at {clears}, when the locks have ended and the backups are deleted")
+            }
+            None => "  does not clear while nodes keep these shares: finish the ceremony that retires them"
+                .to_owned(),
+        });
+    }
+    lines.extend(exposure.copies.iter().map(|copy| match &copy.place {
+        Place::Store => format!("  node {} store", copy.node),
+        Place::Backup { key, locked_until } if *locked_until <= at => {
+            format!("  node {} backup {key}: lock ended at {locked_until}, delete it", copy.node)
+        }
+        Place::Backup { key, locked_until } => {
+            format!("  node {} backup {key}: locked until {locked_until}", copy.node)
+        }
+    }));
+    lines
+}
+
+fn refresh_line(due: Option<UnixMillis>) -> String {
+    match due {
+        None => "the charter sets no cadence".to_owned(),
+        Some(due) if due < now() => format!(
+            "OVERDUE since {due}: whoever gathers shares slowly has had longer than the charter allows"
+        ),
+        Some(due) => format!("due at {due}"),
+    }
+}
+
+fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<()> {
+    let wallet = desk.book.wallet(name).with_context(|| format!("no wallet `{name}` is committed"))?;
+    let record = &wallet.record;
+    let kind = desk.book.context().charter().kind();
+    let addresses = addresses(record, kind, path)?;
+    let exposure = desk.book.exposure(name);
+    let due = desk.book.refresh_due(name);
+    let mut text = format!(
+        "wallet      {}\ngeneration  {}\nsigned by   {} of {}\npublic key  {}\nwords       {}\nmade by     {}\n\
+         refresh     {}\n",
+        record.wallet,
+        record.generation,
+        record.threshold,
+        record.public_shares.len(),
+        record.public_key,
+        words::spoken(&record.fingerprint()),
+        record.ceremony,
+        refresh_line(due),
+    );
+    for (network, address) in &addresses {
+        text += &format!("address     {address}  ({path}, {network})\n");
+    }
+    for line in exposure.iter().flat_map(exposure_lines) {
+        text += &format!("{line}\n");
+    }
+    let mut value = render(&wallet);
+    value["path"] = json!(path);
+    value["addresses"] =
+        addresses.iter().map(|(network, address)| (network.to_string(), address.to_string())).collect();
+    value["refresh_due"] = json!(due.map(|due| due.to_string()));
+    value["exposure"] = json!(exposure);
+    output.print(&value, text.trim_end())
+}

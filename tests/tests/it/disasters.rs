@@ -1,0 +1,254 @@
+//! What is done when shares are in wrong hands, or the firm is no more: each ends in a verified signature of the same key,
+//! or in a wallet that was swept.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
+use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path, derive};
+use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::evidence::{Expected, verify};
+use ceremonies::ids::{CeremonyId, Generation, UnixMillis, WalletName};
+use ceremonies::manifest::Way;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
+use ceremonies::transaction::{Sats, Transaction, Wei};
+use ceremonies::wallet::Record;
+use console::config::Me;
+use console::custodian;
+use console::paper::{Gathering, codes};
+use console::room::{self, Signature, Subject, now};
+use lab::cluster::Cluster;
+use lab::drive::Room;
+use lab::hardhat::{self, Hardhat};
+use lab::people::{LabPerson, generate};
+use lab::programs;
+use serde_json::json;
+
+use crate::ceremonies::{PATIENCE, material, node, open, plan};
+
+fn wallet(name: &str) -> WalletName {
+    name.parse().unwrap()
+}
+
+async fn closes(room: &mut Room, id: &CeremonyId) {
+    room.lead_to_close(id, PATIENCE, |_| ()).await.unwrap();
+    let bundle = material(room, id).bundle().unwrap();
+    assert!(verify(&bundle, &Expected::default()).unwrap().complete);
+}
+
+fn lost(nodes: &[u8], way: Way) -> Subject {
+    let nodes: BTreeMap<_, _> = nodes.iter().map(|index| (node(*index), way)).collect();
+    Subject::Recovery(wallet("treasury"), nodes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_exposed_shares_are_made_worthless_and_the_ledger_says_what_old_copies_remain() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    closes(&mut room, &dkg).await;
+    let due = room.book.refresh_due(&wallet("treasury")).unwrap();
+    assert!(due > now().plus(89 * 24 * 60 * 60 * 1000));
+
+    // The suspects are rebuilt; the others give them their shares back, and all get new ones.
+    for suspect in [2, 3] {
+        cluster.lose(node(suspect)).await.unwrap();
+    }
+    let recovery =
+        room.open_about(lost(&[2, 3], Way::Repair), "Two are suspect".parse().unwrap()).await.unwrap();
+    closes(&mut room, &recovery).await;
+
+    let ledger = room.book.exposure(&wallet("treasury"));
+    assert_eq!(ledger.iter().map(|e| e.generation).collect::<Vec<_>>(), [Generation(2), Generation(1)]);
+    let old = &ledger[1];
+    assert!(
+        !ledger[0].warns(now()) && old.warns(now()),
+        "five locked backups of generation 1 rebuild the key"
+    );
+    let clears = old.clears().unwrap();
+    assert!(!old.warns(clears) && old.warns(UnixMillis(clears.0 - 1)));
+    cluster.stop().await;
+}
+
+/// The key that a record has at a path.
+fn key(record: &Record, path: &Path) -> ceremonies::wallet::Point {
+    derive(&record.public_key, &record.chain_code, path).unwrap().public_key
+}
+
+async fn transfers(room: &mut Room, transaction: Transaction, signers: &[u8]) -> Vec<u8> {
+    let signers = signers.iter().map(|index| node(*index)).collect();
+    let subject = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
+    let id = room.open_about(subject, "Everything to the new wallet".parse().unwrap()).await.unwrap();
+    closes(room, &id).await;
+    room.ceremony(&id).unwrap().signed_transaction().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_three_exposed_shares_everything_is_swept_to_a_new_wallet() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    for name in ["treasury", "treasury-2"] {
+        let dkg = open(&room, CeremonyKind::Dkg, name).await;
+        closes(&mut room, &dkg).await;
+    }
+    // Two nodes are gone for good; the rest sign.
+    for gone in [1, 4] {
+        cluster.agent(node(gone)).unwrap().hold().await;
+    }
+    let record = |name: &str| room.book.wallet(&wallet(name)).unwrap().record;
+    let (old, new) = (record("treasury"), record("treasury-2"));
+    sweeps_bitcoin(&mut room, &old, &new).await;
+    sweeps_ether(&mut room, &old, &new).await;
+    cluster.stop().await;
+}
+
+async fn sweeps_bitcoin(room: &mut Room, old: &Record, new: &Record) {
+    let network = BitcoinNetwork::Regtest;
+    let paths: [Path; 2] = ["m".parse().unwrap(), "m/0/7".parse().unwrap()];
+    let inputs: Vec<Input> = (1u8..)
+        .zip(&paths)
+        .map(|(byte, path)| Input {
+            outpoint: Outpoint { txid: Txid([byte; 32]), index: 0 },
+            amount: Sats(50_000),
+            address: BitcoinAddress::of(network, &key(old, path)),
+            path: path.clone(),
+        })
+        .collect();
+    let output = Output { amount: Sats(99_000), address: BitcoinAddress::of(network, &key(new, &paths[0])) };
+    let transaction = Bitcoin::new(network, inputs.clone(), vec![output]).unwrap();
+    let signed = transfers(room, Transaction::Bitcoin(transaction), &[2, 3, 5]).await;
+    for (place, input) in inputs.iter().enumerate() {
+        let script = input.address.script();
+        verify_with_flags(&script, input.amount.0, &signed, None, place, VERIFY_ALL_PRE_TAPROOT).unwrap();
+    }
+}
+
+async fn sweeps_ether(room: &mut Room, old: &Record, new: &Record) {
+    let installed = match hardhat::installed(&programs::target().unwrap()) {
+        Ok(installed) => installed,
+        Err(missing) => {
+            assert!(std::env::var_os("CI").is_none(), "CI must not skip this: {missing:#}");
+            eprintln!("SKIPPED: with_three_exposed_shares_everything_is_swept_to_a_new_wallet: {missing:#}");
+            return;
+        }
+    };
+    let node = Hardhat::start(&installed).await.unwrap();
+    let path: Path = "m/0/1".parse().unwrap();
+    let (from, to) =
+        (EthereumAddress::of(&key(old, &path)).unwrap(), EthereumAddress::of(&key(new, &path)).unwrap());
+    node.call("hardhat_setBalance", json!([from.to_string(), "0xde0b6b3a7640000"])).await.unwrap();
+    let (max_fee, gas_limit) = (Wei(10_000_000_000), MIN_GAS);
+    let value = Wei(1_000_000_000_000_000_000 - max_fee.0 * u128::from(gas_limit));
+    let chain = ChainId::new(hardhat::CHAIN).unwrap();
+    let transfer =
+        Transfer { chain, nonce: 0, max_priority_fee: Wei(1_000_000_000), max_fee, gas_limit, to, value };
+    let transaction = Transaction::Evm(Evm::new(path, transfer).unwrap());
+    let signed = transfers(room, transaction, &[2, 3, 5]).await;
+    node.call("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&signed))])).await.unwrap();
+    let balance = node.call("eth_getBalance", json!([to.to_string(), "latest"])).await.unwrap();
+    assert_eq!(balance, format!("{:#x}", value.0));
+}
+
+/// The trustee's own people in every role that a quorum asks for; custodians and escrow trustee stay.
+fn trustees(first: &Charter, folder: &FilePath) -> (Arc<Charter>, Vec<Me>) {
+    std::fs::create_dir_all(folder).unwrap();
+    let names = ["administrator-1", "operator-1", "operator-2", "operator-3", "witness-1", "auditor-1"];
+    let people: Vec<LabPerson> = names
+        .iter()
+        .map(|name| LabPerson {
+            name: format!("trustee-{name}").parse().unwrap(),
+            role: name.split('-').next().unwrap().parse().unwrap(),
+            key: folder.join(name),
+        })
+        .collect();
+    let mut draft = first.draft();
+    draft.amends = Some(first.hash());
+    draft.people.retain(|person| person.roles == BTreeSet::from([Role::Custodian]));
+    draft.people.extend(generate(&people).unwrap());
+    let me =
+        |person: LabPerson| Me { person: person.name, role: person.role, key: person.key, identity: None };
+    let charter = Charter::parse(draft.to_toml().unwrap().as_bytes()).unwrap();
+    (Arc::new(charter), people.into_iter().map(me).collect())
+}
+
+/// A sheet of paper as a scanner types it: the codes in another order, one of them twice.
+fn through_paper(file: &[u8]) -> Vec<u8> {
+    let mut typed = codes(file).unwrap();
+    typed.reverse();
+    typed.push(typed[0].clone());
+    let mut gathering = Gathering::default();
+    for line in &typed {
+        gathering.take_line(line).unwrap();
+    }
+    gathering.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    closes(&mut room, &dkg).await;
+    let before = room.book.wallet(&wallet("treasury")).unwrap().record;
+
+    // The firm's people hand over by their quorum; from then on only the trustee's people count.
+    let (next, people) = trustees(room.cluster.charter(), &folder.path().join("trustee"));
+    let amendment = room
+        .open_about(Subject::Charter(Arc::clone(&next)), "By order of the court".parse().unwrap())
+        .await
+        .unwrap();
+    closes(&mut room, &amendment).await;
+    let old = room.cluster.me.clone();
+    let custodians: Vec<Me> = old.iter().filter(|me| me.role == Role::Custodian).cloned().collect();
+    let refused = room.open_about(Subject::Wallet(wallet("treasury")), "As before".parse().unwrap()).await;
+    assert!(format!("{:#}", refused.unwrap_err()).contains("not in the charter"));
+    room.cluster.me = people.into_iter().chain(custodians.clone()).collect();
+
+    for index in 1..=5 {
+        cluster.lose(node(index)).await.unwrap();
+    }
+    let id = room
+        .open_about(lost(&[1, 2, 3, 4, 5], Way::Backup), "All that is left is paper".parse().unwrap())
+        .await
+        .unwrap();
+    room.lead_to(&id, Act::Recover, PATIENCE).await.unwrap();
+    // The escrow trustee opens every node's sheet.
+    let escrow = &next.backup().unwrap().escrow.person;
+    let me = custodians.iter().find(|me| me.person == *escrow).unwrap();
+    for index in 1..=5 {
+        releases_sheet(&mut room, &id, index, me, folder.path()).await;
+    }
+    closes(&mut room, &id).await;
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
+    assert_eq!(room.book.wallet(&wallet("treasury")).unwrap().record.public_key, before.public_key);
+    cluster.stop().await;
+}
+
+async fn releases_sheet(room: &mut Room, id: &CeremonyId, index: u8, me: &Me, folder: &FilePath) {
+    let ceremony = room.ceremony(id).unwrap();
+    let root = &ceremony.wanted_backup(Act::Recover, node(index)).unwrap().root;
+    let file = std::fs::read(room.cluster.backups.as_ref().unwrap().join(root.key.as_str())).unwrap();
+    let sheet = folder.join(format!("sheet-{index}"));
+    std::fs::write(&sheet, through_paper(&file)).unwrap();
+    let identity = me.identity.as_ref().unwrap();
+    let released = custodian::release(ceremony, Act::Recover, node(index), &sheet, identity).unwrap();
+    let signature = Signature {
+        step: "recover".parse().unwrap(),
+        role: me.role,
+        person: me.person.clone(),
+        answer: Answer::Release(released.release),
+    };
+    let signed = (&signature, released.object);
+    room::release(&room.client, &room.book, id, signed, &me.key, None).await.unwrap();
+    room.look(id).await.unwrap();
+}
