@@ -241,6 +241,7 @@ impl Manifest {
         value(lifetime <= 0, "it expires before it is opened")?;
         value(lifetime > MAX_LIFETIME_MS, "it lives longer than a day")?;
         value(wire.generation == 0, "generation is 0; the first is 1")?;
+        value(wire.generation == u32::MAX, "generation is the last number there is; none could follow it")?;
         let kind = match wire.kind() {
             wire::log::Kind::Dkg => CeremonyKind::Dkg,
             wire::log::Kind::TestSign => CeremonyKind::TestSign,

@@ -198,11 +198,13 @@ impl Ceremony {
         Subset::new(whole.copied().take(usize::from(self.manifest.threshold)))
     }
 
-    /// Whether these are the parties of a session that gives shares: all of them, or a lost node and its helpers.
+    /// Whether these are the parties of a session that gives shares: all of them, or a node that is repaired and its
+    /// helpers.
     pub(super) fn makes_shares_among(&self, parties: &Subset) -> bool {
-        let repair = |lost: &NodeIndex| *parties == self.repairing(*lost);
+        let repair =
+            |(lost, way): (&NodeIndex, &Way)| *way == Way::Repair && *parties == self.repairing(*lost);
         self.manifest.kind.makes_shares()
-            && (parties.parties() == self.manifest.roster || self.manifest.lost.keys().any(repair))
+            && (parties.parties() == self.manifest.roster || self.manifest.lost.iter().any(repair))
     }
 
     /// The parties of a lost node's repair.

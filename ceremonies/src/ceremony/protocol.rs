@@ -206,7 +206,9 @@ impl Ceremony {
             self.check_member(peer)?;
         }
         // Where all nodes sign, the group of a test signature is everyone as well.
-        let generating = !self.test_step_is_open() && self.makes_shares_among(&aborted.subset);
+        let generating = !self.test_step_is_open()
+            && aborted.subset.contains(node)
+            && self.makes_shares_among(&aborted.subset);
         if generating {
             if self.prepared.contains_key(&node) {
                 return Err(Rejection::PreparedAndAborted(node));

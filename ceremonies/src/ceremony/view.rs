@@ -485,9 +485,8 @@ impl Ceremony {
     pub fn share_for(&self, duty: &Duty, node: NodeIndex) -> Option<Wallet> {
         match duty {
             Duty::Generate | Duty::Repair { .. } if self.manifest.lost.contains_key(&node) => None,
-            Duty::Generate | Duty::Repair { .. } => self.before().cloned(),
             Duty::TestSign { .. } | Duty::Backup { .. } if self.manifest.kind.makes_shares() => self.made(),
-            Duty::TestSign { .. } => self.before().cloned(),
+            Duty::Generate | Duty::Repair { .. } | Duty::TestSign { .. } => self.before().cloned(),
             Duty::Attest
             | Duty::Fault
             | Duty::Restore { .. }

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use ceremonies::ceremony::Context;
 use ceremonies::charter::{
-    AttestationRules, CeremonyKind, Charter, CharterDraft, ClusterKind, ConsoleKey, KmsRules, Node, Person,
-    Quorum, Role,
+    AttestationRules, BackupRules, CeremonyKind, Charter, CharterDraft, CharterError, ClusterKind,
+    ConsoleKey, Custodian, Keeper, KmsRules, Node, Person, Quorum, Role,
 };
 use ceremonies::ids::{Hash, Line, NodeIndex};
 use ceremonies::statement::NAMESPACE;
@@ -21,6 +21,8 @@ use crate::machine::{MACHINE, allowed};
 
 /// How old an attestation may be.
 pub(crate) const MAX_AGE_S: u32 = 300;
+/// How long backups are locked, where there are any.
+pub(crate) const LOCK_DAYS: u32 = 180;
 /// FIDO2 flags: touched; touched, and person verified.
 pub(crate) const TOUCHED: u8 = 1;
 pub(crate) const VERIFIED: u8 = 5;
@@ -112,10 +114,11 @@ pub(crate) fn nkey(name: &str) -> NKey {
     NKey::new_from_raw(KeyPairType::User, seed(name)).unwrap()
 }
 
-pub(crate) static CHARTER: LazyLock<Arc<Charter>> = LazyLock::new(|| {
+/// What the charter of the cluster says.
+pub(crate) fn draft() -> CharterDraft {
     let quorum: Quorum =
         [(Role::Administrator, 1), (Role::Operator, 3), (Role::Witness, 1), (Role::Auditor, 1)].into();
-    let draft = CharterDraft {
+    CharterDraft {
         backup: None,
         amends: None,
         version: 1,
@@ -137,19 +140,58 @@ pub(crate) static CHARTER: LazyLock<Arc<Charter>> = LazyLock::new(|| {
                 nkey: nkey(&format!("node {index}")).public_key(),
             })
             .collect(),
-        people: PEOPLE
-            .map(|(name, roles, _, verified)| Person {
-                name: name.parse().unwrap(),
-                roles: roles.iter().copied().collect(),
-                keys: vec![public_key(name)],
-                verified,
-            })
-            .into(),
+        people: PEOPLE.map(|(name, roles, _, verified)| Person { verified, ..person(name, roles) }).into(),
         consoles: vec![ConsoleKey { name: "desk".parse().unwrap(), nkey: nkey("desk").public_key() }],
+    }
+}
+
+fn person(name: &str, roles: &[Role]) -> Person {
+    Person {
+        name: name.parse().unwrap(),
+        roles: roles.iter().copied().collect(),
+        keys: vec![public_key(name)],
+        verified: false,
+    }
+}
+
+/// What the charter of the same cluster says with backups: cora keeps those of nodes 1 and 2, carl of 3 and 4, coby
+/// of 5, and esther is the escrow trustee. Coby is an operator as well.
+pub(crate) fn backed_draft() -> CharterDraft {
+    let keeper = |name: &str| Keeper { person: name.parse().unwrap(), recipient: recipient(name) };
+    let custodian = |name: &str, nodes: &[u8]| {
+        let Keeper { person, recipient } = keeper(name);
+        Custodian { person, recipient, nodes: nodes.iter().copied().map(node).collect() }
     };
-    Arc::new(Charter::parse(draft.to_toml().unwrap().as_bytes()).unwrap())
-});
+    let mut draft = draft();
+    draft.people.extend(["cora", "carl", "esther"].map(|name| person(name, &[Role::Custodian])));
+    draft.people.push(person("coby", &[Role::Custodian, Role::Operator]));
+    draft.backup = Some(BackupRules {
+        lock_days: LOCK_DAYS,
+        refresh_days: 90,
+        escrow: keeper("esther"),
+        custodians: vec![custodian("cora", &[1, 2]), custodian("carl", &[3, 4]), custodian("coby", &[5])],
+    });
+    draft
+}
+
+/// A person's age recipient, to which only a test would encrypt.
+pub(crate) fn recipient(name: &str) -> String {
+    let hrp = bech32::Hrp::parse("age").unwrap();
+    bech32::encode::<bech32::Bech32>(hrp, &seed(name)).unwrap()
+}
+
+pub(crate) fn written(draft: &CharterDraft) -> Result<Charter, CharterError> {
+    Charter::parse(draft.to_toml().unwrap().as_bytes())
+}
+
+pub(crate) static CHARTER: LazyLock<Arc<Charter>> = LazyLock::new(|| Arc::new(written(&draft()).unwrap()));
+pub(crate) static BACKED: LazyLock<Arc<Charter>> =
+    LazyLock::new(|| Arc::new(written(&backed_draft()).unwrap()));
+
+pub(crate) fn context_of(charter: &Charter) -> Context {
+    Context::new(Arc::new(charter.clone()), Arc::new(MACHINE.root.clone())).unwrap()
+}
 
 pub(crate) fn context() -> Context {
-    Context::new(CHARTER.clone(), Arc::new(MACHINE.root.clone())).unwrap()
+    context_of(&CHARTER)
 }

@@ -43,6 +43,11 @@ impl Enclave {
 pub(crate) struct Sharing([u64; 3]);
 
 pub(crate) const SHARING: Sharing = Sharing([0x5eed_0001, 77, 1234]);
+/// The same secret shared anew, and once more.
+pub(crate) const REFRESHED: Sharing = Sharing([0x5eed_0001, 88, 4321]);
+pub(crate) const REFRESHED_AGAIN: Sharing = Sharing([0x5eed_0001, 99, 5555]);
+/// The same secret shared anew, but that node 3's share is what it was.
+pub(crate) const HALF_REFRESHED: Sharing = Sharing([0x5eed_0001, 80, 1233]);
 pub(crate) const OTHER_SHARING: Sharing = Sharing([0x5eed_0002, 77, 1234]);
 
 impl Sharing {

@@ -8,26 +8,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test_digest};
-use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Generation, Hash, Line, UnixMillis};
-use ceremonies::manifest::{Manifest, Origin, Proposal};
+use ceremonies::manifest::{Manifest, Origin, Proposal, Way};
 use ceremonies::script::Script;
-use ceremonies::statement::{Answer, NAMESPACE};
+use ceremonies::statement::{Answer, NAMESPACE, Release};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, Wallet, prepared_message};
+use ceremonies::wallet::{
+    Point, Record, Wallet, backed_up_message, prepared_message, proved_message, recovered_message,
+    retired_message, staged_message,
+};
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
 use nkeys::KeyPair as NKey;
 use prost::Message as _;
 
-use crate::cluster::{CHARTER, QUORUM, context, line, nkey, node, ssh_sign};
-use crate::keys::{Enclave, SHARING, Sharing};
+use crate::cluster::{CHARTER, LOCK_DAYS, QUORUM, context, context_of, line, nkey, node, ssh_sign};
+use crate::keys::{Enclave, REFRESHED, REFRESHED_AGAIN, SHARING, Sharing};
 use crate::machine::{MACHINE, NOW};
 
 pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const LIFETIME: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * 60 * MINUTE;
+/// Who keeps which node's backups, where there are any.
+pub(crate) const KEEPERS: [(u8, &str); 5] = [(1, "cora"), (2, "cora"), (3, "carl"), (4, "carl"), (5, "coby")];
 
 /// Refused with this reason, and nothing else.
 #[macro_export]
@@ -53,17 +59,17 @@ pub(crate) struct Paper {
 
 /// The manifest of a ceremony led by ada.
 pub(crate) fn manifest(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
-    manifest_under(&CHARTER, kind, wallet, nonce)
+    proposal(kind, wallet, nonce).manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap()
 }
 
-fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Manifest {
+pub(crate) fn proposal(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -> Proposal {
     let origin = wallet.map(|wallet| {
         let record = &wallet.record;
         Origin { ceremony: record.ceremony.clone(), record: record.digest() }
     });
     let before = wallet.map_or(0, |wallet| wallet.record.generation.0);
     let generation = Generation(if kind.makes_shares() { before + 1 } else { before.max(1) });
-    let proposal = Proposal {
+    Proposal {
         kind,
         wallet: "treasury".parse().unwrap(),
         purpose: line("To see that it works"),
@@ -76,8 +82,7 @@ fn manifest_under(charter: &Charter, kind: CeremonyKind, wallet: Option<&Wallet>
         amendment: None,
         lost: BTreeMap::new(),
         transaction: None,
-    };
-    proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap()
+    }
 }
 
 /// The opening of a manifest, signed by ada.
@@ -127,26 +132,77 @@ impl Paper {
 
     /// The same under another charter.
     pub(crate) fn dkg_under(context: Context) -> Self {
-        let manifest = manifest_under(context.charter(), CeremonyKind::Dkg, None, 1);
+        let kind = CeremonyKind::Dkg;
+        let proposal = proposal(kind, None, 1);
+        let manifest = proposal.manifest(context.charter(), &Script::builtin(kind).unwrap()).unwrap();
         Self::start(context, &manifest, Vec::new())
     }
 
     /// A test signing with this ceremony's wallet, opened. The enclaves have been restarted since.
     pub(crate) fn test_signing(&self) -> Self {
+        self.then(CeremonyKind::TestSign, |_| {})
+    }
+
+    /// A refresh of this ceremony's wallet, opened. The enclaves have been restarted since.
+    pub(crate) fn refresh(&self) -> Self {
+        self.then(CeremonyKind::Refresh, |_| {})
+    }
+
+    /// A recovery of this ceremony's wallet, opened. The enclaves have been restarted since.
+    pub(crate) fn recover(&self, lost: &[(u8, Way)]) -> Self {
+        self.then(CeremonyKind::Recover, |proposal| {
+            proposal.lost = lost.iter().map(|(index, way)| (node(*index), *way)).collect();
+        })
+    }
+
+    /// What follows this ceremony with the wallet that it has made, opened as somebody proposes.
+    pub(crate) fn then(&self, kind: CeremonyKind, change: impl FnOnce(&mut Proposal)) -> Self {
         let wallet = self.ceremony.committed().unwrap();
-        let manifest = manifest(CeremonyKind::TestSign, Some(&wallet), 2);
+        let nonce = u8::try_from(self.origins.len()).unwrap() + 2;
+        let mut proposal = proposal(kind, Some(&wallet), nonce);
+        change(&mut proposal);
+        let charter = self.ceremony.charter();
+        let manifest = proposal.manifest(charter, &Script::builtin(kind).unwrap()).unwrap();
+        let context = context_of(charter).with_wallet(Some(Arc::new(wallet)));
         let mut paper =
-            Self::start(context().with_wallet(Some(Arc::new(wallet))), &manifest, vec![self.log.clone()]);
-        paper.enclaves = (1..=5).map(|index| (index, Enclave::new(&format!("second {index}")))).collect();
+            Self::start(context, &manifest, [&*self.origins, std::slice::from_ref(&self.log)].concat());
+        let enclave = |index| Enclave::new(&format!("enclave {index} in {}", manifest.ceremony));
+        paper.enclaves = (1..=5).map(|index| (index, enclave(index))).collect();
+        paper
+    }
+
+    /// From the opening to the approval.
+    pub(crate) fn authorise(mut self) -> Self {
+        self.attest_all();
+        self.approve_all();
+        self
+    }
+
+    /// A refresh with every new share staged.
+    pub(crate) fn staged() -> Self {
+        let mut paper = Self::committed().refresh().authorise();
+        paper.stage_all();
+        paper
+    }
+
+    /// A refresh that waits for the operators to commit it.
+    pub(crate) fn tested() -> Self {
+        let mut paper = Self::staged();
+        paper.read_words_back();
+        paper.test_sign_all();
+        paper
+    }
+
+    /// A refresh that the operators have let through.
+    pub(crate) fn let_through() -> Self {
+        let mut paper = Self::tested();
+        paper.let_through_now();
         paper
     }
 
     /// A key generation up to its approval.
     pub(crate) fn authorised() -> Self {
-        let mut paper = Self::dkg();
-        paper.attest_all();
-        paper.approve_all();
-        paper
+        Self::dkg().authorise()
     }
 
     /// A key generation up to its commit.
@@ -246,7 +302,12 @@ impl Paper {
             Some(Wire::Opinion(log::Opinion { verdict: verdict.into(), reason }))
         };
         let answer = match answer {
-            Answer::None | Answer::Release(_) | Answer::Withdraw(_) => None,
+            Answer::None | Answer::Withdraw(_) => None,
+            Answer::Release(release) => Some(Wire::Release(log::Release {
+                node: release.node.into(),
+                object: release.object.as_bytes().to_vec(),
+                sealed: release.sealed,
+            })),
             Answer::Words(words) => Some(Wire::Words(words)),
             Answer::Agree => opinion(log::Verdict::Agree, None),
             Answer::Disagree(reason) => opinion(log::Verdict::Disagree, Some(reason)),
@@ -279,13 +340,23 @@ impl Paper {
     /// The witness confirms, and everyone but the last of the quorum approves.
     pub(crate) fn approve_but_one(&mut self) {
         self.confirm();
+        self.approve_first();
+    }
+
+    fn approve_first(&mut self) {
         for (person, role) in &QUORUM[..5] {
             self.approve(person, *role).unwrap();
         }
     }
 
     pub(crate) fn approve_all(&mut self) {
-        self.approve_but_one();
+        self.confirm();
+        self.approve_rest();
+    }
+
+    /// The whole quorum approves what the witness has confirmed.
+    pub(crate) fn approve_rest(&mut self) {
+        self.approve_first();
         self.approve("arthur", Role::Auditor).unwrap();
     }
 
@@ -298,7 +369,7 @@ impl Paper {
             ceremony: manifest.ceremony.to_string(),
             manifest: manifest.hash().as_bytes().to_vec(),
             wallet: manifest.wallet.to_string(),
-            generation: 1,
+            generation: manifest.generation.0,
             threshold: manifest.threshold.into(),
             public_key: sharing.point(0),
             chain_code: vec![2; 32],
@@ -311,17 +382,156 @@ impl Paper {
         }
     }
 
+    /// How the secret is shared in the generation that this ceremony makes or works on.
+    pub(crate) fn sharing(&self) -> &'static Sharing {
+        match self.ceremony.manifest().generation.0 {
+            1 => &SHARING,
+            even if even % 2 == 0 => &REFRESHED,
+            _ => &REFRESHED_AGAIN,
+        }
+    }
+
     pub(crate) fn prepare_with(&mut self, by: u8, record: &log::GenerationRecord) -> Result<(), Rejection> {
+        self.prepare_blob(by, record, &sealed(by))
+    }
+
+    pub(crate) fn prepare_blob(
+        &mut self,
+        by: u8,
+        record: &log::GenerationRecord,
+        blob: &Hash,
+    ) -> Result<(), Rejection> {
         let record = record.encode_to_vec();
-        let blob = Hash::of_bytes(&[by]);
-        let digest = Hash::of_parts("custody/generation-record/v1", &[&record]);
-        let signature = self.enclaves[&by].sign(&prepared_message(&digest, node(by), &blob));
+        let signature = self.enclaves[&by].sign(&prepared_message(&digest(&record), node(by), blob));
         let blob = blob.as_bytes().to_vec();
         self.append(by, Kind::Prepared(log::Prepared { node: by.into(), record, blob, signature }))
     }
 
     pub(crate) fn prepare(&mut self, by: u8) -> Result<(), Rejection> {
-        self.prepare_with(by, &self.record(&SHARING))
+        self.prepare_with(by, &self.record(self.sharing()))
+    }
+
+    pub(crate) fn stage_with(&mut self, by: u8, record: &log::GenerationRecord) -> Result<(), Rejection> {
+        let record = record.encode_to_vec();
+        let signature = self.enclaves[&by].sign(&staged_message(&digest(&record), node(by), &sealed(by)));
+        let blob = sealed(by).as_bytes().to_vec();
+        self.append(by, Kind::Staged(log::Staged { node: by.into(), record, blob, signature }))
+    }
+
+    pub(crate) fn stage(&mut self, by: u8) -> Result<(), Rejection> {
+        self.stage_with(by, &self.record(self.sharing()))
+    }
+
+    pub(crate) fn stage_all(&mut self) {
+        for by in 1..=5 {
+            self.stage(by).unwrap();
+        }
+    }
+
+    pub(crate) fn commit(&mut self, person: &str) -> Result<(), Rejection> {
+        self.sign("commit", person, Role::Operator, Answer::None)
+    }
+
+    pub(crate) fn let_through_now(&mut self) {
+        self.commit("olga").unwrap();
+        self.commit("omar").unwrap();
+    }
+
+    pub(crate) fn get_back(&mut self, by: u8) -> Result<(), Rejection> {
+        let signature = self.enclaves[&by].sign(&recovered_message(&self.manifest_hash(), node(by)));
+        self.append(by, Kind::Recovered(log::Recovered { node: by.into(), signature }))
+    }
+
+    pub(crate) fn retire_for(&mut self, by: u8, record: &Hash) -> Result<(), Rejection> {
+        let signature = self.enclaves[&by].sign(&retired_message(record, node(by)));
+        let record = record.as_bytes().to_vec();
+        self.append(by, Kind::Retired(log::Retired { node: by.into(), record, signature }))
+    }
+
+    pub(crate) fn retire(&mut self, by: u8) -> Result<(), Rejection> {
+        self.retire_for(by, &self.ceremony.record().map_or(Hash::ZERO, Record::digest))
+    }
+
+    pub(crate) fn retire_all(&mut self) {
+        for by in 1..=5 {
+            self.retire(by).unwrap();
+        }
+    }
+
+    /// What this node's agent reports of a backup under the shortest lock that the charter asks for, not yet signed
+    /// by its enclave.
+    pub(crate) fn backup(&self, by: u8) -> log::BackedUp {
+        let name = &self.ceremony.manifest().ceremony;
+        let object = |what: &str| log::Object {
+            key: format!("{name}/{by}/{what}"),
+            version: "1".into(),
+            digest: Hash::of_bytes(format!("{name}/{by}/{what}").as_bytes()).as_bytes().to_vec(),
+            locked_until_ms: self.now.plus(i64::from(LOCK_DAYS) * DAY).0,
+        };
+        log::BackedUp {
+            node: by.into(),
+            whole: Some(object("whole")),
+            root: Some(object("root")),
+            signature: Vec::new(),
+        }
+    }
+
+    /// Has this enclave sign the backup and the agent append it.
+    pub(crate) fn back_up_with(&mut self, by: u8, mut backup: log::BackedUp) -> Result<(), Rejection> {
+        let digest = |object: &Option<log::Object>| -> Hash {
+            object.as_ref().unwrap().digest.as_slice().try_into().unwrap()
+        };
+        let record = self.ceremony.record().map_or(Hash::ZERO, Record::digest);
+        let message = backed_up_message(&record, node(by), &digest(&backup.whole), &digest(&backup.root));
+        backup.signature = self.enclaves[&by].sign(&message);
+        self.append(by, Kind::BackedUp(backup))
+    }
+
+    pub(crate) fn back_up(&mut self, by: u8) -> Result<(), Rejection> {
+        self.back_up_with(by, self.backup(by))
+    }
+
+    pub(crate) fn back_up_all(&mut self) {
+        for by in 1..=5 {
+            self.back_up(by).unwrap();
+        }
+    }
+
+    /// A release of an object to the enclave of this node.
+    pub(crate) fn release(
+        &mut self,
+        step: &str,
+        person: &str,
+        to: u8,
+        object: Hash,
+    ) -> Result<(), Rejection> {
+        let release = Release { node: node(to), object, sealed: vec![6; 64] };
+        self.sign(step, person, Role::Custodian, Answer::Release(release))
+    }
+
+    pub(crate) fn prove_with(&mut self, by: u8, object: &Hash, point: &[u8]) -> Result<(), Rejection> {
+        let decoded = Point::decode(point).unwrap();
+        let message = proved_message(&self.manifest_hash(), node(by), object, &decoded);
+        let signature = self.enclaves[&by].sign(&message);
+        let (object, point) = (object.as_bytes().to_vec(), point.to_vec());
+        self.append(by, Kind::Proved(log::Proved { node: by.into(), object, point, signature }))
+    }
+
+    /// The digest of the backup that this node has written here.
+    pub(crate) fn written(&self, by: u8) -> Hash {
+        self.ceremony.backups()[&node(by)].whole.digest
+    }
+
+    pub(crate) fn prove(&mut self, by: u8) -> Result<(), Rejection> {
+        self.prove_with(by, &self.written(by), &self.sharing().point(by))
+    }
+
+    /// Custodians release what they keep, and enclaves prove it.
+    pub(crate) fn prove_all(&mut self) {
+        for (by, keeper) in KEEPERS {
+            self.release("prove", keeper, by, self.written(by)).unwrap();
+            self.prove(by).unwrap();
+        }
     }
 
     pub(crate) fn prepare_all(&mut self) {
@@ -452,6 +662,16 @@ impl Paper {
     /// From the test signatures to the close.
     pub(crate) fn finish(&mut self) {
         self.test_sign_all();
+        if self.ceremony.charter().backup().is_some() && self.ceremony.manifest().kind.makes_shares() {
+            self.back_up_all();
+            self.prove_all();
+        }
+        if self.ceremony.manifest().kind.renews() {
+            self.let_through_now();
+            self.prepare_all();
+            self.adopt_all();
+            self.retire_all();
+        }
         self.sign("agree", "omar", Role::Operator, Answer::Agree).unwrap();
         self.sign("agree", "wendy", Role::Witness, Answer::Agree).unwrap();
         let doubt = Answer::Disagree(line("I could not see the third screen"));
@@ -462,13 +682,22 @@ impl Paper {
     /// What an evidence bundle is made of.
     pub(crate) fn material(&self) -> Material {
         Material {
-            charter: CHARTER.text().as_bytes().to_vec(),
+            charter: self.ceremony.charter().text().as_bytes().to_vec(),
             root: MACHINE.root.to_pem().unwrap().into_bytes(),
             amendments: Vec::new(),
             log: self.log.clone(),
             origins: self.origins.clone(),
         }
     }
+}
+
+/// The digest of a node's sealed share.
+fn sealed(by: u8) -> Hash {
+    Hash::of_bytes(&[by])
+}
+
+fn digest(record: &[u8]) -> Hash {
+    Hash::of_parts("custody/generation-record/v1", &[record])
 }
 
 fn numbers(subset: &Subset) -> Vec<u32> {

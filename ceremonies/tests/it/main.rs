@@ -9,5 +9,6 @@ mod keys;
 mod kit;
 mod machine;
 mod people;
+mod renewal;
 mod reports;
 mod signing;
