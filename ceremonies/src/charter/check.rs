@@ -141,6 +141,12 @@ impl CharterDraft {
                 )
             })?;
         }
+        // Articles are told by person, and the limit on nodes is one on people.
+        if let Some(person) = repeated(backup.custodians.iter().map(|custodian| &custodian.person)) {
+            return Err(CharterError::Rule(format!(
+                "backup: {person} is a custodian twice; list each with all of their nodes"
+            )));
+        }
         for node in &self.nodes {
             let keep = backup.custodians.iter().filter(|custodian| custodian.nodes.contains(&node.index));
             rule(keep.count() != 1, || format!("backup: node {} needs exactly one custodian", node.index))?;

@@ -2,6 +2,7 @@
 
 mod amendment;
 mod attestation;
+mod backups;
 mod cluster;
 mod evidence;
 mod fold;
