@@ -266,6 +266,7 @@ impl Book {
         let ceremony = Ceremony::fold(context, log)?;
         let chapter = Chapter { entries: log.to_vec(), ceremony: ceremony.clone() };
         self.chapters.insert(ceremony.manifest().ceremony.clone(), chapter);
+        self.tell_of_backups(&ceremony.manifest().ceremony);
         self.follow_amendments();
         Ok(ceremony)
     }
@@ -279,14 +280,29 @@ impl Book {
             return;
         }
         let amends = ceremony.amended().is_some();
+        let id = entry.ceremony.clone();
+        let backs_up = matches!(entry.event, Event::BackedUp(_));
         if let Some(chapter) = self.chapters.get_mut(&entry.ceremony) {
             chapter.ceremony = ceremony;
             chapter.entries.push(entry);
         } else {
             self.chapters.insert(entry.ceremony.clone(), Chapter { entries: vec![entry], ceremony });
         }
+        if backs_up {
+            self.tell_of_backups(&id);
+        }
         if amends {
             self.follow_amendments();
+        }
+    }
+
+    /// A recovery may be opened before the last backup of the generation that it recovers is written: what can be
+    /// released in it must follow from the logs, not from the order in which they came.
+    fn tell_of_backups(&mut self, origin: &CeremonyId) {
+        let Some(wallet) = self.get(origin).and_then(|chapter| chapter.ceremony.committed()) else { return };
+        let wallet = Arc::new(wallet);
+        for chapter in self.chapters.values_mut() {
+            chapter.ceremony.learn_backups(&wallet);
         }
     }
 

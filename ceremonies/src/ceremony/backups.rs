@@ -1,6 +1,7 @@
 //! Backups of a new generation: written, proven to restore, and released to nodes that lost their shares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Ceremony, Rejection};
 use crate::charter::BackupRules;
@@ -9,7 +10,7 @@ use crate::ids::{Hash, NodeIndex, PersonName};
 use crate::manifest::Way;
 use crate::script::Act;
 use crate::statement::{Answer, Release};
-use crate::wallet::{Point, backed_up_message, proved_message};
+use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How much shorter a lock may be than the charter asks, for clocks that differ.
@@ -19,6 +20,14 @@ impl Ceremony {
     /// The charter's rules on backups, if it has any.
     pub(super) fn backup_rules(&self) -> Option<&BackupRules> {
         self.context.charter.backup()
+    }
+
+    /// Takes note of backups of the generation that it works on, written since it was opened.
+    pub(crate) fn learn_backups(&mut self, wallet: &Arc<Wallet>) {
+        let is_before = |before: &Wallet| before.record.digest() == wallet.record.digest();
+        if self.before().is_some_and(is_before) {
+            self.context = self.context.with_wallet(Some(Arc::clone(wallet)));
+        }
     }
 
     /// The backups that nodes have written here.

@@ -3,6 +3,7 @@
 mod amendment;
 mod attestation;
 mod backups;
+mod book;
 mod cluster;
 mod evidence;
 mod fold;
