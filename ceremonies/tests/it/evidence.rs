@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use ceremonies::attestation::TrustRoot;
 use ceremonies::charter::{ClusterKind, Role};
 use ceremonies::evidence::{EvidenceError, Expected, MAX_BUNDLE, Material, VerifyError, verify};
+use ceremonies::manifest::Way;
 use ceremonies::statement::NAMESPACE;
 use ceremonies::words;
 use zip::write::SimpleFileOptions;
@@ -108,6 +109,109 @@ fn bundle_of_a_test_signing_verifies_with_the_log_of_its_origin() {
     let mut files = unpack(&bundle);
     files.remove("origins/001.binpb").unwrap();
     refused!(verify(&pack(&files), &lab()), VerifyError::Record(_));
+}
+
+/// A refresh of the wallet, closed, and a test signing after it.
+static RENEWED: LazyLock<[Paper; 2]> = LazyLock::new(|| {
+    let mut refresh = PAPER.refresh().authorise();
+    refresh.stage_all();
+    refresh.read_words_back();
+    refresh.finish();
+    let mut signing = refresh.test_signing().authorise();
+    signing.finish();
+    [refresh, signing]
+});
+
+#[test]
+fn bundles_of_a_refresh_and_of_a_test_signing_after_it_verify_with_all_they_rest_on() {
+    let [refresh, signing] = &*RENEWED;
+    for (paper, origins) in
+        [(refresh, &["origins/001.binpb"][..]), (signing, &["origins/001.binpb", "origins/002.binpb"])]
+    {
+        let bundle = paper.material().bundle().unwrap();
+        let expected = Expected { head: Some(paper_words(paper)), ..lab() };
+        assert!(verify(&bundle, &expected).unwrap().complete);
+        let files = unpack(&bundle);
+        let carried: Vec<_> = files.keys().filter(|name| name.starts_with("origins/")).collect();
+        assert_eq!(carried, origins);
+        assert!(pack(&files) == bundle);
+    }
+    let record = signing.ceremony.record().unwrap();
+    assert_eq!(record.generation.0, 2);
+    assert_eq!(signing.material().fold().unwrap().record(), Some(record));
+}
+
+#[test]
+fn bundle_of_a_renewed_wallet_fails_when_anything_it_rests_on_is_left_out() {
+    for paper in &*RENEWED {
+        let bundle = paper.material().bundle().unwrap();
+        let names = unpack(&bundle).into_keys().filter(|name| name.starts_with("origins/"));
+        for name in names {
+            let mut files = unpack(&bundle);
+            files.remove(&name).unwrap();
+            refused!(verify(&pack(&files), &lab()), VerifyError::Record(_));
+            let mut files = unpack(&bundle);
+            files.get_mut(&name).unwrap().clear();
+            refused!(verify(&pack(&files), &lab()), VerifyError::Record(_));
+        }
+    }
+    let whole = RENEWED[1].material();
+    for origins in [
+        vec![],
+        vec![whole.origins[0].clone()],
+        vec![whole.origins[1].clone()],
+        vec![whole.origins[1].clone(), whole.origins[0].clone()],
+    ] {
+        refused!(Material { origins, ..whole.clone() }.bundle(), EvidenceError::Rejected { .. });
+    }
+}
+
+#[test]
+fn bundle_of_a_renewed_wallet_fails_with_a_log_that_it_does_not_rest_on() {
+    let [refresh, signing] = &*RENEWED;
+    let foreign = [Paper::dkg_with(9).log, SIGNING.log.clone(), signing.log.clone()];
+    for (paper, log) in RENEWED.iter().flat_map(|paper| foreign.iter().map(move |log| (paper, log))) {
+        let whole = paper.material();
+        for at in 0..=whole.origins.len() {
+            let mut origins = whole.origins.clone();
+            origins.insert(at, log.clone());
+            refused!(
+                Material { origins, ..whole.clone() }.bundle(),
+                EvidenceError::Origins | EvidenceError::Rejected { .. }
+            );
+        }
+    }
+    let twice = Material { origins: [PAPER.log.clone(), PAPER.log.clone()].into(), ..refresh.material() };
+    refused!(twice.bundle(), EvidenceError::Origins);
+    let own = Material { origins: [PAPER.log.clone(), refresh.log.clone()].into(), ..refresh.material() };
+    refused!(own.bundle(), EvidenceError::Origins);
+    let of_a_first = Material { origins: vec![Paper::dkg_with(9).log], ..PAPER.material() };
+    refused!(of_a_first.bundle(), EvidenceError::Origins);
+
+    let mut files = unpack(&refresh.material().bundle().unwrap());
+    files.insert("origins/003.binpb".into(), files["origins/001.binpb"].clone());
+    refused!(verify(&pack(&files), &lab()), VerifyError::FileUnknown(name) if name == "origins/003.binpb");
+}
+
+#[test]
+fn bundle_with_releases_and_proofs_of_backups_verifies() {
+    let mut dkg = Paper::dkg_under(crate::cluster::context_of(&crate::cluster::BACKED)).authorise();
+    dkg.prepare_all();
+    dkg.adopt_all();
+    dkg.read_words_back();
+    dkg.finish();
+    let mut recovery = dkg.recover(&[(3, Way::Backup), (5, Way::Repair)]).authorise();
+    let object = dkg.written(3);
+    recovery.release("recover", "carl", 3, object).unwrap();
+    recovery.get_back(3).unwrap();
+    recovery.get_back(5).unwrap();
+    recovery.stage_all();
+    recovery.read_words_back();
+    recovery.finish();
+    for paper in [&dkg, &recovery] {
+        assert!(verify(&paper.material().bundle().unwrap(), &lab()).unwrap().complete);
+    }
+    stock_tools_agree("evidence-recover", &recovery.material().bundle().unwrap(), 18);
 }
 
 #[test]
