@@ -126,7 +126,7 @@ pub enum ManifestError {
     Amendment(#[from] CharterError),
     /// Its transaction is refused.
     #[error("the transaction is refused")]
-    Transaction(#[from] TransactionError),
+    Transaction(#[from] Box<TransactionError>),
     /// It is made for something else.
     #[error("manifest is for {what} {theirs}, but here it is {ours}")]
     Elsewhere {
@@ -321,7 +321,10 @@ impl Manifest {
             transfers == wire.transaction.is_empty(),
             "a transfer, and nothing else, carries a transaction",
         )?;
-        Ok(if transfers { Some(Arc::new(Transaction::parse(&wire.transaction)?)) } else { None })
+        if !transfers {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Transaction::parse(&wire.transaction).map_err(Box::new)?)))
     }
 
     /// The lost nodes; where one is repaired, enough others must have their shares, or get them from backups.
