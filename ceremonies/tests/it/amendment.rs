@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ceremonies::attestation::{AttestationError, Measurement};
 use ceremonies::book::{Book, NotTaken};
 use ceremonies::ceremony::{Ceremony, Context, Phase, Rejection, Void};
-use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, ConsoleKey, Node, Role};
 use ceremonies::entry::Entry;
 use ceremonies::evidence::{EvidenceError, Expected, Material, VerifyError, verify};
 use ceremonies::ids::{Generation, Hash, UnixMillis};
@@ -15,7 +15,7 @@ use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ciborium::Value;
 
-use crate::cluster::{CHARTER, QUORUM, context, line};
+use crate::cluster::{CHARTER, QUORUM, context, draft, line, nkey, node, written};
 use crate::kit::{LIFETIME, MINUTE, Paper, entry, first_place, opened};
 use crate::machine::{MACHINE, NOW, allowed, pcr};
 use crate::refused;
@@ -215,8 +215,12 @@ fn opening_with(change: impl Fn(&str) -> String) -> Result<Ceremony, Rejection> 
 }
 
 #[test]
-fn an_amendment_changes_images_people_and_quorums_and_nothing_that_shares_or_agents_rest_on() {
+fn an_amendment_changes_images_people_quorums_and_keys_and_nothing_that_shares_rest_on() {
     assert!(opening_with(str::to_owned).is_ok());
+    for name in ["node 2", "desk", "system"] {
+        let (before, after) = (nkey(name).public_key(), nkey(&format!("{name} anew")).public_key());
+        assert!(opening_with(|text| text.replace(&before, &after)).is_ok(), "{name}");
+    }
     assert!(opening_with(|text| text.replace("max_age_s = ", "max_age_s = 1")).is_ok());
     let amends = CHARTER.hash().to_string();
     for (from, to) in [
@@ -225,7 +229,6 @@ fn an_amendment_changes_images_people_and_quorums_and_nothing_that_shares_or_age
         ("threshold = 3", "threshold = 2"),
         ("key = \"alias/k\"", "key = \"alias/mine\""),
         ("host = \"kms.local\"", "host = \"kms.evil\""),
-        ("zone = \"zone 1\"", "zone = \"zone 9\""),
         ("name = \"desk\"", "name = \"desk-2\""),
     ] {
         assert!(rotated().text().contains(from), "{from}");
@@ -234,6 +237,39 @@ fn an_amendment_changes_images_people_and_quorums_and_nothing_that_shares_or_age
             Rejection::Manifest(ManifestError::Amendment(_))
         );
     }
+}
+
+#[test]
+fn an_amendment_is_refused_when_a_node_or_console_comes_or_goes() {
+    type Change = fn(&mut CharterDraft);
+    let amended = |change: Change| {
+        let mut draft = CharterDraft { amends: Some(CHARTER.hash()), ..draft() };
+        change(&mut draft);
+        CHARTER.check_amendment(&written(&draft).unwrap()).map_err(|error| error.to_string())
+    };
+    let changes: [(Change, &str); 4] = [
+        (|draft| drop(draft.nodes.pop()), "- node 5"),
+        (
+            |draft| {
+                let node = Node { index: node(6), nkey: nkey("node 6").public_key(), zone: line("zone 6") };
+                draft.nodes.push(node);
+            },
+            "+ node 6",
+        ),
+        (|draft| drop(draft.consoles.pop()), "- console desk"),
+        (
+            |draft| {
+                let (name, nkey) = ("other".parse().unwrap(), nkey("other").public_key());
+                draft.consoles.push(ConsoleKey { name, nkey });
+            },
+            "+ console other",
+        ),
+    ];
+    for (change, told) in changes {
+        let error = amended(change).unwrap_err();
+        assert!(error.contains(told), "{told}: {error}");
+    }
+    amended(|draft| draft.nodes[0].zone = line("zone 9")).unwrap();
 }
 
 #[test]
