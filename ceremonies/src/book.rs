@@ -6,7 +6,7 @@
 mod exposure;
 mod opening;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -210,6 +210,28 @@ impl Book {
     /// All bans that any ceremony has recorded: reporter and peer.
     pub fn bans(&self) -> impl Iterator<Item = (NodeIndex, NodeIndex)> + '_ {
         self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
+    }
+
+    /// The bans that hold for a wallet. One ends for it when people approve a recovery that gives the share of either
+    /// node to a newly attested enclave: the complete refresh that follows leaves nothing of what the ban was about.
+    #[must_use]
+    pub fn bans_for(&self, wallet: &WalletName) -> BTreeSet<(NodeIndex, NodeIndex)> {
+        let replaced_since = |at: UnixMillis, node: NodeIndex| {
+            self.chapters.values().map(|chapter| &chapter.ceremony).any(|other| {
+                other.manifest().wallet == *wallet
+                    && other.manifest().opened > at
+                    && other.is_approved()
+                    && other.manifest().lost.contains_key(&node)
+            })
+        };
+        let of = |chapter: &Chapter| {
+            let at = chapter.ceremony.manifest().opened;
+            let holds = |(by, banned): &(NodeIndex, NodeIndex)| {
+                !replaced_since(at, *by) && !replaced_since(at, *banned)
+            };
+            chapter.ceremony.bans().iter().copied().filter(holds).collect::<Vec<_>>()
+        };
+        self.chapters.values().flat_map(of).collect()
     }
 
     /// The context under which a ceremony with this opening is folded: the charter that it names, unless another

@@ -13,7 +13,7 @@ use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, W
 use ceremonies::script::{Act, Script, ScriptError};
 use ceremonies::statement::Answer;
 use ceremonies::subsets::{Subset, subsets};
-use ceremonies::transaction::Transaction;
+use ceremonies::transaction::{Transaction, TransactionError};
 use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -46,6 +46,9 @@ pub enum RoomError {
     /// The new charter is none, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),
+    /// The transaction is refused.
+    #[error("the transaction is refused")]
+    Transaction(#[from] TransactionError),
     /// Bans leave no group.
     #[error("bans leave no group of nodes that could sign")]
     NobodySigns,
@@ -149,9 +152,9 @@ pub fn transfer(
     transaction: &[u8],
     signers: Vec<NodeIndex>,
 ) -> Result<Subject, RoomError> {
-    let transaction = Transaction::parse(transaction).map_err(ManifestError::from)?;
+    let transaction = Transaction::parse(transaction)?;
     let record = book.wallet(&wallet).ok_or_else(|| RoomError::NoWallet(wallet.clone()))?.record;
-    let bans: Vec<(NodeIndex, NodeIndex)> = book.bans().collect();
+    let bans = book.bans_for(&wallet);
     let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
     let together = |group: &Subset| group.pairs().all(|(a, b)| !apart(a, b));
     let signers = if signers.is_empty() {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{Book, Chapter};
+use crate::ceremony::Ceremony;
 use crate::entry::{Event, Object};
 use crate::ids::{Generation, Line, NodeIndex, UnixMillis, WalletName};
 
@@ -51,7 +52,7 @@ impl Copy {
 pub struct Exposure {
     /// Which generation.
     pub generation: Generation,
-    /// Whether it is the one in use.
+    /// Whether it is the one in use. One that was given up never was.
     pub current: bool,
     /// How many of its shares rebuild the key.
     pub threshold: u8,
@@ -103,19 +104,19 @@ impl Book {
         let mut generations: Vec<&Chapter> =
             self.chapters.values().filter(|chapter| makes(chapter, wallet)).collect();
         generations.sort_by_key(|chapter| std::cmp::Reverse(chapter.ceremony.manifest().generation));
+        let current = self.wallet(wallet).map(|wallet| wallet.record.generation);
         let mut deleted: BTreeSet<NodeIndex> = BTreeSet::new();
         let mut ledger = Vec::new();
         for chapter in generations {
             let ceremony = &chapter.ceremony;
-            let stores = ceremony.manifest().roster.iter().filter(|node| !deleted.contains(node));
-            let mut copies: Vec<Copy> =
-                stores.map(|node| Copy { node: *node, place: Place::Store }).collect();
+            let stored = stored(ceremony).into_iter().filter(|node| !deleted.contains(node));
+            let mut copies: Vec<Copy> = stored.map(|node| Copy { node, place: Place::Store }).collect();
             for (node, backup) in ceremony.backups() {
                 copies.extend([&backup.whole, &backup.root].map(|object| backed_up(*node, object)));
             }
             ledger.push(Exposure {
                 generation: ceremony.manifest().generation,
-                current: ledger.is_empty(),
+                current: Some(ceremony.manifest().generation) == current,
                 threshold: ceremony.manifest().threshold,
                 copies,
             });
@@ -137,8 +138,24 @@ impl Book {
     }
 }
 
+/// Whether a ceremony has made shares of this wallet's key. One that was given up has too: what it staged and backed up
+/// rebuilds the key as well.
 fn makes(chapter: &Chapter, wallet: &WalletName) -> bool {
-    chapter.ceremony.manifest().wallet == *wallet && chapter.ceremony.committed().is_some()
+    let ceremony = &chapter.ceremony;
+    ceremony.manifest().wallet == *wallet
+        && ceremony.manifest().kind.makes_shares()
+        && ceremony.made().is_some()
+}
+
+/// The nodes that keep a share of the ceremony's generation. One that is proven never to commit is discarded.
+fn stored(ceremony: &Ceremony) -> BTreeSet<NodeIndex> {
+    if ceremony.committed().is_some() {
+        ceremony.manifest().roster.iter().copied().collect()
+    } else if ceremony.can_never_commit() {
+        BTreeSet::new()
+    } else {
+        ceremony.staged_nodes()
+    }
 }
 
 fn backed_up(node: NodeIndex, object: &Object) -> Copy {

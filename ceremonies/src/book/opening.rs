@@ -8,8 +8,8 @@ use thiserror::Error;
 use super::Book;
 use crate::ceremony::{Ceremony, Phase};
 use crate::charter::CeremonyKind;
-use crate::ids::{CeremonyId, Generation, UnixMillis, WalletName};
-use crate::manifest::Manifest;
+use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
+use crate::manifest::{Manifest, Way};
 
 /// Why a ceremony cannot be opened now.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub enum OpeningError {
     /// Another ceremony has made or may yet make a generation of this number.
     #[error("generation {0} may exist already; the next of this wallet is {1}")]
     Generation(Generation, Generation),
+    /// A ban stands between two nodes that would have to work together.
+    #[error(
+        "nodes {0} and {1} never work together again for this wallet: sweep it to a new one, or recover one of them \
+         on a newly attested enclave"
+    )]
+    Banned(NodeIndex, NodeIndex),
+    /// Nothing to restore from.
+    #[error("no backup of node {0} is in the log for the generation in use: have its share repaired")]
+    NoBackup(NodeIndex),
     /// Another ceremony of the wallet is under way.
     #[error("{0} is under way with this wallet; close or withdraw it first")]
     UnderWay(CeremonyId),
@@ -68,8 +77,7 @@ impl Book {
         match manifest.kind {
             CeremonyKind::Dkg => self.check_new_wallet(&manifest.wallet, now),
             CeremonyKind::Amend => self.check_amending(manifest, now),
-            CeremonyKind::Transfer => self.check_current(manifest),
-            CeremonyKind::TestSign => {
+            CeremonyKind::TestSign | CeremonyKind::Transfer => {
                 self.check_current(manifest)?;
                 self.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)
             }
@@ -127,7 +135,19 @@ impl Book {
         if manifest.generation < next {
             return Err(OpeningError::Generation(manifest.generation, next));
         }
-        Ok(())
+        let lost = &manifest.lost;
+        let bans = self.bans_for(&manifest.wallet);
+        let stands =
+            |(by, banned): &&(NodeIndex, NodeIndex)| !lost.contains_key(by) && !lost.contains_key(banned);
+        if let Some((by, banned)) = bans.iter().find(stands) {
+            return Err(OpeningError::Banned(*by, *banned));
+        }
+        let backups = self.wallet(&manifest.wallet).map(|wallet| wallet.backups).unwrap_or_default();
+        let missing = |(node, way): &(&NodeIndex, &Way)| **way == Way::Backup && !backups.contains_key(*node);
+        match lost.iter().find(missing) {
+            Some((node, _)) => Err(OpeningError::NoBackup(*node)),
+            None => Ok(()),
+        }
     }
 
     /// That no ceremony of these kinds is under way with the manifest's wallet.

@@ -111,11 +111,14 @@ impl Ceremony {
         self.manifest.roster.iter().filter(opens).filter(wanted).copied().collect()
     }
 
-    /// The last release of this node's backup that was signed for a step of this act.
+    /// The last release of this node's backup that was signed for a step of this act. One that was sealed to an enclave
+    /// which is gone is none.
     #[must_use]
     pub fn release(&self, act: Act, node: NodeIndex) -> Option<&Release> {
         let step = self.step_of(act)?;
-        self.signatures.iter().rev().filter(|signed| signed.step == step.id).find_map(|signed| match &signed
+        let since = self.enclaves.get(&node)?.seq;
+        let signed = self.signatures.iter().rev();
+        signed.filter(|signed| signed.step == step.id && signed.seq > since).find_map(|signed| match &signed
             .answer
         {
             Answer::Release(release) if release.node == node => Some(release),

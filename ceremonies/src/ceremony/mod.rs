@@ -108,6 +108,8 @@ pub struct AttestedEnclave {
     pub keys: EnclaveKeys,
     /// The image it runs.
     pub measurement: Measurement,
+    /// The number of the entry in which it attested.
+    pub seq: u64,
     /// The time in its document.
     pub at: UnixMillis,
     /// The document.

@@ -141,6 +141,7 @@ impl Ceremony {
             AttestedEnclave {
                 keys: attested.keys,
                 measurement: attested.measurement,
+                seq: entry.seq,
                 at: attested.document.timestamp,
                 document: document.to_vec(),
             },

@@ -64,7 +64,7 @@ fn leaving_a_running_ceremony_is_asked_for() {
     assert!(press(&mut running, KeyCode::Char('n')).is_empty());
     press(&mut running, KeyCode::Char('q'));
     assert!(matches!(press(&mut running, KeyCode::Char('y')).as_slice(), [Effect::Quit]));
-    let mut closed = model(46);
+    let mut closed = model(56);
     assert!(matches!(press(&mut closed, KeyCode::Char('q')).as_slice(), [Effect::Quit]));
 }
 

@@ -17,7 +17,7 @@ use console::tui::{Model, Screen};
 use prost::Message as _;
 
 /// A moment in the recorded ceremony, after its last entry.
-const NOW: UnixMillis = UnixMillis(1_795_221_700_000);
+const NOW: UnixMillis = UnixMillis(1_795_265_820_000);
 
 fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)

@@ -27,7 +27,7 @@ fn press(model: &mut Model, keys: &[KeyCode]) {
 
 #[test]
 fn lists_show_nodes_ceremonies_wallets_and_the_log() {
-    let mut whole = model(46);
+    let mut whole = model(56);
     whole.open = None;
     for (name, screen) in [
         ("cluster", Screen::Cluster),
@@ -61,7 +61,7 @@ fn a_ceremony_shows_its_script_and_what_it_waits_for() {
     }
     snapshot("ceremony_generating", &running);
     snapshot("ceremony_read_back", &model(23));
-    snapshot("ceremony_closed", &model(46));
+    snapshot("ceremony_closed", &model(56));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_terminal_that_is_too_small_says_so() {
 
 #[test]
 fn nothing_is_told_by_colour_alone() {
-    let mut plain = model(46);
+    let mut plain = model(56);
     plain.colour = false;
-    assert_eq!(drawn(&plain, 80, 24), drawn(&model(46), 80, 24));
+    assert_eq!(drawn(&plain, 80, 24), drawn(&model(56), 80, 24));
 }

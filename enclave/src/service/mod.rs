@@ -89,7 +89,7 @@ pub struct Enclave {
     ledger: Ledger,
     /// Sessions ever started: none is started twice.
     started: BTreeSet<Hash>,
-    /// Who never works together again. A pair of others counts too: their hosts may hide it from them.
+    /// Whom this enclave has banned and no log has shown yet.
     bans: BTreeSet<(NodeIndex, NodeIndex)>,
     shares: Shares,
     /// New shares that are sealed and proven beside the ones in use, with their sealed bytes' digests.

@@ -76,9 +76,11 @@ impl Connection<'_> {
     }
 
     async fn start_session(&mut self, order: Order, start: Start) -> Result<(), OrderError> {
-        self.enclave.bans.extend(&order.bans);
+        // What the log has is judged by the log; what it does not have yet holds.
+        self.enclave.bans.retain(|ban| !order.logged_bans.contains(ban));
         let meets = |party: &NodeIndex| order.spec.parties.contains_key(party);
-        if self.enclave.bans.iter().any(|(by, banned)| meets(by) && meets(banned)) {
+        let apart = |(by, banned): &(NodeIndex, NodeIndex)| meets(by) && meets(banned);
+        if order.bans.iter().any(apart) || self.enclave.bans.iter().any(apart) {
             return Err(OrderError::Banned);
         }
         // What concerns a backup is done as often as it is asked for.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::manifest::Way;
 use ceremonies::wire::bus::HeldShare;
 use console::client::News;
-use console::room::now;
+use console::room::{Subject, now};
 use futures_util::StreamExt as _;
 use lab::attack::{Boundary, Parent, Passing, Side};
 use lab::cluster::Cluster;
@@ -89,6 +90,99 @@ async fn signing_shares(cluster: &Cluster, wallet: &str) -> BTreeSet<usize> {
         all.insert(held.iter().filter(signs).count());
     }
     all
+}
+
+/// The boundaries of a refresh that a key generation has not: the old share is read, the new one waits beside it, is
+/// backed up and proven, committed, and the old one goes. Of the rounds, which both have, only the last.
+fn boundaries_of_a_refresh() -> Vec<Boundary> {
+    let around = |passing| [(passing, Side::Before), (passing, Side::After)];
+    let passings = [
+        Passing::Start,
+        Passing::Sealed,
+        Passing::Stored,
+        Passing::Staged,
+        Passing::Backups,
+        Passing::Proved,
+        Passing::Prepared,
+        Passing::Retired,
+    ];
+    let last_round = [(Passing::Sent(13), Side::After)];
+    last_round.into_iter().chain(passings.into_iter().flat_map(around)).collect()
+}
+
+/// For every store, the generations that sign.
+async fn generations(cluster: &Cluster) -> BTreeSet<Vec<u32>> {
+    let mut all = BTreeSet::new();
+    for index in cluster.nodes() {
+        let held = Store::open(&cluster.store_url(index)).await.unwrap().held().await.unwrap();
+        let signs = |share: &&HeldShare| share.state == "current";
+        all.insert(held.iter().filter(signs).map(|share| share.generation).collect());
+    }
+    all
+}
+
+/// Kills the process at each boundary of a refresh; or of a recovery, for which the struck node loses everything first.
+async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: Option<Way>) {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let parent = Parent::between(&cluster, node(STRUCK)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let wallet: WalletName = "treasury".parse().unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
+    let key = room.book.wallet(&wallet).unwrap().record.public_key;
+    let subject = || match lost {
+        None => Subject::Refresh(wallet.clone()),
+        Some(way) => Subject::Recovery(wallet.clone(), [(node(STRUCK), way)].into()),
+    };
+    for boundary in boundaries {
+        let case = format!("{process:?} killed at {boundary:?}");
+        if lost.is_some() {
+            cluster.lose(node(STRUCK)).await.unwrap();
+        }
+        parent.stops_at(boundary);
+        let id = room.open_about(subject(), "To be struck".parse().unwrap()).await.unwrap();
+        tokio::join!(lead_to_an_end(&mut room, &id), strike(&cluster, &parent, process, &case));
+        if is_void(room.ceremony(&id).unwrap()) && lost.is_some() {
+            let again = room.open_about(subject(), "Again".parse().unwrap()).await.unwrap();
+            lead_to_an_end(&mut room, &again).await;
+        }
+        let record = room.book.wallet(&wallet).unwrap().record;
+        assert_eq!(generations(&cluster).await, [vec![record.generation.0]].into(), "{case}");
+        assert_eq!(record.public_key, key, "{case}");
+    }
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    room.lead_to_close(&test, PATIENCE, |_| ()).await.unwrap();
+    cluster.stop().await;
+}
+
+/// Every third boundary, so that one pipeline has time for all kinds of process; the nightly run takes each.
+fn some(boundaries: Vec<Boundary>, first: usize) -> Vec<Boundary> {
+    let every = std::env::var_os("CUSTODY_EVERY_BOUNDARY").is_some();
+    let (skip, step) = if every { (0, 1) } else { (first, 3) };
+    boundaries.into_iter().skip(skip).step_by(step).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_ends_on_one_generation_wherever_an_agent_is_killed() {
+    renewals_survive(Process::Agent, some(boundaries_of_a_refresh(), 0), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_ends_on_one_generation_wherever_an_enclave_is_killed() {
+    renewals_survive(Process::Enclave, some(boundaries_of_a_refresh(), 1), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_ends_on_one_generation_wherever_the_broker_is_killed() {
+    renewals_survive(Process::Broker, some(boundaries_of_a_refresh(), 2), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_ends_on_one_generation_wherever_a_process_is_killed() {
+    let (before, after) = ((Passing::Recovered, Side::Before), (Passing::Recovered, Side::After));
+    renewals_survive(Process::Agent, vec![before, after], Some(Way::Backup)).await;
+    renewals_survive(Process::Enclave, vec![before, after], Some(Way::Repair)).await;
 }
 
 async fn generations_survive(process: Process, boundaries: Vec<Boundary>) {

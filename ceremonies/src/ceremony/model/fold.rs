@@ -180,6 +180,7 @@ fn approved(nodes: u8) -> Ceremony {
 
 fn attested(node: NodeIndex, charter: &Charter) -> AttestedEnclave {
     AttestedEnclave {
+        seq: 1,
         keys: EnclaveKeys {
             identity: enclave_key(node).verifying_key().to_bytes(),
             sealing: seed(&format!("sealing {node}")),
