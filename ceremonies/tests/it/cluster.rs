@@ -74,7 +74,7 @@ fn ssh_key(person: &str) -> PrivateKey {
     PrivateKey::from(Ed25519Keypair::from_seed(&seed(person)))
 }
 
-fn public_key(person: &str) -> PublicKey {
+pub(crate) fn public_key(person: &str) -> PublicKey {
     let key = ssh_key(person).public_key().clone();
     if is_hardware(person) { PublicKey::from(hardware_key(person)) } else { key }
 }

@@ -40,7 +40,7 @@ impl Enclave {
 }
 
 /// A sharing of a secret, as only a test may know it.
-pub(crate) struct Sharing([u64; 3]);
+pub(crate) struct Sharing(pub(crate) [u64; 3]);
 
 pub(crate) const SHARING: Sharing = Sharing([0x5eed_0001, 77, 1234]);
 /// The same secret shared anew, and once more.

@@ -700,6 +700,6 @@ fn digest(record: &[u8]) -> Hash {
     Hash::of_parts("custody/generation-record/v1", &[record])
 }
 
-fn numbers(subset: &Subset) -> Vec<u32> {
+pub(crate) fn numbers(subset: &Subset) -> Vec<u32> {
     subset.parties().iter().map(|party| u32::from(*party)).collect()
 }

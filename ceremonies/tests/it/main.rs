@@ -13,4 +13,5 @@ mod machine;
 mod people;
 mod renewal;
 mod reports;
+mod schedules;
 mod signing;
