@@ -22,7 +22,7 @@ pub(super) enum Stop {
     /// The same may be taken later.
     Passing,
     Known,
-    Refused(String),
+    Refused,
 }
 
 fn order_label(ceremony: &ceremonies::ceremony::Ceremony, duty: &Duty) -> Option<Hash> {
@@ -137,6 +137,7 @@ impl World {
                     if self.reads_on(at, id)? {
                         continue;
                     }
+                    self.note(format!("node {} may not append: {refused:?}", at + 1));
                     return Err(refusal(&refused));
                 }
             };
@@ -185,7 +186,7 @@ impl World {
             match self.append(at, &id, &kind) {
                 Err(Stop::Crash) => return Err(Stop::Crash),
                 Err(Stop::Passing) => return Ok(()),
-                Ok(()) | Err(Stop::Known | Stop::Refused(_)) => {}
+                Ok(()) | Err(Stop::Known | Stop::Refused) => {}
             }
             self.agent(at)?.unsaid.pop_front();
         }
@@ -240,7 +241,9 @@ impl World {
                 Duty::Attest => self.ask_for_attestation(at, &id)?,
                 Duty::Fault => self.fault(at, &id, "the approved enclave was lost")?,
                 Duty::Adopt => self.adopt(at, &id)?,
-                Duty::Prepare if self.slip == Some(Slip::PromotesWithoutCertificate) => self.adopt(at, &id)?,
+                Duty::Prepare if self.slip == Some(Slip::PromotesWithoutCertificate) => {
+                    self.adopt(at, &id)?;
+                }
                 _ => self.order(at, &id, &duty)?,
             }
         }
@@ -335,7 +338,9 @@ impl World {
         let newest = book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
         let mut ids = Vec::new();
         for other in newest.iter().chain([id]) {
-            ids.extend(book.origins(other).iter().map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
+            ids.extend(
+                book.origins(other).iter().map(|chapter| chapter.ceremony.manifest().ceremony.clone()),
+            );
             ids.push(other.clone());
         }
         let mut seen = BTreeSet::from([id]);
@@ -477,5 +482,5 @@ fn refusal(refused: &NotTaken) -> Stop {
     {
         return Stop::Known;
     }
-    Stop::Refused(format!("{refused:?}"))
+    Stop::Refused
 }

@@ -177,7 +177,7 @@ impl World {
     fn say_prepared(&mut self, at: usize, record: &Record, blob: Hash) -> bool {
         let by = node(u8::try_from(at).unwrap() + 1);
         let enclave = &mut self.nodes[at].enclave;
-        if enclave.decided.contains_key(&record.ceremony) && self.slip != Some(Slip::TakesItsWordBack) {
+        if enclave.decided.contains_key(&record.ceremony) {
             return false;
         }
         enclave.decided.insert(record.ceremony.clone(), Word::Prepared);
@@ -202,7 +202,8 @@ impl World {
                 if !job.has_share {
                     return Err(Refused);
                 }
-                let digest = |what: &str| Hash::of_parts(what, &[enclave.boot.as_bytes(), by.to_string().as_bytes()]);
+                let digest =
+                    |what: &str| Hash::of_parts(what, &[enclave.boot.as_bytes(), by.to_string().as_bytes()]);
                 let (whole, root) = (digest("whole"), digest("root"));
                 let message = backed_up_message(&made.record.digest(), by, &whole, &root);
                 let signature = enclave.keys.sign(&message);
@@ -288,7 +289,8 @@ impl World {
             }
             _ => {
                 let record = record_of(&job.ceremony, &outcome);
-                let blob = Hash::of_parts("blob", &[self.nodes[at].enclave.boot.as_bytes(), label.as_bytes()]);
+                let blob =
+                    Hash::of_parts("blob", &[self.nodes[at].enclave.boot.as_bytes(), label.as_bytes()]);
                 let node = &mut self.nodes[at];
                 node.enclave.waiting.insert(id, (*label, record.clone(), blob));
                 if self.slip == Some(Slip::StagesBeforeStored) {

@@ -55,8 +55,7 @@ impl Store {
 
     /// One transaction: all of it or nothing.
     pub(super) fn promote(&mut self, record: &Hash) -> bool {
-        let promotable =
-            |share: &&Share| share.record == *record && share.state != ShareState::Retired;
+        let promotable = |share: &&Share| share.record == *record && share.state != ShareState::Retired;
         if !self.shares.iter().any(|share| promotable(&share)) {
             return false;
         }

@@ -81,8 +81,7 @@ impl World {
             lifetime_ms,
             nonce: self.nonce(),
             generation: if wallet.is_some() { generation } else { Generation::FIRST },
-            origin: wallet
-                .map(|record| Origin { record: record.digest(), ceremony: record.ceremony }),
+            origin: wallet.map(|record| Origin { record: record.digest(), ceremony: record.ceremony }),
             amendment: None,
             lost,
         };
@@ -169,12 +168,12 @@ impl World {
                 if signed.len() >= usize::try_from(count).unwrap() {
                     continue;
                 }
-                let able = PEOPLE.iter().filter(|(person, of)| {
-                    *of == role && !signed.iter().any(|signed| signed == person)
-                });
-                choices.extend(able.map(|(person, _)| {
-                    (step.id.to_string(), role, (*person).to_owned(), answer.clone())
-                }));
+                let able = PEOPLE
+                    .iter()
+                    .filter(|(person, of)| *of == role && !signed.iter().any(|signed| signed == person));
+                choices.extend(
+                    able.map(|(person, _)| (step.id.to_string(), role, (*person).to_owned(), answer.clone())),
+                );
             }
         }
         choices
@@ -197,7 +196,8 @@ impl World {
             let Some(backup) = ceremony.wanted_backup(Act::Prove, node(index)) else { continue };
             let enclave = &self.nodes[usize::from(index) - 1].enclave;
             let sealed = enclave.boot.as_bytes().to_vec();
-            let is_attested = ceremony.enclaves().get(&node(index)).is_some_and(|it| it.keys == enclave.keys.keys());
+            let is_attested =
+                ceremony.enclaves().get(&node(index)).is_some_and(|it| it.keys == enclave.keys.keys());
             let known = ceremony.release(Act::Prove, node(index));
             if !is_attested || known.is_some_and(|release| release.sealed == sealed) {
                 continue;
@@ -226,7 +226,11 @@ impl World {
         let signature = ssh_sign(person, NAMESPACE, &text);
         let (person, role) = (person.into(), role.to_string());
         self.note(format!("{person} withdraws {id} through {}", at + 1));
-        self.submit(at, id, &Kind::Withdrawn(log::Withdrawn { person, role, reason: reason.into(), signature }))
+        self.submit(
+            at,
+            id,
+            &Kind::Withdrawn(log::Withdrawn { person, role, reason: reason.into(), signature }),
+        )
     }
 
     /// Ceremonies of which two nodes have logs that contradict.
@@ -239,7 +243,9 @@ impl World {
                 let both = a.len().min(b.len());
                 a[..both] != b[..both]
             };
-            if logs.iter().any(|log| contradict(log, logs[0])) || logs.len() > 2 && contradict(logs[1], logs[2]) {
+            if logs.iter().any(|log| contradict(log, logs[0]))
+                || logs.len() > 2 && contradict(logs[1], logs[2])
+            {
                 forked.push(id.clone());
             }
         }
@@ -256,7 +262,8 @@ impl World {
         for at in 0..self.nodes.len() {
             self.kill_agent(at);
         }
-        let best = (0..self.nodes.len()).max_by_key(|at| weight(&self.nodes[*at].store, &self.nodes[*at].before_crash));
+        let best = (0..self.nodes.len())
+            .max_by_key(|at| weight(&self.nodes[*at].store, &self.nodes[*at].before_crash));
         let log = self.nodes[best.unwrap()].store.logs[id].clone();
         self.note(format!("{id} is mended after node {}", best.unwrap() + 1));
         for at in 0..self.nodes.len() {

@@ -61,8 +61,7 @@ pub(super) enum Slip {
     DeletesOnFirstAdoption,
     PromotesWithoutCertificate,
     StagesBeforeStored,
-    TakesItsWordBack,
-    /// A pending share that comes after its ceremony's end stays.
+    /// A pending share that is stored after its ceremony was found hopeless stays for good.
     DropsOnce,
     /// A ceremony is opened through an agent that has not read the stream.
     OpensUnread,
@@ -148,7 +147,8 @@ impl World {
 
     /// Every draw has a generator of its own, so that a world can be copied.
     fn draw(&mut self) -> StdRng {
-        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.chance =
+            self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         StdRng::seed_from_u64(self.chance)
     }
 
@@ -302,7 +302,9 @@ impl World {
 
     /// Writes down what this node sees committed.
     pub(super) fn note_commits(&mut self, at: usize, id: &CeremonyId) {
-        let Some(chapter) = self.nodes[at].agent.as_ref().and_then(|agent| agent.book.get(id)) else { return };
+        let Some(chapter) = self.nodes[at].agent.as_ref().and_then(|agent| agent.book.get(id)) else {
+            return;
+        };
         if chapter.ceremony.prepared_nodes().len() < usize::from(NODES) {
             return;
         }
@@ -321,7 +323,9 @@ impl World {
             let is_there = share.is_some_and(|share| share.blob == *blob)
                 || node.enclave.shares.contains_key(&record)
                 || node.excused >= generation;
-            self.must(is_there, || format!("generation {generation} commits without a share at node {index}"));
+            self.must(is_there, || {
+                format!("generation {generation} commits without a share at node {index}")
+            });
         }
     }
 
@@ -369,7 +373,11 @@ impl World {
     /// Asked before an agent deletes all its shares of the generations before this one.
     pub(super) fn check_deletion(&self, at: usize, generation: u32) {
         let goes = |share: &&Share| {
-            share.generation < generation && self.committed.get(&share.generation).is_some_and(|committed| committed.record == share.record)
+            share.generation < generation
+                && self
+                    .committed
+                    .get(&share.generation)
+                    .is_some_and(|committed| committed.record == share.record)
         };
         let deletes = self.nodes[at].store.shares.iter().find(goes);
         let may = self.all_have_promoted(generation);
@@ -381,7 +389,14 @@ impl World {
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "committed: {:?}", self.committed.iter().map(|(generation, it)| format!("{generation}: {}", it.record)).collect::<Vec<_>>())?;
+        writeln!(
+            f,
+            "committed: {:?}",
+            self.committed
+                .iter()
+                .map(|(generation, it)| format!("{generation}: {}", it.record))
+                .collect::<Vec<_>>()
+        )?;
         for (index, node) in (1..).zip(&self.nodes) {
             writeln!(f, "node {index}, {}, linked {}", node.enclave.boot, node.is_linked)?;
             for share in &node.store.shares {
