@@ -97,7 +97,9 @@ impl World {
             for at in 0..self.nodes.len() {
                 actions.push((1, Action::KillAgent(at)));
                 actions.push((1, Action::KillEnclave(at)));
-                actions.push((1, Action::Withdraw(at)));
+                // The worst moment to change one's mind.
+                let weight = if self.is_committing(at) { 60 } else { 1 };
+                actions.push((weight, Action::Withdraw(at)));
                 if self.may_lose_store(at) {
                     actions.push((1, Action::LoseStore(at)));
                 }
@@ -106,6 +108,15 @@ impl World {
             actions.push((2, Action::Wait));
         }
         actions
+    }
+
+    /// Whether enclaves are about to sign the certificate, or have begun to.
+    fn is_committing(&self, at: usize) -> bool {
+        let Some(agent) = &self.nodes[at].agent else { return false };
+        agent.book.iter().any(|(_, chapter)| {
+            let ceremony = &chapter.ceremony;
+            ceremony.phase() == Phase::Authorised && !ceremony.prepared_nodes().is_empty()
+        })
     }
 
     fn session_actions(&self, actions: &mut Vec<(usize, Action)>) {
