@@ -77,6 +77,8 @@ pub struct Refreshing {
     parties: Vec<NodeIndex>,
     package: PublicKeyPackage,
     session: Hash,
+    /// The round whose messages come next; 0 before the start.
+    next: usize,
     correction: Zeroizing<Scalar>,
     /// One's own proof, from the commitment until it is opened.
     proof: Option<Proof>,
@@ -125,6 +127,7 @@ impl Refreshing {
             own,
             package: package(record)?,
             session,
+            next: 0,
             correction: Zeroizing::new(Scalar::ZERO),
             proof: None,
             commitments: BTreeMap::new(),
@@ -136,6 +139,16 @@ impl Refreshing {
             parties,
             share,
         })
+    }
+
+    /// Each round is run once and in its turn: dkls23's refresh keeps no state that would see to it.
+    fn take_turn(&mut self, number: usize) -> Result<(), ProtocolAbort> {
+        if number == self.next {
+            self.next += 1;
+            Ok(())
+        } else {
+            Err(ProtocolAbort::new("a round of the refresh is run twice or out of turn"))
+        }
     }
 
     fn commit(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
@@ -225,12 +238,14 @@ impl Protocol for Refreshing {
     }
 
     fn start(&mut self) -> Result<Outgoing, ProtocolAbort> {
+        self.take_turn(0)?;
         let fragments = Zeroizing::new(self.share.0.refresh_complete_phase1());
         Ok(Outgoing { broadcast: Vec::new(), private: fragment_letters(&self.parties, &fragments) })
     }
 
     fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
+        self.take_turn(number)?;
         match number {
             1 => self.commit(messages).map(Step::Next),
             2 => self.take_commitments(messages).map(|()| Step::Next(Outgoing::default())),

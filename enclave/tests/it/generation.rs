@@ -25,7 +25,7 @@ fn key_generation(n: u8, threshold: u8) -> impl Fn(NodeIndex) -> Factory {
     }
 }
 
-fn recorded(outcome: Outcome, threshold: u8) -> (Vec<u8>, KeyShare) {
+fn recorded(outcome: Outcome, threshold: u8, generation: u32) -> (Vec<u8>, KeyShare) {
     let Product::Share(new) = outcome.product else { panic!("no share") };
     let share = |(node, point): (&NodeIndex, &ceremonies::wallet::Point)| log::PublicShare {
         node: (*node).into(),
@@ -37,7 +37,7 @@ fn recorded(outcome: Outcome, threshold: u8) -> (Vec<u8>, KeyShare) {
         ceremony: "dkg".into(),
         manifest: vec![0; 32],
         wallet: "w".into(),
-        generation: 1,
+        generation,
         threshold: threshold.into(),
         public_key: new.public_key.as_bytes().to_vec(),
         chain_code: new.chain_code.as_bytes().to_vec(),
@@ -51,13 +51,17 @@ fn recorded(outcome: Outcome, threshold: u8) -> (Vec<u8>, KeyShare) {
 
 pub(crate) fn generate(n: u8, threshold: u8) -> Generated {
     let indices: Vec<u8> = (1..=n).collect();
-    let mut network = Network::new(&parties(&indices), key_generation(n, threshold));
+    collect(Network::new(&parties(&indices), key_generation(n, threshold)), threshold, 1)
+}
+
+/// What the parties of a network get when nobody meddles: all the same but for their shares.
+pub(crate) fn collect(mut network: Network, threshold: u8, generation: u32) -> Generated {
     network.run(|packet| vec![packet]);
     let mut shares = BTreeMap::new();
     let mut record: Option<Vec<u8>> = None;
     for (node, end) in network.ends {
         let End::Finished(outcome) = end else { panic!("node {node} failed") };
-        let (bytes, share) = recorded(*outcome, threshold);
+        let (bytes, share) = recorded(*outcome, threshold, generation);
         assert_eq!(*record.get_or_insert_with(|| bytes.clone()), bytes, "all parties see one outcome");
         shares.insert(node, Arc::new(share));
     }

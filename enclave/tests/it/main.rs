@@ -4,5 +4,6 @@
 
 mod generation;
 mod network;
+mod refresh;
 mod session;
 mod signing;

@@ -14,7 +14,7 @@ use k256::ecdsa::{RecoveryId, VerifyingKey};
 use crate::generation::{Generated, generate, two_of_three};
 use crate::network::{Network, Packet, Said, abort_of, at_one_table, node, parties};
 
-fn signing(generated: &Generated, subset: &[NodeIndex], digest: Hash) -> Network {
+pub(crate) fn signing(generated: &Generated, subset: &[NodeIndex], digest: Hash) -> Network {
     let indices: Vec<u8> = subset.iter().map(|party| party.get()).collect();
     let key = generated.record.public_key;
     let factory = |own: NodeIndex| -> Factory {
@@ -24,7 +24,7 @@ fn signing(generated: &Generated, subset: &[NodeIndex], digest: Hash) -> Network
     Network::new(&parties(&indices), factory)
 }
 
-fn check(generated: &Generated, digest: Hash, signature: &Signature) {
+pub(crate) fn check(generated: &Generated, digest: Hash, signature: &Signature) {
     let key = generated.record.public_key;
     assert!(verifies(&key, &digest, &signature.r, &signature.s), "not a low-s signature");
     let scalars = k256::ecdsa::Signature::from_scalars(signature.r, signature.s).unwrap();
