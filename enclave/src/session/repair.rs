@@ -61,7 +61,7 @@ impl Repairing {
         self.parties.iter().filter(|party| **party != self.target).map(|party| index(*party)).collect()
     }
 
-    fn term(&self, from: NodeIndex, message: &Inbound) -> Result<RepairTerm<Secp256k1>, ProtocolAbort> {
+    fn term(from: NodeIndex, message: &Inbound) -> Result<RepairTerm<Secp256k1>, ProtocolAbort> {
         check_silent(from, &message.broadcast)?;
         let term: RepairTerm<Secp256k1> = decode(from, &message.private)?;
         if term.helper == index(from)? {
@@ -74,7 +74,7 @@ impl Repairing {
     fn assemble(&self, messages: &Round) -> Result<Product, ProtocolAbort> {
         let helpers = messages.iter().filter(|(from, _)| **from != self.own);
         let terms: Vec<_> =
-            helpers.map(|(from, message)| self.term(*from, message)).collect::<Result<_, _>>()?;
+            helpers.map(|(from, message)| Self::term(*from, message)).collect::<Result<_, _>>()?;
         let party = repair_assemble(&package(&self.record)?, index(self.target)?, &terms, |_| String::new())
             .map_err(|error| {
                 ProtocolAbort::new(format!("{error}: open a new ceremony, with other helpers if it repeats"))

@@ -5,5 +5,6 @@
 mod generation;
 mod network;
 mod refresh;
+mod repair;
 mod session;
 mod signing;
