@@ -40,6 +40,14 @@ pub enum ReleaseError {
     /// No identities.
     #[error("{0} is no file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…)")]
     Identity(PathBuf),
+    /// The plugin of one is missing.
+    #[error("an identity in {path} cannot be used")]
+    Plugin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: age::DecryptError,
+    },
     /// Nothing asked for.
     #[error("no release of node {0}'s backup is asked for now")]
     NotAsked(NodeIndex),
@@ -62,6 +70,14 @@ pub enum ReleaseError {
     /// Encrypted to others.
     #[error("this identity does not open the backup of node {0}: it is encrypted to other keepers")]
     NotKeeper(NodeIndex),
+    /// The identity, or the plugin that holds its key, failed.
+    #[error("this identity did not open the backup of node {node}")]
+    Unwrap {
+        /// Whose.
+        node: NodeIndex,
+        /// Why.
+        source: age::DecryptError,
+    },
     /// The node's enclave has not attested.
     #[error("node {0} has no attested enclave here")]
     NotAttested(NodeIndex),
@@ -82,7 +98,12 @@ fn identities(path: &Path) -> Result<Identities, ReleaseError> {
     let bytes = read("identity", path)?;
     let not_one = || ReleaseError::Identity(path.to_owned());
     let file = age::IdentityFile::from_buffer(bytes.as_slice()).map_err(|_| not_one())?;
-    file.with_callbacks(age::NoCallbacks).into_identities().map_err(|_| not_one())
+    let identities = file
+        .with_callbacks(age::NoCallbacks)
+        .into_identities()
+        .map_err(|source| ReleaseError::Plugin { path: path.to_owned(), source })?;
+    // A file of nothing but comments is one to age.
+    if identities.is_empty() { Err(not_one()) } else { Ok(identities) }
 }
 
 /// Takes note of the file key on its way to the decryption, which never follows.
@@ -123,9 +144,13 @@ fn file_key(
     let key = RefCell::new(None);
     let noting: Vec<Noting<'_>> =
         identities.iter().map(|identity| Noting { identity: identity.as_ref(), key: &key }).collect();
-    let opened = decryptor.decrypt(noting.iter().map(|identity| identity as &dyn age::Identity)).is_ok();
+    match decryptor.decrypt(noting.iter().map(|identity| identity as &dyn age::Identity)) {
+        Ok(_) => {}
+        Err(age::DecryptError::NoMatchingKeys) => return Err(ReleaseError::NotKeeper(node)),
+        Err(source) => return Err(ReleaseError::Unwrap { node, source }),
+    }
     drop(noting);
-    key.into_inner().filter(|_| opened).ok_or(ReleaseError::NotKeeper(node))
+    key.into_inner().ok_or(ReleaseError::NotKeeper(node))
 }
 
 /// A backup that a step of a ceremony asks to be released: read, compared with the log, and its file key sealed to the

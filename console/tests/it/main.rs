@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod custodian;
 mod keys;
+#[path = "../../../ceremonies/tests/it/machine.rs"]
+mod machine;
 mod paper;
 mod program;
 mod screens;
