@@ -161,7 +161,11 @@ fn judge(
     if let Err(why) = verdict {
         return (Level::Bad, format!("attestation: {why}"));
     }
-    for (part, trouble) in [("store", &heartbeat.store_trouble), ("KMS", &heartbeat.kms_trouble)] {
+    for (part, trouble) in [
+        ("store", &heartbeat.store_trouble),
+        ("KMS", &heartbeat.kms_trouble),
+        ("backups", &heartbeat.vault_trouble),
+    ] {
         if !trouble.is_empty() {
             return (Level::Warn, format!("{part}: {trouble}"));
         }

@@ -4,6 +4,7 @@
 //! something to read, because the broker shows a message before it has accepted it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{
@@ -156,7 +157,8 @@ impl Bus {
             .map_err(|error| BusError::Seed(config.seed.clone(), error))?;
         let (sender, events) = mpsc::channel(MAX_WAITING);
         let woken = Arc::new(Notify::new());
-        let (on_event, wake) = (sender.clone(), Arc::clone(&woken));
+        let anew = Arc::new(AtomicBool::new(false));
+        let (on_event, wake, read_anew) = (sender.clone(), Arc::clone(&woken), Arc::clone(&anew));
         let client = ConnectOptions::with_nkey(seed.trim().to_owned())
             .name(format!("node {node} of {cluster}"))
             .custom_inbox_prefix(subject::node_inbox(node))
@@ -166,10 +168,12 @@ impl Bus {
                 Duration::from_millis(100u64.saturating_mul(1 << attempt.min(6)))
             })
             .event_callback(move |event| {
-                let (on_event, wake) = (on_event.clone(), Arc::clone(&wake));
+                let (on_event, wake, read_anew) =
+                    (on_event.clone(), Arc::clone(&wake), Arc::clone(&read_anew));
                 async move {
                     match event {
                         Event::Connected => {
+                            read_anew.store(true, Ordering::Relaxed);
                             wake.notify_one();
                             let _ = on_event.send(BusEvent::Connected).await;
                         }
@@ -184,7 +188,7 @@ impl Bus {
         jetstream.set_timeout(ACK);
         let bus = Self { node, client, jetstream, events };
         bus.subscribe(&sender, &woken, tasks).await?;
-        tasks.spawn(follow(bus.jetstream.clone(), sender, woken));
+        tasks.spawn(follow(bus.jetstream.clone(), sender, woken, anew));
         Ok(bus)
     }
 
@@ -346,9 +350,18 @@ fn read(message: Message) -> Option<BusEvent> {
 }
 
 /// Reads the stream from its beginning and on, and makes it where there is none.
-async fn follow(jetstream: jetstream::Context, events: mpsc::Sender<BusEvent>, woken: Arc<Notify>) {
+async fn follow(
+    jetstream: jetstream::Context,
+    events: mpsc::Sender<BusEvent>,
+    woken: Arc<Notify>,
+    anew: Arc<AtomicBool>,
+) {
     let mut position = 0;
     loop {
+        // A read that was asked for before an interruption may be answered after it, by another or a shorter stream.
+        if anew.swap(false, Ordering::Relaxed) {
+            position = 0;
+        }
         match read_on(&jetstream, &mut position, &events).await {
             Ok(()) => {}
             Err(Stopped::Agent) => return,

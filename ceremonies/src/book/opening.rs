@@ -93,6 +93,23 @@ impl Book {
         }
     }
 
+    /// Another ceremony that has made or may yet make the generation that this one is about, and was opened before it.
+    /// Openings are checked by one agent alone, which may not have known the other: whoever knows both holds back.
+    #[must_use]
+    pub fn rival(&self, ceremony: &Ceremony, now: UnixMillis) -> Option<&CeremonyId> {
+        let own = ceremony.manifest();
+        let place = |manifest: &Manifest| (manifest.opened, manifest.ceremony.clone());
+        let stands = |other: &&Ceremony| {
+            let manifest = other.manifest();
+            own.kind.makes_shares()
+                && manifest.ceremony != own.ceremony
+                && manifest.generation == own.generation
+                && place(manifest) < place(own)
+                && other.may_give_shares(&own.wallet, now)
+        };
+        self.ceremonies().find(stands).map(|other| &other.manifest().ceremony)
+    }
+
     fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
         match self.ceremonies().find(|ceremony| ceremony.may_give_shares(wallet, now)) {
             Some(rival) => {

@@ -194,8 +194,10 @@ impl Ceremony {
     #[must_use]
     pub fn helpers(&self) -> Subset {
         let lost = &self.manifest.lost;
-        let whole = self.manifest.roster.iter().filter(|node| lost.get(node) != Some(&Way::Repair));
-        Subset::new(whole.copied().take(usize::from(self.manifest.threshold)))
+        let whole = self.manifest.roster.iter().copied().filter(|node| lost.get(node) != Some(&Way::Repair));
+        // Those that lost nothing come first: what a sheet of paper restores cannot help.
+        let (restored, kept): (Vec<_>, Vec<_>) = whole.partition(|node| lost.contains_key(node));
+        Subset::new(kept.into_iter().chain(restored).take(usize::from(self.manifest.threshold)))
     }
 
     /// Whether these are the parties of a session that gives shares: all of them, or a node that is repaired and its

@@ -190,7 +190,7 @@ impl Ceremony {
             },
             Act::Recover | Act::Prove => match answer {
                 Answer::Release(release) => self.check_release(step.act, person, release),
-                _ => asked("the release of a backup: custody backup release"),
+                _ => asked("the release of a backup: custody backup prove, or restore"),
             },
             Act::Agree => match answer {
                 Answer::Agree | Answer::Disagree(_) => Ok(()),

@@ -157,7 +157,7 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
     Ok(Input {
         outpoint: Outpoint { txid: Txid(id), index: index.parse()? },
         amount: Sats(amount.parse()?),
-        address: own.clone(),
+        address: *own,
         path: path.clone(),
     })
 }

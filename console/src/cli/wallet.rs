@@ -98,7 +98,8 @@ fn exposure_lines(exposure: &Exposure) -> Vec<String> {
     lines.extend(exposure.copies.iter().map(|copy| match &copy.place {
         Place::Store => format!("  node {} store", copy.node),
         Place::Backup { key, locked_until } if *locked_until <= at => {
-            format!("  node {} backup {key}: lock ended at {locked_until}, delete it", copy.node)
+            let advice = if exposure.current { "in use: keep it, and refresh" } else { "delete it" };
+            format!("  node {} backup {key}: lock ended at {locked_until}, {advice}", copy.node)
         }
         Place::Backup { key, locked_until } => {
             format!("  node {} backup {key}: locked until {locked_until}", copy.node)

@@ -96,6 +96,7 @@ impl Desk {
             generation: Generation(wallet.record.generation.0 + 1),
             origin: Some(Origin { ceremony: wallet.record.ceremony.clone(), record: wallet.record.digest() }),
             amendment: None,
+            transaction: None,
             lost: [(node(2), Way::Backup)].into(),
         };
         let manifest = proposal.manifest(&charter, &script).unwrap();

@@ -89,6 +89,9 @@ pub enum OrderError {
         /// The one that is due.
         needed: Generation,
     },
+    /// Another ceremony makes the same generation.
+    #[error("{0} has made or may yet make this generation: withdraw this ceremony")]
+    Rival(CeremonyId),
     /// Nothing staged here.
     #[error(
         "this enclave holds no staged share of {0}: it was started again since; withdraw the ceremony and open a new one"
@@ -122,7 +125,7 @@ pub(super) enum Due {
     /// The word that commits the staged share.
     Prepare(NodeIndex, Box<Ceremony>),
     /// Forgetting the shares of the generations before.
-    Retire(NodeIndex, Wallet),
+    Retire(NodeIndex, Box<Wallet>),
 }
 
 /// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen cannot be
@@ -181,9 +184,14 @@ impl Order {
         let ceremony = book.get(&id).ok_or(OrderError::NoLog)?.ceremony.clone();
         let nothing = || OrderError::NothingDue { node, phase: ceremony.phase_at(now).to_string() };
         let duty = ceremony.duty(node, own, now).ok_or_else(nothing)?;
+        if let Some(rival) = book.rival(&ceremony, now).filter(|_| ceremony.committed().is_none()) {
+            return Err(OrderError::Rival(rival.clone()));
+        }
         match &duty {
             Duty::Prepare => return Ok(Due::Prepare(node, Box::new(ceremony))),
-            Duty::Retire => return Ok(Due::Retire(node, ceremony.committed().ok_or_else(nothing)?)),
+            Duty::Retire => {
+                return Ok(Due::Retire(node, Box::new(ceremony.committed().ok_or_else(nothing)?)));
+            }
             _ => {}
         }
         check_not_superseded(book, &ceremony)?;

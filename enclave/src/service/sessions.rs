@@ -91,20 +91,15 @@ impl Connection<'_> {
         let credentials = start.credentials.unwrap_or_default();
         let job = Arc::new(Job { order, credentials, backup: start.backup, request: start.request });
         self.open.insert(job.order.spec.label, Arc::clone(&job));
+        // A recovered share is in no store: it is good for the refresh that follows, and for nothing else.
+        let record = job.order.wallet.as_ref().or(job.order.ceremony.before()).map(|wallet| &wallet.record);
+        let open = record.and_then(|record| self.enclave.shares.get(&record.digest()));
         match &job.order.wallet {
-            Some(wallet) => match self.enclave.shares.get(&wallet.record.digest()) {
-                Some(share) => self.begin(&job, Some(share)).await,
-                None => {
-                    let (record, blob) = (wallet.record.clone(), wallet.blobs.get(&job.order.node));
-                    self.open_share(&job, record, blob, start.blob);
-                }
-            },
-            // A recovered share is in no store: it is good for the refresh that follows, and for nothing else.
-            None => {
-                let before = job.order.ceremony.before().map(|wallet| wallet.record.digest());
-                let recovered = before.and_then(|record| self.enclave.shares.get(&record));
-                self.begin(&job, recovered).await;
+            Some(wallet) if open.is_none() => {
+                let (record, blob) = (wallet.record.clone(), wallet.blobs.get(&job.order.node));
+                self.open_share(&job, record, blob, start.blob);
             }
+            Some(_) | None => self.begin(&job, open).await,
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ceremonies::entry::{Aborted, EnclaveSignature, TestSigned};
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, WalletName};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{
     Point, Record, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
@@ -29,6 +29,8 @@ pub(super) enum Silence {
     Aborted,
     #[error("this enclave has already signed a result of this key generation")]
     Prepared,
+    #[error("this enclave has already signed this or a later generation of the wallet")]
+    Later,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(super) struct Voice {
     keys: Arc<BootKeys>,
     /// How each key generation ended for this enclave: once, and for good.
     generations: BTreeMap<CeremonyId, Word>,
+    /// The latest generation of each wallet that it signed, and in which ceremony.
+    latest: BTreeMap<WalletName, (Generation, CeremonyId)>,
     said: VecDeque<Said>,
     evidence: VecDeque<Evidence>,
 }
@@ -56,7 +60,13 @@ fn numbers(subset: &Subset) -> Vec<u32> {
 
 impl Voice {
     pub(super) fn new(keys: Arc<BootKeys>) -> Self {
-        Self { keys, generations: BTreeMap::new(), said: VecDeque::new(), evidence: VecDeque::new() }
+        Self {
+            keys,
+            generations: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            said: VecDeque::new(),
+            evidence: VecDeque::new(),
+        }
     }
 
     /// Everything said, for an agent that may have lost it.
@@ -109,7 +119,12 @@ impl Voice {
         record: &Record,
         blob: &Hash,
     ) -> Result<Said, Silence> {
+        let latest = self.latest.get(&record.wallet);
+        if latest.is_some_and(|(generation, by)| *generation >= record.generation && *by != record.ceremony) {
+            return Err(Silence::Later);
+        }
         self.decide(&record.ceremony, Word::Prepared)?;
+        self.latest.insert(record.wallet.clone(), (record.generation, record.ceremony.clone()));
         let signature = self.sign(&prepared_message(&record.digest(), node, blob)).to_vec();
         let prepared = log::Prepared {
             node: node.into(),

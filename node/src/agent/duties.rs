@@ -81,6 +81,10 @@ impl Agent {
             return;
         }
         let Some(chapter) = self.book.get(ceremony) else { return };
+        if let Some(rival) = self.book.rival(&chapter.ceremony, now()) {
+            warn!(%ceremony, %rival, "not attested: another ceremony makes the same generation");
+            return;
+        }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
         let request = self.request_id(Asked::Attestation(ceremony.clone()));
         self.link.send(to_enclave::Kind::Attest(Attest { request, nonce })).await;

@@ -205,13 +205,15 @@ impl Agent {
         }
     }
 
-    async fn store_and_read_back(&self, sealed: link::Sealed) -> Result<link::Stored, String> {
+    async fn store_and_read_back(&mut self, sealed: link::Sealed) -> Result<link::Stored, String> {
         let malformed = |_| "the enclave named a malformed ceremony, wallet or record".to_owned();
         let ceremony: CeremonyId = sealed.ceremony.parse().map_err(malformed)?;
         let wallet: WalletName = sealed.wallet.parse().map_err(malformed)?;
         let record = Hash::try_from(sealed.record.as_slice()).map_err(malformed)?;
         let generation = Generation(sealed.generation);
         let share = PendingShare { wallet, generation, ceremony, record, blob: sealed.blob };
+        // It may be proven meanwhile that it never commits; then it is looked at again.
+        self.observed.dropped.remove(&share.ceremony);
         self.store.put_pending(&share).await.map_err(|error| chain(&error))?;
         let read = self.store.share(&share.wallet, generation, &record).await;
         let read = read.map_err(|error| chain(&error))?.ok_or("the store lost the share at once")?;

@@ -236,8 +236,8 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
 
 async fn releases_sheet(room: &mut Room, id: &CeremonyId, index: u8, me: &Me, folder: &FilePath) {
     let ceremony = room.ceremony(id).unwrap();
-    let root = &ceremony.wanted_backup(Act::Recover, node(index)).unwrap().root;
-    let file = std::fs::read(room.cluster.backups.as_ref().unwrap().join(root.key.as_str())).unwrap();
+    let small = &ceremony.wanted_backup(Act::Recover, node(index)).unwrap().root;
+    let file = std::fs::read(room.cluster.backups.as_ref().unwrap().join(small.key.as_str())).unwrap();
     let sheet = folder.join(format!("sheet-{index}"));
     std::fs::write(&sheet, through_paper(&file)).unwrap();
     let identity = me.identity.as_ref().unwrap();

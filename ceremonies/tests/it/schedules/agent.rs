@@ -319,7 +319,7 @@ impl World {
         if !agent.ordered.insert(label) {
             return Ok(());
         }
-        if let Duty::TestSign { subset, attempt } = duty {
+        if let Duty::TestSign { subset, attempt, .. } = duty {
             let claim = (id.clone(), format!("{subset}/{attempt}"));
             if !self.nodes[at].store.claims.insert(claim) {
                 return self.fault(at, id, "this try was begun before and lost");

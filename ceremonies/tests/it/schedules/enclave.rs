@@ -283,7 +283,7 @@ impl World {
                 let signature = enclave.keys.sign(&recovered_message(&manifest.hash(), by));
                 self.say(at, &id, Kind::Recovered(log::Recovered { node: by.into(), signature }));
             }
-            Duty::TestSign { subset, attempt } => {
+            Duty::TestSign { subset, attempt, .. } => {
                 self.nodes[at].enclave.open.remove(label);
                 self.say_signed(at, &job.ceremony, subset, *attempt, outcome);
             }
@@ -308,8 +308,10 @@ impl World {
         let digest = test_digest(&manifest.hash(), &record.digest(), subset, attempt);
         let (r, s, recovery_id) = Sharing([SECRET, 1, 0]).ecdsa(&digest);
         let (node, subset) = (by, subset.clone());
-        let signed = TestSigned { node, subset, attempt, session, r, s, recovery_id, signature: [0; 64] };
+        let signed =
+            TestSigned { node, subset, attempt, input: 0, session, r, s, recovery_id, signature: [0; 64] };
         let wire = log::TestSigned {
+            input: 0,
             node: by.into(),
             subset: numbers(&signed.subset),
             attempt,
@@ -354,7 +356,7 @@ impl World {
         let manifest = job.ceremony.manifest();
         enclave.waiting.remove(&manifest.ceremony);
         let (subset, attempt) = match &job.duty {
-            Duty::TestSign { subset, attempt } => (subset.clone(), *attempt),
+            Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
             Duty::Repair { lost } => (job.ceremony.repairing(*lost), 1),
             _ => (Subset::new(manifest.roster.iter().copied()), 1),
         };

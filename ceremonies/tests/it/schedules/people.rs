@@ -73,6 +73,7 @@ impl World {
         };
         let lifetime_ms = if self.strikes(4) { 3 * MINUTE } else { 30 * MINUTE };
         let proposal = Proposal {
+            transaction: None,
             kind,
             wallet: name,
             purpose: line("To see that it works"),

@@ -103,6 +103,9 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
                 lines.push(Line::styled(format!(" {line}"), BOLD));
             }
         }
+        if matches!(step.act, Act::Backup | Act::Prove) {
+            lines.extend(keepers(ceremony, width));
+        }
         // The words are read by the administrator, who does not type them.
         if step.act == Act::ReadBack {
             lines.push(Line::styled(" The wallet's words:", FAINT));
@@ -135,6 +138,19 @@ fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
         );
     }
     lines
+}
+
+/// Whose keys the backups are encrypted to, for their keepers to compare with their own.
+fn keepers<'a>(ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
+    let Some(rules) = ceremony.charter().backup() else { return Vec::new() };
+    let of = rules.custodians.iter().map(|custodian| {
+        let nodes: Vec<String> = custodian.nodes.iter().map(ToString::to_string).collect();
+        format!("node {}: {} {}", nodes.join(", "), custodian.person, custodian.recipient)
+    });
+    let escrow = format!("every node: {} {}", rules.escrow.person, rules.escrow.recipient);
+    let lines = of.chain([escrow]).flat_map(|line| wrap(&line, width));
+    let heading = [Line::raw(""), Line::styled(" Encrypted to:", FAINT)];
+    heading.into_iter().chain(lines.map(|line| Line::raw(format!(" {line}")))).collect()
 }
 
 fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
