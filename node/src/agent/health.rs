@@ -15,6 +15,9 @@ use crate::link::LinkState;
 /// milliseconds: well below any charter's limit, and few enough that nobody pays for it.
 const DOCUMENT_AGE_MS: i64 = 30_000;
 
+/// Most shares that a heartbeat lists; the log says which the others are.
+const MAX_TOLD: u32 = 100;
+
 /// What the agent has seen since it started.
 #[derive(Default)]
 pub(super) struct Observed {
@@ -60,7 +63,7 @@ impl Observed {
 impl Agent {
     pub(super) async fn report_health(&mut self) {
         self.keep_document_fresh().await;
-        let shares = match self.store.held().await {
+        let shares = match self.store.held(MAX_TOLD).await {
             Ok(held) => {
                 self.observed.store_trouble.clear();
                 held

@@ -184,17 +184,19 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Every share held, for the heartbeat.
+    /// The first shares held, by wallet and generation, at most this many: a store may hold those of 100,000 wallets.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn held(&self) -> Result<Vec<bus::HeldShare>, StoreError> {
+    pub async fn held(&self, most: u32) -> Result<Vec<bus::HeldShare>, StoreError> {
         let what = "list shares";
-        let rows =
-            sqlx::query("SELECT wallet, generation, record, state FROM shares ORDER BY wallet, generation")
-                .fetch_all(&self.pool)
-                .await
-                .map_err(failed(what))?;
+        let rows = sqlx::query(
+            "SELECT wallet, generation, record, state FROM shares ORDER BY wallet, generation LIMIT $1",
+        )
+        .bind(i64::from(most))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(what))?;
         let held = |row: &AnyRow| {
             let generation: i64 = row.try_get(1).map_err(failed(what))?;
             let record: String = row.try_get(2).map_err(failed(what))?;

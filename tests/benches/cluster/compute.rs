@@ -6,9 +6,13 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::wallet::{Point, Record};
+use ceremonies::wire::log;
 use enclave::session::{
-    Action, BootKeys, Factory, KeyGeneration, KeyShare, Product, Session, SessionPlan, Signing,
+    Action, BootKeys, Factory, KeyGeneration, KeyShare, NewShare, Product, Refreshing, Repairing, Session,
+    SessionPlan, Signing,
 };
+use prost::Message as _;
 
 const SIGNATURES: u32 = 50;
 
@@ -126,8 +130,47 @@ fn in_threads(running: BTreeMap<NodeIndex, Party>) -> Duration {
     begun.elapsed()
 }
 
-/// The cost of a key generation of five and of a signature of three of them.
-pub(crate) fn compute() -> (Cost, Cost) {
+/// What each protocol costs: of five parties, and for a signature of three, for a repair of three and a target.
+pub(crate) struct Costs {
+    pub(crate) dkg: Cost,
+    pub(crate) signature: Cost,
+    pub(crate) refresh: Cost,
+    pub(crate) repair: Cost,
+}
+
+/// The record of a new key, as far as a session looks at it.
+fn record(new: &NewShare) -> Record {
+    let share = |(node, point): (&NodeIndex, &Point)| log::PublicShare {
+        node: (*node).into(),
+        point: point.as_bytes().to_vec(),
+    };
+    let record = log::GenerationRecord {
+        version: 1,
+        cluster: "bench".into(),
+        ceremony: "bench".into(),
+        manifest: vec![0; 32],
+        wallet: "bench".into(),
+        generation: 1,
+        threshold: 3,
+        public_key: new.public_key.as_bytes().to_vec(),
+        chain_code: new.chain_code.as_bytes().to_vec(),
+        public_shares: new.public_shares.iter().map(share).collect(),
+        session: vec![0; 32],
+        transcript: vec![0; 32],
+        enclaves: vec![0; 32],
+    };
+    Record::parse(&record.encode_to_vec()).unwrap()
+}
+
+/// What both ways of running a session cost.
+fn cost(session: impl Fn() -> BTreeMap<NodeIndex, Party>) -> Cost {
+    let (_, mut cost) = in_turn(session());
+    cost.threads = in_threads(session());
+    cost
+}
+
+/// The costs of all protocols.
+pub(crate) fn compute() -> Costs {
     let all: Vec<NodeIndex> = (1..=5).map(|i| NodeIndex::new(i).unwrap()).collect();
     let generation = || {
         parties(&all, |own| {
@@ -138,14 +181,15 @@ pub(crate) fn compute() -> (Cost, Cost) {
     let (products, mut dkg) = in_turn(generation());
     dkg.threads = in_threads(generation());
     let mut shares: BTreeMap<NodeIndex, Arc<KeyShare>> = BTreeMap::new();
-    let mut key = None;
+    let mut made = None;
     for (party, product) in products {
         if let Product::Share(new) = product {
-            key = Some(new.public_key);
+            made = Some(record(&new));
             shares.insert(party, Arc::new(new.share));
         }
     }
-    let (key, subset) = (key.unwrap(), &all[..3]);
+    let record = made.unwrap();
+    let (key, subset) = (record.public_key, &all[..3]);
     let mut signature = Cost::default();
     for number in 0..SIGNATURES {
         let signing = |again: u8| {
@@ -162,5 +206,19 @@ pub(crate) fn compute() -> (Cost, Cost) {
         signature.slowest += cost.slowest / SIGNATURES;
         signature.threads += in_threads(signing(1)) / SIGNATURES;
     }
-    (dkg, signature)
+    let refresh = cost(|| {
+        parties(&all, |own| {
+            let (share, record) = (Arc::clone(&shares[&own]), record.clone());
+            Box::new(move |session| Ok(Box::new(Refreshing::new(share, own, &record, session)?)))
+        })
+    });
+    let (lost, group) = (all[3], &all[..4]);
+    let repair = cost(|| {
+        parties(group, |own| {
+            let share = Some(Arc::clone(&shares[&own])).filter(|_| own != lost);
+            let (group, record) = (group.to_vec(), record.clone());
+            Box::new(move |session| Ok(Box::new(Repairing::new(share, own, lost, group, record, session)?)))
+        })
+    });
+    Costs { dkg, signature, refresh, repair }
 }

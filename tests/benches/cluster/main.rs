@@ -10,6 +10,7 @@
 mod compute;
 mod fold;
 mod frames;
+mod store;
 mod weigh;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,10 @@ use std::time::Duration;
 
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Entry, Event};
+use ceremonies::manifest::Way;
 use ceremonies::wire::bus::Progress;
 use console::client::{Client, News};
+use console::room::Subject;
 use futures_util::StreamExt as _;
 use lab::cluster::{Cluster, Plan};
 use lab::drive::Room;
@@ -56,9 +59,11 @@ async fn listen(client: &Client) -> Arc<Mutex<Vec<Progress>>> {
 
 /// Milliseconds of each finished session of this many parties, from the moment the first has everybody's
 /// hello until the last has its product.
-fn sessions(told: &Mutex<Vec<Progress>>, parties: usize) -> Vec<f64> {
+fn sessions(told: &Mutex<Vec<Progress>>, kind: &str, parties: usize) -> Vec<f64> {
     let mut sessions: BTreeMap<String, (i64, i64, usize)> = BTreeMap::new();
-    for progress in told.lock().unwrap().iter().filter(|progress| progress.parties.len() == parties) {
+    let of_these =
+        |progress: &&Progress| progress.parties.len() == parties && progress.ceremony.starts_with(kind);
+    for progress in told.lock().unwrap().iter().filter(of_these) {
         let (begun, ended, finished) =
             sessions.entry(progress.session.clone()).or_insert((i64::MAX, i64::MIN, 0));
         if progress.phase_number == 2 {
@@ -88,7 +93,8 @@ fn compare(what: &str, times: &[f64], cost: Cost, cores: u32) {
 #[tokio::main]
 async fn main() {
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-    let (dkg, signature) = compute::compute();
+    let costs = compute::compute();
+    store::store().await;
     frames::frames();
 
     let folder = tempfile::tempdir().unwrap();
@@ -110,8 +116,22 @@ async fn main() {
         let test = room.open(CeremonyKind::TestSign, &wallet, purpose.clone()).await.unwrap();
         room.lead_to_close(&test, PATIENCE, |_| ()).await.unwrap();
     }
-    compare("key generation (aim ≤ 1.2 to total ÷ cores)", &sessions(&told, 5), dkg, cores);
-    compare("signature (aim ≤ 1.3 to the slowest party)", &sessions(&told, 3), signature, cores);
+    let refresh = room.open(CeremonyKind::Refresh, &wallet, purpose.clone()).await.unwrap();
+    room.lead_to_close(&refresh, PATIENCE, |_| ()).await.unwrap();
+    let lost = ceremonies::ids::NodeIndex::new(4).unwrap();
+    cluster.lose(lost).await.unwrap();
+    let recovery = Subject::Recovery(wallet.clone(), [(lost, Way::Repair)].into());
+    let recovery = room.open_about(recovery, purpose.clone()).await.unwrap();
+    room.lead_to_close(&recovery, PATIENCE, |_| ()).await.unwrap();
+    compare("key generation (aim ≤ 1.2 to total ÷ cores)", &sessions(&told, "dkg", 5), costs.dkg, cores);
+    compare(
+        "signature (aim ≤ 1.3 to the slowest party)",
+        &sessions(&told, "test", 3),
+        costs.signature,
+        cores,
+    );
+    compare("refresh", &sessions(&told, "refresh", 5), costs.refresh, cores);
+    compare("repair", &sessions(&told, "recover", 4), costs.repair, cores);
     let entries = room.book.get(&id).unwrap().entries.clone();
     let certified = between(
         &entries,

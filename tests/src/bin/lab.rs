@@ -11,7 +11,7 @@ use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Line, NodeIndex, WalletName};
 use ceremonies::manifest::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use console::room::Subject;
+use console::room::{self, Subject};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
 use lab::microvm::Machines;
@@ -118,6 +118,12 @@ struct Drive {
     /// A node that has lost its share, for a recovery; give it for each.
     #[arg(long, value_name = "NODE[=WAY]", value_parser = console::room::lost_node)]
     lost: Vec<(NodeIndex, Way)>,
+    /// The transaction that `custody sweep` wrote, for a transfer.
+    #[arg(long, value_name = "FILE", requires = "wallet")]
+    transaction: Option<PathBuf>,
+    /// The nodes that sign it.
+    #[arg(long, value_delimiter = ',', requires = "transaction")]
+    signers: Vec<NodeIndex>,
     /// Why it is held.
     #[arg(long, default_value = "Led by the lab")]
     purpose: Line,
@@ -295,7 +301,13 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
         None => None,
     };
     let lost = options.lost.into_iter().collect();
-    let subject = Subject::new(options.kind, options.wallet, charter.as_deref(), lost)?;
+    let subject = match (options.transaction, options.wallet) {
+        (Some(file), Some(wallet)) => {
+            let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+            room::transfer(&room.book, wallet, &bytes, options.signers)?
+        }
+        (_, wallet) => Subject::new(options.kind, wallet, charter.as_deref(), lost)?,
+    };
     let id = room.open_about(subject, options.purpose).await?;
     println!("{id}");
     room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;
@@ -305,6 +317,9 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     }
     if let Some(record) = ceremony.record() {
         println!("wallet {} generation {}: {}", record.wallet, record.generation, record.public_key);
+    }
+    if let Some(signed) = ceremony.signed_transaction() {
+        println!("signed transaction: {}", hex::encode(signed));
     }
     if let Some((charter, at)) = ceremony.amended() {
         println!("charter {} in force since {at}", charter.hash());

@@ -85,7 +85,7 @@ async fn signing_shares(cluster: &Cluster, wallet: &str) -> BTreeSet<usize> {
     let mut all = BTreeSet::new();
     for index in cluster.nodes() {
         let url = format!("sqlite:{}", cluster.layout().node(index).join("store.db").display());
-        let held = Store::open(&url).await.unwrap().held().await.unwrap();
+        let held = Store::open(&url).await.unwrap().held(u32::MAX).await.unwrap();
         let signs = |share: &&HeldShare| share.wallet == wallet && share.state == "current";
         all.insert(held.iter().filter(signs).count());
     }
@@ -114,7 +114,7 @@ fn boundaries_of_a_refresh() -> Vec<Boundary> {
 async fn generations(cluster: &Cluster) -> BTreeSet<Vec<u32>> {
     let mut all = BTreeSet::new();
     for index in cluster.nodes() {
-        let held = Store::open(&cluster.store_url(index)).await.unwrap().held().await.unwrap();
+        let held = Store::open(&cluster.store_url(index)).await.unwrap().held(u32::MAX).await.unwrap();
         let signs = |share: &&HeldShare| share.state == "current";
         all.insert(held.iter().filter(signs).map(|share| share.generation).collect());
     }

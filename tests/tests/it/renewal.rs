@@ -44,7 +44,7 @@ async fn refuses(room: &Room, subject: Subject, why: &str) {
 /// The generations of the wallet that a node's store holds.
 async fn held(cluster: &Cluster, index: u8) -> Vec<(u32, String)> {
     let store = Store::open(&cluster.store_url(node(index))).await.unwrap();
-    let held = store.held().await.unwrap();
+    let held = store.held(u32::MAX).await.unwrap();
     held.into_iter().map(|share| (share.generation, share.state)).collect()
 }
 

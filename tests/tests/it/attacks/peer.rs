@@ -62,7 +62,10 @@ fn culprits(room: &Room, id: &CeremonyId) -> Vec<NodeIndex> {
 
 async fn holds_no_current_share(cluster: &Cluster, honest: u8) {
     let store = store(cluster, honest).await;
-    assert!(store.held().await.unwrap().iter().all(|share| share.state != "current"), "node {honest}");
+    assert!(
+        store.held(u32::MAX).await.unwrap().iter().all(|share| share.state != "current"),
+        "node {honest}"
+    );
 }
 
 /// Who is accused, as soon as anybody is.
