@@ -11,7 +11,7 @@ use crate::ids::{CeremonyId, Hash, InvalidId, Line, NodeIndex, PersonName, StepI
 use crate::manifest::{Manifest, ManifestError};
 use crate::statement::{Answer, MAX_SIGNATURE, Release};
 use crate::subsets::Subset;
-use crate::wallet::Point;
+use crate::wallet::{BackedUp, Object, Point};
 use crate::wire;
 use crate::words;
 
@@ -164,32 +164,6 @@ pub enum Event {
         /// Armoured SSHSIG over the withdrawal statement.
         signature: Vec<u8>,
     },
-}
-
-/// An object where backups are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
-    /// Its name there.
-    pub key: Line,
-    /// The version it was given.
-    pub version: Line,
-    /// SHA-256 of its bytes.
-    pub digest: Hash,
-    /// Until then nobody can delete it.
-    pub locked_until: UnixMillis,
-}
-
-/// One node's backups of a new share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackedUp {
-    /// Whose share.
-    pub node: NodeIndex,
-    /// The whole share: restored, it signs at once.
-    pub whole: Object,
-    /// The root share alone, small enough for paper: restored, it can be refreshed.
-    pub root: Object,
-    /// By the enclave, over the digests.
-    pub signature: EnclaveSignature,
 }
 
 /// One enclave's word that its group made this signature.

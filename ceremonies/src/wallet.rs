@@ -11,8 +11,9 @@ use k256::{AffinePoint, ProjectivePoint, Scalar};
 use prost::Message;
 use thiserror::Error;
 
-use crate::entry::BackedUp;
-use crate::ids::{CeremonyId, ClusterId, Generation, Hash, InvalidId, NodeIndex, WalletName};
+use crate::ids::{
+    CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, UnixMillis, WalletName,
+};
 use crate::subsets::Subset;
 use crate::wire;
 
@@ -271,6 +272,32 @@ pub fn recovered_message(manifest: &Hash, node: NodeIndex) -> Hash {
 #[must_use]
 pub fn retired_message(record: &Hash, node: NodeIndex) -> Hash {
     Hash::of_parts("custody/retired/v1", &[record.as_bytes(), &[node.get()]])
+}
+
+/// An object where backups are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name there.
+    pub key: Line,
+    /// The version it was given.
+    pub version: Line,
+    /// SHA-256 of its bytes.
+    pub digest: Hash,
+    /// Until then nobody can delete it.
+    pub locked_until: UnixMillis,
+}
+
+/// One node's backups of a new share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Whose share.
+    pub node: NodeIndex,
+    /// The whole share: restored, it signs at once.
+    pub whole: Object,
+    /// The root share alone, small enough for paper: restored, it can be refreshed.
+    pub root: Object,
+    /// By the enclave, over the digests.
+    pub signature: [u8; 64],
 }
 
 /// A committed generation: the record, and for each node the digest of the sealed share it prepared.

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::{Book, Chapter};
 use crate::ceremony::Ceremony;
-use crate::entry::{Event, Object};
+use crate::entry::Event;
 use crate::ids::{Generation, Line, NodeIndex, UnixMillis, WalletName};
+use crate::wallet::Object;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::{Ceremony, Rejection};
 use crate::charter::BackupRules;
-use crate::entry::{BackedUp, EnclaveSignature, Entry};
+use crate::entry::{EnclaveSignature, Entry};
 use crate::ids::{Hash, NodeIndex, PersonName};
 use crate::manifest::Way;
 use crate::script::Act;
 use crate::statement::{Answer, Release};
+use crate::wallet::BackedUp;
 use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

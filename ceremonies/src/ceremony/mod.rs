@@ -5,6 +5,7 @@
 //! committed, void) is derived and never logged.
 
 mod backups;
+mod duty;
 mod generation;
 #[cfg(test)]
 mod model;
@@ -16,18 +17,20 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use self::duty::{Duty, SessionSpec};
 pub use self::people::opening_statement;
 pub use self::protocol::{ToSign, test_digest, verifies};
 pub use self::rejection::Rejection;
-pub use self::view::{Duty, Phase, SessionSpec, StepState, Void};
+pub use self::view::{Phase, StepState, Void};
 use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
 use crate::charter::{CeremonyKind, Charter, ClusterKind, Role};
-use crate::entry::{BackedUp, Entry, Event, TestSigned};
+use crate::entry::{Entry, Event, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
 use crate::script::Script;
 use crate::statement::{Answer, Presence};
 use crate::subsets::{Subset, quick_cover};
+use crate::wallet::BackedUp;
 use crate::wallet::{Record, Wallet};
 
 /// How far the manifest's opening may be from its entry's time: people need a moment to sign it.

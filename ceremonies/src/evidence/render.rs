@@ -9,9 +9,10 @@ use super::EvidenceError;
 use crate::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network, derive};
 use crate::ceremony::Ceremony;
 use crate::charter::{Charter, ClusterKind};
-use crate::entry::{Entry, Event, Object};
+use crate::entry::{Entry, Event};
 use crate::ids::Hash;
 use crate::statement::NAMESPACE;
+use crate::wallet::Object;
 use crate::wallet::Record;
 use crate::words;
 
