@@ -442,3 +442,107 @@ fn amendment_is_refused_while_another_is_open_or_when_one_is_in_force_since() {
     assert_eq!(book(&[&dkg]).check_opening(&manifest, SOON), Ok(()), "wallets do not matter");
     assert_eq!(another(&book(&[&dkg, &open]), CeremonyKind::Refresh, &wallet(&dkg), SOON), Ok(()));
 }
+
+/// A test signing of this wallet in which node 1 banned node 2.
+fn banning(dkg: &Paper) -> Paper {
+    let mut paper = dkg.test_signing().authorise();
+    let subset = paper.ceremony.due_subset().unwrap();
+    paper.abort_banning(1, &subset, 1, Some(2)).unwrap();
+    paper
+}
+
+/// A recovery of these nodes that was opened a while later.
+fn recovery(dkg: &Paper, lost: u8) -> Paper {
+    dkg.then(CeremonyKind::Recover, |proposal| {
+        proposal.lost = [(node(lost), Way::Repair)].into();
+        proposal.opened = proposal.opened.plus(MINUTE);
+    })
+}
+
+#[test]
+fn ban_holds_for_a_wallet_until_people_approve_the_recovery_of_one_of_the_pair() {
+    let dkg = Paper::closed();
+    let (banning, name) = (banning(&dkg), wallet(&dkg).record.wallet);
+    let pair = [(node(1), node(2))].into();
+    assert_eq!(book(&[&dkg, &banning]).bans_for(&name), pair);
+    for (lost, ends) in [(1, true), (2, true), (3, false)] {
+        let opened = recovery(&dkg, lost);
+        assert_eq!(book(&[&dkg, &banning, &opened]).bans_for(&name), pair, "only opened");
+        let book = book(&[&dkg, &banning, &opened.authorise()]);
+        assert_eq!(book.bans_for(&name).is_empty(), ends, "node {lost}");
+        assert_eq!(
+            book.bans_for(&"other".parse().unwrap()),
+            pair,
+            "another wallet's shares are what they were"
+        );
+        assert_eq!(book.bans().count(), 1, "the record stays");
+    }
+}
+
+#[test]
+fn refresh_is_refused_while_a_ban_stands_and_a_recovery_must_be_of_one_of_the_pair() {
+    let dkg = Paper::closed();
+    let mut banning = banning(&dkg);
+    banning.withdraw("ada", Role::Administrator).unwrap();
+    let book = book(&[&dkg, &banning]);
+    let banned = Err(OpeningError::Banned(node(1), node(2)));
+    assert_eq!(another(&book, CeremonyKind::Refresh, &wallet(&dkg), SOON), banned);
+    let of = |lost: u8| {
+        let manifest = manifest_with(CeremonyKind::Recover, Some(&wallet(&dkg)), |proposal| {
+            proposal.lost = [(node(lost), Way::Repair)].into();
+            proposal.generation = Generation(2);
+        });
+        book.check_opening(&manifest, SOON)
+    };
+    assert_eq!(of(4), banned);
+    assert_eq!((of(1), of(2)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn recovery_by_backup_is_refused_where_no_backup_was_written() {
+    let dkg = Paper::closed();
+    let manifest = manifest_with(CeremonyKind::Recover, Some(&wallet(&dkg)), |proposal| {
+        proposal.lost = [(node(3), Way::Backup)].into();
+        proposal.generation = Generation(2);
+    });
+    let checked = book(&[&dkg]).check_opening(&manifest, SOON);
+    assert_eq!(checked, Err(OpeningError::NoBackup(node(3))));
+}
+
+#[test]
+fn of_two_ceremonies_that_make_one_generation_the_later_is_the_rival_of_the_earlier() {
+    let dkg = Paper::closed();
+    let first = dkg.refresh().authorise();
+    let second = dkg.then(CeremonyKind::Refresh, |proposal| {
+        proposal.nonce = [99; 16];
+        proposal.opened = proposal.opened.plus(MINUTE);
+    });
+    let both = book(&[&dkg, &first, &second]);
+    assert_eq!(both.rival(&second.ceremony, SOON), Some(&id(&first)));
+    assert_eq!(both.rival(&first.ceremony, SOON), None);
+    let mut ended = first;
+    ended.withdraw("ada", Role::Administrator).unwrap();
+    assert_eq!(book(&[&dkg, &ended, &second]).rival(&second.ceremony, SOON), None, "it never commits");
+}
+
+#[test]
+fn ledger_counts_every_copy_until_its_deletion_or_the_end_of_its_lock() {
+    let dkg = Paper::closed();
+    let name = wallet(&dkg).record.wallet;
+    let staged = {
+        let mut paper = dkg.refresh().authorise();
+        paper.stage_all();
+        paper
+    };
+    let before = book(&[&dkg, &staged]).exposure(&name);
+    let exposed: Vec<_> =
+        before.iter().map(|e| (e.generation, e.current, e.exposed(SOON).len(), e.warns(SOON))).collect();
+    let (new, old) = ((Generation(2), false, 5, true), (Generation(1), true, 5, false));
+    assert_eq!(exposed, [new, old], "what is staged rebuilds the key as well");
+    assert_eq!(before[0].clears(), None, "stores are not cleared by time");
+
+    let after = book(&[&dkg, &refreshed(&dkg)]).exposure(&name);
+    let exposed: Vec<_> = after.iter().map(|e| (e.current, e.exposed(SOON).len())).collect();
+    assert_eq!(exposed, [(true, 5), (false, 0)]);
+    assert_eq!(after[1].clears(), Some(UnixMillis(0)));
+}
