@@ -146,7 +146,8 @@ async fn a_lie_about_the_result_commits_nothing_and_both_words_of_one_enclave_ar
 async fn a_corrupted_oblivious_transfer_bans_its_sender_for_good_and_no_honest_node() {
     let Scene { cluster, mut room, peer, folder: _folder } = scene().await;
     let dkg = begun(&mut room, "treasury").await;
-    room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
+    // The attacker's enclave writes no backup.
+    room.lead_to(&dkg, Act::Backup, PATIENCE).await.unwrap();
     peer.commits([PeerMisdeed::CorruptPrivate(1)]);
     let first = open(&room, CeremonyKind::TestSign, "treasury").await;
     room.lead_to(&first, Act::TestSign, PATIENCE).await.unwrap();
