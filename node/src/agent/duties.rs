@@ -164,7 +164,8 @@ impl Agent {
     }
 
     /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
-    /// that made the wallet's generations up to the one in use, and, because an enclave that was started again has forgotten them, of all in which a
+    /// that made the wallet's generations up to the one in use, of what
+    /// came of others that were to make this generation, and, because an enclave that was started again has forgotten them, of all in which a
     /// node was banned.
     fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
         let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
@@ -179,7 +180,12 @@ impl Agent {
             ids.extend(origins.map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
             ids.push(id.clone());
         }
-        let mut seen = BTreeSet::from([&ceremony.manifest().ceremony]);
+        let own = ceremony.manifest();
+        let rivals = self.book.iter().map(|(_, chapter)| chapter.ceremony.manifest()).filter(|other| {
+            other.kind.makes_shares() && other.wallet == own.wallet && other.generation == own.generation
+        });
+        ids.extend(rivals.map(|other| other.ceremony.clone()));
+        let mut seen = BTreeSet::from([&own.ceremony]);
         let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
         let log = |chapter: &Chapter| link::Log {
             entries: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
