@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::ceremony::{Ceremony, Context, Rejection};
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
+use crate::manifest::Manifest;
 use crate::wallet::Wallet;
 
 pub use self::exposure::{Copy, Exposure, Place};
@@ -212,23 +213,22 @@ impl Book {
         self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
     }
 
-    /// The bans that hold for a wallet. One ends for it when people approve a recovery that gives the share of either
-    /// node to a newly attested enclave: the complete refresh that follows leaves nothing of what the ban was about.
+    /// The bans that hold in a ceremony of this manifest. One ends with the shares that it was about: it does not hold
+    /// in a later recovery that gives either node's share to a newly attested enclave, nor on the generations that rest
+    /// on that recovery. On the generation before it holds for ever, whatever becomes of the recovery.
     #[must_use]
-    pub fn bans_for(&self, wallet: &WalletName) -> BTreeSet<(NodeIndex, NodeIndex)> {
-        let replaced_since = |at: UnixMillis, node: NodeIndex| {
-            self.chapters.values().map(|chapter| &chapter.ceremony).any(|other| {
-                other.manifest().wallet == *wallet
-                    && other.manifest().opened > at
-                    && other.is_approved()
-                    && other.manifest().lost.contains_key(&node)
-            })
-        };
+    pub fn bans_in(&self, manifest: &Manifest) -> BTreeSet<(NodeIndex, NodeIndex)> {
+        let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
+        let origin = origin.map(|chapter| chapter.ceremony.manifest());
+        let before = origin.map(|origin| self.origins(&origin.ceremony)).unwrap_or_default();
+        let before = before.into_iter().map(|chapter| chapter.ceremony.manifest());
+        let lineage: Vec<&Manifest> = before.chain(origin).chain([manifest]).collect();
         let of = |chapter: &Chapter| {
             let at = chapter.ceremony.manifest().opened;
-            let holds = |(by, banned): &(NodeIndex, NodeIndex)| {
-                !replaced_since(at, *by) && !replaced_since(at, *banned)
+            let replaced = |node: &NodeIndex| {
+                lineage.iter().any(|made| made.opened > at && made.lost.contains_key(node))
             };
+            let holds = |(by, banned): &(NodeIndex, NodeIndex)| !replaced(by) && !replaced(banned);
             chapter.ceremony.bans().iter().copied().filter(holds).collect::<Vec<_>>()
         };
         self.chapters.values().flat_map(of).collect()

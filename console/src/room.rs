@@ -154,7 +154,8 @@ pub fn transfer(
 ) -> Result<Subject, RoomError> {
     let transaction = Transaction::parse(transaction)?;
     let record = book.wallet(&wallet).ok_or_else(|| RoomError::NoWallet(wallet.clone()))?.record;
-    let bans = book.bans_for(&wallet);
+    let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
+    let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();
     let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
     let together = |group: &Subset| group.pairs().all(|(a, b)| !apart(a, b));
     let signers = if signers.is_empty() {

@@ -153,7 +153,7 @@ impl Book {
             return Err(OpeningError::Generation(manifest.generation, next));
         }
         let lost = &manifest.lost;
-        let bans = self.bans_for(&manifest.wallet);
+        let bans = self.bans_in(manifest);
         let stands =
             |(by, banned): &&(NodeIndex, NodeIndex)| !lost.contains_key(by) && !lost.contains_key(banned);
         if let Some((by, banned)) = bans.iter().find(stands) {

@@ -180,12 +180,6 @@ impl Ceremony {
         self.script.steps().iter().any(|step| step.act == Act::Close && self.has_quorum(step))
     }
 
-    /// Whether the quorum has approved it, whatever came of it.
-    #[must_use]
-    pub fn is_approved(&self) -> bool {
-        self.unapproved().is_none()
-    }
-
     /// The approval that is still missing, if it is.
     pub(super) fn unapproved(&self) -> Option<StepId> {
         let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;

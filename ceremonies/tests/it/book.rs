@@ -459,23 +459,35 @@ fn recovery(dkg: &Paper, lost: u8) -> Paper {
     })
 }
 
+/// A recovery brought to its end.
+fn recovered(dkg: &Paper, lost: u8) -> Paper {
+    let mut paper = recovery(dkg, lost).authorise();
+    paper.get_back(lost).unwrap();
+    paper.stage_all();
+    paper.read_words_back();
+    paper.finish();
+    paper
+}
+
 #[test]
-fn ban_holds_for_a_wallet_until_people_approve_the_recovery_of_one_of_the_pair() {
+fn ban_ends_with_the_shares_that_it_was_about_and_holds_on_them_for_ever() {
     let dkg = Paper::closed();
-    let (banning, name) = (banning(&dkg), wallet(&dkg).record.wallet);
+    let banning = banning(&dkg);
     let pair = [(node(1), node(2))].into();
-    assert_eq!(book(&[&dkg, &banning]).bans_for(&name), pair);
+    let on_old = dkg.test_signing();
+    assert_eq!(book(&[&dkg, &banning]).bans_in(on_old.ceremony.manifest()), pair);
     for (lost, ends) in [(1, true), (2, true), (3, false)] {
-        let opened = recovery(&dkg, lost);
-        assert_eq!(book(&[&dkg, &banning, &opened]).bans_for(&name), pair, "only opened");
-        let book = book(&[&dkg, &banning, &opened.authorise()]);
-        assert_eq!(book.bans_for(&name).is_empty(), ends, "node {lost}");
-        assert_eq!(
-            book.bans_for(&"other".parse().unwrap()),
-            pair,
-            "another wallet's shares are what they were"
-        );
-        assert_eq!(book.bans().count(), 1, "the record stays");
+        let recovery = recovery(&dkg, lost).authorise();
+        let approved = book(&[&dkg, &banning, &recovery]);
+        assert_eq!(approved.bans_in(recovery.ceremony.manifest()).is_empty(), ends, "in it, node {lost}");
+        assert_eq!(approved.bans_in(on_old.ceremony.manifest()), pair, "a recovery may yet fail");
+
+        let made = recovered(&dkg, lost);
+        let committed = book(&[&dkg, &banning, &made]);
+        let on_new = made.test_signing();
+        assert_eq!(committed.bans_in(on_new.ceremony.manifest()).is_empty(), ends, "after it, node {lost}");
+        assert_eq!(committed.bans_in(on_old.ceremony.manifest()), pair, "old shares are what they were");
+        assert_eq!(committed.bans().count(), 1, "the record stays");
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) struct Order {
     pub(super) spec: SessionSpec,
     /// The generation whose share is needed, where one is and this node has not lost it.
     pub(super) wallet: Option<Wallet>,
-    /// Whom the ceremonies shown so far keep apart for this wallet: who reported, and whom.
+    /// Whom the ceremonies shown so far keep apart in this one: who reported, and whom.
     pub(super) bans: BTreeSet<(NodeIndex, NodeIndex)>,
     /// The same whatever came of it since.
     pub(super) logged_bans: BTreeSet<(NodeIndex, NodeIndex)>,
@@ -203,7 +203,7 @@ impl Order {
         if let Some(wallet) = &wallet {
             check_generation(book, wallet, node, &start.blob)?;
         }
-        let bans = book.bans_for(&ceremony.manifest().wallet);
+        let bans = book.bans_in(ceremony.manifest());
         let logged_bans = book.bans().collect();
         let order = Self { node, charter, ceremony, duty, spec, wallet, bans, logged_bans };
         Ok(Due::Session(Box::new(order)))
