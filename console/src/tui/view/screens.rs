@@ -77,7 +77,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let shown: Vec<_> =
         wallets.values().filter(|wallet| model.passes(wallet.record.wallet.as_str())).collect();
     let mut lines = Vec::new();
-    for place in window(model.selection(), shown.len(), (inner_height(area) / 6).max(1)) {
+    for place in window(model.selection(), shown.len(), (inner_height(area) / 7).max(1)) {
         let record = &shown[place].record;
         let selected = place == model.selection();
         let style = if selected { SELECTED } else { BOLD };
@@ -91,7 +91,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             "   signed by   {} of {nodes}, made by {}",
             record.threshold, record.ceremony
         )));
-        lines.push(upkeep(model, &record.wallet));
+        lines.extend(upkeep(model, &record.wallet));
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
@@ -102,7 +102,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 /// When a wallet's shares are to be refreshed, and whether old copies of them still rebuild its key.
-fn upkeep<'a>(model: &Model, wallet: &ceremonies::ids::WalletName) -> Line<'a> {
+fn upkeep<'a>(model: &Model, wallet: &ceremonies::ids::WalletName) -> Vec<Line<'a>> {
     let exposed: Vec<String> = model
         .book
         .exposure(wallet)
@@ -115,11 +115,12 @@ fn upkeep<'a>(model: &Model, wallet: &ceremonies::ids::WalletName) -> Line<'a> {
         Some(due) if due < model.now => format!("! refresh OVERDUE since {due}"),
         Some(due) => format!("refresh by {due}"),
     };
-    if exposed.is_empty() {
-        return Line::raw(format!("   upkeep      {due}"));
+    let mut lines = vec![Line::raw(format!("   upkeep      {due}"))];
+    if !exposed.is_empty() {
+        let copies = format!("! copies of generation {} rebuild the key", exposed.join(", "));
+        lines.push(Line::styled(format!("   exposure    {copies}"), BOLD));
     }
-    let copies = format!("! copies of generation {} rebuild the key", exposed.join(", "));
-    Line::styled(format!("   upkeep      {due}; {copies}"), BOLD)
+    lines
 }
 
 pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
