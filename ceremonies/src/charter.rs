@@ -121,20 +121,28 @@ pub enum CeremonyKind {
     Recover,
     /// Signs a transaction with a wallet.
     Transfer,
+    /// The last resort: one enclave rebuilds lost shares from root shares, then every node gets a new one.
+    Rebuild,
 }
 
 impl CeremonyKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover, Self::Transfer];
+    pub const ALL: [Self; 7] =
+        [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover, Self::Transfer, Self::Rebuild];
 
     /// Whether it makes new shares of a key that exists.
     #[must_use]
     pub fn renews(self) -> bool {
         match self {
-            Self::Refresh | Self::Recover => true,
+            Self::Refresh | Self::Recover | Self::Rebuild => true,
             Self::Dkg | Self::TestSign | Self::Amend | Self::Transfer => false,
         }
+    }
+
+    /// Whether it gives nodes that lost their shares theirs again.
+    #[must_use]
+    pub fn recovers(self) -> bool {
+        matches!(self, Self::Recover | Self::Rebuild)
     }
 
     /// Whether it makes a generation of shares.
@@ -153,6 +161,7 @@ impl fmt::Display for CeremonyKind {
             Self::Refresh => "refresh",
             Self::Recover => "recover",
             Self::Transfer => "transfer",
+            Self::Rebuild => "rebuild",
         })
     }
 }
@@ -162,7 +171,8 @@ impl FromStr for CeremonyKind {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
             format!(
-                "`{text}` is not a kind of ceremony: use dkg, test-sign, amend, refresh, recover or transfer"
+                "`{text}` is not a kind of ceremony: use {}",
+                Self::ALL.map(|kind| kind.to_string()).join(", ")
             )
         })
     }

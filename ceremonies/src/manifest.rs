@@ -61,7 +61,7 @@ pub struct Manifest {
     pub origin: Option<Origin>,
     /// Amendment: the new charter.
     pub amendment: Option<Arc<Charter>>,
-    /// Recovery: the nodes that have lost their shares.
+    /// Recovery and rebuild: the nodes that have lost their shares.
     pub lost: BTreeMap<NodeIndex, Way>,
     /// Transfer: what is to be signed.
     pub transaction: Option<Arc<Transaction>>,
@@ -73,7 +73,7 @@ pub struct Manifest {
 pub enum Way {
     /// Its custodian, or the escrow trustee, releases its backup.
     Backup,
-    /// t other nodes rebuild it.
+    /// t other nodes rebuild it; in a rebuild, one enclave does, from their root shares.
     Repair,
 }
 
@@ -162,7 +162,7 @@ pub struct Proposal {
     pub origin: Option<Origin>,
     /// The new charter, for an amendment.
     pub amendment: Option<Arc<Charter>>,
-    /// The nodes that have lost their shares, for a recovery.
+    /// The nodes that have lost their shares, for a recovery or a rebuild.
     pub lost: BTreeMap<NodeIndex, Way>,
     /// What is to be signed, and by which nodes, for a transfer.
     pub transaction: Option<(Arc<Transaction>, Vec<NodeIndex>)>,
@@ -195,6 +195,7 @@ impl Proposal {
                 CeremonyKind::Refresh => wire::log::Kind::Refresh,
                 CeremonyKind::Recover => wire::log::Kind::Recover,
                 CeremonyKind::Transfer => wire::log::Kind::Transfer,
+                CeremonyKind::Rebuild => wire::log::Kind::Rebuild,
             }
             .into(),
             cluster: charter.cluster().to_string(),
@@ -249,6 +250,7 @@ impl Manifest {
             wire::log::Kind::Refresh => CeremonyKind::Refresh,
             wire::log::Kind::Recover => CeremonyKind::Recover,
             wire::log::Kind::Transfer => CeremonyKind::Transfer,
+            wire::log::Kind::Rebuild => CeremonyKind::Rebuild,
             wire::log::Kind::Unspecified => {
                 return Err(ManifestError::Value("kind is missing or not known to this build".into()));
             }
@@ -298,6 +300,7 @@ impl Manifest {
             CeremonyKind::TestSign
             | CeremonyKind::Refresh
             | CeremonyKind::Recover
+            | CeremonyKind::Rebuild
             | CeremonyKind::Transfer => {
                 let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
                 value(
@@ -347,16 +350,26 @@ impl Manifest {
                 "a lost node is named twice",
             )?;
         }
-        let recovers = kind == CeremonyKind::Recover;
         value(
-            recovers == lost.is_empty(),
-            "a recovery, and nothing else, names the nodes that lost their shares",
+            kind.recovers() == lost.is_empty(),
+            "a recovery or rebuild, and nothing else, names the nodes that lost their shares",
         )?;
-        let helpers = wire.roster.len() - lost.values().filter(|way| **way == Way::Repair).count();
+        let repaired = lost.values().filter(|way| **way == Way::Repair).count();
+        let too_few = |nodes: usize| u32::try_from(nodes).is_ok_and(|nodes| nodes < wire.threshold);
         value(
-            recovers && u32::try_from(helpers).is_ok_and(|helpers| helpers < wire.threshold),
-            "fewer nodes than the threshold have their shares or a backup: repair cannot bring the others back",
+            kind.recovers() && too_few(wire.roster.len() - repaired),
+            "fewer nodes than the threshold have their shares or a backup: nothing can bring the others back",
         )?;
+        if kind == CeremonyKind::Rebuild {
+            value(
+                repaired == 0,
+                "every lost node has a backup: recover them, without the key in any one enclave",
+            )?;
+            value(
+                !too_few(wire.roster.len() - lost.len()),
+                "enough nodes have their shares: recover the others by repair, without the key in any one enclave",
+            )?;
+        }
         Ok(lost)
     }
 
@@ -409,6 +422,23 @@ impl Manifest {
             return Ok(());
         }
         Err(ManifestError::Elsewhere { what: "nodes", theirs: list(&self.roster), ours: list(&all) })
+    }
+
+    /// Rebuild: the node whose enclave holds enough root shares for a moment to know the key. It is the first of those
+    /// that have neither share nor backup.
+    #[must_use]
+    pub fn dealer(&self) -> Option<NodeIndex> {
+        let mut repaired = self.lost.iter().filter(|(_, way)| **way == Way::Repair);
+        repaired.next().map(|(node, _)| *node).filter(|_| self.kind == CeremonyKind::Rebuild)
+    }
+
+    /// How a lost share comes back, for people.
+    #[must_use]
+    pub fn way_in_words(&self, way: Way) -> String {
+        match (way, self.dealer()) {
+            (Way::Repair, Some(dealer)) => format!("rebuilt in node {dealer}'s enclave"),
+            (way, _) => format!("by {way}"),
+        }
     }
 
     /// The bytes that were hashed.

@@ -160,6 +160,7 @@ impl Script {
             CeremonyKind::Refresh => include_bytes!("../scripts/refresh.toml"),
             CeremonyKind::Recover => include_bytes!("../scripts/recover.toml"),
             CeremonyKind::Transfer => include_bytes!("../scripts/transfer.toml"),
+            CeremonyKind::Rebuild => include_bytes!("../scripts/rebuild.toml"),
         })
     }
 
@@ -288,7 +289,7 @@ impl ScriptFile {
                 Act::Agree,
                 Act::Close,
             ],
-            CeremonyKind::Recover => &[
+            CeremonyKind::Recover | CeremonyKind::Rebuild => &[
                 Act::Open,
                 Act::Attest,
                 Act::Approve,

@@ -124,7 +124,10 @@ impl Statement<'_> {
             line("signing nodes", &signers.join(", "));
         }
         for (node, way) in &m.lost {
-            line("lost", &format_args!("node {node}, by {way}"));
+            line("lost", &format_args!("node {node}, {}", m.way_in_words(*way)));
+        }
+        if let Some(dealer) = m.dealer() {
+            line("whole key", &format_args!("for a moment within reach of node {dealer}'s enclave alone"));
         }
         line("purpose", &m.purpose);
         line("opened", &m.opened);

@@ -96,6 +96,8 @@ pub enum Subject {
     Refresh(WalletName),
     /// Shares of a wallet for nodes that lost theirs, then new ones for all.
     Recovery(WalletName, BTreeMap<NodeIndex, Way>),
+    /// The last resort: the shares of nodes that lost theirs, rebuilt in one enclave from root shares.
+    Rebuild(WalletName, BTreeMap<NodeIndex, Way>),
     /// A transaction of a wallet, and the nodes that sign it.
     Transfer(WalletName, Arc<Transaction>, Vec<NodeIndex>),
     /// A new charter.
@@ -103,7 +105,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What a ceremony of this kind is about: a wallet, for a recovery with the nodes that lost their shares, or for
+    /// What a ceremony of this kind is about: a wallet, for a recovery or rebuild with the nodes that lost their shares, or for
     /// an amendment a charter's file.
     ///
     /// # Errors
@@ -114,7 +116,7 @@ impl Subject {
         charter: Option<&[u8]>,
         lost: BTreeMap<NodeIndex, Way>,
     ) -> Result<Self, RoomError> {
-        if (kind == CeremonyKind::Recover) == lost.is_empty() {
+        if kind.recovers() == lost.is_empty() {
             return Err(RoomError::Lost);
         }
         match (kind, wallet, charter) {
@@ -122,6 +124,7 @@ impl Subject {
             (CeremonyKind::TestSign, Some(wallet), None) => Ok(Self::Wallet(wallet)),
             (CeremonyKind::Refresh, Some(wallet), None) => Ok(Self::Refresh(wallet)),
             (CeremonyKind::Recover, Some(wallet), None) => Ok(Self::Recovery(wallet, lost)),
+            (CeremonyKind::Rebuild, Some(wallet), None) => Ok(Self::Rebuild(wallet, lost)),
             (CeremonyKind::Amend, None, Some(charter)) => {
                 Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
             }
@@ -136,6 +139,7 @@ impl Subject {
             Self::Wallet(_) => CeremonyKind::TestSign,
             Self::Refresh(_) => CeremonyKind::Refresh,
             Self::Recovery(..) => CeremonyKind::Recover,
+            Self::Rebuild(..) => CeremonyKind::Rebuild,
             Self::Transfer(..) => CeremonyKind::Transfer,
             Self::Charter(_) => CeremonyKind::Amend,
         }
@@ -199,7 +203,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
         Subject::Wallet(name) => (name.clone(), current(name)?, None),
         Subject::Refresh(name) => (name.clone(), next(name)?, None),
-        Subject::Recovery(name, nodes) => {
+        Subject::Recovery(name, nodes) | Subject::Rebuild(name, nodes) => {
             lost.clone_from(nodes);
             (name.clone(), next(name)?, None)
         }

@@ -124,6 +124,22 @@ impl Room {
         }
     }
 
+    /// Withdraws the ceremony as its administrator.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn withdraw(&mut self, id: &CeremonyId, reason: Line) -> Result<()> {
+        let me = self.people(Role::Administrator).next().context("no administrator")?.clone();
+        let end = Signature {
+            step: "withdraw".parse()?,
+            role: me.role,
+            person: me.person.clone(),
+            answer: Answer::Withdraw(reason),
+        };
+        room::sign(&self.client, &self.book, id, &end, &me.key, None).await?;
+        self.look(id).await
+    }
+
     /// Signs a step as one person.
     ///
     /// # Errors

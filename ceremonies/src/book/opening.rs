@@ -86,7 +86,7 @@ impl Book {
                 self.check_free(manifest, now, |_| true)
             }
             // A lost node may have left a ceremony behind that it will never finish.
-            CeremonyKind::Recover => {
+            CeremonyKind::Recover | CeremonyKind::Rebuild => {
                 self.check_generation(manifest, now)?;
                 self.check_free(manifest, now, CeremonyKind::renews)
             }

@@ -136,6 +136,9 @@ impl Ceremony {
         let node = release.node;
         let wanted = self.wanted_backup(act, node).ok_or(Rejection::NoReleaseDue(node))?;
         let is_root = act == Act::Recover && wanted.root.digest == release.object;
+        if is_root && self.needs_whole(node) {
+            return Err(Rejection::RootHelpsNobody(node));
+        }
         if wanted.whole.digest != release.object && !is_root {
             return Err(Rejection::OtherObject { node, object: release.object });
         }
@@ -144,6 +147,13 @@ impl Ceremony {
         } else {
             Err(Rejection::NotKeeper { person: person.clone(), node })
         }
+    }
+
+    /// Whether this restored node has to help to repair another, which a root share cannot: dkls23 masks a helper's term
+    /// with what it shares with the other helpers.
+    fn needs_whole(&self, node: NodeIndex) -> bool {
+        let repairs = self.manifest.lost.values().any(|way| *way == Way::Repair);
+        repairs && self.manifest.dealer().is_none() && self.helpers().contains(node)
     }
 
     /// Whether a step of this act waits for custodians.

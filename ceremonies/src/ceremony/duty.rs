@@ -24,6 +24,8 @@ pub enum Duty {
         /// The lost node.
         lost: NodeIndex,
     },
+    /// Take part in the rebuild of the lost shares, by handing over a root share or as one of those that lost theirs.
+    Rebuild,
     /// Take part in the key generation or the refresh.
     Generate,
     /// Restore the node's share from its backup, which has been released to its enclave.
@@ -118,6 +120,11 @@ impl Ceremony {
         }
         if let Some((lost, way)) = self.due_recovery() {
             return match way {
+                Way::Repair if self.manifest.dealer().is_some() => {
+                    let has_got =
+                        self.manifest.lost.get(&node) == Some(&way) && self.recovered.contains(&node);
+                    (self.rebuilding().contains(node) && !has_got).then_some(Duty::Rebuild)
+                }
                 Way::Repair => self.repairing(lost).contains(node).then_some(Duty::Repair { lost }),
                 // Each when its own backup is released, in any order.
                 Way::Backup => {
@@ -154,9 +161,15 @@ impl Ceremony {
     #[must_use]
     pub fn share_for(&self, duty: &Duty, node: NodeIndex) -> Option<Wallet> {
         match duty {
-            Duty::Generate | Duty::Repair { .. } if self.manifest.lost.contains_key(&node) => None,
+            Duty::Generate | Duty::Repair { .. } | Duty::Rebuild
+                if self.manifest.lost.contains_key(&node) =>
+            {
+                None
+            }
             Duty::TestSign { .. } | Duty::Backup { .. } if self.manifest.kind.makes_shares() => self.made(),
-            Duty::Generate | Duty::Repair { .. } | Duty::TestSign { .. } => self.before().cloned(),
+            Duty::Generate | Duty::Repair { .. } | Duty::Rebuild | Duty::TestSign { .. } => {
+                self.before().cloned()
+            }
             Duty::Attest
             | Duty::Fault
             | Duty::Restore { .. }
@@ -191,6 +204,7 @@ impl Ceremony {
     pub fn session(&self, duty: &Duty) -> Option<SessionSpec> {
         let (purpose, parties, attempt) = match duty {
             Duty::Repair { lost } => ("repair", self.repairing(*lost), 1),
+            Duty::Rebuild => ("rebuild", self.rebuilding(), 1),
             Duty::Restore { node } => ("restore", Subset::new([*node]), 1),
             Duty::Backup { node } => ("backup", Subset::new([*node]), 1),
             Duty::Prove { node } => ("prove", Subset::new([*node]), 1),

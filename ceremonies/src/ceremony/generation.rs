@@ -200,13 +200,14 @@ impl Ceremony {
         Subset::new(kept.into_iter().chain(restored).take(usize::from(self.manifest.threshold)))
     }
 
-    /// Whether these are the parties of a session that gives shares: all of them, or a node that is repaired and its
-    /// helpers.
+    /// Whether these are the parties of a session that gives shares: all of them, a node that is repaired and its
+    /// helpers, or those of a rebuild.
     pub(super) fn makes_shares_among(&self, parties: &Subset) -> bool {
         let repair =
             |(lost, way): (&NodeIndex, &Way)| *way == Way::Repair && *parties == self.repairing(*lost);
+        let rebuild = self.manifest.dealer().is_some() && *parties == self.rebuilding();
         self.manifest.kind.makes_shares()
-            && (parties.parties() == self.manifest.roster || self.manifest.lost.iter().any(repair))
+            && (parties.parties() == self.manifest.roster || self.manifest.lost.iter().any(repair) || rebuild)
     }
 
     /// The parties of a lost node's repair.
@@ -215,11 +216,20 @@ impl Ceremony {
         Subset::new(self.helpers().parties().iter().copied().chain([lost]))
     }
 
+    /// The parties of a rebuild: those that hand over their root shares, and those whose shares are rebuilt.
+    #[must_use]
+    pub fn rebuilding(&self) -> Subset {
+        let rebuilt = self.manifest.lost.iter().filter(|(_, way)| **way == Way::Repair);
+        Subset::new(self.helpers().parties().iter().copied().chain(rebuilt.map(|(node, _)| *node)))
+    }
+
     /// The generation record it made or works on, as soon as one is known.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self.manifest.kind {
-            CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover => self.record.as_ref(),
+            CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover | CeremonyKind::Rebuild => {
+                self.record.as_ref()
+            }
             CeremonyKind::TestSign | CeremonyKind::Transfer => self.before().map(|wallet| &wallet.record),
             CeremonyKind::Amend => None,
         }

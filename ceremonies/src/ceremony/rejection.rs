@@ -102,6 +102,12 @@ pub enum Rejection {
         "object {object} is no backup of node {node} that is asked for: it is damaged, or of another generation"
     )]
     OtherObject { node: NodeIndex, object: Hash },
+    /// A root share where a whole one is needed.
+    #[error(
+        "node {0} has to help to repair another, which a root share cannot: release its whole backup, or withdraw and \
+         open a rebuild"
+    )]
+    RootHelpsNobody(NodeIndex),
     #[error("{person} does not keep the backups of node {node}")]
     NotKeeper { person: PersonName, node: NodeIndex },
     #[error("node {0} deletes old shares before every node has adopted the new ones")]

@@ -265,7 +265,9 @@ impl Ceremony {
         match step.act {
             Act::Attest => format!("attestation of {}", nodes(&|node| self.enclaves.contains_key(node))),
             Act::Recover => match self.due_recovery() {
-                Some((node, way)) => format!("the share of node {node}, by {way}"),
+                Some((node, way)) => {
+                    format!("the share of node {node}, {}", self.manifest.way_in_words(way))
+                }
                 None => String::new(),
             },
             Act::Generate if self.manifest.kind.renews() => {

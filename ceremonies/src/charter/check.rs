@@ -191,7 +191,7 @@ impl CharterDraft {
     }
 
     /// A quorum must be possible with one role a person, and must need more than one person. An amendment could
-    /// lower every other: none may be higher than its own.
+    /// lower every other, and a rebuild brings a whole key into one enclave: none may be higher than theirs.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
@@ -212,14 +212,17 @@ impl CharterDraft {
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
-        let amending = self.quorum.get(&CeremonyKind::Amend);
-        let is_higher = |role: &&Role| {
-            amending.is_some_and(|amending| amending.get(role).copied().unwrap_or(0) < count(**role))
-        };
-        if let Some(role) = Role::ALL.iter().find(is_higher) {
-            return Err(CharterError::Rule(format!(
-                "quorum.{kind} asks for more of role {role} than quorum.amend, by which it could be lowered"
-            )));
+        for (highest, why) in [
+            (CeremonyKind::Amend, "by which it could be lowered"),
+            (CeremonyKind::Rebuild, "which needs the highest of all"),
+        ] {
+            let Some(most) = self.quorum.get(&highest) else { continue };
+            let is_higher = |role: &&Role| most.get(role).copied().unwrap_or(0) < count(**role);
+            if let Some(role) = Role::ALL.iter().find(is_higher) {
+                return Err(CharterError::Rule(format!(
+                    "quorum.{kind} asks for more of role {role} than quorum.{highest}, {why}"
+                )));
+            }
         }
         match self.unfillable(quorum) {
             Some(role) => Err(CharterError::Rule(format!(

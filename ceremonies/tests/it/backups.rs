@@ -371,9 +371,9 @@ fn lost_shares_are_restored_from_their_released_backups_before_others_are_repair
     let old = |by: u8| CLOSED.ceremony.backups()[&node(by)].clone();
     assert_eq!(duties(&paper), vec![None; 5], "nothing is released");
     assert_eq!(paper.ceremony.due_recovery(), Some((node(3), Way::Backup)));
-    paper.release("recover", "coby", 5, old(5).whole.digest).unwrap();
+    paper.release("recover", "coby", 5, old(5).root.digest).unwrap();
     assert_eq!(duties(&paper), [None, None, None, None, Some(Duty::Restore { node: node(5) })]);
-    paper.release("recover", "carl", 3, old(3).root.digest).unwrap();
+    paper.release("recover", "carl", 3, old(3).whole.digest).unwrap();
     paper.get_back(5).unwrap();
     assert_eq!(duties(&paper), [None, None, Some(Duty::Restore { node: node(3) }), None, None]);
     paper.get_back(3).unwrap();

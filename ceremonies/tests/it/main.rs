@@ -11,6 +11,7 @@ mod keys;
 mod kit;
 mod machine;
 mod people;
+mod rebuild;
 mod renewal;
 mod reports;
 mod schedules;

@@ -31,7 +31,7 @@ pub(super) enum CeremonyCommand {
         /// The new charter, for an amendment.
         #[arg(long, value_name = "FILE")]
         charter: Option<PathBuf>,
-        /// A node that has lost its share, for a recovery; give it for each.
+        /// A node that has lost its share, for a recovery or rebuild; give it for each.
         #[arg(long, value_name = "NODE[=WAY]", value_parser = room::lost_node)]
         lost: Vec<(NodeIndex, Way)>,
         /// The transaction that `custody sweep` wrote, for a transfer.
@@ -362,8 +362,11 @@ fn rendered(ceremony: &Ceremony) -> Value {
 fn about(manifest: &Manifest) -> String {
     match &manifest.amendment {
         None => {
-            let lost: Vec<_> =
-                manifest.lost.iter().map(|(node, way)| format!(", node {node} lost: {way}")).collect();
+            let lost: Vec<_> = manifest
+                .lost
+                .iter()
+                .map(|(node, way)| format!(", node {node} lost, {}", manifest.way_in_words(*way)))
+                .collect();
             format!("wallet {}, generation {}{}", manifest.wallet, manifest.generation, lost.concat())
         }
         Some(charter) => format!("charter {}", charter.hash()),

@@ -111,7 +111,7 @@ impl OpenForm {
     /// How many fields it has.
     #[must_use]
     pub fn fields(&self) -> usize {
-        if self.kind == CeremonyKind::Recover { 4 } else { 3 }
+        if self.kind.recovers() { 4 } else { 3 }
     }
 }
 

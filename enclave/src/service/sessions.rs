@@ -7,6 +7,7 @@ use ceremonies::ceremony::{Ceremony, Duty, ToSign};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
+use ceremonies::manifest::Way;
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::Record;
 use ceremonies::wire::log;
@@ -18,8 +19,8 @@ use super::runner::{self, Job, NewsKind, SessionNews};
 use super::sealing::{self, SealingError, SealingNews};
 use super::{Connection, News, chain};
 use crate::session::{
-    Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Refreshing,
-    Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,
+    Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Rebuilding,
+    Refreshing, Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,
 };
 use crate::wire::link::{self, Deliver, Start, Stored, from_enclave};
 
@@ -45,7 +46,7 @@ pub(super) struct Unproven {
 
 /// Whether giving the session up ends the ceremony.
 fn gives_shares(job: &Job) -> bool {
-    matches!(job.order.duty, Duty::Generate | Duty::Repair { .. })
+    matches!(job.order.duty, Duty::Generate | Duty::Repair { .. } | Duty::Rebuild)
 }
 
 fn no_key() -> ProtocolAbort {
@@ -161,6 +162,13 @@ impl Connection<'_> {
             Duty::Repair { lost } => {
                 let (lost, share) = (*lost, share.filter(|_| own != *lost));
                 let new = move |session| Repairing::new(share, own, lost, parties, needed(before)?, session);
+                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
+            }
+            Duty::Rebuild => {
+                let rebuilt = manifest.lost.iter().filter(|(_, way)| **way == Way::Repair);
+                let rebuilt: Vec<NodeIndex> = rebuilt.map(|(node, _)| *node).collect();
+                let share = share.filter(|_| !rebuilt.contains(&own));
+                let new = move |_| Rebuilding::new(share, own, rebuilt, parties, needed(before)?);
                 (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
             }
             Duty::TestSign { subset, attempt, input } => {
@@ -420,6 +428,7 @@ impl Connection<'_> {
         let (subset, attempt) = match &job.order.duty {
             Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
             Duty::Repair { lost } => (job.order.ceremony.repairing(*lost), 1),
+            Duty::Rebuild => (job.order.ceremony.rebuilding(), 1),
             _ => (Subset::new(manifest.roster.iter().copied()), 1),
         };
         let aborted = Aborted {

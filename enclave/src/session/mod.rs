@@ -19,6 +19,7 @@ mod envelope;
 mod finished;
 mod messages;
 mod protocol;
+mod rebuild;
 mod refresh;
 mod repair;
 mod said;
@@ -43,6 +44,7 @@ pub use self::finished::Finished;
 pub use self::protocol::{
     Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step,
 };
+pub use self::rebuild::Rebuilding;
 pub use self::refresh::Refreshing;
 pub use self::repair::Repairing;
 pub use self::share::{KeyShare, NewShare, ShareError};

@@ -89,7 +89,7 @@ impl KeyShare {
     }
 
     /// Whether this is the node's share of the recorded generation: same key, chain code and threshold,
-    /// and `share·G` is the node's public share.
+    /// and `share·G` is the node's public share. The crate keeps share and key a second time, for derivation.
     #[must_use]
     pub fn belongs_to(&self, record: &Record, node: NodeIndex) -> bool {
         let public = (ProjectivePoint::GENERATOR * self.0.poly_point).to_affine().to_bytes();
@@ -97,6 +97,9 @@ impl KeyShare {
             && self.0.parameters.threshold == record.threshold
             && usize::from(self.0.parameters.share_count) == record.public_shares.len()
             && self.0.derivation_data.chain_code == *record.chain_code.as_bytes()
+            && self.0.derivation_data.poly_point == self.0.poly_point
+            && self.0.derivation_data.pk == self.0.pk
+            && self.0.derivation_data.depth == 0
             && record.public_shares.get(&node).is_some_and(|share| public.as_slice() == share.as_bytes())
     }
 }

@@ -5,6 +5,7 @@
 mod backup;
 mod generation;
 mod network;
+mod rebuild;
 mod refresh;
 mod repair;
 mod session;

@@ -51,6 +51,7 @@ impl Agent {
             Duty::Fault => self.fault(ceremony, "the approved enclave was lost").await,
             Duty::Adopt => self.adopt(ceremony).await,
             Duty::Repair { .. }
+            | Duty::Rebuild
             | Duty::Generate
             | Duty::TestSign { .. }
             | Duty::Restore { .. }

@@ -80,6 +80,18 @@ async fn lead_to_an_end(room: &mut Room, id: &CeremonyId) {
     }
 }
 
+/// Opens a ceremony, as soon as the agent that is asked has read on far enough to let it.
+async fn opens(room: &Room, subject: impl Fn() -> Subject) -> CeremonyId {
+    let begun = Instant::now();
+    loop {
+        match room.open_about(subject(), "To be struck".parse().unwrap()).await {
+            Ok(id) => return id,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error:#}"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 /// For every store, how many shares of a wallet sign.
 async fn signing_shares(cluster: &Cluster, wallet: &str) -> BTreeSet<usize> {
     let mut all = BTreeSet::new();
@@ -121,8 +133,9 @@ async fn generations(cluster: &Cluster) -> BTreeSet<Vec<u32>> {
     all
 }
 
-/// Kills the process at each boundary of a refresh; or of a recovery, for which the struck node loses everything first.
-async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: Option<Way>) {
+/// Kills the process at each boundary of a refresh; or of a recovery or rebuild, for which the struck node and those
+/// beside it lose everything first.
+async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: &[(u8, Way)]) {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
     let parent = Parent::between(&cluster, node(STRUCK)).await.unwrap();
@@ -131,20 +144,22 @@ async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: Opt
     let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
     room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
     let key = room.book.wallet(&wallet).unwrap().record.public_key;
+    let named = || lost.iter().map(|(index, way)| (node(*index), *way)).collect();
     let subject = || match lost {
-        None => Subject::Refresh(wallet.clone()),
-        Some(way) => Subject::Recovery(wallet.clone(), [(node(STRUCK), way)].into()),
+        [] => Subject::Refresh(wallet.clone()),
+        [_] => Subject::Recovery(wallet.clone(), named()),
+        _ => Subject::Rebuild(wallet.clone(), named()),
     };
     for boundary in boundaries {
         let case = format!("{process:?} killed at {boundary:?}");
-        if lost.is_some() {
-            cluster.lose(node(STRUCK)).await.unwrap();
+        for (index, _) in lost {
+            cluster.lose(node(*index)).await.unwrap();
         }
         parent.stops_at(boundary);
-        let id = room.open_about(subject(), "To be struck".parse().unwrap()).await.unwrap();
+        let id = opens(&room, subject).await;
         tokio::join!(lead_to_an_end(&mut room, &id), strike(&cluster, &parent, process, &case));
-        if is_void(room.ceremony(&id).unwrap()) && lost.is_some() {
-            let again = room.open_about(subject(), "Again".parse().unwrap()).await.unwrap();
+        if is_void(room.ceremony(&id).unwrap()) && !lost.is_empty() {
+            let again = opens(&room, subject).await;
             lead_to_an_end(&mut room, &again).await;
         }
         let record = room.book.wallet(&wallet).unwrap().record;
@@ -165,24 +180,32 @@ fn some(boundaries: Vec<Boundary>, first: usize) -> Vec<Boundary> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_ends_on_one_generation_wherever_an_agent_is_killed() {
-    renewals_survive(Process::Agent, some(boundaries_of_a_refresh(), 0), None).await;
+    renewals_survive(Process::Agent, some(boundaries_of_a_refresh(), 0), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_ends_on_one_generation_wherever_an_enclave_is_killed() {
-    renewals_survive(Process::Enclave, some(boundaries_of_a_refresh(), 1), None).await;
+    renewals_survive(Process::Enclave, some(boundaries_of_a_refresh(), 1), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_ends_on_one_generation_wherever_the_broker_is_killed() {
-    renewals_survive(Process::Broker, some(boundaries_of_a_refresh(), 2), None).await;
+    renewals_survive(Process::Broker, some(boundaries_of_a_refresh(), 2), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_ends_on_one_generation_wherever_a_process_is_killed() {
     let (before, after) = ((Passing::Recovered, Side::Before), (Passing::Recovered, Side::After));
-    renewals_survive(Process::Agent, vec![before, after], Some(Way::Backup)).await;
-    renewals_survive(Process::Enclave, vec![before, after], Some(Way::Repair)).await;
+    renewals_survive(Process::Agent, vec![before, after], &[(STRUCK, Way::Backup)]).await;
+    renewals_survive(Process::Enclave, vec![before, after], &[(STRUCK, Way::Repair)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_ends_on_one_generation_wherever_a_process_of_the_dealer_is_killed() {
+    let lost = [(STRUCK, Way::Repair), (3, Way::Backup)];
+    let (dealt, said) = ((Passing::Sent(9), Side::After), (Passing::Recovered, Side::Before));
+    renewals_survive(Process::Agent, vec![said], &lost).await;
+    renewals_survive(Process::Enclave, vec![dealt], &lost).await;
 }
 
 async fn generations_survive(process: Process, boundaries: Vec<Boundary>) {

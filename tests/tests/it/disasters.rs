@@ -234,7 +234,55 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn three_sheets_of_paper_bring_a_wallet_back_through_one_enclave() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    closes(&mut room, &dkg).await;
+    let before = room.book.wallet(&wallet("treasury")).unwrap().record;
+    for index in 1..=5 {
+        cluster.lose(node(index)).await.unwrap();
+    }
+    let sheets = [1, 3, 4];
+    let way = |index| if sheets.contains(&index) { Way::Backup } else { Way::Repair };
+    let all: BTreeMap<_, _> = (1..=5).map(|index| (node(index), way(index))).collect();
+    let purpose = || "Three sheets are left".parse().unwrap();
+    let recovery = Subject::Recovery(wallet("treasury"), all.clone());
+    let id = room.open_about(recovery, purpose()).await.unwrap();
+    room.lead_to(&id, Act::Recover, PATIENCE).await.unwrap();
+    let escrow = room.cluster.charter().backup().unwrap().escrow.person.clone();
+    let me = room.cluster.me.iter().find(|me| me.person == escrow).unwrap().clone();
+    let refused = try_sheet(&mut room, &id, 1, &me, folder.path()).await.unwrap_err();
+    assert!(refused.contains("open a rebuild"), "{refused}");
+    room.withdraw(&id, "Paper cannot repair".parse().unwrap()).await.unwrap();
+
+    let id = room.open_about(Subject::Rebuild(wallet("treasury"), all), purpose()).await.unwrap();
+    room.lead_to(&id, Act::Recover, PATIENCE).await.unwrap();
+    for index in sheets {
+        releases_sheet(&mut room, &id, index, &me, folder.path()).await;
+    }
+    closes(&mut room, &id).await;
+    let test = open(&room, CeremonyKind::TestSign, "treasury").await;
+    closes(&mut room, &test).await;
+    let after = room.book.wallet(&wallet("treasury")).unwrap().record;
+    assert_eq!((after.public_key, after.generation), (before.public_key, Generation(2)));
+    assert!(room.book.exposure(&wallet("treasury"))[1].warns(now()), "the sheets still rebuild the key");
+    cluster.stop().await;
+}
+
 async fn releases_sheet(room: &mut Room, id: &CeremonyId, index: u8, me: &Me, folder: &FilePath) {
+    try_sheet(room, id, index, me, folder).await.unwrap();
+}
+
+async fn try_sheet(
+    room: &mut Room,
+    id: &CeremonyId,
+    index: u8,
+    me: &Me,
+    folder: &FilePath,
+) -> Result<(), String> {
     let ceremony = room.ceremony(id).unwrap();
     let small = &ceremony.wanted_backup(Act::Recover, node(index)).unwrap().root;
     let file = std::fs::read(room.cluster.backups.as_ref().unwrap().join(small.key.as_str())).unwrap();
@@ -249,6 +297,8 @@ async fn releases_sheet(room: &mut Room, id: &CeremonyId, index: u8, me: &Me, fo
         answer: Answer::Release(released.release),
     };
     let signed = (&signature, released.object);
-    room::release(&room.client, &room.book, id, signed, &me.key, None).await.unwrap();
+    let released = room::release(&room.client, &room.book, id, signed, &me.key, None).await;
+    released.map_err(|error| error.to_string())?;
     room.look(id).await.unwrap();
+    Ok(())
 }

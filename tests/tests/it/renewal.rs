@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::ceremony::Phase;
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::CeremonyKind;
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
-use ceremonies::statement::Answer;
 use ceremonies::wallet::Wallet;
-use console::room::{self, Signature, Subject, now};
+use console::room::{Subject, now};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::{PendingShare, Store};
@@ -167,14 +166,7 @@ async fn fails_to_sign(room: &mut Room, party: NodeIndex, why: &str) {
     let log = &room.book.get(&test).unwrap().entries;
     let said = log.iter().map(|entry| format!("{:?}", entry.event)).collect::<Vec<_>>().join("\n");
     assert!(said.contains(why), "{said}");
-    let me = room.people(Role::Administrator).next().unwrap().clone();
-    let end = Signature {
-        step: "withdraw".parse().unwrap(),
-        role: me.role,
-        person: me.person.clone(),
-        answer: Answer::Withdraw("as expected".parse().unwrap()),
-    };
-    room::sign(&room.client, &room.book, &test, &end, &me.key, None).await.unwrap();
+    room.withdraw(&test, "as expected".parse().unwrap()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

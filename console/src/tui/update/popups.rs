@@ -68,7 +68,8 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
                 CeremonyKind::Dkg => CeremonyKind::TestSign,
                 CeremonyKind::TestSign => CeremonyKind::Refresh,
                 CeremonyKind::Refresh => CeremonyKind::Recover,
-                CeremonyKind::Recover => CeremonyKind::Transfer,
+                CeremonyKind::Recover => CeremonyKind::Rebuild,
+                CeremonyKind::Rebuild => CeremonyKind::Transfer,
                 CeremonyKind::Transfer => CeremonyKind::Amend,
                 CeremonyKind::Amend => CeremonyKind::Dkg,
             };
@@ -103,6 +104,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
                 CeremonyKind::TestSign => Subject::Wallet(wallet?),
                 CeremonyKind::Refresh => Subject::Refresh(wallet?),
                 CeremonyKind::Recover => Subject::Recovery(wallet?, lost_nodes(&form.lost)?),
+                CeremonyKind::Rebuild => Subject::Rebuild(wallet?, lost_nodes(&form.lost)?),
                 CeremonyKind::Amend => return Err(AMENDING.to_owned()),
                 CeremonyKind::Transfer => return Err(TRANSFERRING.to_owned()),
             },
