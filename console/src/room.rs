@@ -41,7 +41,7 @@ pub enum RoomError {
     #[error("a ceremony of kind {0} is about a {1}: give --{1}, and nothing else")]
     Subject(CeremonyKind, &'static str),
     /// A recovery without a loss, or a loss without a recovery.
-    #[error("a recovery, and nothing else, names the nodes that lost their shares: give --lost 4")]
+    #[error("a recovery or rebuild, and nothing else, names the nodes that lost their shares: give --lost 4")]
     Lost,
     /// The new charter is none, or may not follow the one in force.
     #[error("the new charter is refused")]

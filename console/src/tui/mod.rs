@@ -207,7 +207,7 @@ async fn unwrap(shell: &Shell, me: Me, ceremony: Box<Ceremony>, act: Act, node: 
 }
 
 /// An error and its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

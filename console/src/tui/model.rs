@@ -103,7 +103,7 @@ pub struct OpenForm {
     pub purpose: String,
     /// The nodes that lost their shares, for a recovery: `4`, or `2, 4`.
     pub lost: String,
-    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose, and for a recovery 3 the lost nodes.
+    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose, and for a recovery or rebuild 3 the lost nodes.
     pub field: usize,
 }
 
@@ -112,6 +112,16 @@ impl OpenForm {
     #[must_use]
     pub fn fields(&self) -> usize {
         if self.kind.recovers() { 4 } else { 3 }
+    }
+
+    /// The text that is typed into; the kind is chosen.
+    pub(super) fn text(&mut self) -> Option<&mut String> {
+        match self.field {
+            1 => Some(&mut self.wallet),
+            2 => Some(&mut self.purpose),
+            3 => Some(&mut self.lost),
+            _ => None,
+        }
     }
 }
 

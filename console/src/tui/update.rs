@@ -385,10 +385,9 @@ fn command(model: &mut Model, text: &str) -> Vec<Effect> {
 
 fn type_into(model: &mut Model, c: char) {
     let text = match (&mut model.popup, &mut model.line) {
-        (Some(Popup::Open(form)), _) => match form.field {
-            1 => &mut form.wallet,
-            2 => &mut form.purpose,
-            _ => return,
+        (Some(Popup::Open(form)), _) => match form.text() {
+            Some(text) => text,
+            None => return,
         },
         (Some(Popup::Type(typing)), _) => &mut typing.text,
         (Some(Popup::Review(review)), _) => &mut review.typed,

@@ -114,3 +114,30 @@ fn resizing_loses_nothing() {
     update(&mut model, Event::Resized);
     assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.wallet == "treasury"));
 }
+
+#[test]
+fn a_recovery_is_opened_with_the_nodes_that_are_typed() {
+    let mut model = model(56);
+    press(&mut model, KeyCode::Char('o'));
+    press(&mut model, KeyCode::BackTab);
+    for _ in 0..3 {
+        press(&mut model, KeyCode::Right);
+    }
+    for (text, next) in [("", true), ("treasury", true), ("Disk of node 4", true), ("2,44=backup", false)] {
+        write(&mut model, text);
+        if next {
+            press(&mut model, KeyCode::Tab);
+        }
+    }
+    press(&mut model, KeyCode::Enter);
+    assert!(model.message.contains("not one of the wallet's nodes"), "{}", model.message);
+    for _ in 0.."4=backup".len() {
+        press(&mut model, KeyCode::Backspace);
+    }
+    write(&mut model, "=backup");
+    press(&mut model, KeyCode::Enter);
+    let Some(Popup::Review(review)) = &model.popup else { panic!("{}", model.message) };
+    for said in ["kind: recover", "lost: node 2, by repair\nlost: node 4, by backup\n"] {
+        assert!(review.statement.contains(said), "{}", review.statement);
+    }
+}

@@ -18,6 +18,7 @@ use super::{Effect, show, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
+use crate::tui::chain;
 
 pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let Some(popup) = model.popup.take() else { return Vec::new() };
@@ -75,12 +76,7 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
             };
         }
         KeyCode::Backspace => {
-            match form.field {
-                1 => form.wallet.pop(),
-                2 => form.purpose.pop(),
-                3 => form.lost.pop(),
-                _ => None,
-            };
+            form.text().and_then(String::pop);
         }
         KeyCode::Enter if form.field + 1 < form.fields() => form.field += 1,
         KeyCode::Enter => return review_opening(model, form),
@@ -112,7 +108,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
             administrator: me.person.clone(),
             lifetime_ms: LIFETIME_MS,
         };
-        let (manifest, statement) = room::prepare(&model.book, &opening).map_err(|e| e.to_string())?;
+        let (manifest, statement) = room::prepare(&model.book, &opening).map_err(|e| chain(&e))?;
         Ok((manifest, statement, me))
     })();
     match prepared {

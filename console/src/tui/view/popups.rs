@@ -104,7 +104,10 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
     ];
     if form.fields() > 3 {
         lines.push(field(3, "lost", &form.lost));
-        lines.push(Line::styled(" The nodes that lost their shares: 4, or 2,4.", FAINT));
+        lines.push(Line::styled(
+            " Who lost a share: 4, or 2,4=backup. Without a word: rebuilt by others.",
+            FAINT,
+        ));
     }
     lines.extend([
         Line::raw(""),
