@@ -136,7 +136,7 @@ fn a_recovery_is_opened_with_the_nodes_that_are_typed() {
     }
     write(&mut model, "=backup");
     press(&mut model, KeyCode::Enter);
-    let Some(Popup::Review(review)) = &model.popup else { panic!("{}", model.message) };
+    let Some(Popup::Review(review)) = &model.popup else { unreachable!("{}", model.message) };
     for said in ["kind: recover", "lost: node 2, by repair\nlost: node 4, by backup\n"] {
         assert!(review.statement.contains(said), "{}", review.statement);
     }
