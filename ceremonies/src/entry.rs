@@ -11,6 +11,7 @@ use crate::ids::{CeremonyId, Hash, InvalidId, Line, NodeIndex, PersonName, StepI
 use crate::manifest::{Manifest, ManifestError};
 use crate::statement::{Answer, MAX_SIGNATURE, Release};
 use crate::subsets::Subset;
+use crate::transaction::Confirmation;
 use crate::wallet::{BackedUp, Object, Point};
 use crate::wire;
 use crate::words;
@@ -515,6 +516,15 @@ impl Event {
                 object: release.object.as_slice().try_into()?,
                 sealed: bounded(release.sealed, MAX_SEALED_KEY, "sealed file key")?,
             }),
+            Some(Wire::Broadcast(confirmation)) => Answer::Broadcast(Confirmation {
+                transaction: confirmation
+                    .transaction
+                    .parse()
+                    .map_err(|_| EntryError::Value("transaction's id"))?,
+                block: confirmation.block.as_slice().try_into()?,
+                height: confirmation.height,
+            }),
+            Some(Wire::Withheld(reason)) => Answer::Withheld(reason.try_into()?),
             Some(Wire::Opinion(opinion)) => match opinion.verdict() {
                 wire::log::Verdict::Agree if opinion.reason.is_empty() => Answer::Agree,
                 wire::log::Verdict::Disagree => Answer::Disagree(opinion.reason.try_into()?),

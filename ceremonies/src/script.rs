@@ -36,6 +36,8 @@ pub enum Act {
     TestSign,
     /// The enclaves sign the transaction.
     Sign,
+    /// The signers say that the signed transaction is in a block, or why it is not sent from here.
+    Broadcast,
     /// Every enclave encrypts its new share for its custodian and the escrow trustee; agents put it under lock.
     Backup,
     /// Custodians release every backup to its node's enclave, which proves that it holds the share.
@@ -55,7 +57,13 @@ impl Act {
     #[must_use]
     pub fn has_signers(self) -> bool {
         match self {
-            Self::Confirm | Self::ReadBack | Self::Commit | Self::Agree | Self::Close | Self::Open => true,
+            Self::Confirm
+            | Self::ReadBack
+            | Self::Broadcast
+            | Self::Commit
+            | Self::Agree
+            | Self::Close
+            | Self::Open => true,
             Self::Attest
             | Self::Approve
             | Self::Recover
@@ -272,7 +280,7 @@ impl ScriptFile {
                 &[Act::Open, Act::Attest, Act::Approve, Act::TestSign, Act::Agree, Act::Close]
             }
             CeremonyKind::Transfer => {
-                &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Agree, Act::Close]
+                &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Broadcast, Act::Agree, Act::Close]
             }
             CeremonyKind::Amend => &[Act::Open, Act::Approve, Act::Agree, Act::Close],
             CeremonyKind::Refresh => &[

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::charter::{Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
+use crate::transaction::Confirmation;
 
 /// The SSHSIG namespace: a signature made for anything else is no signature here.
 pub const NAMESPACE: &str = "custody-ceremony";
@@ -40,6 +41,10 @@ pub enum Answer {
     Withdraw(Line),
     /// A backup's file key goes to an attested enclave.
     Release(Release),
+    /// The signed transaction was sent and is in a block.
+    Broadcast(Confirmation),
+    /// It is not sent from here; the reason stays in the record.
+    Withheld(Line),
 }
 
 /// A backup's file key, for the enclave of the node whose share the backup holds.
@@ -62,6 +67,8 @@ impl std::fmt::Display for Answer {
             Self::Disagree(reason) => write!(f, "disagree: {reason}"),
             Self::Withdraw(reason) => write!(f, "withdraw: {reason}"),
             Self::Release(release) => write!(f, "release of node {}'s backup", release.node),
+            Self::Broadcast(confirmation) => confirmation.fmt(f),
+            Self::Withheld(reason) => write!(f, "not sent from here: {reason}"),
         }
     }
 }
@@ -162,6 +169,12 @@ impl Statement<'_> {
                 line("backup", &release.object);
                 line("sealed key", &Hash::of_bytes(&release.sealed));
             }
+            Answer::Broadcast(confirmation) => {
+                line("broadcast", &confirmation.transaction);
+                line("in block", &confirmation.block());
+                line("height", &confirmation.height);
+            }
+            Answer::Withheld(reason) => line("broadcast", &format_args!("not from here, because: {reason}")),
         }
         text
     }

@@ -265,9 +265,13 @@ impl Signature {
     pub fn statement(&self, ceremony: &Ceremony) -> Result<String, Rejection> {
         match &self.answer {
             Answer::Withdraw(reason) => ceremony.withdrawal(self.role, &self.person, reason),
-            Answer::None | Answer::Words(_) | Answer::Agree | Answer::Disagree(_) | Answer::Release(_) => {
-                ceremony.statement(&self.step, self.role, &self.person, &self.answer)
-            }
+            Answer::None
+            | Answer::Words(_)
+            | Answer::Agree
+            | Answer::Disagree(_)
+            | Answer::Release(_)
+            | Answer::Broadcast(_)
+            | Answer::Withheld(_) => ceremony.statement(&self.step, self.role, &self.person, &self.answer),
         }
     }
 
@@ -287,6 +291,12 @@ impl Signature {
                 object: release.object.as_bytes().to_vec(),
                 sealed: release.sealed.clone(),
             })),
+            Answer::Broadcast(confirmation) => Some(log::signed::Answer::Broadcast(log::Confirmation {
+                transaction: confirmation.transaction.to_string(),
+                block: confirmation.block.as_bytes().to_vec(),
+                height: confirmation.height,
+            })),
+            Answer::Withheld(reason) => Some(log::signed::Answer::Withheld(reason.to_string())),
             Answer::Agree => opinion(log::Verdict::Agree, ""),
             Answer::Disagree(reason) => opinion(log::Verdict::Disagree, reason.as_str()),
             Answer::Withdraw(reason) => {

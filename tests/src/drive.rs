@@ -164,6 +164,7 @@ impl Room {
         let answer = match step.act {
             Act::ReadBack => Answer::Words(ceremony.spoken_words().context("no words to read back")?),
             Act::Agree => Answer::Agree,
+            Act::Broadcast => Answer::Withheld("The lab sends nothing".parse()?),
             Act::Open
             | Act::Attest
             | Act::Confirm

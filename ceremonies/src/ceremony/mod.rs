@@ -5,6 +5,7 @@
 //! committed, void) is derived and never logged.
 
 mod backups;
+mod broadcast;
 mod duty;
 mod generation;
 #[cfg(test)]

@@ -81,6 +81,7 @@ impl Ceremony {
             | Act::ReadBack
             | Act::TestSign
             | Act::Sign
+            | Act::Broadcast
             | Act::Backup
             | Act::Prove
             | Act::Commit
@@ -93,7 +94,13 @@ impl Ceremony {
     /// The step, if people sign it and everything it needs is done.
     fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
         let step = self.script.step(id).filter(|step| match step.act {
-            Act::Confirm | Act::Approve | Act::ReadBack | Act::Commit | Act::Agree | Act::Close => true,
+            Act::Confirm
+            | Act::Approve
+            | Act::ReadBack
+            | Act::Broadcast
+            | Act::Commit
+            | Act::Agree
+            | Act::Close => true,
             Act::Recover | Act::Prove => self.asks_releases(step.act),
             Act::Open
             | Act::Attest
@@ -123,6 +130,36 @@ impl Ceremony {
         }
     }
 
+    /// The step, if it is open and this person may sign it in this role.
+    fn signable(&self, step: &StepId, role: Role, person: &PersonName) -> Result<&Step, Rejection> {
+        self.person(person, role)?;
+        let step = self.open_step(step)?;
+        if self.signers(step).get(&role).is_none_or(|count| *count == 0) {
+            return Err(Rejection::NotSignedBy { step: step.id.clone(), role });
+        }
+        Ok(step)
+    }
+
+    /// Whether this person could sign this step now, for the first time and whatever the answer: for those who do
+    /// something before they sign.
+    ///
+    /// # Errors
+    /// [`Rejection`] says why the ceremony would not take a signature.
+    pub fn may_sign(
+        &self,
+        step: &StepId,
+        role: Role,
+        person: &PersonName,
+        now: UnixMillis,
+    ) -> Result<(), Rejection> {
+        self.check_not_over(now)?;
+        let step = self.signable(step, role, person)?;
+        if self.signed(&step.id).any(|signed| signed.person == *person) {
+            return Err(Rejection::SignedAlready { person: person.clone(), step: step.id.clone() });
+        }
+        Ok(())
+    }
+
     /// The text that this person signs for this step, in this role, with this answer.
     ///
     /// # Errors
@@ -134,11 +171,7 @@ impl Ceremony {
         person: &PersonName,
         answer: &Answer,
     ) -> Result<String, Rejection> {
-        self.person(person, role)?;
-        let step = self.open_step(step)?;
-        if self.signers(step).get(&role).is_none_or(|count| *count == 0) {
-            return Err(Rejection::NotSignedBy { step: step.id.clone(), role });
-        }
+        let step = self.signable(step, role, person)?;
         self.check_answer(step, person, answer)?;
         let established = self.established(step);
         Ok(Statement {
@@ -195,6 +228,11 @@ impl Ceremony {
             Act::Agree => match answer {
                 Answer::Agree | Answer::Disagree(_) => Ok(()),
                 _ => asked("a verdict: agree, or disagree with a reason"),
+            },
+            Act::Broadcast => match answer {
+                Answer::Broadcast(confirmation) => self.check_confirmation(confirmation),
+                Answer::Withheld(_) => Ok(()),
+                _ => asked("the block that the transaction is in, or why it is not sent: custody broadcast"),
             },
             Act::Open
             | Act::Attest

@@ -8,6 +8,7 @@ use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::ManifestError;
 use crate::script::ScriptError;
 use crate::statement::SignatureError;
+use crate::transaction::TransactionId;
 use crate::wallet::RecordError;
 
 /// Why the fold refuses an entry. The ceremony is as it was before.
@@ -58,6 +59,10 @@ pub enum Rejection {
     SignedAlready { person: PersonName, step: StepId },
     #[error("step `{step}` asks for {asked}")]
     Answer { step: StepId, asked: &'static str },
+    #[error("no transaction is signed here yet that could be in a block")]
+    NotSigned,
+    #[error("transaction {confirmed} is said to be in a block, but {signed} is what was signed here")]
+    OtherTransaction { confirmed: TransactionId, signed: TransactionId },
     #[error("the words read back are not those of this wallet; listen again, the step stays open")]
     WrongWords,
     #[error("the signature is refused")]

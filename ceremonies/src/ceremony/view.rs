@@ -231,9 +231,13 @@ impl Ceremony {
             Act::Commit => self.has_quorum(step) && self.committed().is_some() && self.all_adopted(),
             Act::Retire => roster.iter().all(|node| self.retired.contains(node)),
             Act::TestSign | Act::Sign => self.cover().iter().all(|subset| self.has_signed(subset)),
-            Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
-                self.has_quorum(step)
-            }
+            Act::Open
+            | Act::Confirm
+            | Act::Approve
+            | Act::ReadBack
+            | Act::Broadcast
+            | Act::Agree
+            | Act::Close => self.has_quorum(step),
         }
     }
 
@@ -292,9 +296,13 @@ impl Ceremony {
                 Some(subset) => format!("signature of {subset}, try {}", self.attempt(&subset)),
                 None => String::new(),
             },
-            Act::Open | Act::Confirm | Act::Approve | Act::ReadBack | Act::Agree | Act::Close => {
-                self.missing_people(step)
-            }
+            Act::Open
+            | Act::Confirm
+            | Act::Approve
+            | Act::ReadBack
+            | Act::Broadcast
+            | Act::Agree
+            | Act::Close => self.missing_people(step),
         }
     }
 

@@ -193,6 +193,7 @@ impl Material {
         }
         if let Some(signed) = ceremony.signed_transaction() {
             files.insert("signed-transaction.hex".to_owned(), (hex::encode(signed) + "\n").into_bytes());
+            files.insert("broadcast.json".to_owned(), render::broadcast(ceremony)?);
         }
         if let Some(record) = ceremony.record() {
             files.insert("wallet.json".to_owned(), render::wallet(record, ceremony.charter().kind())?);

@@ -11,7 +11,7 @@ use crate::ceremony::Ceremony;
 use crate::charter::{Charter, ClusterKind};
 use crate::entry::{Entry, Event};
 use crate::ids::Hash;
-use crate::statement::NAMESPACE;
+use crate::statement::{Answer, NAMESPACE};
 use crate::wallet::Object;
 use crate::wallet::Record;
 use crate::words;
@@ -23,6 +23,13 @@ pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
         _ => {
             "charter.toml is the cluster's first charter; amendments/ has the logs of the ceremonies that amended it\n\
              up to this one, which belong to what everything follows from.\n"
+        }
+    };
+    let sent = match &manifest.transaction {
+        None => "",
+        Some(_) => {
+            "signed-transaction.hex is what the network takes. broadcast.json says who sent it and in which block it\n\
+             stands, or why it was not sent from there. No log proves a block: look it up with a node of your own.\n"
         }
     };
     format!(
@@ -41,7 +48,7 @@ pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
          log.binpb is the authority: the entries, each with its length before it, signed and chained by hash.\n\
          log.jsonl says the same for people. Every other file follows from the log, charter.toml and root.pem.\n\
          signatures.json holds digests, signatures (r, s and DER) for any ECDSA library, under the public key\n\
-         in wallet.json (secp256k1, SEC1 compressed).\n{amended}",
+         in wallet.json (secp256k1, SEC1 compressed).\n{amended}{sent}",
         manifest.ceremony,
         manifest.kind,
         manifest.cluster,
@@ -165,6 +172,26 @@ pub(super) fn backups(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
         })
     });
     pretty("backups.json", &Value::Array(backups.collect()))
+}
+
+/// Whether the signed transaction was sent, and where it stands: who said what, and when.
+pub(super) fn broadcast(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
+    let said = ceremony.said_of_broadcast().map(|signed| {
+        let mut said = json!({
+            "person": signed.person,
+            "role": signed.role,
+            "time": signed.time.to_string(),
+            "answer": signed.answer.to_string(),
+        });
+        if let Answer::Broadcast(confirmation) = &signed.answer {
+            said["block"] = json!(confirmation.block());
+            said["height"] = json!(confirmation.height);
+        }
+        said
+    });
+    let said: Vec<Value> = said.collect();
+    let id = ceremony.transaction_id().map(|id| id.to_string());
+    pretty("broadcast.json", &json!({ "transaction": id, "said": said }))
 }
 
 pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {

@@ -275,5 +275,14 @@ fn checks(
             found: format!("{} ({})", signed.len(), signed.join(", ")),
         });
     }
+    if let Some(id) = ceremony.transaction_id() {
+        checks.push(Check { name: "transaction", found: format!("signed as {id}") });
+        for signed in ceremony.said_of_broadcast() {
+            checks.push(Check {
+                name: "broadcast",
+                found: format!("{} says: {}", signed.person, signed.answer),
+            });
+        }
+    }
     Ok(checks)
 }

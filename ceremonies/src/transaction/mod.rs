@@ -8,6 +8,7 @@ mod amount;
 pub mod bitcoin;
 mod bytes;
 pub mod evm;
+mod id;
 mod rlp;
 mod signature;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub use self::amount::{Sats, Wei};
 use self::bitcoin::{Bitcoin, BitcoinError};
 use self::evm::{Evm, EvmError};
+pub use self::id::{Confirmation, InvalidTransactionId, TransactionId};
 pub use self::rlp::RlpError;
 pub use self::signature::{KeysError, Signature, SigningError};
 use crate::address::{Child, Path};

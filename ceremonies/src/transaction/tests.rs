@@ -185,6 +185,13 @@ fn a_transfer_is_what_another_program_makes_of_it() {
     assert_eq!(hex::encode(transfer.signed(&signature, &key().1).unwrap()), SIGNED);
 }
 
+/// As a Keccak-256 written down from its specification in Python has it.
+#[test]
+fn a_transfers_id_is_that_of_its_signed_bytes() {
+    let id = Transaction::Evm(transfer()).id(&hex::decode(SIGNED).unwrap());
+    assert_eq!(id.to_string(), "0xea9f0059c082dcb62cd7d8a7941939cc575f4a45d1033b964baff668bff68ae6");
+}
+
 #[test]
 fn a_transfer_is_shown_in_plain_words() {
     assert_eq!(

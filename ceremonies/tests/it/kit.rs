@@ -309,6 +309,12 @@ impl Paper {
                 sealed: release.sealed,
             })),
             Answer::Words(words) => Some(Wire::Words(words)),
+            Answer::Broadcast(confirmation) => Some(Wire::Broadcast(log::Confirmation {
+                transaction: confirmation.transaction.to_string(),
+                block: confirmation.block.as_bytes().to_vec(),
+                height: confirmation.height,
+            })),
+            Answer::Withheld(reason) => Some(Wire::Withheld(reason.into())),
             Answer::Agree => opinion(log::Verdict::Agree, None),
             Answer::Disagree(reason) => opinion(log::Verdict::Disagree, Some(reason)),
         };

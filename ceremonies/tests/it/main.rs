@@ -16,3 +16,4 @@ mod renewal;
 mod reports;
 mod schedules;
 mod signing;
+mod transfer;

@@ -82,6 +82,16 @@ fn a_transaction_is_shown_in_plain_words() {
     assert_eq!(transaction.virtual_size(), 141);
 }
 
+/// As Python's hashlib has it.
+#[test]
+fn a_transaction_id_leaves_the_witnesses_out() {
+    let transaction = made(vec![input(1, 10_000)], vec![output(2, 1000), output(1, 8800)]).unwrap();
+    let id = "ca57e15c1b16f5f09dbb64dfa3d550d6d2a0348bdf8701534e5ae8e051327ed8";
+    let signed = transaction.with_witnesses(&[vec![0]]);
+    let transaction = crate::transaction::Transaction::Bitcoin(transaction);
+    assert_eq!(transaction.id(&signed).to_string(), id);
+}
+
 #[test]
 fn a_transaction_id_is_written_backwards() {
     let txid = Txid(std::array::from_fn(|place| u8::try_from(place).unwrap()));

@@ -21,7 +21,8 @@ const MINUTE: i64 = 60_000;
 
 fn wire(answer: &Answer) -> Option<signed::Answer> {
     Some(match answer {
-        Answer::None | Answer::Withdraw(_) => return None,
+        // What follows a transaction is in no schedule.
+        Answer::None | Answer::Withdraw(_) | Answer::Broadcast(_) | Answer::Withheld(_) => return None,
         Answer::Words(words) => signed::Answer::Words(words.clone()),
         Answer::Agree | Answer::Disagree(_) => signed::Answer::Opinion(log::Opinion {
             verdict: log::Verdict::Agree.into(),
