@@ -1,6 +1,7 @@
 //! The operator's console: it proposes and shows. It holds no secret but its bus credential, and believes
 //! nothing that it has not folded itself.
 
+pub mod broadcast;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -137,15 +137,19 @@ pub(super) struct StepArguments {
     /// Disagree, with the reason.
     #[arg(long, group = "answer", value_name = "REASON")]
     disagree: Option<Line>,
+    /// Say that a signed transaction is not sent from here, with the reason.
+    #[arg(long, group = "answer", value_name = "REASON")]
+    withhold: Option<Line>,
 }
 
 impl StepArguments {
     fn answer(&self) -> Answer {
-        match (&self.words, self.agree, &self.disagree) {
-            (Some(typed), _, _) => Answer::Words(words::normalise(typed)),
-            (None, true, _) => Answer::Agree,
-            (None, false, Some(reason)) => Answer::Disagree(reason.clone()),
-            (None, false, None) => Answer::None,
+        match (&self.words, self.agree, &self.disagree, &self.withhold) {
+            (Some(typed), _, _, _) => Answer::Words(words::normalise(typed)),
+            (None, true, _, _) => Answer::Agree,
+            (None, false, Some(reason), _) => Answer::Disagree(reason.clone()),
+            (None, false, None, Some(reason)) => Answer::Withheld(reason.clone()),
+            (None, false, None, None) => Answer::None,
         }
     }
 
@@ -159,7 +163,7 @@ impl StepArguments {
 }
 
 /// The one person of the cluster file in a role, leaving out who has signed the step already.
-fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &StepId)>) -> Result<&'a Me> {
+pub(super) fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &StepId)>) -> Result<&'a Me> {
     let signed =
         |me: &Me| step.is_some_and(|(ceremony, id)| ceremony.signed(id).any(|s| s.person == me.person));
     let mut people = desk.cluster.me.iter().filter(|me| me.role == role && !signed(me));
@@ -172,7 +176,12 @@ fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &StepId)>) -
     Ok(me)
 }
 
-fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Path>) -> Result<&'a Path> {
+pub(super) fn key<'a>(
+    desk: &'a Desk,
+    person: &PersonName,
+    role: Role,
+    given: Option<&'a Path>,
+) -> Result<&'a Path> {
     if let Some(key) = given {
         return Ok(key);
     }
@@ -265,7 +274,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
     }
 }
 
-fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
+pub(super) fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
     Ok(&desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?.ceremony)
 }
 
@@ -286,7 +295,7 @@ async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signat
 }
 
 /// Signs, asking for the passphrase on the terminal where the key has one.
-fn sign_with(key: &Path, statement: &str) -> Result<Vec<u8>> {
+pub(super) fn sign_with(key: &Path, statement: &str) -> Result<Vec<u8>> {
     match signer::sign(key, statement, None) {
         Err(signer::SignError::Locked(_)) => {
             let passphrase = crate::terminal::ask_hidden(&format!("passphrase of {}: ", key.display()))?;
@@ -296,7 +305,7 @@ fn sign_with(key: &Path, statement: &str) -> Result<Vec<u8>> {
     }
 }
 
-async fn submit(
+pub(super) async fn submit(
     desk: &Desk,
     output: Output,
     id: &CeremonyId,

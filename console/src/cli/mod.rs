@@ -1,6 +1,7 @@
 //! The subcommands: what the terminal shows, for scripts and for a plain line mode.
 
 mod backup;
+mod broadcast;
 mod ceremony;
 mod offline;
 mod output;
@@ -59,6 +60,8 @@ enum Command {
     Backup(backup::BackupCommand),
     /// Build a transaction from a wallet and show it: dust, or everything to another wallet.
     Sweep(sweep::SweepArguments),
+    /// Send a ceremony's signed transaction and sign in which block it stands, or why it is not sent.
+    Broadcast(broadcast::BroadcastArguments),
     /// Ceremony scripts.
     #[command(subcommand)]
     Script(offline::ScriptCommand),
@@ -142,6 +145,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
         Some(Command::Wallet(command)) => wallet::run(&Desk::open(path).await?, output, command),
         Some(Command::Sweep(arguments)) => sweep::run(path, output, arguments).await,
+        Some(Command::Broadcast(arguments)) => broadcast::run(path, output, arguments).await,
         Some(Command::Backup(command)) => backup::run(path, output, command).await,
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),

@@ -165,6 +165,8 @@ pub enum TypingFor {
     Disagreement,
     /// Why the ceremony ends.
     Withdrawal,
+    /// Why a signed transaction is not sent.
+    Withholding,
 }
 
 /// What is about to be signed.

@@ -155,6 +155,7 @@ fn chosen(model: &mut Model, me: Me, purpose: WhoFor) -> Vec<Effect> {
         (WhoFor::Withdraw, _) => model.popup = Some(typing(TypingFor::Withdrawal, me)),
         (WhoFor::Step, Some(act @ (Act::Prove | Act::Recover))) => return unwrap(model, me, act),
         (WhoFor::Step, Some(Act::ReadBack)) => model.popup = Some(typing(TypingFor::Words, me)),
+        (WhoFor::Step, Some(Act::Broadcast)) => model.popup = Some(typing(TypingFor::Withholding, me)),
         (WhoFor::Step, Some(Act::Agree)) => model.popup = Some(Popup::Verdict { me }),
         (WhoFor::Step, Some(_)) => review_step(model, me, Answer::None),
         (WhoFor::Step, None) => model.say("The step is no longer open."),
@@ -216,6 +217,7 @@ fn typed(model: &mut Model, typing: Typing) {
         TypingFor::Words => Ok(Answer::Words(words::normalise(&typing.text))),
         TypingFor::Disagreement => reason().map(Answer::Disagree),
         TypingFor::Withdrawal => reason().map(Answer::Withdraw),
+        TypingFor::Withholding => reason().map(Answer::Withheld),
     };
     match answer {
         Ok(answer) => review_step(model, typing.me, answer),

@@ -32,7 +32,7 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
         Popup::Fingerprint { title, words, code } => fingerprint(frame, area, title, words, code),
         Popup::Open(form) => open(model, frame, area, form),
         Popup::Who(list) => who(frame, area, list),
-        Popup::Type(typing) => typed(frame, area, typing),
+        Popup::Type(typing) => typed(model, frame, area, typing),
         Popup::Verdict { me } => {
             let message = format!(
                 "{} as {}: does the record say what you saw?\n\na  agree\nd  disagree, with a reason\n\nTo disagree \
@@ -142,13 +142,24 @@ fn who(frame: &mut Frame<'_>, area: Rect, who: &Who) {
     show(frame, boxed(area, 60, lines.len()), title, "↑ ↓, Enter, Esc", lines);
 }
 
-fn typed(frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
+fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
+    let sending = || {
+        let id = model.open.as_ref().map_or("ID", |id| id.as_str());
+        format!(
+            "To send it, leave this and run, where the network can be reached:\n\ncustody broadcast {id} --endpoint \
+             URL\n\nIt waits for the block and signs this step with it. Not sent from here? Then why? The reason stays \
+             in the record."
+        )
+    };
     let (title, question) = match typing.question {
-        TypingFor::Words => (" Read back ", "Type the eight words as you hear them."),
+        TypingFor::Words => (" Read back ", "Type the eight words as you hear them.".to_owned()),
         TypingFor::Disagreement => {
-            (" Disagree ", "What is not as you saw it? The reason stays in the record.")
+            (" Disagree ", "What is not as you saw it? The reason stays in the record.".to_owned())
         }
-        TypingFor::Withdrawal => (" End the ceremony ", "Why does it end? The reason stays in the record."),
+        TypingFor::Withdrawal => {
+            (" End the ceremony ", "Why does it end? The reason stays in the record.".to_owned())
+        }
+        TypingFor::Withholding => (" Send the transaction ", sending()),
     };
     let message = format!("{} as {}\n{question}\n\n{}▏", typing.me.person, typing.me.role, typing.text);
     text(frame, area, title, &message, "Enter shows the statement, Esc cancels");

@@ -1,0 +1,104 @@
+//! Bitcoin: the REST interface of Esplora, which explorers and nodes' companions offer.
+
+use ceremonies::ids::{Hash, Line};
+use ceremonies::transaction::{Confirmation, TransactionId};
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use super::http::{Answer, Endpoint};
+use super::{BroadcastError, Standing, malformed, must_be};
+
+const SEND: &str = "POST /tx";
+const KNOWN: &str = "GET /tx/TXID";
+const STATUS: &str = "GET /tx/TXID/status";
+const TIP: &str = "GET /blocks/tip/height";
+
+/// A signed transaction, and where it goes.
+pub(super) struct Sender<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) signed: &'a [u8],
+    pub(super) id: TransactionId,
+}
+
+/// The part of a transaction that matters here.
+#[derive(Deserialize)]
+struct Known {
+    txid: String,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    confirmed: bool,
+    block_height: Option<u64>,
+    block_hash: Option<Hash>,
+}
+
+impl Sender<'_> {
+    pub(super) async fn send(&self) -> Result<(), BroadcastError> {
+        let answer = self.endpoint.post("/tx", "text/plain", hex::encode(self.signed)).await?;
+        if answer.status.is_success() {
+            return must_be(self.id, &text(SEND, &answer)?);
+        }
+        let refusal = failed(SEND, &answer);
+        if answer.status.is_server_error() {
+            return Err(refusal);
+        }
+        // It refuses what it knows or has in a block already, in words that differ from node to node.
+        if self.is_known().await? {
+            return Ok(());
+        }
+        Err(BroadcastError::Refused(Line::lossy(&refusal.to_string())))
+    }
+
+    async fn is_known(&self) -> Result<bool, BroadcastError> {
+        let answer = self.endpoint.get(&format!("/tx/{}", self.id)).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        let known: Known = read(KNOWN, "a transaction with its txid, in JSON", &answer)?;
+        must_be(self.id, &known.txid)?;
+        Ok(true)
+    }
+
+    /// The status of one that the endpoint does not know is that it is not confirmed.
+    pub(super) async fn standing(&self) -> Result<Standing, BroadcastError> {
+        let answer = self.endpoint.get(&format!("/tx/{}/status", self.id)).await?;
+        let expected = "a status in JSON, with height and hash of the block where it is confirmed";
+        let Status { confirmed, block_height, block_hash } = read(STATUS, expected, &answer)?;
+        if !confirmed {
+            return Ok(Standing::Waiting);
+        }
+        let (height, block) = block_height.zip(block_hash).ok_or_else(|| malformed(STATUS, expected))?;
+        let confirmation = Confirmation { transaction: self.id, block, height };
+        Ok(Standing::in_block(confirmation, self.tip().await?))
+    }
+
+    async fn tip(&self) -> Result<u64, BroadcastError> {
+        let answer = self.endpoint.get("/blocks/tip/height").await?;
+        let digits = text(TIP, &answer)?;
+        digits.trim().parse().map_err(|_| malformed(TIP, "a number"))
+    }
+}
+
+fn failed(to: &'static str, answer: &Answer) -> BroadcastError {
+    let text = Line::lossy(&String::from_utf8_lossy(&answer.body));
+    BroadcastError::Status { to, status: answer.status, text }
+}
+
+fn text(to: &'static str, answer: &Answer) -> Result<String, BroadcastError> {
+    if !answer.status.is_success() {
+        return Err(failed(to, answer));
+    }
+    String::from_utf8(answer.body.to_vec()).map_err(|_| malformed(to, "text"))
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    to: &'static str,
+    expected: &'static str,
+    answer: &'a Answer,
+) -> Result<T, BroadcastError> {
+    if !answer.status.is_success() {
+        return Err(failed(to, answer));
+    }
+    serde_json::from_slice(&answer.body).map_err(|_| malformed(to, expected))
+}

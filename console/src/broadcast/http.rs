@@ -1,0 +1,299 @@
+//! One HTTP request at a time to an endpoint that nobody trusts: over TLS, or in the clear to a node of one's own.
+//!
+//! Sizes and times are bounded, redirects are not followed and no proxy is asked. Errors name the host and never the
+//! rest of the address, which may hold somebody's key to the endpoint.
+
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+/// Largest answer that is read, in bytes; that of a transaction with a hundred inputs and outputs is smaller.
+const MAX_ANSWER: usize = 256 * 1024;
+/// How long one request may take, from the connection to the answer's last byte.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why text is no endpoint.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum InvalidEndpoint {
+    /// Not an address.
+    #[error("that is no address: write https://HOST/PATH, or http://127.0.0.1:PORT for a node of your own")]
+    Syntax,
+    /// Neither of the two.
+    #[error("only https and http are spoken")]
+    Scheme,
+    /// A user's name or password in front of the host.
+    #[error(
+        "names and passwords in an address are not sent: use an endpoint without, or with a key in its path"
+    )]
+    Credentials,
+    /// No name that a certificate could have.
+    #[error("the host is no name that a TLS certificate could be for")]
+    Host,
+    /// TLS cannot be set up on this machine.
+    #[error("TLS cannot be used here")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// No connection, or none that TLS accepts.
+    #[error("{host} cannot be reached")]
+    Unreachable {
+        /// Where.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{host} did not answer within {} seconds", PATIENCE.as_secs())]
+    Slow {
+        /// Who.
+        host: String,
+    },
+    /// The connection broke, or what came is not HTTP.
+    #[error("{host} does not answer in HTTP")]
+    Broken {
+        /// Who.
+        host: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer is longer than any that is asked for.
+    #[error("{0} answered with more than {MAX_ANSWER} bytes, which were not read")]
+    TooLarge(String),
+}
+
+/// What was answered.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+/// Where a network is reached.
+#[derive(Clone)]
+pub struct Endpoint {
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// As the request names it: with the port, where the address does.
+    authority: String,
+    host: String,
+    port: u16,
+    path: String,
+    query: String,
+}
+
+/// The host alone.
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({})", self.authority)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        let uri: Uri = text.parse().map_err(|_| InvalidEndpoint::Syntax)?;
+        let authority = uri.authority().ok_or(InvalidEndpoint::Syntax)?.as_str().to_owned();
+        if authority.contains('@') {
+            return Err(InvalidEndpoint::Credentials);
+        }
+        let named = uri.host().unwrap_or_default();
+        let host = named.trim_matches(['[', ']']).to_owned();
+        let (tls, usual) = match uri.scheme_str() {
+            Some("https") => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| InvalidEndpoint::Host)?;
+                let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                (Some((tls(roots)?, name)), 443)
+            }
+            Some("http") => (None, 80),
+            _ => return Err(InvalidEndpoint::Scheme),
+        };
+        // A port that is none would be left out, and another one asked.
+        let port = match authority.strip_prefix(named) {
+            Some("") => usual,
+            Some(port) => port.trim_start_matches(':').parse().map_err(|_| InvalidEndpoint::Syntax)?,
+            None => return Err(InvalidEndpoint::Syntax),
+        };
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Self { tls, authority, host, port, path: uri.path().to_owned(), query })
+    }
+}
+
+impl Endpoint {
+    /// Who answers: the host, and the port where the address has one.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Asks for what is at this place below the endpoint's own.
+    pub(super) async fn get(&self, place: &str) -> Result<Answer, HttpError> {
+        self.ask(Method::GET, place, "", Bytes::new()).await
+    }
+
+    /// Hands something in at this place below the endpoint's own.
+    pub(super) async fn post(&self, place: &str, kind: &str, body: String) -> Result<Answer, HttpError> {
+        self.ask(Method::POST, place, kind, body.into()).await
+    }
+
+    async fn ask(&self, method: Method, place: &str, kind: &str, body: Bytes) -> Result<Answer, HttpError> {
+        let path = if place.is_empty() { &self.path } else { self.path.trim_end_matches('/') };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{path}{place}{}", self.query))
+            .header(HOST, &self.authority);
+        if !kind.is_empty() {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| self.broken(error))?;
+        let asked = tokio::time::timeout(PATIENCE, self.connected(request)).await;
+        asked.map_err(|_| HttpError::Slow { host: self.authority.clone() })?
+    }
+
+    async fn connected(&self, request: Request<Full<Bytes>>) -> Result<Answer, HttpError> {
+        let unreachable = |source| HttpError::Unreachable { host: self.authority.clone(), source };
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
+        match &self.tls {
+            None => self.exchange(stream, request).await,
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await.map_err(unreachable)?;
+                self.exchange(stream, request).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, HttpError> {
+        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(|error| self.broken(error))?;
+        // Ends with this request, answered or not.
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                HttpError::TooLarge(self.authority.clone())
+            } else {
+                self.broken(error)
+            }
+        })?;
+        Ok(Answer { status, body: body.to_bytes() })
+    }
+
+    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HttpError {
+        HttpError::Broken { host: self.authority.clone(), source: source.into() }
+    }
+}
+
+/// TLS to whoever has a certificate under these roots.
+fn tls(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A server on this machine with a certificate of its own for this name, and roots with that certificate.
+    async fn server(name: &str) -> (u16, RootCertStore) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.clone()], key.into()).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            // Who does not trust the certificate hangs up.
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(b"GET /api/x?key=1 HTTP/1.1\r\n"));
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            }
+        });
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        (port, roots)
+    }
+
+    async fn asked(port: u16, roots: Option<RootCertStore>) -> Result<Answer, HttpError> {
+        let mut endpoint: Endpoint = format!("https://localhost:{port}/api/?key=1").parse().unwrap();
+        endpoint.host = "127.0.0.1".to_owned();
+        if let Some(roots) = roots {
+            endpoint.tls = endpoint.tls.map(|(_, name)| (tls(roots).unwrap(), name));
+        }
+        endpoint.get("/x").await
+    }
+
+    #[tokio::test]
+    async fn a_host_with_a_trusted_certificate_is_asked_over_tls() {
+        let (port, roots) = server("localhost").await;
+        let answer = asked(port, Some(roots)).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, b"hi".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_name_or_root_is_refused() {
+        let (port, roots) = server("another.example").await;
+        assert!(matches!(asked(port, Some(roots)).await, Err(HttpError::Unreachable { .. })));
+        let (port, _) = server("localhost").await;
+        assert!(matches!(asked(port, None).await, Err(HttpError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_without_what_may_be_a_key() {
+        let endpoint: Endpoint = "https://rpc.example:8443/v2/secret?key=secret".parse().unwrap();
+        assert_eq!((endpoint.authority(), endpoint.port), ("rpc.example:8443", 8443));
+        assert!(!format!("{endpoint:?}").contains("secret"));
+    }
+
+    #[test]
+    fn ports_follow_from_the_scheme_and_brackets_are_no_part_of_a_host() {
+        let port = |text: &str| text.parse::<Endpoint>().unwrap().port;
+        assert_eq!((port("https://a.example"), port("http://a.example/x")), (443, 80));
+        assert_eq!("http://[::1]:8545".parse::<Endpoint>().unwrap().host, "::1");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        let refused = |text: &str| text.parse::<Endpoint>().unwrap_err();
+        for text in ["", "/tx", "https://", "http://a b", "http://a:99999", "http://a:"] {
+            assert_eq!(refused(text), InvalidEndpoint::Syntax, "{text}");
+        }
+        for text in ["ftp://a.example", "ws://a.example/x"] {
+            assert_eq!(refused(text), InvalidEndpoint::Scheme, "{text}");
+        }
+        assert_eq!(refused("https://me:word@a.example"), InvalidEndpoint::Credentials);
+        assert_eq!(refused("https://a..example"), InvalidEndpoint::Host);
+    }
+}

@@ -1,0 +1,238 @@
+//! Sending a signed transaction to an endpoint, and waiting until it is in a block.
+//!
+//! An endpoint is not trusted: what it answers is bounded, and an id that is not the transaction's own ends the matter.
+//! That a block holds the transaction is still the endpoint's word; a person signs it as theirs. Everything here may be
+//! done again after a crash: a transaction that the endpoint knows already is waited for. Nothing here signs.
+
+mod bitcoin;
+mod evm;
+mod http;
+
+use std::fmt;
+use std::time::Duration;
+
+use ceremonies::address::ChainId;
+use ceremonies::ids::Line;
+use ceremonies::transaction::{Confirmation, Transaction, TransactionId};
+use hyper::StatusCode;
+use thiserror::Error;
+use tokio::time::Instant;
+
+pub use self::http::{Endpoint, HttpError, InvalidEndpoint};
+
+/// Why there is no confirmation.
+#[derive(Debug, Error)]
+pub enum BroadcastError {
+    /// No answer.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// An answer that says that something is wrong at the endpoint.
+    #[error("the endpoint answered {status} to {to}: {text}")]
+    Status {
+        /// To what.
+        to: &'static str,
+        /// The status.
+        status: StatusCode,
+        /// What it says, cut to a line.
+        text: Line,
+    },
+    /// An error to a question that has an answer.
+    #[error("the endpoint does not answer {to}: {text}")]
+    Unanswered {
+        /// To what.
+        to: &'static str,
+        /// What it says, cut to a line.
+        text: Line,
+    },
+    /// An answer that is none.
+    #[error(
+        "the endpoint's answer to {to} cannot be read: expected {expected}; give the address of another endpoint"
+    )]
+    Malformed {
+        /// To what.
+        to: &'static str,
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// Another chain.
+    #[error("the endpoint is of chain {theirs}, the transaction is for chain {ours}: nothing was sent")]
+    OtherChain {
+        /// The endpoint's.
+        theirs: u64,
+        /// The transaction's.
+        ours: ChainId,
+    },
+    /// The endpoint speaks of another transaction.
+    #[error(
+        "the endpoint speaks of transaction {told} where {ours} was sent: do not believe it, use another"
+    )]
+    OtherTransaction {
+        /// The id that it tells, cut to a line.
+        told: Line,
+        /// The id that follows from the signed bytes.
+        ours: TransactionId,
+    },
+    /// The network does not take it.
+    #[error("the endpoint does not take the transaction: {0}")]
+    Refused(Line),
+    /// It is in a block, and did nothing.
+    #[error(
+        "the transaction is in block {height} and failed there: nothing was paid but the fee, and its nonce is used; \
+         withhold with that reason"
+    )]
+    Failed {
+        /// The block's height.
+        height: u64,
+    },
+    /// Not in time.
+    #[error("after {} seconds the transaction stands so: {last}; run it again to go on waiting", .waited.as_secs())]
+    NotConfirmed {
+        /// How long was waited.
+        waited: Duration,
+        /// How it stood when last looked at.
+        last: String,
+    },
+}
+
+impl BroadcastError {
+    /// Whether it may be better at the next look. Nonsense is not waited out.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Http(error) => match error {
+                HttpError::Unreachable { .. } | HttpError::Slow { .. } | HttpError::Broken { .. } => true,
+                HttpError::TooLarge(_) => false,
+            },
+            Self::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unanswered { .. } => true,
+            Self::Malformed { .. }
+            | Self::OtherChain { .. }
+            | Self::OtherTransaction { .. }
+            | Self::Refused(_)
+            | Self::Failed { .. }
+            | Self::NotConfirmed { .. } => false,
+        }
+    }
+}
+
+/// How a transaction that was sent stands, as the endpoint tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Waiting,
+    InBlock {
+        confirmation: Confirmation,
+        /// How many blocks hold it: its own and those on top.
+        blocks: u64,
+    },
+}
+
+impl Standing {
+    /// In a block, where the chain's last has this height.
+    fn in_block(confirmation: Confirmation, tip: u64) -> Self {
+        let blocks = tip.saturating_sub(confirmation.height).saturating_add(1);
+        Self::InBlock { confirmation, blocks }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("in no block yet"),
+            Self::InBlock { confirmation, blocks } => {
+                write!(f, "in block {}, {blocks} confirmations", confirmation.height)
+            }
+        }
+    }
+}
+
+/// How long and for what is waited.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How many blocks must hold the transaction, its own included.
+    pub confirmations: u64,
+    /// How long all of it may take.
+    pub wait: Duration,
+    /// How long between two looks.
+    pub look: Duration,
+}
+
+/// What is asked of which network.
+enum Network<'a> {
+    Evm(evm::Sender<'a>),
+    Bitcoin(bitcoin::Sender<'a>),
+}
+
+impl Network<'_> {
+    async fn send(&self) -> Result<(), BroadcastError> {
+        match self {
+            Self::Evm(sender) => sender.send().await,
+            Self::Bitcoin(sender) => sender.send().await,
+        }
+    }
+
+    async fn standing(&self) -> Result<Standing, BroadcastError> {
+        match self {
+            Self::Evm(sender) => sender.standing().await,
+            Self::Bitcoin(sender) => sender.standing().await,
+        }
+    }
+}
+
+/// Sends what [`Transaction::signed`] has made of a transaction, and waits for its confirmation. Each change of how it
+/// stands is told.
+///
+/// # Errors
+/// [`BroadcastError`]; for all but the transaction's own failure it can be done again.
+pub async fn broadcast(
+    endpoint: &Endpoint,
+    transaction: &Transaction,
+    signed: &[u8],
+    patience: &Patience,
+    mut tell: impl FnMut(&str),
+) -> Result<Confirmation, BroadcastError> {
+    let begun = Instant::now();
+    let id = transaction.id(signed);
+    let network = match transaction {
+        Transaction::Evm(evm) => {
+            let chain = evm.transfer().chain;
+            Network::Evm(evm::Sender { endpoint, chain, signed, id })
+        }
+        Transaction::Bitcoin(_) => Network::Bitcoin(bitcoin::Sender { endpoint, signed, id }),
+    };
+    network.send().await?;
+    tell(&format!("{} has transaction {id}", endpoint.authority()));
+    let mut last = String::new();
+    loop {
+        let standing = match network.standing().await {
+            Ok(Standing::InBlock { confirmation, blocks }) if blocks >= patience.confirmations => {
+                return Ok(confirmation);
+            }
+            Ok(standing) => standing.to_string(),
+            Err(error) if error.may_pass() => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if standing != last {
+            tell(&standing);
+            last = standing;
+        }
+        let waited = begun.elapsed();
+        if waited >= patience.wait {
+            return Err(BroadcastError::NotConfirmed { waited, last });
+        }
+        tokio::time::sleep(patience.look.min(patience.wait.saturating_sub(waited))).await;
+    }
+}
+
+fn malformed(to: &'static str, expected: &'static str) -> BroadcastError {
+    BroadcastError::Malformed { to, expected }
+}
+
+/// Refuses every id but the transaction's own.
+fn must_be(ours: TransactionId, told: &str) -> Result<(), BroadcastError> {
+    if told.trim().to_ascii_lowercase().parse() == Ok(ours) {
+        Ok(())
+    } else {
+        Err(BroadcastError::OtherTransaction { told: Line::lossy(told), ours })
+    }
+}

@@ -1,0 +1,99 @@
+//! Sending a ceremony's signed transaction from the command line, or saying why it is not sent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ceremonies::ceremony::Ceremony;
+use ceremonies::charter::Role;
+use ceremonies::ids::{CeremonyId, Line, PersonName};
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::transaction::Confirmation;
+use clap::Args;
+
+use super::ceremony::{ceremony, key, sign_with, someone, submit};
+use super::{Desk, Output};
+use crate::broadcast::{Endpoint, Patience, broadcast};
+use crate::room::{Signature, now};
+
+/// How long between two looks at the endpoint: blocks come every few seconds at most.
+const LOOK: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct BroadcastArguments {
+    /// Which ceremony.
+    id: CeremonyId,
+    /// Where it is sent: the JSON-RPC address of an Ethereum node, or for Bitcoin that of an Esplora server's interface.
+    #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with = "withhold")]
+    endpoint: Option<Endpoint>,
+    /// Do not send it, and sign this reason instead.
+    #[arg(long, value_name = "REASON")]
+    withhold: Option<Line>,
+    /// How many blocks must hold it, its own included.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    confirmations: u64,
+    /// How long to wait for that; never longer than until the ceremony expires.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    wait: u64,
+    /// In which role the step is signed.
+    #[arg(long, default_value = "operator")]
+    role: Role,
+    /// Who signs; needed where the cluster file knows several who could.
+    #[arg(long)]
+    person: Option<PersonName>,
+    /// With which key.
+    #[arg(long)]
+    key: Option<PathBuf>,
+}
+
+pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: BroadcastArguments) -> Result<()> {
+    let BroadcastArguments { id, endpoint, withhold, confirmations, wait, role, person, key: given } =
+        arguments;
+    let mut desk = Desk::open(path).await?;
+    let open = ceremony(&desk, &id)?;
+    let step = open.script().steps().iter().find(|step| step.act == Act::Broadcast);
+    let step =
+        step.with_context(|| format!("{id} signs no transaction: there is nothing to send"))?.id.clone();
+    let person = match person {
+        Some(person) => person,
+        None => someone(&desk, role, Some((open, &step)))?.person.clone(),
+    };
+    // Before anything leaves this machine: what is sent cannot be called back.
+    open.may_sign(&step, role, &person, now())?;
+    let key = key(&desk, &person, role, given.as_deref())?.to_owned();
+    let answer = match (endpoint, withhold) {
+        (Some(endpoint), _) => {
+            let wait = Duration::from_secs(wait);
+            Answer::Broadcast(sent(open, &endpoint, Patience { confirmations, wait, look: LOOK }).await?)
+        }
+        (None, reason) => Answer::Withheld(reason.context("give --endpoint, or --withhold with a reason")?),
+    };
+    // Others may have gone on meanwhile.
+    desk.client.catch_up(&mut desk.book, &id).await?;
+    let signature = Signature { step, role, person, answer };
+    let statement = signature.statement(ceremony(&desk, &id)?)?;
+    eprint!("{statement}");
+    let armoured = sign_with(&key, &statement)?;
+    submit(&desk, output, &id, &signature, armoured).await
+}
+
+/// Sends the signed transaction and waits for its confirmation, as long as there is a ceremony to record it.
+async fn sent(ceremony: &Ceremony, endpoint: &Endpoint, patience: Patience) -> Result<Confirmation> {
+    let expires = ceremony.manifest().expires;
+    let left = Duration::from_millis(u64::try_from(expires.since(now())).unwrap_or(0));
+    let patience = Patience { wait: patience.wait.min(left), ..patience };
+    let (transaction, signed) = ceremony
+        .manifest()
+        .transaction
+        .as_deref()
+        .zip(ceremony.signed_transaction())
+        .context("the transaction is not signed yet")?;
+    eprintln!(
+        "sending to {}; waits up to {} s, the ceremony expires at {expires}",
+        endpoint.authority(),
+        patience.wait.as_secs()
+    );
+    let tell = |standing: &str| eprintln!("{} {standing}", now());
+    Ok(broadcast(endpoint, transaction, &signed, &patience, tell).await?)
+}
