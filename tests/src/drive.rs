@@ -11,6 +11,7 @@ use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{CeremonyId, Line, NodeIndex, WalletName};
 use ceremonies::script::{Act, Step};
 use ceremonies::statement::Answer;
+use console::broadcast::{Endpoint, Patience, broadcast};
 use console::client::{Client, ClientError};
 use console::config::{Cluster, Me};
 use console::custodian;
@@ -18,6 +19,8 @@ use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
 
 /// How often the log is looked at while machines work.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a transaction may take into a block.
+const SENDING: Duration = Duration::from_mins(2);
 
 /// The lab's people at one console.
 pub struct Room {
@@ -27,6 +30,8 @@ pub struct Room {
     pub client: Client,
     /// All that has been folded.
     pub book: Book,
+    /// Where signed transactions are sent; without it they are not.
+    pub endpoint: Option<Endpoint>,
 }
 
 impl Room {
@@ -45,7 +50,7 @@ impl Room {
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         };
-        Ok(Self { cluster, client, book })
+        Ok(Self { cluster, client, book, endpoint: None })
     }
 
     /// The lab's people in a role.
@@ -164,7 +169,7 @@ impl Room {
         let answer = match step.act {
             Act::ReadBack => Answer::Words(ceremony.spoken_words().context("no words to read back")?),
             Act::Agree => Answer::Agree,
-            Act::Broadcast => Answer::Withheld("The lab sends nothing".parse()?),
+            Act::Broadcast => self.sent(ceremony).await?,
             Act::Open
             | Act::Attest
             | Act::Confirm
@@ -191,6 +196,17 @@ impl Room {
             self.look(id).await?;
         }
         Ok(())
+    }
+
+    /// Sends the signed transaction and waits until it is in a block, or says why it is not sent.
+    async fn sent(&self, ceremony: &Ceremony) -> Result<Answer> {
+        let Some(endpoint) = &self.endpoint else {
+            return Ok(Answer::Withheld("The lab was given no endpoint".parse()?));
+        };
+        let transaction = ceremony.manifest().transaction.as_deref().context("no transaction")?;
+        let signed = ceremony.signed_transaction().context("it is not signed")?;
+        let patience = Patience { confirmations: 1, wait: SENDING, look: LOOK };
+        Ok(Answer::Broadcast(broadcast(endpoint, transaction, &signed, &patience, |_| ()).await?))
     }
 
     /// Has every custodian release the backups that a step of this act asks for.

@@ -95,6 +95,12 @@ impl Hardhat {
         Ok(chain)
     }
 
+    /// Where it is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Calls a JSON-RPC method and returns its result.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Line, NodeIndex, WalletName};
 use ceremonies::manifest::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use console::broadcast::Endpoint;
 use console::room::{self, Subject};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
@@ -51,7 +52,7 @@ enum Command {
     /// Have a node's enclave run another program, or with virtual machines another image.
     InstallEnclave { node: u8, file: PathBuf },
     /// Lead a whole ceremony with the lab's generated people.
-    Ceremony(Drive),
+    Ceremony(Box<Drive>),
 }
 
 #[derive(Args, Clone)]
@@ -124,6 +125,9 @@ struct Drive {
     /// The nodes that sign it.
     #[arg(long, value_delimiter = ',', requires = "transaction")]
     signers: Vec<NodeIndex>,
+    /// Where the signed transaction is sent; without it the lab's operator says that it is not.
+    #[arg(long, value_name = "URL", requires = "transaction")]
+    endpoint: Option<Endpoint>,
     /// Why it is held.
     #[arg(long, default_value = "Led by the lab")]
     purpose: Line,
@@ -162,7 +166,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::InstallEnclave { node, file }) => {
             say(&layout, &format!("install-enclave {node} {}", place(&file)?)).await
         }
-        Some(Command::Ceremony(options)) => drive(&layout, options).await,
+        Some(Command::Ceremony(options)) => drive(&layout, *options).await,
     }
 }
 
@@ -296,6 +300,7 @@ async fn wait_for_end(stop: &CancellationToken) -> Result<()> {
 
 async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     let mut room = Room::enter(&layout.console(), PATIENCE).await?;
+    room.endpoint = options.endpoint;
     let charter = match &options.charter {
         Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
         None => None,

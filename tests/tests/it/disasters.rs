@@ -1,10 +1,11 @@
 //! What is done when shares are in wrong hands, or the firm is no more: each ends in a verified signature of the same key,
 //! or in a wallet that was swept.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
+use std::process::Command;
 use std::sync::Arc;
 
 use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
@@ -23,11 +24,15 @@ use console::config::Me;
 use console::custodian;
 use console::paper::{Gathering, codes};
 use console::room::{self, Signature, Subject, now};
+use console::tui::{Event, Model, Popup, Screen, update, view};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::hardhat::{self, Hardhat};
 use lab::people::{LabPerson, generate};
 use lab::programs;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::json;
 
 use crate::ceremonies::{PATIENCE, material, node, open, plan};
@@ -86,8 +91,31 @@ async fn transfers(room: &mut Room, transaction: Transaction, signers: &[u8]) ->
     let signers = signers.iter().map(|index| node(*index)).collect();
     let subject = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
     let id = room.open_about(subject, "Everything to the new wallet".parse().unwrap()).await.unwrap();
+    room.lead_to(&id, Act::Broadcast, PATIENCE).await.unwrap();
+    the_terminal_leads_through_the_broadcast(room, &id);
     closes(room, &id).await;
     room.ceremony(&id).unwrap().signed_transaction().unwrap()
+}
+
+/// The key that signs a step names the command that sends, and takes the reason for not sending.
+fn the_terminal_leads_through_the_broadcast(room: &Room, id: &CeremonyId) {
+    let mut model = Model::new(room.cluster.clone(), now(), true);
+    model.book = room.book.clone();
+    (model.loaded, model.connected) = (true, true);
+    (model.screen, model.open) = (Screen::Ceremonies, Some(id.clone()));
+    let press = |model: &mut Model, code| {
+        update(model, Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+    };
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    let mut terminal = Terminal::new(TestBackend::new(100, 30)).unwrap();
+    terminal.draw(|frame| view(&model, frame)).unwrap();
+    let drawn = terminal.backend().to_string();
+    assert!(drawn.contains(&format!("custody broadcast {id}")) && drawn.contains("--endpoint"), "{drawn}");
+    update(&mut model, Event::Paste("The trustee sends it".to_owned()));
+    press(&mut model, KeyCode::Enter);
+    let Some(Popup::Review(review)) = &model.popup else { panic!("{}", model.message) };
+    assert!(review.statement.contains("broadcast: not from here, because: The trustee sends it\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +134,7 @@ async fn with_three_exposed_shares_everything_is_swept_to_a_new_wallet() {
     let record = |name: &str| room.book.wallet(&wallet(name)).unwrap().record;
     let (old, new) = (record("treasury"), record("treasury-2"));
     sweeps_bitcoin(&mut room, &old, &new).await;
-    sweeps_ether(&mut room, &old, &new).await;
+    sweeps_ether(&mut room, &cluster.layout().console(), &old, &new).await;
     cluster.stop().await;
 }
 
@@ -131,7 +159,7 @@ async fn sweeps_bitcoin(room: &mut Room, old: &Record, new: &Record) {
     }
 }
 
-async fn sweeps_ether(room: &mut Room, old: &Record, new: &Record) {
+async fn sweeps_ether(room: &mut Room, console: &FilePath, old: &Record, new: &Record) {
     let installed = match hardhat::installed(&programs::target().unwrap()) {
         Ok(installed) => installed,
         Err(missing) => {
@@ -140,21 +168,53 @@ async fn sweeps_ether(room: &mut Room, old: &Record, new: &Record) {
             return;
         }
     };
-    let node = Hardhat::start(&installed).await.unwrap();
+    let chain = Hardhat::start(&installed).await.unwrap();
     let path: Path = "m/0/1".parse().unwrap();
     let (from, to) =
         (EthereumAddress::of(&key(old, &path)).unwrap(), EthereumAddress::of(&key(new, &path)).unwrap());
-    node.call("hardhat_setBalance", json!([from.to_string(), "0xde0b6b3a7640000"])).await.unwrap();
+    chain.call("hardhat_setBalance", json!([from.to_string(), "0xde0b6b3a7640000"])).await.unwrap();
     let (max_fee, gas_limit) = (Wei(10_000_000_000), MIN_GAS);
     let value = Wei(1_000_000_000_000_000_000 - max_fee.0 * u128::from(gas_limit));
-    let chain = ChainId::new(hardhat::CHAIN).unwrap();
+    let id = ChainId::new(hardhat::CHAIN).unwrap();
     let transfer =
-        Transfer { chain, nonce: 0, max_priority_fee: Wei(1_000_000_000), max_fee, gas_limit, to, value };
+        Transfer { chain: id, nonce: 0, max_priority_fee: Wei(1_000_000_000), max_fee, gas_limit, to, value };
     let transaction = Transaction::Evm(Evm::new(path, transfer).unwrap());
-    let signed = transfers(room, transaction, &[2, 3, 5]).await;
-    node.call("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&signed))])).await.unwrap();
-    let balance = node.call("eth_getBalance", json!([to.to_string(), "latest"])).await.unwrap();
+    sends(room, console, &chain, transaction).await;
+    let balance = chain.call("eth_getBalance", json!([to.to_string(), "latest"])).await.unwrap();
     assert_eq!(balance, format!("{:#x}", value.0));
+}
+
+/// An operator sends what a transfer has signed with `custody broadcast`, after it was refused elsewhere.
+async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction: Transaction) {
+    let signers = [2, 3, 5].map(node).to_vec();
+    let subject = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
+    let id = room.open_about(subject, "Everything to the new wallet".parse().unwrap()).await.unwrap();
+    let broadcast = |arguments: &[&str]| {
+        let mut custody = Command::new(programs::folder().unwrap().join("custody"));
+        custody.arg("--cluster").arg(console).args(["broadcast", id.as_str(), "--endpoint"]).arg(chain.url());
+        let output = custody.args(arguments).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let head = chain.call("eth_blockNumber", json!([])).await.unwrap();
+    let (early, why) = broadcast(&["--person", "operator-1"]);
+    assert!(!early && why.contains("must be done first"), "{why}");
+    room.lead_to(&id, Act::Broadcast, PATIENCE).await.unwrap();
+    let (witness, why) = broadcast(&["--person", "witness-1", "--role", "witness"]);
+    assert!(!witness && why.contains("not signed by a witness"), "{why}");
+    assert_eq!(chain.call("eth_blockNumber", json!([])).await.unwrap(), head, "what is refused is not sent");
+
+    let (sent, told) = broadcast(&["--person", "operator-1"]);
+    assert!(sent && told.contains("in block: 0x"), "{told}");
+    let (again, why) = broadcast(&["--person", "operator-1"]);
+    assert!(!again && why.contains("already signed"), "{why}");
+    closes(room, &id).await;
+    let said = room.ceremony(&id).unwrap().transaction_id().unwrap();
+    let report = verify(&material(room, &id).bundle().unwrap(), &Expected::default()).unwrap().to_string();
+    let receipt = chain.call("eth_getTransactionReceipt", json!([said.to_string()])).await.unwrap();
+    let [height, block] = ["blockNumber", "blockHash"].map(|name| receipt[name].as_str().unwrap());
+    let height = u64::from_str_radix(height.trim_start_matches("0x"), 16).unwrap();
+    let expected = format!("operator-1 says: transaction {said} is in block {height}, {block}");
+    assert!(report.contains(&expected), "{report}");
 }
 
 /// The trustee's own people in every role that a quorum asks for; custodians and escrow trustee stay.

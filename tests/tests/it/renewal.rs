@@ -77,7 +77,8 @@ async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones
 
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
-    let behind = Room { cluster: room.cluster.clone(), client: room.client.clone(), book: before };
+    let behind =
+        Room { cluster: room.cluster.clone(), client: room.client.clone(), book: before, endpoint: None };
     refuses(&behind, Subject::Wallet("treasury".parse().unwrap()), "at generation 2").await;
     cluster.stop().await;
 }

@@ -123,16 +123,20 @@ async fn an_ethereum_node_mines_a_signed_transfer() {
             to,
             value: Wei(value),
         };
-        wallet.signed(&Transaction::Evm(Evm::new(path.clone(), transfer).unwrap()))
+        let transaction = Transaction::Evm(Evm::new(path.clone(), transfer).unwrap());
+        let signed = wallet.signed(&transaction);
+        let id = transaction.id(&signed).to_string();
+        (signed, id)
     };
     let first = transaction(0, 1_000_000_000_000);
     // One in about 85 has an r or s that starts with a zero byte, which RLP leaves out.
-    let shorter = |value: &u128| transaction(1, *value).len() < first.len();
+    let shorter = |value: &u128| transaction(1, *value).0.len() < first.0.len();
     let value = (1_000_000_000_000..1_000_000_100_000).find(shorter).unwrap();
 
-    for signed in [&first, &transaction(1, value)] {
+    for (signed, id) in [&first, &transaction(1, value)] {
         let raw = format!("0x{}", hex::encode(signed));
         let hash = node.call("eth_sendRawTransaction", json!([raw])).await.unwrap();
+        assert_eq!(hash, id.as_str());
         let receipt = receipt(&node, &hash).await;
         assert_eq!(receipt["status"], "0x1");
         assert_eq!(receipt["type"], "0x2");
