@@ -123,8 +123,7 @@ impl Ceremony {
         if let Some(void) = self.void() {
             return Phase::Void(void);
         }
-        // What people have let through is in the enclaves' hands: some may have committed.
-        if now > self.manifest.expires && !self.is_let_through() {
+        if now > self.manifest.expires && !self.is_let_through() && !self.is_signed() {
             return Phase::Void(Void::Expired);
         }
         if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
@@ -156,7 +155,13 @@ impl Ceremony {
         self.committed().is_none() && (differ || held_back || !self.aborted.is_empty())
     }
 
-    /// Whether people have let the staged generation take the place of the one in use.
+    /// Whether a transaction has all its signatures. It is valid at any hour, and so is what people say became of it.
+    fn is_signed(&self) -> bool {
+        self.step_of(Act::Sign).is_some_and(|step| self.is_done(step))
+    }
+
+    /// Whether people have let the staged generation take the place of the one in use. That is in the enclaves' hands then:
+    /// some may have committed.
     pub(super) fn is_let_through(&self) -> bool {
         self.step_of(Act::Commit).is_some_and(|step| self.has_quorum(step))
     }

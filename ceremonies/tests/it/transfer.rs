@@ -219,8 +219,10 @@ fn nobody_speaks_of_a_transaction_before_it_is_signed_or_in_another_role() {
     refused!(may(&paper, wendy), Rejection::NotSignedBy { .. });
     refused!(may(&approved(ether(0)), olga), Rejection::NotOpen { .. });
     paper.now = paper.ceremony.manifest().expires.plus(1);
-    refused!(may(&paper, olga), Rejection::Expired { .. });
-    paper.now = ETHER.now;
+    let mut late = approved(ether(0));
+    late.now = paper.now;
+    refused!(may(&late, olga), Rejection::Expired { .. });
+    may(&paper, olga).unwrap();
     broadcast(&mut paper, olga, withheld()).unwrap();
     refused!(may(&paper, olga), Rejection::SignedAlready { .. });
 }

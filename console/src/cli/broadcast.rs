@@ -33,7 +33,7 @@ pub(super) struct BroadcastArguments {
     /// How many blocks must hold it, its own included.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     confirmations: u64,
-    /// How long to wait for that; never longer than until the ceremony expires.
+    /// How long to wait for that.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     wait: u64,
     /// In which role the step is signed.
@@ -78,22 +78,15 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     submit(&desk, output, &id, &signature, armoured).await
 }
 
-/// Sends the signed transaction and waits for its confirmation, as long as there is a ceremony to record it.
+/// Sends the signed transaction and waits for its confirmation.
 async fn sent(ceremony: &Ceremony, endpoint: &Endpoint, patience: Patience) -> Result<Confirmation> {
-    let expires = ceremony.manifest().expires;
-    let left = Duration::from_millis(u64::try_from(expires.since(now())).unwrap_or(0));
-    let patience = Patience { wait: patience.wait.min(left), ..patience };
     let (transaction, signed) = ceremony
         .manifest()
         .transaction
         .as_deref()
         .zip(ceremony.signed_transaction())
         .context("the transaction is not signed yet")?;
-    eprintln!(
-        "sending to {}; waits up to {} s, the ceremony expires at {expires}",
-        endpoint.authority(),
-        patience.wait.as_secs()
-    );
+    eprintln!("sending to {}; waits up to {} s", endpoint.authority(), patience.wait.as_secs());
     let tell = |standing: &str| eprintln!("{} {standing}", now());
     Ok(broadcast(endpoint, transaction, &signed, &patience, tell).await?)
 }
