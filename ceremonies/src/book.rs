@@ -3,6 +3,7 @@
 //! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
 //! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
 
+mod exclusion;
 mod exposure;
 mod opening;
 

@@ -2,7 +2,8 @@
 //! are configured by this one generator.
 //!
 //! Nodes, operators, signing clients and the broker's administrator live in accounts of their own. A node
-//! may publish only under its own number; a console may ask and listen, and write nothing.
+//! may publish only under its own number; a console may ask and listen, and write nothing. A node that the charter
+//! excludes has no user.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -82,7 +83,7 @@ pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
         host.store.display().to_string(),
     );
     text.push_str("  NODES {\n    jetstream: enabled\n    users: [\n");
-    for node in charter.nodes() {
+    for node in charter.nodes().iter().filter(|node| !node.excluded) {
         text.push_str(&node_user(node));
     }
     text.push_str("    ]\n    exports: [\n");

@@ -5,6 +5,7 @@
 
 mod amendment;
 mod check;
+mod exclusion;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +16,7 @@ use ssh_key::PublicKey;
 use thiserror::Error;
 
 pub use self::amendment::{Article, Change};
+pub use self::exclusion::Incomplete;
 use crate::attestation::Measurement;
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
 
@@ -191,6 +193,9 @@ pub struct Node {
     pub zone: Line,
     /// Its NATS user key (`U…`), which also signs its log entries.
     pub nkey: String,
+    /// Whether it takes part in nothing, until an amendment takes it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub excluded: bool,
 }
 
 /// A person who may act in ceremonies.

@@ -350,12 +350,13 @@ impl Entry {
         Hash::of_parts("custody/entry-author/v1", &[body])
     }
 
-    /// Whether the charter's node of this index signed it.
+    /// Whether the charter's node of this index, which must not be excluded, signed it.
     #[must_use]
     pub fn is_by_its_node(&self, charter: &Charter) -> bool {
-        charter.node(self.node).and_then(|node| nkeys::KeyPair::from_public_key(&node.nkey).ok()).is_some_and(
-            |key| key.verify(Self::signed_message(&self.raw.body).as_bytes(), &self.raw.signature).is_ok(),
-        )
+        let node = charter.node(self.node).filter(|node| !node.excluded);
+        node.and_then(|node| nkeys::KeyPair::from_public_key(&node.nkey).ok()).is_some_and(|key| {
+            key.verify(Self::signed_message(&self.raw.body).as_bytes(), &self.raw.signature).is_ok()
+        })
     }
 
     /// Its hash, which the next entry names.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 use thiserror::Error;
 
-use crate::charter::{CeremonyKind, Charter, CharterError};
+use crate::charter::{CeremonyKind, Charter, CharterError, Incomplete};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
@@ -127,6 +127,12 @@ pub enum ManifestError {
     /// Its transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] Box<TransactionError>),
+    /// It needs nodes that the charter excludes.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
+    /// It names a node that the charter excludes.
+    #[error("node {0} is excluded from the cluster and takes part in nothing: leave it out")]
+    Excluded(NodeIndex),
     /// It is made for something else.
     #[error("manifest is for {what} {theirs}, but here it is {ours}")]
     Elsewhere {
@@ -209,7 +215,7 @@ impl Proposal {
             opened_ms: self.opened.0,
             expires_ms: self.opened.plus(self.lifetime_ms).0,
             threshold: charter.threshold().into(),
-            roster: signers.unwrap_or_else(|| charter.roster()).into_iter().map(u32::from).collect(),
+            roster: signers.unwrap_or_else(|| charter.members()).into_iter().map(u32::from).collect(),
             administrator: self.administrator.to_string(),
             nonce: self.nonce.to_vec(),
             origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
@@ -407,9 +413,13 @@ impl Manifest {
         Ok(self.amendment.as_ref().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
     }
 
-    /// All nodes take part; a transaction is signed by as many as sign together.
+    /// All nodes take part that are not excluded; a transaction is signed by as many as sign together.
     fn check_roster(&self, charter: &Charter) -> Result<(), ManifestError> {
-        let all = charter.roster();
+        charter.check_whole(self.kind)?;
+        if let Some(node) = self.roster.iter().find(|node| charter.excludes(**node)) {
+            return Err(ManifestError::Excluded(*node));
+        }
+        let all = charter.members();
         let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let fits = if self.kind == CeremonyKind::Transfer {
             self.roster.len() == usize::from(self.threshold)

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
 
-use crate::charter::{Person, Role};
+use crate::charter::{Charter, Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
 use crate::transaction::Confirmation;
@@ -89,6 +89,8 @@ pub struct Established {
 pub struct Statement<'a> {
     /// The ceremony.
     pub manifest: &'a Manifest,
+    /// The charter that it is held under.
+    pub charter: &'a Charter,
     /// What has been established before.
     pub established: Established,
     /// The step, or `withdraw`.
@@ -119,6 +121,9 @@ impl Statement<'_> {
         match &m.amendment {
             None => line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation)),
             Some(charter) => line("new charter", &charter.hash()),
+        }
+        for (name, said) in self.charter.exclusion_lines(m.amendment.as_deref()) {
+            line(name, &said);
         }
         if let Some(origin) = m.origin.as_ref().filter(|_| m.kind.renews()) {
             line("replaces", &origin.record);

@@ -49,8 +49,8 @@ pub enum RoomError {
     /// The transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] TransactionError),
-    /// Bans leave no group.
-    #[error("bans leave no group of nodes that could sign")]
+    /// Bans and exclusions leave no group.
+    #[error("bans and exclusions leave no group of nodes that could sign")]
     NobodySigns,
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
@@ -161,7 +161,9 @@ pub fn transfer(
     let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
     let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();
     let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
-    let together = |group: &Subset| group.pairs().all(|(a, b)| !apart(a, b));
+    let out = made.map(|made| book.out_of_use(made)).unwrap_or_default();
+    let signs = |group: &Subset| !group.parties().iter().any(|party| out.contains(party));
+    let together = |group: &Subset| signs(group) && group.pairs().all(|(a, b)| !apart(a, b));
     let signers = if signers.is_empty() {
         let found = subsets(&record.roster(), usize::from(record.threshold)).find(together);
         found.ok_or(RoomError::NobodySigns)?.parties().to_vec()
@@ -233,7 +235,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;
-    let statement = opening_statement(&manifest, &script)?;
+    let statement = opening_statement(&manifest, charter, &script)?;
     Ok((manifest, statement))
 }
 

@@ -170,7 +170,7 @@ fn draft(
     ]);
     let node = |index: NodeIndex| -> Result<Node> {
         let nkey = new_nkey(&layout.node(index).join("nats.seed"))?;
-        Ok(Node { index, zone: format!("lab zone {index}").parse()?, nkey })
+        Ok(Node { index, zone: format!("lab zone {index}").parse()?, nkey, excluded: false })
     };
     Ok(CharterDraft {
         amends: None,
@@ -412,6 +412,17 @@ impl Cluster {
     #[must_use]
     pub fn broker(&self) -> &Service {
         &self.broker
+    }
+
+    /// Starts the broker again with the configuration of this charter.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written, or the broker does not come up with it.
+    pub async fn configure_broker(&self, charter: &Charter) -> Result<()> {
+        write_broker(&self.layout, &self.settings, charter)?;
+        self.broker.hold().await;
+        self.broker.resume().await;
+        wait_for_port(self.settings.nats_port, "the broker", &self.layout.nats().join("nats.log")).await
     }
 
     /// The broker's URL.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::Book;
 use crate::ceremony::{Ceremony, Phase};
-use crate::charter::CeremonyKind;
+use crate::charter::{CeremonyKind, Incomplete};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
 use crate::manifest::{Manifest, Way};
 
@@ -47,6 +47,15 @@ pub enum OpeningError {
          on a newly attested enclave"
     )]
     Banned(NodeIndex, NodeIndex),
+    /// All nodes are needed, and some are excluded.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
+    /// A node's share is out of use.
+    #[error(
+        "node {0} was excluded after its share was made, and that share is not used again: recover it on a newly \
+         attested enclave, with --lost {0}"
+    )]
+    OutOfUse(NodeIndex),
     /// Nothing to restore from.
     #[error("no backup of node {0} is in the log for the generation in use: have its share repaired")]
     NoBackup(NodeIndex),
@@ -74,6 +83,9 @@ impl Book {
     /// # Errors
     /// [`OpeningError`] says what stands against it.
     pub fn check_opening(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+        if manifest.kind != CeremonyKind::Amend {
+            self.check_nodes(manifest)?;
+        }
         match manifest.kind {
             CeremonyKind::Dkg => self.check_new_wallet(&manifest.wallet, now),
             CeremonyKind::Amend => self.check_amending(manifest, now),

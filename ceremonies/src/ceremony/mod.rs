@@ -228,11 +228,15 @@ pub struct Ceremony {
     ending: Option<Ending>,
 }
 
-/// Whether a node of the charter appended the entry. Nodes that the new charter of an amendment lists may append to its
+/// Checks that a node of the charter appended the entry. Nodes that the new charter of an amendment lists may append to its
 /// ceremony too: where all machines are lost, there are no others. They order entries and date them; only people approve.
-fn is_by_a_node(entry: &Entry, charter: &Charter, manifest: &Manifest) -> bool {
+fn check_author(entry: &Entry, charter: &Charter, manifest: &Manifest) -> Result<(), Rejection> {
     let next = manifest.amendment.as_deref();
-    entry.is_by_its_node(charter) || next.is_some_and(|next| entry.is_by_its_node(next))
+    match entry.node {
+        _ if entry.is_by_its_node(charter) || next.is_some_and(|next| entry.is_by_its_node(next)) => Ok(()),
+        node if charter.excludes(node) => Err(Rejection::Excluded(node)),
+        node => Err(Rejection::Author(node)),
+    }
 }
 
 impl Ceremony {
@@ -251,9 +255,7 @@ impl Ceremony {
             });
         }
         Self::check_place(first, 1, Hash::ZERO, UnixMillis(0))?;
-        if !is_by_a_node(first, &context.charter, manifest) {
-            return Err(Rejection::Author(first.node));
-        }
+        check_author(first, &context.charter, manifest)?;
         let script = Arc::new(Script::builtin(manifest.kind).map_err(Rejection::Script)?);
         manifest.check(&context.charter, &script).map_err(Rejection::Manifest)?;
         if first.time > manifest.expires {
@@ -292,7 +294,8 @@ impl Ceremony {
         Ok(ceremony)
     }
 
-    /// A test signing is about the very generation that the context holds; a refresh or recovery follows it.
+    /// A test signing is about the very generation that the context holds, among its nodes that the charter does not
+    /// exclude; a refresh or recovery follows it.
     fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
         match (&manifest.origin, &context.wallet) {
             (None, _) => Ok(()),
@@ -307,11 +310,12 @@ impl Ceremony {
                         record.generation == manifest.generation
                     }
                     && record.threshold == manifest.threshold
-                    && match manifest.kind {
-                        CeremonyKind::Transfer => {
-                            manifest.roster.iter().all(|node| record.public_shares.contains_key(node))
-                        }
-                        _ => record.roster() == manifest.roster,
+                    && if manifest.kind == CeremonyKind::Transfer {
+                        manifest.roster.iter().all(|node| record.public_shares.contains_key(node))
+                    } else {
+                        let left =
+                            record.public_shares.keys().filter(|node| !context.charter.excludes(**node));
+                        left.eq(&manifest.roster)
                     };
                 if same { Ok(()) } else { Err(Rejection::Wallet) }
             }
@@ -344,9 +348,7 @@ impl Ceremony {
             });
         }
         Self::check_place(entry, self.head.seq + 1, self.head.hash, self.head.time)?;
-        if !is_by_a_node(entry, &self.context.charter, &self.manifest) {
-            return Err(Rejection::Author(entry.node));
-        }
+        check_author(entry, &self.context.charter, &self.manifest)?;
         if self.is_closed() {
             // The words of the head are on paper now.
             return Err(Rejection::Over(Phase::Closed.to_string()));

@@ -1,7 +1,7 @@
 //! What people sign: approvals, confirmations, read-backs, verdicts, the close, and the withdrawal.
 
 use super::{Ceremony, Ending, Phase, Rejection, StepSignature};
-use crate::charter::{Person, Quorum, Role};
+use crate::charter::{Charter, Person, Quorum, Role};
 use crate::entry::Entry;
 use crate::ids::{Line, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
@@ -16,10 +16,15 @@ const WITHDRAW: &str = "withdraw";
 ///
 /// # Errors
 /// [`Rejection::Opening`] for a script without an opening step, which no checked script is.
-pub fn opening_statement(manifest: &Manifest, script: &Script) -> Result<String, Rejection> {
+pub fn opening_statement(
+    manifest: &Manifest,
+    charter: &Charter,
+    script: &Script,
+) -> Result<String, Rejection> {
     let step = script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
     Ok(Statement {
         manifest,
+        charter,
         established: Established::default(),
         step: &step.id,
         title: &step.title,
@@ -34,7 +39,7 @@ impl Ceremony {
     pub(super) fn opening(&self, signature: &[u8], entry: &Entry) -> Result<StepSignature, Rejection> {
         let name = self.manifest.administrator.clone();
         let person = self.person(&name, Role::Administrator)?;
-        let text = opening_statement(&self.manifest, &self.script)?;
+        let text = opening_statement(&self.manifest, &self.context.charter, &self.script)?;
         let presence = statement::verify(person, &text, signature)?;
         let open = self.script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
         Ok(StepSignature {
@@ -176,6 +181,7 @@ impl Ceremony {
         let established = self.established(step);
         Ok(Statement {
             manifest: &self.manifest,
+            charter: &self.context.charter,
             established,
             step: &step.id,
             title: &step.title,
@@ -197,6 +203,7 @@ impl Ceremony {
         let title: Line = "End the ceremony".parse().map_err(malformed)?;
         Ok(Statement {
             manifest: &self.manifest,
+            charter: &self.context.charter,
             established: Established::default(),
             step: &step,
             title: &title,

@@ -25,6 +25,8 @@ pub enum Rejection {
     TimeRunsBack { got: UnixMillis, last: UnixMillis },
     #[error("the entry is not signed by node {0}'s key in the charter")]
     Author(NodeIndex),
+    #[error("the charter excludes node {0}: nothing is taken from it")]
+    Excluded(NodeIndex),
     #[error("a ceremony starts with its opening, and is opened once")]
     Opening,
     #[error("the manifest is refused")]

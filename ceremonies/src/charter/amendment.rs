@@ -31,6 +31,8 @@ pub enum Article {
     Kms,
     /// A node.
     Node(NodeIndex),
+    /// That a node takes part in nothing.
+    Exclusion(NodeIndex),
     /// A console's credential.
     Console(PersonName),
     /// How old an attestation document may be.
@@ -68,6 +70,7 @@ impl Article {
             | Self::Quorum(_)
             | Self::Person(_)
             | Self::SystemKey
+            | Self::Exclusion(_)
             | Self::Backups
             | Self::Custodian(_)
             | Self::Escrow => true,
@@ -93,6 +96,7 @@ impl fmt::Display for Article {
             Self::Root => f.write_str("attestation root"),
             Self::Kms => f.write_str("KMS key"),
             Self::Node(index) => write!(f, "node {index}"),
+            Self::Exclusion(index) => write!(f, "exclusion of node {index}"),
             Self::Console(name) => write!(f, "console {name}"),
             Self::MaxAge => f.write_str("age of attestations"),
             Self::Image(pcrs) => {
@@ -183,6 +187,12 @@ fn articles(charter: &CharterDraft) -> BTreeMap<Article, String> {
     articles.extend(
         nodes.iter().map(|node| (Article::Node(node.index), format!("{}, NKey {}", node.zone, node.nkey))),
     );
+    articles.extend(
+        nodes
+            .iter()
+            .filter(|node| node.excluded)
+            .map(|node| (Article::Exclusion(node.index), "takes part in nothing".to_owned())),
+    );
     articles.extend(people.iter().map(|person| {
         let keys = list(person.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256)));
         let verified = if person.verified { ", verified by the key" } else { "" };
@@ -231,13 +241,19 @@ impl Charter {
         image: &Measurement,
         others_until: Option<UnixMillis>,
     ) -> Result<Self, CharterError> {
-        let mut draft = CharterDraft { amends: Some(self.hash()), ..self.file.clone() };
+        let mut draft = self.draft();
         let images = &mut draft.attestation.measurements;
         images.retain(|known| !known.is_same_image(image));
         for known in &mut *images {
             known.until = [known.until, others_until].into_iter().flatten().min();
         }
         images.push(*image);
+        self.followed_by(draft)
+    }
+
+    /// The charter that follows this one when it says what this draft does.
+    pub(super) fn followed_by(&self, draft: CharterDraft) -> Result<Self, CharterError> {
+        let draft = CharterDraft { amends: Some(self.hash()), ..draft };
         let text = draft.to_toml().map_err(|error| CharterError::Rule(error.to_string()))?;
         let next = Self::parse(text.as_bytes())?;
         self.check_amendment(&next)?;
@@ -265,10 +281,10 @@ impl Charter {
         let changes = self.changes(next);
         match changes.iter().find(|change| !change.is_allowed()) {
             Some(change) => refuse(format!(
-                "an amendment changes images, people, quorums, backups, keys of nodes and consoles, and the age of attestations; it cannot change this: {change}"
+                "an amendment changes images, people, quorums, backups, keys of nodes and consoles, which nodes are excluded, and the age of attestations; it cannot change this: {change}"
             )),
             None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
-            None => Ok(()),
+            None => self.check_exclusion_changes(next),
         }
     }
 }

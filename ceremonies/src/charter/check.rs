@@ -40,6 +40,7 @@ impl CharterDraft {
             return Err(CharterError::Version(self.version));
         }
         self.check_nodes()?;
+        self.check_exclusions()?;
         self.check_attestation()?;
         self.check_people()?;
         self.check_nkeys()?;

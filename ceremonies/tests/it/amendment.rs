@@ -251,8 +251,8 @@ fn an_amendment_is_refused_when_a_node_or_console_comes_or_goes() {
         (|draft| drop(draft.nodes.pop()), "- node 5"),
         (
             |draft| {
-                let node = Node { index: node(6), nkey: nkey("node 6").public_key(), zone: line("zone 6") };
-                draft.nodes.push(node);
+                let (nkey, zone) = (nkey("node 6").public_key(), line("zone 6"));
+                draft.nodes.push(Node { index: node(6), zone, nkey, excluded: false });
             },
             "+ node 6",
         ),

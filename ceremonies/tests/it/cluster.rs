@@ -137,6 +137,7 @@ pub(crate) fn draft() -> CharterDraft {
             .map(|index| Node {
                 index: node(index),
                 zone: line(&format!("zone {index}")),
+                excluded: false,
                 nkey: nkey(&format!("node {index}")).public_key(),
             })
             .collect(),

@@ -172,6 +172,7 @@ fn opening_is_refused_when_another_person_or_another_text_is_signed() {
     let manifest = manifest(CeremonyKind::Dkg, None, 1);
     let text = ceremonies::ceremony::opening_statement(
         &manifest,
+        &CHARTER,
         &ceremonies::script::Script::builtin(CeremonyKind::Dkg).unwrap(),
     )
     .unwrap();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test_digest};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, Charter, Node, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Generation, Hash, Line, UnixMillis};
@@ -87,7 +87,12 @@ pub(crate) fn proposal(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
 
 /// The opening of a manifest, signed by ada.
 pub(crate) fn opened(manifest: &Manifest) -> Kind {
-    let text = opening_statement(manifest, &Script::builtin(manifest.kind).unwrap()).unwrap();
+    opened_under(&CHARTER, manifest)
+}
+
+/// The same under another charter.
+pub(crate) fn opened_under(charter: &Charter, manifest: &Manifest) -> Kind {
+    let text = opening_statement(manifest, charter, &Script::builtin(manifest.kind).unwrap()).unwrap();
     let signature = ssh_sign("ada", NAMESPACE, &text);
     Kind::Opened(log::Opened { manifest: manifest.as_bytes().to_vec(), signature })
 }
@@ -114,7 +119,7 @@ pub(crate) fn first_place(manifest: &Manifest, time: UnixMillis) -> Place {
 impl Paper {
     pub(crate) fn start(context: Context, manifest: &Manifest, origins: Vec<Vec<Entry>>) -> Self {
         let now = manifest.opened;
-        let first = entry(first_place(manifest, now), opened(manifest));
+        let first = entry(first_place(manifest, now), opened_under(context.charter(), manifest));
         let ceremony = Ceremony::open(context, &first).unwrap();
         let enclaves = (1..=5).map(|index| (index, Enclave::new(&format!("enclave {index}")))).collect();
         Self { log: vec![first], origins, ceremony, enclaves, now }
@@ -246,7 +251,18 @@ impl Paper {
     /// Has this node's agent append an event.
     pub(crate) fn append(&mut self, by: u8, event: Kind) -> Result<(), Rejection> {
         self.now = self.now.plus(1000);
-        self.take(entry(self.place(by), event))
+        self.take(entry_by(&self.agent_key(by), self.place(by), event))
+    }
+
+    /// The NKey of this node's agent: the other one where the charter lists that.
+    fn agent_key(&self, by: u8) -> NKey {
+        let anew = nkey(&format!("node {by} anew"));
+        let listed = |listed: &Node| listed.nkey == anew.public_key();
+        if self.ceremony.charter().node(node(by)).is_some_and(listed) {
+            anew
+        } else {
+            nkey(&format!("node {by}"))
+        }
     }
 
     /// Takes an entry; one that is refused must change nothing.

@@ -6,6 +6,7 @@ mod backups;
 mod book;
 mod cluster;
 mod evidence;
+mod exclusion;
 mod fold;
 mod keys;
 mod kit;

@@ -101,7 +101,7 @@ impl Desk {
             lost: [(node(2), Way::Backup)].into(),
         };
         let manifest = proposal.manifest(&charter, &script).unwrap();
-        let text = opening_statement(&manifest, &script).unwrap();
+        let text = opening_statement(&manifest, &charter, &script).unwrap();
         let signature = leader.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes()).unwrap();
         let signature = signature.to_pem(LineEnding::LF).unwrap().into_bytes();
         let opened = Kind::Opened(log::Opened { manifest: manifest.as_bytes().to_vec(), signature });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use ceremonies::ceremony::opening_statement;
-use ceremonies::charter::CeremonyKind;
+use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::manifest::{MAX_LIFETIME_MS, MAX_MANIFEST, Manifest};
 use ceremonies::script::Script;
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(manifest.origin.is_some(), manifest.kind == CeremonyKind::TestSign);
     // Times and names are shown to people as they are.
     let script = Script::builtin(manifest.kind).expect("a script of this build");
-    if let Ok(text) = opening_statement(&manifest, &script) {
+    let charter = Charter::parse(include_bytes!("../corpus/charter/lab.toml")).expect("a charter");
+    if let Ok(text) = opening_statement(&manifest, &charter, &script) {
         let lines = text.lines().filter(|line| line.starts_with("person: ")).count();
         assert_eq!(lines, 1, "a name that makes a line of its own");
     }

@@ -98,6 +98,7 @@ fn charter(nodes: u8, threshold: u8, root: &TrustRoot) -> Charter {
             .map(|node| Node {
                 index: index(node),
                 zone: Line::lossy("zone"),
+                excluded: false,
                 nkey: agent_key(index(node)).public_key(),
             })
             .collect(),

@@ -68,6 +68,7 @@ fn context(backup: Option<BackupRules>) -> Context {
             .map(|index| Node {
                 index: node(index),
                 zone: line(&format!("zone {index}")),
+                excluded: false,
                 nkey: nkey(&format!("node {index}")).public_key(),
             })
             .collect(),
