@@ -97,6 +97,12 @@ pub enum OrderError {
         "this enclave holds no staged share of {0}: it was started again since; withdraw the ceremony and open a new one"
     )]
     NotStaged(CeremonyId),
+    /// The share of a party is out of use.
+    #[error(
+        "node {0} was excluded from the cluster after its share of this wallet was made: have it recovered, or withdraw \
+         this ceremony"
+    )]
+    Excluded(NodeIndex),
     /// A session with somebody this enclave, or another party, has banned.
     #[error("the session has a banned pair of nodes; follow the compromise runbook")]
     Banned,
@@ -198,6 +204,10 @@ impl Order {
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;
         if spec.parties.get(&node) != Some(own) {
             return Err(nothing());
+        }
+        let out = book.out_of_use(ceremony.manifest());
+        if let Some(party) = spec.parties.keys().find(|party| out.contains(party)) {
+            return Err(OrderError::Excluded(*party));
         }
         let wallet = ceremony.share_for(&duty, node);
         if let Some(wallet) = &wallet {

@@ -83,13 +83,14 @@ impl Agent {
             LinkState::Up => self.observed.enclave_trouble.clone(),
             LinkState::Down(why) => why,
         };
-        let peers = self.observed.peers.iter();
+        let charter = self.book.context().charter();
+        let peers = self.observed.peers.iter().filter(|(node, _)| !charter.excludes(**node));
         bus::Heartbeat {
             version: ceremonies::wire::VERSION,
             node: self.node().into(),
             time_ms: now().0,
             build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            charter: self.book.context().charter().hash().as_bytes().to_vec(),
+            charter: charter.hash().as_bytes().to_vec(),
             enclave: Some(bus::EnclaveHealth {
                 trouble,
                 document: self.observed.document.clone(),

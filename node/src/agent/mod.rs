@@ -66,6 +66,12 @@ pub enum StartError {
     /// The charter lists no such node, or the one in force another key for it.
     #[error("node {0} stands in the charter with another NKey than the seed's, or not at all")]
     NotInCharter(NodeIndex),
+    /// The charter in force excludes the node.
+    #[error(
+        "node {0} is excluded by the charter in force, and takes part in nothing until an amendment takes it back with \
+         a new NKey"
+    )]
+    Excluded(NodeIndex),
     /// The seed is none.
     #[error("the NKey seed cannot be used")]
     Seed,
@@ -198,13 +204,17 @@ pub async fn charter_in_force(config: &Config) -> Result<Arc<Charter>, StartErro
     Ok(Arc::clone(book.context().charter()))
 }
 
-/// Checks that the charter in force, by this node's own copy of the logs, lists the node with its key.
+/// Checks that the charter in force, by this node's own copy of the logs, lists the node with its key and does not
+/// exclude it.
 ///
 /// # Errors
 /// [`StartError`].
 pub async fn check(config: &Config) -> Result<(), StartError> {
     let identity = Identity::load(config)?;
     let charter = charter_in_force(config).await?;
+    if charter.excludes(config.node) {
+        return Err(StartError::Excluded(config.node));
+    }
     if identity.is_listed(&charter) { Ok(()) } else { Err(StartError::NotInCharter(config.node)) }
 }
 
@@ -262,7 +272,10 @@ impl Agent {
         let identity = Identity::load(&config)?;
         let store = Store::open(&config.store).await?;
         let book = own_book(&identity, &store).await?;
-        if !identity.is_listed(book.context().charter()) {
+        let charter = book.context().charter();
+        if charter.excludes(identity.node) {
+            warn!(node = %identity.node, "the charter in force excludes this node: it takes part in nothing");
+        } else if !identity.is_listed(charter) {
             warn!(node = %identity.node, "the charter in force lists another NKey for this node: amend it");
         }
         let vault = config.vault.as_ref().map(Vault::open).transpose()?;
