@@ -1,6 +1,7 @@
 //! What a heartbeat is worth: the console makes its own verdict on every node.
 
 use ceremonies::attestation::{self, Document, Expectation, Measurement};
+use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
@@ -21,6 +22,8 @@ pub enum Level {
     Warn,
     /// All is proved.
     Good,
+    /// The charter excludes it: nothing is asked of it.
+    Excluded,
 }
 
 impl Level {
@@ -31,6 +34,7 @@ impl Level {
             Self::Bad => "✗",
             Self::Warn => "!",
             Self::Good => "✓",
+            Self::Excluded => "⊘",
         }
     }
 }
@@ -54,6 +58,18 @@ pub struct NodeStatus {
     pub heard_ms_ago: Option<i64>,
     /// The programs it runs.
     pub build: String,
+    /// Who has banned it, and whose decision follows, where several others have.
+    pub accused: Option<String>,
+}
+
+/// How many others must have banned a node before its exclusion is spoken of: one alone may be the culprit.
+const ACCUSERS: usize = 2;
+
+fn accusation(book: &Book, node: NodeIndex) -> Option<String> {
+    let accusers: Vec<String> = book.accusers(node).iter().map(ToString::to_string).collect();
+    (accusers.len() >= ACCUSERS).then(|| {
+        format!("banned by {}: operators may exclude it: runbooks/compromise.md", accusers.join(", "))
+    })
 }
 
 /// A heartbeat whose document has been verified: once a document, not once a look.
@@ -102,27 +118,37 @@ fn verdict(
     attestation::judge(heard.document.clone()?, &expected).map_err(|error| error.to_string())
 }
 
-/// The status of a node by its last heartbeat.
+/// The status of a node by its last heartbeat, unless the charter excludes it: then its word counts for nothing.
 #[must_use]
-pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: UnixMillis) -> NodeStatus {
-    let Some(heard) = heard else {
-        return NodeStatus {
-            node,
-            level: Level::Bad,
-            summary: "not heard from".to_owned(),
-            attestation: "unknown".to_owned(),
-            image: None,
-            shares: Vec::new(),
-            heard_ms_ago: None,
-            build: String::new(),
-        };
+pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: UnixMillis) -> NodeStatus {
+    let context = book.context();
+    let unasked = |level, summary: &str, accused| NodeStatus {
+        node,
+        level,
+        summary: summary.to_owned(),
+        attestation: "unknown".to_owned(),
+        image: None,
+        shares: Vec::new(),
+        heard_ms_ago: None,
+        build: String::new(),
+        accused,
     };
+    if context.charter().excludes(node) {
+        return unasked(Level::Excluded, "EXCLUDED: takes part in nothing", None);
+    }
+    let accused = accusation(book, node);
+    let Some(heard) = heard else { return unasked(Level::Bad, "not heard from", accused) };
     let heartbeat = &heard.heartbeat;
     let verdict = verdict(context, node, heard, now);
     let heard_ms_ago = now.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let (level, summary) = judge(context, heartbeat, &verdict, &enclave_trouble, heard_ms_ago);
+    let (level, summary) = match judge(context, heartbeat, &verdict, &enclave_trouble, heard_ms_ago) {
+        (Level::Warn | Level::Good, _) if accused.is_some() => {
+            (Level::Warn, "banned by other nodes".to_owned())
+        }
+        judged => judged,
+    };
     NodeStatus {
         node,
         level,
@@ -139,6 +165,7 @@ pub fn status(context: &Context, node: NodeIndex, heard: Option<&Heard>, now: Un
             .collect(),
         heard_ms_ago: Some(heard_ms_ago),
         build: heartbeat.build.clone(),
+        accused,
     }
 }
 
@@ -176,7 +203,7 @@ fn judge(
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
         return (Level::Warn, format!("its image is refused from {until} on: start the one that follows it"));
     }
-    let others = context.charter().nodes().len().saturating_sub(1);
+    let others = context.charter().members().len().saturating_sub(1);
     if heartbeat.peers.len() < others {
         return (Level::Warn, format!("hears {} of {others} peers", heartbeat.peers.len()));
     }

@@ -3,6 +3,7 @@
 mod backup;
 mod broadcast;
 mod ceremony;
+mod in_force;
 mod offline;
 mod output;
 mod paper;
@@ -149,8 +150,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Backup(command)) => backup::run(path, output, command).await,
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),
-        Some(Command::Charter(offline::CharterCommand::Show)) => {
-            offline::show(&Desk::open(path).await?, output)
+        Some(Command::Charter(offline::CharterCommand::InForce(command))) => {
+            in_force::run(&Desk::open(path).await?, output, command)
         }
         Some(Command::Charter(command)) => offline::charter(output, command),
         Some(Command::Evidence(EvidenceCommand::Export { id, output: file })) => {
@@ -190,7 +191,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
         }
         let all: Vec<_> = nodes
             .iter()
-            .map(|node| health::status(book.context(), *node, heartbeats.get(&u32::from(*node)), now()))
+            .map(|node| health::status(&book, *node, heartbeats.get(&u32::from(*node)), now()))
             .collect();
         let charter = book.context().charter();
         let mut text =
@@ -199,6 +200,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
             text += &format!("node {} {} {}", node.node, node.level.mark(), node.summary);
             text += &format!("\n       attestation {}", node.attestation);
             text.push('\n');
+            text.extend(node.accused.iter().map(|accused| format!("       {accused}\n")));
             for (index, pcr) in node.image.iter().flat_map(Measurement::registers) {
                 text += &format!("       PCR{index} {pcr}\n");
             }
@@ -215,7 +217,8 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
             printed = seen;
         }
         if !watch {
-            let bad = all.iter().filter(|node| node.level != health::Level::Good).count();
+            let is_well = |level| matches!(level, health::Level::Good | health::Level::Excluded);
+            let bad = all.iter().filter(|node| !is_well(node.level)).count();
             if bad > 0 {
                 bail!("{bad} of {} nodes are not healthy", all.len());
             }

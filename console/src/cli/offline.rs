@@ -13,6 +13,7 @@ use ceremonies::script::Script;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::in_force::InForce;
 use super::{Desk, Output};
 use crate::config::read;
 
@@ -39,8 +40,8 @@ pub(super) enum CharterCommand {
         /// The charter.
         file: PathBuf,
     },
-    /// Print the charter in force.
-    Show,
+    #[command(flatten)]
+    InForce(InForce),
     /// Print the charter that follows one when an image is allowed beside its own.
     Allow {
         /// The charter in force.
@@ -143,11 +144,6 @@ fn load(file: &Path) -> Result<Charter> {
     Ok(Charter::parse(&read("charter", file)?)?)
 }
 
-pub(super) fn show(desk: &Desk, output: Output) -> Result<()> {
-    let charter = desk.book.context().charter();
-    output.print_exactly(&json!({ "charter": charter.text(), "hash": charter.hash() }), charter.text())
-}
-
 pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
     match command {
         CharterCommand::Check { file } => {
@@ -185,7 +181,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             let next = load(&file)?.allowing(&image, others_until)?;
             output.print_exactly(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
         }
-        CharterCommand::Show => bail!("the charter in force is asked of the nodes"),
+        CharterCommand::InForce(_) => bail!("the charter in force is asked of the nodes"),
         CharterCommand::KmsPolicy { file, admin, role } => {
             let policy = key_policy(&admin, &role, &load(&file)?.attestation().measurements)?;
             output.print(&policy, &serde_json::to_string_pretty(&policy)?)

@@ -292,8 +292,7 @@ impl Model {
     /// Every node's status.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeStatus> {
-        let status =
-            |node: NodeIndex| health::status(self.book.context(), node, self.heartbeats.get(&node), self.now);
+        let status = |node: NodeIndex| health::status(&self.book, node, self.heartbeats.get(&node), self.now);
         self.charter().roster().into_iter().map(status).collect()
     }
 

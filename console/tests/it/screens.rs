@@ -1,5 +1,10 @@
 //! Every screen at 80×24 and 160×50.
 
+use std::sync::Arc;
+
+use ceremonies::book::Book;
+use ceremonies::ceremony::Context;
+use ceremonies::ids::NodeIndex;
 use ceremonies::wire::bus::Progress;
 use console::tui::{Event, Model, Popup, Screen, update, view};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -81,6 +86,25 @@ fn popups_show_the_statement_the_form_and_the_keys() {
     let mut form = model(6);
     press(&mut form, &[KeyCode::Char('o'), KeyCode::Char('w')]);
     snapshot("popup_open", &form);
+}
+
+#[test]
+fn an_excluded_node_has_a_word_and_a_sign_of_its_own_and_is_not_counted() {
+    let mut model = model(0);
+    let context = &model.cluster.context;
+    let charter = Arc::new(context.charter().excluding(NodeIndex::new(4).unwrap()).unwrap());
+    model.book = Book::new(Context::new(charter, Arc::clone(context.root())).unwrap());
+    model.screen = Screen::Cluster;
+    for colour in [true, false] {
+        model.colour = colour;
+        let screen = drawn(&model, 80, 24);
+        for text in
+            ["0 of 4 nodes healthy, 1 excluded, 3 sign", "⊘ node 4", "EXCLUDED: takes part in nothing"]
+        {
+            assert!(screen.contains(text), "{text}:\n{screen}");
+        }
+        assert_eq!(screen.matches("not heard from").count(), 4);
+    }
 }
 
 #[test]

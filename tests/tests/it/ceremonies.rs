@@ -194,7 +194,7 @@ async fn a_node_with_another_ones_document_is_red(room: &Room) {
         let other = if from == node(1) { node(2) } else { node(1) };
         let status = |of, heartbeat| {
             let heard = health::Heard::new(room.book.context(), heartbeat, None);
-            health::status(room.book.context(), of, Some(&heard), now())
+            health::status(&room.book, of, Some(&heard), now())
         };
         assert_eq!(status(from, (*heartbeat).clone()).attestation, "accepted");
         heartbeat.node = other.into();
@@ -220,9 +220,8 @@ pub(crate) async fn status_of(
         if heartbeat.node != u32::from(index) {
             continue;
         }
-        let context = room.book.context();
-        let heard = health::Heard::new(context, *heartbeat, None);
-        let status = health::status(context, index, Some(&heard), now());
+        let heard = health::Heard::new(room.book.context(), *heartbeat, None);
+        let status = health::status(&room.book, index, Some(&heard), now());
         if until(&status) {
             return status;
         }

@@ -53,6 +53,7 @@ fn level_style(model: &Model, level: Level) -> Style {
         Level::Good => colour(model, Color::Green),
         Level::Warn => colour(model, Color::Yellow).add_modifier(Modifier::BOLD),
         Level::Bad => colour(model, Color::Red).add_modifier(Modifier::BOLD),
+        Level::Excluded => FAINT,
     }
 }
 

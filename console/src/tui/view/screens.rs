@@ -13,11 +13,15 @@ use crate::tui::model::Model;
 pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [nodes, files] = Layout::vertical([Constraint::Fill(1), Constraint::Length(6)]).areas(area);
     let statuses = model.nodes();
-    let good = statuses.iter().filter(|status| status.level == Level::Good).count();
-    let title = format!(" {good} of {} nodes healthy, {} sign ", statuses.len(), model.charter().threshold());
+    let count = |level| statuses.iter().filter(|status| status.level == level).count();
+    let (good, excluded) = (count(Level::Good), count(Level::Excluded));
+    let out = if excluded == 0 { String::new() } else { format!(" {excluded} excluded,") };
+    let left = statuses.len() - excluded;
+    let title = format!(" {good} of {left} nodes healthy,{out} {} sign ", model.charter().threshold());
     let mut lines = Vec::new();
+    let height = if statuses.iter().any(|status| status.accused.is_some()) { 3 } else { 2 };
     for status in
-        window(model.selection(), statuses.len(), (inner_height(nodes) / 2).max(1)).map(|i| &statuses[i])
+        window(model.selection(), statuses.len(), (inner_height(nodes) / height).max(1)).map(|i| &statuses[i])
     {
         let zone = model.charter().node(status.node).map(|node| node.zone.to_string()).unwrap_or_default();
         let heard = match status.heard_ms_ago {
@@ -34,6 +38,8 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let image = status.image.map(|image| format!(", PCR0 {:.16}…", image.pcr0)).unwrap_or_default();
         let shares = if status.shares.is_empty() { "no shares".to_owned() } else { status.shares.join(", ") };
         lines.push(Line::styled(format!("     attestation {}{image}; {shares}", status.attestation), FAINT));
+        let accused = status.accused.as_ref();
+        lines.extend(accused.map(|accused| Line::styled(format!("     {accused}"), style)));
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
     let text = format!(
