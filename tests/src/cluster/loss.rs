@@ -17,6 +17,13 @@ const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
 /// A node's store as it was.
 pub struct StoreCopy(Vec<(PathBuf, Vec<u8>)>);
 
+fn delete(files: &[PathBuf]) -> Result<()> {
+    for file in files.iter().filter(|file| file.exists()) {
+        fs::remove_file(file).with_context(|| format!("deleting {}", file.display()))?;
+    }
+    Ok(())
+}
+
 impl Cluster {
     /// The URL of a node's store.
     #[must_use]
@@ -49,11 +56,21 @@ impl Cluster {
     /// When there is no such node, or its store is no file.
     pub async fn lose(&self, node: NodeIndex) -> Result<()> {
         let files = self.store_files(node)?;
+        self.while_down(node, || delete(&files)).await
+    }
+
+    /// Puts a fresh machine in a node's place, with an empty store and a new credential, and returns that one's public
+    /// half: no charter lists it yet.
+    ///
+    /// # Errors
+    /// As [`Self::lose`].
+    pub async fn replace(&self, node: NodeIndex) -> Result<String> {
+        let files = self.store_files(node)?;
+        let seed = self.layout.node(node).join("nats.seed");
         self.while_down(node, || {
-            for file in files.iter().filter(|file| file.exists()) {
-                fs::remove_file(file).with_context(|| format!("deleting {}", file.display()))?;
-            }
-            Ok(())
+            delete(&files)?;
+            delete(std::slice::from_ref(&seed))?;
+            new_nkey(&seed)
         })
         .await
     }

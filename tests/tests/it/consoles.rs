@@ -30,7 +30,7 @@ fn custody() -> Command {
 }
 
 /// Runs `custody` on the cluster and returns what it printed, or what it complained of.
-fn run(cluster: &Path, arguments: &[&str], agent: Option<&Path>) -> Result<String, String> {
+pub(crate) fn run(cluster: &Path, arguments: &[&str], agent: Option<&Path>) -> Result<String, String> {
     let mut command = custody();
     command.arg("--cluster").arg(cluster).args(arguments).env_remove("SSH_AUTH_SOCK");
     if let Some(socket) = agent {

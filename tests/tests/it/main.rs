@@ -8,6 +8,7 @@ mod ceremonies;
 mod consoles;
 mod crashes;
 mod disasters;
+mod exclusion;
 mod kms;
 mod machines;
 mod renewal;
