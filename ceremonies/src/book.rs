@@ -5,6 +5,7 @@
 
 mod exclusion;
 mod exposure;
+mod inventory;
 mod opening;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::ceremony::{Ceremony, Context, Rejection};
+use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
 use crate::manifest::Manifest;
 use crate::wallet::Wallet;
 
 pub use self::exposure::{Copy, Exposure, Place};
+pub use self::inventory::ItemError;
 pub use self::opening::OpeningError;
 
 /// One ceremony: its log and what follows from it.
@@ -240,7 +243,12 @@ impl Book {
     fn context_of(&self, first: &Entry) -> Context {
         let Event::Opened { manifest, .. } = &first.event else { return self.context().clone() };
         let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
-        let wallet = origin.and_then(|chapter| chapter.ceremony.committed()).map(Arc::new);
+        // An inventory may speak of a generation that was staged and given up: it rebuilds the key like any other.
+        let made = |ceremony: &Ceremony| match manifest.kind {
+            CeremonyKind::Inventory => ceremony.made(),
+            _ => ceremony.committed(),
+        };
+        let wallet = origin.and_then(|chapter| made(&chapter.ceremony)).map(Arc::new);
         let past = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
         let mut past = past.zip(self.amendments.iter().map(|(at, _)| at.plus(OPENING_AFTER_AMENDMENT_MS)));
         let named = past
@@ -322,7 +330,7 @@ impl Book {
     /// A recovery may be opened before the last backup of the generation that it recovers is written: what can be
     /// released in it must follow from the logs, not from the order in which they came.
     fn tell_of_backups(&mut self, origin: &CeremonyId) {
-        let Some(wallet) = self.get(origin).and_then(|chapter| chapter.ceremony.committed()) else { return };
+        let Some(wallet) = self.get(origin).and_then(|chapter| chapter.ceremony.made()) else { return };
         let wallet = Arc::new(wallet);
         for chapter in self.chapters.values_mut() {
             chapter.ceremony.learn_backups(&wallet);

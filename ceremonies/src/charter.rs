@@ -125,19 +125,29 @@ pub enum CeremonyKind {
     Transfer,
     /// The last resort: one enclave rebuilds lost shares from root shares, then every node gets a new one.
     Rebuild,
+    /// Enters into the exposure ledger which copies of a generation's shares exist or are gone.
+    Inventory,
 }
 
 impl CeremonyKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Dkg, Self::TestSign, Self::Amend, Self::Refresh, Self::Recover, Self::Transfer, Self::Rebuild];
+    pub const ALL: [Self; 8] = [
+        Self::Dkg,
+        Self::TestSign,
+        Self::Amend,
+        Self::Refresh,
+        Self::Recover,
+        Self::Transfer,
+        Self::Rebuild,
+        Self::Inventory,
+    ];
 
     /// Whether it makes new shares of a key that exists.
     #[must_use]
     pub fn renews(self) -> bool {
         match self {
             Self::Refresh | Self::Recover | Self::Rebuild => true,
-            Self::Dkg | Self::TestSign | Self::Amend | Self::Transfer => false,
+            Self::Dkg | Self::TestSign | Self::Amend | Self::Transfer | Self::Inventory => false,
         }
     }
 
@@ -152,6 +162,15 @@ impl CeremonyKind {
     pub fn makes_shares(self) -> bool {
         self == Self::Dkg || self.renews()
     }
+
+    /// Whether enclaves take part in it. Where none do, it is people alone who say something, and no node has a duty.
+    #[must_use]
+    pub fn uses_enclaves(self) -> bool {
+        match self {
+            Self::Dkg | Self::TestSign | Self::Refresh | Self::Recover | Self::Transfer => true,
+            Self::Amend | Self::Inventory => false,
+        }
+    }
 }
 
 impl fmt::Display for CeremonyKind {
@@ -164,6 +183,7 @@ impl fmt::Display for CeremonyKind {
             Self::Recover => "recover",
             Self::Transfer => "transfer",
             Self::Rebuild => "rebuild",
+            Self::Inventory => "inventory",
         })
     }
 }

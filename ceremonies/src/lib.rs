@@ -13,6 +13,7 @@ pub mod charter;
 pub mod entry;
 pub mod evidence;
 pub mod ids;
+pub mod inventory;
 pub mod kms_policy;
 pub mod manifest;
 pub mod script;

@@ -11,6 +11,7 @@ use crate::charter::{CeremonyKind, Charter, CharterError, Incomplete};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
+use crate::inventory::{Item, MAX_ITEMS};
 use crate::script::Script;
 use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
@@ -43,7 +44,7 @@ pub struct Manifest {
     pub script_hash: Hash,
     /// The wallet it is about.
     pub wallet: WalletName,
-    /// The generation it makes, or signs with.
+    /// The generation it makes, signs with, or speaks of.
     pub generation: Generation,
     /// Why it is held.
     pub purpose: Line,
@@ -57,7 +58,7 @@ pub struct Manifest {
     pub roster: Vec<NodeIndex>,
     /// Who leads it.
     pub administrator: PersonName,
-    /// Test signing, refresh and recovery: the generation that it works on.
+    /// All but key generation and amendment: the generation that it works on.
     pub origin: Option<Origin>,
     /// Amendment: the new charter.
     pub amendment: Option<Arc<Charter>>,
@@ -65,6 +66,8 @@ pub struct Manifest {
     pub lost: BTreeMap<NodeIndex, Way>,
     /// Transfer: what is to be signed.
     pub transaction: Option<Arc<Transaction>>,
+    /// Inventory: which copies of the generation's shares exist or are gone.
+    pub inventory: Vec<Item>,
 }
 
 /// How a node that has lost its share gets it back.
@@ -97,7 +100,7 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// The committed generation that a later ceremony works on.
+/// The generation that a later ceremony works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The ceremony that made it.
@@ -162,9 +165,9 @@ pub struct Proposal {
     pub lifetime_ms: i64,
     /// Random, so that no two ceremonies share a hash or an id.
     pub nonce: [u8; 16],
-    /// The generation that it makes, or signs with.
+    /// The generation that it makes, signs with, or speaks of.
     pub generation: Generation,
-    /// The generation that it works on: for test signing, refresh and recovery.
+    /// The generation that it works on: for all but key generation and amendment.
     pub origin: Option<Origin>,
     /// The new charter, for an amendment.
     pub amendment: Option<Arc<Charter>>,
@@ -172,6 +175,8 @@ pub struct Proposal {
     pub lost: BTreeMap<NodeIndex, Way>,
     /// What is to be signed, and by which nodes, for a transfer.
     pub transaction: Option<(Arc<Transaction>, Vec<NodeIndex>)>,
+    /// Which copies exist or are gone, for an inventory.
+    pub inventory: Vec<Item>,
 }
 
 impl Proposal {
@@ -202,6 +207,7 @@ impl Proposal {
                 CeremonyKind::Recover => wire::log::Kind::Recover,
                 CeremonyKind::Transfer => wire::log::Kind::Transfer,
                 CeremonyKind::Rebuild => wire::log::Kind::Rebuild,
+                CeremonyKind::Inventory => wire::log::Kind::Inventory,
             }
             .into(),
             cluster: charter.cluster().to_string(),
@@ -223,6 +229,7 @@ impl Proposal {
             amendment: self.amendment.as_ref().map(|charter| charter.text().into()).unwrap_or_default(),
             lost: self.lost.iter().map(lost).collect(),
             transaction: transaction.map(|transaction| transaction.encode()).unwrap_or_default(),
+            inventory: self.inventory.iter().map(Item::wire).collect(),
         };
         Manifest::parse(&wire.encode_to_vec())
     }
@@ -257,6 +264,7 @@ impl Manifest {
             wire::log::Kind::Recover => CeremonyKind::Recover,
             wire::log::Kind::Transfer => CeremonyKind::Transfer,
             wire::log::Kind::Rebuild => CeremonyKind::Rebuild,
+            wire::log::Kind::Inventory => CeremonyKind::Inventory,
             wire::log::Kind::Unspecified => {
                 return Err(ManifestError::Value("kind is missing or not known to this build".into()));
             }
@@ -265,6 +273,7 @@ impl Manifest {
         let amendment = Self::amendment(kind, &wire)?;
         let lost = Self::lost(kind, &wire)?;
         let transaction = Self::transaction(kind, &wire)?;
+        let inventory = Self::inventory(kind, &wire)?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -288,6 +297,7 @@ impl Manifest {
             amendment,
             lost,
             transaction,
+            inventory,
         })
     }
 
@@ -307,7 +317,8 @@ impl Manifest {
             | CeremonyKind::Refresh
             | CeremonyKind::Recover
             | CeremonyKind::Rebuild
-            | CeremonyKind::Transfer => {
+            | CeremonyKind::Transfer
+            | CeremonyKind::Inventory => {
                 let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
                 value(
                     renews_first,
@@ -334,6 +345,25 @@ impl Manifest {
             return Ok(None);
         }
         Ok(Some(Arc::new(Transaction::parse(&wire.transaction).map_err(Box::new)?)))
+    }
+
+    fn inventory(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Vec<Item>, ManifestError> {
+        let takes_stock = kind == CeremonyKind::Inventory;
+        value(takes_stock == wire.inventory.is_empty(), "an inventory, and nothing else, has items")?;
+        value(wire.inventory.len() > MAX_ITEMS, "it has more than 64 items; open another for the rest")?;
+        let mut items = Vec::new();
+        for item in &wire.inventory {
+            let item = Item::parse(item)?;
+            if let Item::Copy { node, .. } = &item {
+                value(
+                    !wire.roster.contains(&u32::from(*node)),
+                    "an item is about none of the wallet's nodes",
+                )?;
+            }
+            value(items.contains(&item), "an item stands in it twice")?;
+            items.push(item);
+        }
+        Ok(items)
     }
 
     /// The lost nodes; where one is repaired, enough others must have their shares, or get them from backups.

@@ -169,6 +169,7 @@ impl Script {
             CeremonyKind::Recover => include_bytes!("../scripts/recover.toml"),
             CeremonyKind::Transfer => include_bytes!("../scripts/transfer.toml"),
             CeremonyKind::Rebuild => include_bytes!("../scripts/rebuild.toml"),
+            CeremonyKind::Inventory => include_bytes!("../scripts/inventory.toml"),
         })
     }
 
@@ -282,7 +283,9 @@ impl ScriptFile {
             CeremonyKind::Transfer => {
                 &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Broadcast, Act::Agree, Act::Close]
             }
-            CeremonyKind::Amend => &[Act::Open, Act::Approve, Act::Agree, Act::Close],
+            CeremonyKind::Amend | CeremonyKind::Inventory => {
+                &[Act::Open, Act::Approve, Act::Agree, Act::Close]
+            }
             CeremonyKind::Refresh => &[
                 Act::Open,
                 Act::Attest,

@@ -141,6 +141,9 @@ impl Statement<'_> {
         if let Some(dealer) = m.dealer() {
             line("whole key", &format_args!("for a moment within reach of node {dealer}'s enclave alone"));
         }
+        for item in &m.inventory {
+            line("inventory", item);
+        }
         line("purpose", &m.purpose);
         line("opened", &m.opened);
         line("expires", &m.expires);

@@ -7,6 +7,8 @@ pub mod client;
 pub mod config;
 pub mod custodian;
 pub mod health;
+pub mod inventory;
+pub mod ledger;
 pub mod paper;
 pub mod room;
 pub mod signer;

@@ -9,6 +9,7 @@ use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, CharterError, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
+use ceremonies::inventory::Item;
 use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::{Act, Script, ScriptError};
 use ceremonies::statement::Answer;
@@ -43,6 +44,29 @@ pub enum RoomError {
     /// A recovery without a loss, or a loss without a recovery.
     #[error("a recovery or rebuild, and nothing else, names the nodes that lost their shares: give --lost 4")]
     Lost,
+    /// An inventory of no generation, or the generation of something else.
+    #[error(
+        "an inventory, and nothing else, is about one generation and its copies: give --generation 1 and items"
+    )]
+    Generation,
+    /// No such generation.
+    #[error(
+        "no ceremony made generation {generation} of {wallet}; `custody wallet show {wallet}` lists what there is"
+    )]
+    NoGeneration {
+        /// The wallet.
+        wallet: WalletName,
+        /// The number.
+        generation: Generation,
+    },
+    /// A number that was given up and given again.
+    #[error("generation {generation} was made by {by}: say which with --made-by")]
+    MadeTwice {
+        /// The number.
+        generation: Generation,
+        /// The ceremonies.
+        by: String,
+    },
     /// The new charter is none, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),
@@ -102,6 +126,17 @@ pub enum Subject {
     Transfer(WalletName, Arc<Transaction>, Vec<NodeIndex>),
     /// A new charter.
     Charter(Arc<Charter>),
+    /// Which copies of one generation's shares exist or are gone.
+    Inventory {
+        /// The wallet.
+        wallet: WalletName,
+        /// The generation, in use or past.
+        generation: Generation,
+        /// The ceremony that made it.
+        origin: Origin,
+        /// What is entered.
+        items: Vec<Item>,
+    },
 }
 
 impl Subject {
@@ -129,6 +164,7 @@ impl Subject {
                 Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
             }
             (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
+            (CeremonyKind::Inventory, _, _) => Err(RoomError::Generation),
             (_, _, _) => Err(RoomError::Subject(kind, "wallet")),
         }
     }
@@ -142,6 +178,7 @@ impl Subject {
             Self::Rebuild(..) => CeremonyKind::Rebuild,
             Self::Transfer(..) => CeremonyKind::Transfer,
             Self::Charter(_) => CeremonyKind::Amend,
+            Self::Inventory { .. } => CeremonyKind::Inventory,
         }
     }
 }
@@ -200,7 +237,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         Ok::<_, RoomError>((record.generation, Some(origin)))
     };
     let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
-    let (mut lost, mut transaction) = (BTreeMap::new(), None);
+    let (mut lost, mut transaction, mut inventory) = (BTreeMap::new(), None, Vec::new());
     let (wallet, (generation, origin), amendment) = match &opening.subject {
         Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
         Subject::Wallet(name) => (name.clone(), current(name)?, None),
@@ -218,6 +255,10 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
             let about = CHARTER.parse().map_err(ManifestError::from)?;
             (about, (Generation::FIRST, None), Some(Arc::clone(next)))
         }
+        Subject::Inventory { wallet, generation, origin, items } => {
+            inventory.clone_from(items);
+            (wallet.clone(), (*generation, Some(origin.clone())), None)
+        }
     };
     let manifest = Proposal {
         kind: opening.subject.kind(),
@@ -232,6 +273,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         amendment,
         lost,
         transaction,
+        inventory,
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;

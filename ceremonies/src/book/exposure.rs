@@ -1,7 +1,8 @@
 //! The exposure ledger: which copies of a wallet's shares are known to exist, generation by generation.
 //!
 //! A refresh does not change the key. As long as as many old copies survive as sign together, wherever they are, they
-//! still rebuild it; what this module counts is how many, and until when. It knows what the log knows and no more.
+//! still rebuild it; what this module counts is how many, and until when. It knows what the log knows and no more: what
+//! people see of paper, disks and identities they enter by an inventory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,10 @@ use serde::Serialize;
 
 use super::{Book, Chapter};
 use crate::ceremony::Ceremony;
+use crate::charter::CeremonyKind;
 use crate::entry::Event;
-use crate::ids::{Generation, Line, NodeIndex, UnixMillis, WalletName};
+use crate::ids::{CeremonyId, Generation, Hash, Line, NodeIndex, UnixMillis, WalletName};
+use crate::script::Act;
 use crate::wallet::Object;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -28,6 +31,16 @@ pub enum Place {
         /// Until then nobody can delete it; afterwards it counts as deleted.
         locked_until: UnixMillis,
     },
+    /// On paper: the root share's backup, encrypted to its keepers.
+    Sheet {
+        /// The sheet's number.
+        serial: Line,
+    },
+    /// Where nobody had counted one.
+    Found {
+        /// In the words of those who found it.
+        what: Line,
+    },
 }
 
 /// One known copy of a share.
@@ -37,14 +50,27 @@ pub struct Copy {
     pub node: NodeIndex,
     /// Where it is.
     pub place: Place,
+    /// The recovery in which its keeper released it to an enclave. It exists all the same.
+    pub released: Option<CeremonyId>,
+    /// The inventory by which it is gone: it was destroyed itself, or every identity that opens it.
+    pub destroyed: Option<CeremonyId>,
 }
 
 impl Copy {
-    fn exists(&self, now: UnixMillis) -> bool {
+    pub(super) fn new(node: NodeIndex, place: Place) -> Self {
+        Self { node, place, released: None, destroyed: None }
+    }
+
+    /// When it ends without anybody's doing: the last moment there is for what stays until it is destroyed.
+    fn ends(&self) -> UnixMillis {
         match self.place {
-            Place::Store => true,
-            Place::Backup { locked_until, .. } => now < locked_until,
+            Place::Store | Place::Sheet { .. } | Place::Found { .. } => UnixMillis(i64::MAX),
+            Place::Backup { locked_until, .. } => locked_until,
         }
+    }
+
+    fn exists(&self, now: UnixMillis) -> bool {
+        self.destroyed.is_none() && now < self.ends()
     }
 }
 
@@ -53,11 +79,13 @@ impl Copy {
 pub struct Exposure {
     /// Which generation.
     pub generation: Generation,
+    /// The ceremony that made it. One that was given up may have had the number of a later one.
+    pub ceremony: CeremonyId,
     /// Whether it is the one in use. One that was given up never was.
     pub current: bool,
     /// How many of its shares rebuild the key.
     pub threshold: u8,
-    /// Every copy ever known but those whose deletion the log shows.
+    /// Every copy ever known but those whose deletion nodes have signed. What an inventory says is gone stays in the list.
     pub copies: Vec<Copy>,
 }
 
@@ -74,16 +102,13 @@ impl Exposure {
         !self.current && self.exposed(now).len() >= usize::from(self.threshold)
     }
 
-    /// When so many locks have ended that fewer copies are left than rebuild the key. None while shares in stores
-    /// alone are enough.
+    /// When so many locks have ended that fewer copies are left than rebuild the key. None while copies that do not end
+    /// by themselves are enough: in stores, on paper, found.
     #[must_use]
     pub fn clears(&self) -> Option<UnixMillis> {
         let mut until: BTreeMap<NodeIndex, UnixMillis> = BTreeMap::new();
-        for copy in &self.copies {
-            let end = match copy.place {
-                Place::Store => UnixMillis(i64::MAX),
-                Place::Backup { locked_until, .. } => locked_until,
-            };
+        for copy in self.copies.iter().filter(|copy| copy.destroyed.is_none()) {
+            let end = copy.ends();
             let last = until.entry(copy.node).or_insert(end);
             *last = end.max(*last);
         }
@@ -98,34 +123,73 @@ impl Exposure {
     }
 }
 
+/// A generation in the ledger, beside the ceremony that made it.
+pub(super) struct Page<'a> {
+    pub(super) made: &'a Ceremony,
+    pub(super) exposure: Exposure,
+}
+
 impl Book {
     /// Every generation of a wallet with the copies of its shares, the latest first.
     #[must_use]
     pub fn exposure(&self, wallet: &WalletName) -> Vec<Exposure> {
+        self.ledger(wallet).into_exposures()
+    }
+
+    /// Every generation with the copies that nodes and enclaves have told of, the latest first.
+    pub(super) fn pages(&self, wallet: &WalletName) -> Vec<Page<'_>> {
         let mut generations: Vec<&Chapter> =
             self.chapters.values().filter(|chapter| makes(chapter, wallet)).collect();
         generations.sort_by_key(|chapter| std::cmp::Reverse(chapter.ceremony.manifest().generation));
-        let current = self.wallet(wallet).map(|wallet| wallet.record.generation);
+        let current = self.wallet(wallet).map(|wallet| wallet.record.ceremony);
         let mut deleted: BTreeSet<NodeIndex> = BTreeSet::new();
-        let mut ledger = Vec::new();
+        let mut pages = Vec::new();
         for chapter in generations {
             let ceremony = &chapter.ceremony;
             let stored = stored(ceremony).into_iter().filter(|node| !deleted.contains(node));
-            let mut copies: Vec<Copy> = stored.map(|node| Copy { node, place: Place::Store }).collect();
+            let id = &ceremony.manifest().ceremony;
+            let released = self.released(id);
+            let mut copies: Vec<Copy> = stored.map(|node| Copy::new(node, Place::Store)).collect();
             for (node, backup) in ceremony.backups() {
-                copies.extend([&backup.whole, &backup.root].map(|object| backed_up(*node, object)));
+                let objects = [&backup.whole, &backup.root];
+                copies.extend(objects.map(|object| Copy {
+                    released: released.get(&object.digest).cloned(),
+                    ..backed_up(*node, object)
+                }));
             }
-            ledger.push(Exposure {
+            let exposure = Exposure {
                 generation: ceremony.manifest().generation,
-                current: Some(ceremony.manifest().generation) == current,
+                ceremony: id.clone(),
+                current: Some(id) == current.as_ref(),
                 threshold: ceremony.manifest().threshold,
                 copies,
-            });
+            };
+            pages.push(Page { made: ceremony, exposure });
             deleted.extend(ceremony.retired_nodes());
-            // A lost store holds nothing of earlier generations; if it turns up again, the exposure runbook says so.
+            // A lost store holds nothing of earlier generations; if it turns up again, an inventory says so.
             deleted.extend(ceremony.manifest().lost.keys());
         }
-        ledger
+        pages
+    }
+
+    /// The backups of a ceremony's generation that keepers have released in a recovery, by digest, each with the first.
+    fn released(&self, made: &CeremonyId) -> BTreeMap<Hash, CeremonyId> {
+        let recovers = |ceremony: &&Ceremony| {
+            let manifest = ceremony.manifest();
+            manifest.kind == CeremonyKind::Recover
+                && manifest.origin.as_ref().is_some_and(|origin| origin.ceremony == *made)
+        };
+        let ceremonies = self.chapters.values().map(|chapter| &chapter.ceremony);
+        let mut recoveries: Vec<&Ceremony> = ceremonies.filter(recovers).collect();
+        recoveries.sort_by_key(|ceremony| ceremony.manifest().opened);
+        let mut released = BTreeMap::new();
+        for ceremony in recoveries {
+            for release in ceremony.releases(Act::Recover) {
+                let first = || ceremony.manifest().ceremony.clone();
+                released.entry(release.object).or_insert_with(first);
+            }
+        }
+        released
     }
 
     /// When a wallet's shares are to be refreshed: the charter's cadence after the generation in use was committed.
@@ -160,5 +224,5 @@ fn stored(ceremony: &Ceremony) -> BTreeSet<NodeIndex> {
 }
 
 fn backed_up(node: NodeIndex, object: &Object) -> Copy {
-    Copy { node, place: Place::Backup { key: object.key.clone(), locked_until: object.locked_until } }
+    Copy::new(node, Place::Backup { key: object.key.clone(), locked_until: object.locked_until })
 }

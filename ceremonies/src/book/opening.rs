@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::Book;
+use super::{Book, ItemError};
 use crate::ceremony::{Ceremony, Phase};
 use crate::charter::{CeremonyKind, Incomplete};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
@@ -62,6 +62,9 @@ pub enum OpeningError {
     /// Another ceremony of the wallet is under way.
     #[error("{0} is under way with this wallet; close or withdraw it first")]
     UnderWay(CeremonyId),
+    /// An item of an inventory says what cannot be.
+    #[error(transparent)]
+    Item(#[from] ItemError),
 }
 
 impl Book {
@@ -95,12 +98,16 @@ impl Book {
             }
             CeremonyKind::Refresh => {
                 self.check_generation(manifest, now)?;
-                self.check_free(manifest, now, |_| true)
+                self.check_free(manifest, now, CeremonyKind::uses_enclaves)
             }
             // A lost node may have left a ceremony behind that it will never finish.
             CeremonyKind::Recover | CeremonyKind::Rebuild => {
                 self.check_generation(manifest, now)?;
                 self.check_free(manifest, now, CeremonyKind::renews)
+            }
+            CeremonyKind::Inventory => {
+                self.check_inventory(manifest)?;
+                self.check_free(manifest, now, |kind| kind == CeremonyKind::Inventory)
             }
         }
     }

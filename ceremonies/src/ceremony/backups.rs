@@ -127,6 +127,16 @@ impl Ceremony {
         })
     }
 
+    /// Every release that was signed for a step of this act, whatever became of it.
+    pub(crate) fn releases(&self, act: Act) -> impl Iterator<Item = &Release> {
+        let step = self.step_of(act).map(|step| &step.id);
+        let of_act = self.signatures.iter().filter(move |signed| Some(&signed.step) == step);
+        of_act.filter_map(|signed| match &signed.answer {
+            Answer::Release(release) => Some(release),
+            _ => None,
+        })
+    }
+
     pub(super) fn check_release(
         &self,
         act: Act,

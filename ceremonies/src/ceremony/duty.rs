@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use super::{Ceremony, Phase, TestSignature};
 use crate::attestation::EnclaveKeys;
-use crate::charter::CeremonyKind;
 use crate::ids::{Hash, NodeIndex, UnixMillis};
 use crate::manifest::Way;
 use crate::script::Act;
@@ -94,7 +93,7 @@ impl Ceremony {
             Phase::Abandoned(_) => return self.adoption(node),
             Phase::Closed | Phase::Void(_) => return None,
         }
-        if !self.manifest.roster.contains(&node) || self.manifest.kind == CeremonyKind::Amend {
+        if !self.manifest.roster.contains(&node) || !self.manifest.kind.uses_enclaves() {
             return None;
         }
         if let Some(adopt) = self.adoption(node) {

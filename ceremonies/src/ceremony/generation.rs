@@ -173,7 +173,7 @@ impl Ceremony {
         if self.manifest.kind.renews() { self.staged_wallet() } else { self.committed() }
     }
 
-    /// The wallet as it is before this ceremony: what it signs with, refreshes or recovers.
+    /// The wallet as it is before this ceremony: what it signs with, refreshes, recovers or speaks of.
     #[must_use]
     pub fn before(&self) -> Option<&Wallet> {
         self.context.wallet.as_deref()
@@ -230,7 +230,9 @@ impl Ceremony {
             CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover | CeremonyKind::Rebuild => {
                 self.record.as_ref()
             }
-            CeremonyKind::TestSign | CeremonyKind::Transfer => self.before().map(|wallet| &wallet.record),
+            CeremonyKind::TestSign | CeremonyKind::Transfer | CeremonyKind::Inventory => {
+                self.before().map(|wallet| &wallet.record)
+            }
             CeremonyKind::Amend => None,
         }
     }

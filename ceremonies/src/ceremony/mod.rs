@@ -294,8 +294,8 @@ impl Ceremony {
         Ok(ceremony)
     }
 
-    /// A test signing is about the very generation that the context holds, among its nodes that the charter does not
-    /// exclude; a refresh or recovery follows it.
+    /// A refresh or recovery follows the generation that the context holds; all others are about that very one, those
+    /// among whom it is held being its nodes that the charter does not exclude.
     fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
         match (&manifest.origin, &context.wallet) {
             (None, _) => Ok(()),

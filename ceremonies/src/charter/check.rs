@@ -192,7 +192,8 @@ impl CharterDraft {
     }
 
     /// A quorum must be possible with one role a person, and must need more than one person. An amendment could
-    /// lower every other, and a rebuild brings a whole key into one enclave: none may be higher than theirs.
+    /// lower every other, and a rebuild brings a whole key into one enclave: none may be higher than theirs. An
+    /// inventory moves no share: a second pair of eyes is enough, if they do not operate.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
@@ -200,16 +201,32 @@ impl CharterDraft {
             return rule(needed, || format!("quorum.{kind} is missing"));
         };
         let count = |role| quorum.get(&role).copied().unwrap_or(0);
-        for (role, least) in [
-            (Role::Administrator, 1),
-            (Role::Operator, u32::from(self.threshold)),
-            (Role::Witness, 1),
-            (Role::Auditor, 1),
-        ] {
+        let needed: &[(Role, u32)] = match kind {
+            CeremonyKind::Inventory => &[],
+            CeremonyKind::Dkg
+            | CeremonyKind::TestSign
+            | CeremonyKind::Amend
+            | CeremonyKind::Refresh
+            | CeremonyKind::Recover
+            | CeremonyKind::Transfer => &[
+                (Role::Administrator, 1),
+                (Role::Operator, u32::from(self.threshold)),
+                (Role::Witness, 1),
+                (Role::Auditor, 1),
+            ],
+        };
+        for (role, least) in needed.iter().copied() {
             rule(count(role) < least, || {
                 format!("quorum.{kind} asks for {} {role}(s); at least {least} must approve", count(role))
             })?;
         }
+        let (all, watching) = (
+            quorum.values().copied().fold(0, u32::saturating_add),
+            [Role::Witness, Role::Auditor].map(count),
+        );
+        rule(all < 2 || watching == [0, 0], || {
+            format!("quorum.{kind} must ask for two people at least, among them a witness or an auditor")
+        })?;
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;

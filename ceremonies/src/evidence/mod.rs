@@ -188,6 +188,10 @@ impl Material {
         if let Some(transaction) = &ceremony.manifest().transaction {
             files.insert("transaction.txt".to_owned(), (transaction.words().join("\n") + "\n").into_bytes());
         }
+        if !ceremony.manifest().inventory.is_empty() {
+            let lines = ceremony.manifest().inventory.iter().map(|item| format!("{item}\n"));
+            files.insert("inventory.txt".to_owned(), lines.collect::<String>().into_bytes());
+        }
         if !ceremony.backups().is_empty() {
             files.insert("backups.json".to_owned(), render::backups(ceremony)?);
         }

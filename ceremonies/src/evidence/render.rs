@@ -236,6 +236,9 @@ fn event(event: &Event) -> Value {
             if !manifest.lost.is_empty() {
                 opened["lost"] = json!(manifest.lost);
             }
+            if !manifest.inventory.is_empty() {
+                opened["inventory"] = json!(manifest.inventory);
+            }
             json!({ "opened": opened })
         }
         Event::Attested { node, document } => {

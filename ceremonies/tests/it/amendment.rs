@@ -48,6 +48,7 @@ fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMill
         origin: None,
         lost: [].into(),
         transaction: None,
+        inventory: Vec::new(),
         amendment,
     }
 }

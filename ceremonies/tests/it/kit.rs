@@ -82,6 +82,7 @@ pub(crate) fn proposal(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
         amendment: None,
         lost: BTreeMap::new(),
         transaction: None,
+        inventory: Vec::new(),
     }
 }
 

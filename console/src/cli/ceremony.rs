@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use super::{Desk, Output};
 use crate::client::News;
 use crate::config::Me;
-use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject, now};
+use crate::inventory::Entries;
+use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
 use crate::signer;
 
 #[derive(Subcommand)]
@@ -56,6 +57,8 @@ pub(super) enum CeremonyCommand {
         /// exists is not overwritten.
         #[arg(long, value_name = "FILE", conflicts_with = "key")]
         manifest: Option<PathBuf>,
+        #[command(flatten)]
+        entries: Box<Entries>,
     },
     /// Open a ceremony with a signature made elsewhere over what `open --manifest` printed.
     SubmitOpening {
@@ -204,12 +207,15 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             person,
             key: given,
             manifest: file,
+            entries,
         } => {
             let charter = charter.as_deref().map(read).transpose()?;
             let subject = match (kind, transaction, wallet) {
                 (CeremonyKind::Transfer, Some(file), Some(wallet)) => {
                     room::transfer(&desk.book, wallet, &read(&file)?, signers)?
                 }
+                (CeremonyKind::Inventory, None, Some(wallet)) => entries.subject(&desk.book, wallet)?,
+                (_, None, _) if !entries.is_empty() => return Err(RoomError::Generation.into()),
                 (_, None, wallet) => {
                     Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?
                 }
@@ -356,6 +362,7 @@ fn rendered(ceremony: &Ceremony) -> Value {
         "kind": manifest.kind,
         "wallet": manifest.wallet,
         "charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
+        "inventory": manifest.inventory,
         "purpose": manifest.purpose,
         "phase": ceremony.phase_at(now()).to_string(),
         "manifest": manifest.hash(),
@@ -395,6 +402,9 @@ fn described(ceremony: &Ceremony) -> String {
     );
     for change in manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter)) {
         text += &format!("  {change}\n");
+    }
+    for item in &manifest.inventory {
+        text += &format!("  {item}\n");
     }
     for step in ceremony.script().steps() {
         let (mark, more) = match ceremony.step_state(step) {

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::Output;
 use crate::config::ConfigError;
+use crate::inventory::entering;
 use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, page};
 
 /// Longest typed line that is kept: armour on one line is refused anyway, and a pipe may never end a line.
@@ -47,7 +48,7 @@ pub(super) struct PrintArguments {
     /// Of which node.
     #[arg(long)]
     node: u8,
-    /// The sheet's number in the register of sheets.
+    /// The sheet's number, used once in the wallet's life: the ledger of copies knows it by that.
     #[arg(long)]
     serial: Line,
     /// The digest of the record that made the generation.
@@ -81,11 +82,13 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
     let count = codes(&file).with_context(refused)?.len();
     write_new(&arguments.output, html.as_bytes())?;
     let (hash, target) = (Hash::of_bytes(&file), &arguments.output);
+    let enter = entering(&sheet.wallet, sheet.generation, sheet.node, &sheet.serial);
     output.print(
         &json!({ "page": target, "bytes": file.len(), "codes": count, "set": SetId::of(&file).to_string(),
-                 "sha256": hash, "words": spoken(&hash) }),
+                 "sha256": hash, "words": spoken(&hash), "enter": enter }),
         &format!(
-            "{} ({count} codes, set {})\nSHA-256: {hash}\nwords: {}\nscan the print once before the file is deleted",
+            "{} ({count} codes, set {})\nSHA-256: {hash}\nwords: {}\nscan the print once before the file is deleted; \
+             then enter the sheet:\n{enter}",
             target.display(),
             SetId::of(&file),
             spoken(&hash)

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
-use ceremonies::book::{Exposure, Place};
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{UnixMillis, WalletName};
 use ceremonies::wallet::{Record, Wallet};
@@ -11,6 +10,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Desk, Output};
+use crate::ledger;
 use crate::room::now;
 
 #[derive(Subcommand)]
@@ -76,38 +76,6 @@ fn addresses(record: &Record, kind: ClusterKind, path: &Path) -> Result<Vec<(Net
     networks.into_iter().map(|network| Ok((network, Address::of(network, &key)?))).collect()
 }
 
-fn exposure_lines(exposure: &Exposure) -> Vec<String> {
-    let at = now();
-    let mut lines = vec![format!(
-        "generation {}{}: copies of the shares of {} nodes; {} rebuild the key{}",
-        exposure.generation,
-        if exposure.current { ", in use" } else { "" },
-        exposure.exposed(at).len(),
-        exposure.threshold,
-        if exposure.warns(at) { "  !! WARNING" } else { "" }
-    )];
-    if exposure.warns(at) {
-        lines.push(match exposure.clears() {
-            Some(clears) => {
-                format!("  clears at {clears}, when the locks have ended and the backups are deleted")
-            }
-            None => "  does not clear while nodes keep these shares: finish the ceremony that retires them"
-                .to_owned(),
-        });
-    }
-    lines.extend(exposure.copies.iter().map(|copy| match &copy.place {
-        Place::Store => format!("  node {} store", copy.node),
-        Place::Backup { key, locked_until } if *locked_until <= at => {
-            let advice = if exposure.current { "in use: keep it, and refresh" } else { "delete it" };
-            format!("  node {} backup {key}: lock ended at {locked_until}, {advice}", copy.node)
-        }
-        Place::Backup { key, locked_until } => {
-            format!("  node {} backup {key}: locked until {locked_until}", copy.node)
-        }
-    }));
-    lines
-}
-
 fn refresh_line(due: Option<UnixMillis>) -> String {
     match due {
         None => "the charter sets no cadence".to_owned(),
@@ -140,8 +108,8 @@ fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<(
     for (network, address) in &addresses {
         text += &format!("address     {address}  ({path}, {network})\n");
     }
-    for line in exposure.iter().flat_map(exposure_lines) {
-        text += &format!("{line}\n");
+    for row in exposure.iter().flat_map(|exposure| ledger::rows(exposure, now())) {
+        text += &format!("{}\n", row.text);
     }
     let mut value = render(&wallet);
     value["path"] = json!(path);

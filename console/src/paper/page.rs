@@ -25,7 +25,7 @@ pub struct Sheet<'a> {
     pub generation: Generation,
     /// Of which node.
     pub node: NodeIndex,
-    /// The sheet's own number, as the register of sheets knows it.
+    /// The sheet's own number, used once in the wallet's life: the ledger of copies knows it by that.
     pub serial: Line,
     /// The digest of the record that made the generation.
     pub record: Hash,

@@ -98,6 +98,7 @@ impl Desk {
             origin: Some(Origin { ceremony: wallet.record.ceremony.clone(), record: wallet.record.digest() }),
             amendment: None,
             transaction: None,
+            inventory: Vec::new(),
             lost: [(node(2), Way::Backup)].into(),
         };
         let manifest = proposal.manifest(&charter, &script).unwrap();

@@ -4,6 +4,7 @@
 
 mod broadcast;
 mod custodian;
+mod inventory;
 mod keys;
 #[path = "../../../ceremonies/tests/it/machine.rs"]
 mod machine;

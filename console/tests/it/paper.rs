@@ -398,6 +398,8 @@ fn the_program_prints_a_sheet_and_reads_it_back() {
     let printed = custody(path, &print, "");
     assert!(printed.status.success(), "{}", said(&printed.stderr));
     assert!(said(&printed.stdout).contains("\"codes\":2"), "{}", said(&printed.stdout));
+    let enter = "custody ceremony open inventory --wallet treasury --generation 3 --sheet 2=A-17 --purpose";
+    assert!(said(&printed.stdout).contains(enter), "{}", said(&printed.stdout));
     assert_eq!(path.join("page.html").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let again = custody(path, &print, "");
     assert!(said(&again.stderr).contains("not replaced"), "{}", said(&again.stderr));

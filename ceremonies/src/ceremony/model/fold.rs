@@ -134,6 +134,7 @@ fn approved(nodes: u8) -> Ceremony {
         origin: None,
         lost: [].into(),
         transaction: None,
+        inventory: Vec::new(),
         amendment: None,
     };
     let manifest = proposal.manifest(&charter, &script).unwrap();

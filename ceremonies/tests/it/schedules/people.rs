@@ -75,6 +75,7 @@ impl World {
         let lifetime_ms = if self.strikes(4) { 3 * MINUTE } else { 30 * MINUTE };
         let proposal = Proposal {
             transaction: None,
+            inventory: Vec::new(),
             kind,
             wallet: name,
             purpose: line("To see that it works"),

@@ -60,6 +60,10 @@ const AMENDING: &str = "An amendment is opened from the command line, with the f
 const TRANSFERRING: &str = "A transaction is opened from the command line, with its file: custody sweep writes one and \
     shows it, then custody ceremony open transfer --transaction FILE --purpose TEXT. Everything after that is done here.";
 
+/// Copies are counted with paper in hand, and named by serials and recipients that nobody types twice.
+const TAKING_STOCK: &str = "An inventory is opened from the command line, with what it enters: custody ceremony open \
+    inventory --wallet W --generation N --sheet 1=SERIAL --purpose TEXT. Everything after that is done here.";
+
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
@@ -72,7 +76,8 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
                 CeremonyKind::Recover => CeremonyKind::Rebuild,
                 CeremonyKind::Rebuild => CeremonyKind::Transfer,
                 CeremonyKind::Transfer => CeremonyKind::Amend,
-                CeremonyKind::Amend => CeremonyKind::Dkg,
+                CeremonyKind::Amend => CeremonyKind::Inventory,
+                CeremonyKind::Inventory => CeremonyKind::Dkg,
             };
         }
         KeyCode::Backspace => {
@@ -103,6 +108,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
                 CeremonyKind::Rebuild => Subject::Rebuild(wallet?, lost_nodes(&form.lost)?),
                 CeremonyKind::Amend => return Err(AMENDING.to_owned()),
                 CeremonyKind::Transfer => return Err(TRANSFERRING.to_owned()),
+                CeremonyKind::Inventory => return Err(TAKING_STOCK.to_owned()),
             },
             purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
             administrator: me.person.clone(),

@@ -128,14 +128,18 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
 }
 
-/// What an amendment changes in the charter.
+/// What an amendment changes in the charter, or an inventory in the ledger.
 fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
-    let Some(charter) = &ceremony.manifest().amendment else { return Vec::new() };
+    let manifest = ceremony.manifest();
+    let articles = manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter));
+    let articles = articles.map(|change| format!("{change:#}"));
+    let said: Vec<String> = articles.chain(manifest.inventory.iter().map(ToString::to_string)).collect();
+    if said.is_empty() {
+        return Vec::new();
+    }
     let mut lines = vec![Line::raw(""), Line::styled(" Changes (whole: custody ceremony show):", FAINT)];
-    for change in ceremony.charter().changes(charter) {
-        lines.extend(
-            wrap(&format!("{change:#}"), width).into_iter().map(|line| Line::raw(format!(" {line}"))),
-        );
+    for change in said {
+        lines.extend(wrap(&change, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
     }
     lines
 }

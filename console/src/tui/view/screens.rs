@@ -1,13 +1,16 @@
 //! The screens that are lists: nodes, ceremonies, wallets, the log.
 
+use ceremonies::ids::WalletName;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style, mark, window, wrap};
 use crate::cli::event_line;
 use crate::health::Level;
+use crate::ledger;
 use crate::tui::model::Model;
 
 pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -78,12 +81,20 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     );
 }
 
+/// The lines of a wallet in the list, at most.
+const WALLET_LINES: usize = 7;
+
 pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let wallets = model.book.wallets();
     let shown: Vec<_> =
         wallets.values().filter(|wallet| model.passes(wallet.record.wallet.as_str())).collect();
+    let selected = shown.get(model.selection()).map(|wallet| &wallet.record.wallet);
+    let copies = selected.map(|wallet| copies(model, wallet, inner_width(area))).unwrap_or_default();
+    let [area, below] =
+        Layout::vertical([Constraint::Fill(1), height_of_copies(area, shown.len(), copies.len())])
+            .areas(area);
     let mut lines = Vec::new();
-    for place in window(model.selection(), shown.len(), (inner_height(area) / 7).max(1)) {
+    for place in window(model.selection(), shown.len(), (inner_height(area) / WALLET_LINES).max(1)) {
         let record = &shown[place].record;
         let selected = place == model.selection();
         let style = if selected { SELECTED } else { BOLD };
@@ -105,10 +116,51 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
+    if let Some(wallet) = selected {
+        known(model, frame, below, wallet, copies);
+    }
+}
+
+/// As much of the screen as the copies need, and the wallets leave: half of it at least.
+fn height_of_copies(area: Rect, wallets: usize, copies: usize) -> Constraint {
+    let lines = |count: usize| u16::try_from(count + 2).unwrap_or(u16::MAX);
+    let wallets = lines(wallets * WALLET_LINES).min(area.height / 2);
+    Constraint::Length(if copies == 0 { 0 } else { lines(copies).min(area.height - wallets) })
+}
+
+/// Every generation of a wallet with its copies; what is gone is crossed out and has its mark.
+fn copies<'a>(model: &Model, wallet: &WalletName, width: usize) -> Vec<Line<'a>> {
+    // Past ones first: they may warn, and a small terminal cuts what comes last.
+    let (current, past): (Vec<_>, Vec<_>) =
+        model.book.exposure(wallet).into_iter().partition(|exposure| exposure.current);
+    let rows = past.iter().chain(&current).flat_map(|exposure| ledger::rows(exposure, model.now));
+    rows.flat_map(|row| {
+        let style =
+            if row.crossed_out { Style::new().add_modifier(Modifier::CROSSED_OUT) } else { Style::new() };
+        // The mark of what is gone stands before the others' indentation; a line that goes on stands further in.
+        let indent = row.text.len() - row.text.trim_start().len();
+        let lines = wrap(row.text.trim_start(), width.saturating_sub(6)).into_iter().enumerate();
+        lines.map(move |(place, line)| {
+            let indent = if place == 0 { indent } else { 4 };
+            Line::styled(format!(" {:indent$}{line}", ""), style)
+        })
+    })
+    .collect()
+}
+
+fn known(model: &Model, frame: &mut Frame<'_>, area: Rect, wallet: &WalletName, mut lines: Vec<Line<'_>>) {
+    let (height, all) = (inner_height(area), lines.len());
+    if all > height {
+        let fit = height.saturating_sub(1);
+        lines.truncate(fit);
+        lines.push(Line::styled(format!(" … {} lines more: custody wallet show {wallet}", all - fit), FAINT));
+    }
+    let title = format!(" Known copies of the shares of {wallet} ");
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
 }
 
 /// When a wallet's shares are to be refreshed, and whether old copies of them still rebuild its key.
-fn upkeep<'a>(model: &Model, wallet: &ceremonies::ids::WalletName) -> Vec<Line<'a>> {
+fn upkeep<'a>(model: &Model, wallet: &WalletName) -> Vec<Line<'a>> {
     let exposed: Vec<String> = model
         .book
         .exposure(wallet)

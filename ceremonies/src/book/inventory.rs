@@ -1,0 +1,237 @@
+//! What inventories enter into the exposure ledger.
+//!
+//! Whether an item says what can be is decided here once, for those who open an inventory and for the ledger. An opening
+//! is refused for an item that does not fit. In the ledger it says nothing: it was overtaken, and what stands there must
+//! follow from the logs alone, in whatever order they came. No item may ever take a copy off the list.
+
+use thiserror::Error;
+
+use super::Book;
+use super::exposure::{Copy, Exposure, Page, Place};
+use crate::ceremony::{Ceremony, Phase};
+use crate::charter::{BackupRules, CeremonyKind};
+use crate::ids::{CeremonyId, Generation, Line, NodeIndex, UnixMillis, WalletName};
+use crate::inventory::{Change, Item};
+use crate::manifest::Manifest;
+
+/// Why an item of an inventory says what cannot be.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ItemError {
+    /// Nothing that the inventory could speak of.
+    #[error("no ceremony is known that made generation {0} of this wallet and that the inventory names")]
+    Generation(Generation),
+    /// Two sheets with one number.
+    #[error("a sheet of this wallet has serial {0} already: print every sheet under a serial of its own")]
+    Serial(Line),
+    /// Nothing that could be on paper.
+    #[error("no backup of node {0} is in the log for this generation: no sheet can hold it")]
+    NoBackup(NodeIndex),
+    /// A second copy in the words of the first.
+    #[error(
+        "a copy of node {node}'s share was found in the words `{what}` already: say how this one differs"
+    )]
+    Words {
+        /// Whose share.
+        node: NodeIndex,
+        /// The words.
+        what: Line,
+    },
+    /// No such copy.
+    #[error("`{0}`: the ledger knows no such copy of this generation; `custody wallet show` lists them")]
+    Unknown(Item),
+    /// It is gone already.
+    #[error("`{item}`: {by} says so already")]
+    Known {
+        /// The item.
+        item: Item,
+        /// The inventory that said it.
+        by: CeremonyId,
+    },
+    /// Nobody could delete it.
+    #[error("`{item}`: its lock ends at {until}; nobody can have deleted it")]
+    Locked {
+        /// The item.
+        item: Item,
+        /// The end of the lock.
+        until: UnixMillis,
+    },
+    /// Not an identity that opens anything.
+    #[error("no backup of this generation is encrypted to {0}")]
+    Recipient(Line),
+    /// Backups to come need it.
+    #[error(
+        "the charter in force has backups encrypted to {0}: amend it to another recipient, and refresh, before its \
+         identity is destroyed"
+    )]
+    InForce(Line),
+}
+
+/// A wallet's ledger while inventories are entered.
+pub(super) struct Ledger<'a> {
+    pages: Vec<Page<'a>>,
+    /// The recipients whose identities were destroyed, in the order in which that was entered.
+    identities: Vec<(&'a Line, &'a CeremonyId)>,
+}
+
+impl Book {
+    /// A wallet's ledger with everything that closed inventories say, in the order in which they were closed.
+    pub(super) fn ledger(&self, wallet: &WalletName) -> Ledger<'_> {
+        let mut ledger = Ledger { pages: self.pages(wallet), identities: Vec::new() };
+        let counts = |ceremony: &&Ceremony| {
+            let manifest = ceremony.manifest();
+            manifest.kind == CeremonyKind::Inventory
+                && manifest.wallet == *wallet
+                && ceremony.phase() == Phase::Closed
+        };
+        let mut inventories: Vec<&Ceremony> =
+            self.chapters.values().map(|chapter| &chapter.ceremony).filter(counts).collect();
+        // Those of one moment stay in the order of their ids.
+        inventories.sort_by_key(|ceremony| ceremony.head().time);
+        for manifest in inventories.into_iter().map(Ceremony::manifest) {
+            for item in &manifest.inventory {
+                // What does not fit any more says nothing.
+                let _ = ledger.enter(manifest, item);
+            }
+        }
+        ledger
+    }
+
+    /// Checks that every item of a new inventory says what can be.
+    pub(super) fn check_inventory(&self, manifest: &Manifest) -> Result<(), ItemError> {
+        let mut ledger = self.ledger(&manifest.wallet);
+        let rules = self.context().charter().backup();
+        for item in &manifest.inventory {
+            ledger.enter(manifest, item)?;
+            if let Item::IdentityDestroyed { recipient } = item
+                && rules
+                    .is_some_and(|rules| is_recipient(rules, &self.context().charter().roster(), recipient))
+            {
+                return Err(ItemError::InForce(recipient.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_recipient(rules: &BackupRules, nodes: &[NodeIndex], recipient: &Line) -> bool {
+    nodes.iter().any(|node| rules.recipients(*node).any(|known| known == recipient.as_str()))
+}
+
+impl<'a> Ledger<'a> {
+    fn enter(&mut self, inventory: &'a Manifest, item: &'a Item) -> Result<(), ItemError> {
+        let origin = inventory.origin.as_ref().map(|origin| &origin.ceremony);
+        let is_meant = |page: &Page<'_>| Some(&page.exposure.ceremony) == origin;
+        let place = self.pages.iter().position(is_meant);
+        let is_taken = |serial: &Line| {
+            let mut copies = self.pages.iter().flat_map(|page| &page.exposure.copies);
+            copies.any(|copy| matches!(&copy.place, Place::Sheet { serial: known } if known == serial))
+        };
+        if let Item::Copy { change: Change::SheetPrinted, what, .. } = item
+            && is_taken(what)
+        {
+            return Err(ItemError::Serial(what.clone()));
+        }
+        let page = place.and_then(|place| self.pages.get_mut(place));
+        let page = page.ok_or(ItemError::Generation(inventory.generation))?;
+        match item {
+            Item::IdentityDestroyed { recipient } => {
+                let rules = page.made.charter().backup();
+                if !rules.is_some_and(|rules| is_recipient(rules, &page.made.manifest().roster, recipient)) {
+                    return Err(ItemError::Recipient(recipient.clone()));
+                }
+                if let Some((_, by)) = self.identities.iter().find(|(known, _)| *known == recipient) {
+                    return Err(ItemError::Known { item: item.clone(), by: (*by).clone() });
+                }
+                self.identities.push((recipient, &inventory.ceremony));
+                Ok(())
+            }
+            Item::Copy { node, change, what } => match change {
+                Change::SheetPrinted => page.print(*node, what),
+                Change::CopyFound => page.find(*node, what),
+                Change::SheetDestroyed
+                | Change::BackupDeleted
+                | Change::StoreDestroyed
+                | Change::CopyDestroyed => page.strike(inventory, item),
+            },
+        }
+    }
+
+    /// The ledger as it is shown: what no identity opens any more is crossed out as well.
+    pub(super) fn into_exposures(self) -> Vec<Exposure> {
+        let identities = self.identities;
+        // By the last of them, where all identities that open a node's backups are destroyed.
+        let closed_by = |rules: &BackupRules, node: NodeIndex| {
+            let place =
+                |recipient: &str| identities.iter().position(|(known, _)| known.as_str() == recipient);
+            let places: Option<Vec<usize>> = rules.recipients(node).map(place).collect();
+            let last = places?.into_iter().max()?;
+            identities.get(last).map(|(_, by)| (*by).clone())
+        };
+        let cross_out = |mut page: Page<'_>| {
+            let rules = page.made.charter().backup();
+            let encrypted = |copy: &&mut Copy| {
+                copy.destroyed.is_none() && matches!(copy.place, Place::Backup { .. } | Place::Sheet { .. })
+            };
+            for copy in page.exposure.copies.iter_mut().filter(encrypted) {
+                copy.destroyed = rules.and_then(|rules| closed_by(rules, copy.node));
+            }
+            page.exposure
+        };
+        self.pages.into_iter().map(cross_out).collect()
+    }
+}
+
+impl Page<'_> {
+    fn print(&mut self, node: NodeIndex, serial: &Line) -> Result<(), ItemError> {
+        let root = self.made.backups().get(&node).map(|backup| &backup.root.key);
+        let copies = &mut self.exposure.copies;
+        let is_root = |copy: &&Copy| matches!(&copy.place, Place::Backup { key, .. } if Some(key) == root);
+        let printed = copies.iter().find(is_root).ok_or(ItemError::NoBackup(node))?;
+        let place = Place::Sheet { serial: serial.clone() };
+        let sheet = Copy { node, place, released: printed.released.clone(), destroyed: None };
+        copies.push(sheet);
+        Ok(())
+    }
+
+    fn find(&mut self, node: NodeIndex, what: &Line) -> Result<(), ItemError> {
+        let place = Place::Found { what: what.clone() };
+        let copies = &mut self.exposure.copies;
+        if copies.iter().any(|copy| copy.node == node && copy.place == place) {
+            return Err(ItemError::Words { node, what: what.clone() });
+        }
+        copies.push(Copy::new(node, place));
+        Ok(())
+    }
+
+    fn strike(&mut self, inventory: &Manifest, item: &Item) -> Result<(), ItemError> {
+        let is_meant = |copy: &&mut Copy| is_about(item, copy);
+        let copy = self.exposure.copies.iter_mut().find(is_meant);
+        let copy = copy.ok_or_else(|| ItemError::Unknown(item.clone()))?;
+        if let Some(by) = &copy.destroyed {
+            return Err(ItemError::Known { item: item.clone(), by: by.clone() });
+        }
+        match copy.place {
+            Place::Backup { locked_until, .. } if inventory.opened < locked_until => {
+                Err(ItemError::Locked { item: item.clone(), until: locked_until })
+            }
+            Place::Store | Place::Backup { .. } | Place::Sheet { .. } | Place::Found { .. } => {
+                copy.destroyed = Some(inventory.ceremony.clone());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether an item says of this very copy that it is gone.
+fn is_about(item: &Item, copy: &Copy) -> bool {
+    let Item::Copy { node, change, what } = item else { return false };
+    *node == copy.node
+        && match (change, &copy.place) {
+            (Change::SheetDestroyed, Place::Sheet { serial: known })
+            | (Change::BackupDeleted, Place::Backup { key: known, .. })
+            | (Change::CopyDestroyed, Place::Found { what: known }) => known == what,
+            // A node has one store; the words say which disk or machine it was on.
+            (Change::StoreDestroyed, Place::Store) => true,
+            _ => false,
+        }
+}

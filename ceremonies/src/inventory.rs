@@ -1,0 +1,120 @@
+//! What an inventory says of copies that only people know of, and of copies that are gone.
+//!
+//! An item is what somebody saw, in words that stand in every statement about it. Whether it counts must never be decided
+//! here: that takes the other logs, and is for [`crate::book`].
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::ids::{Line, NodeIndex};
+use crate::manifest::ManifestError;
+use crate::wire::log;
+
+/// Most items of one inventory: as many as people can read aloud.
+pub const MAX_ITEMS: usize = 64;
+
+/// What happened to a copy of a node's share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A sheet of paper with the root share's backup was printed, under the serial.
+    SheetPrinted,
+    /// The sheet of this serial was destroyed.
+    SheetDestroyed,
+    /// The backup of this name was deleted where backups are kept.
+    BackupDeleted,
+    /// The disk or machine that held the node's sealed share was destroyed.
+    StoreDestroyed,
+    /// A copy that nobody had counted exists.
+    CopyFound,
+    /// The copy that was found, in the same words, was destroyed.
+    CopyDestroyed,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SheetPrinted => "sheet printed",
+            Self::SheetDestroyed => "sheet destroyed",
+            Self::BackupDeleted => "backup deleted",
+            Self::StoreDestroyed => "store destroyed",
+            Self::CopyFound => "copy found",
+            Self::CopyDestroyed => "found copy destroyed",
+        })
+    }
+}
+
+/// One line of an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Item {
+    /// About a copy of a node's share.
+    Copy {
+        /// Whose share.
+        node: NodeIndex,
+        /// What happened to the copy.
+        change: Change,
+        /// Which copy: a serial, a backup's name, or people's own words.
+        what: Line,
+    },
+    /// An age identity was destroyed: nothing that was encrypted to its recipient is opened with it any more.
+    IdentityDestroyed {
+        /// The recipient that belongs to it (`age1…`).
+        recipient: Line,
+    },
+}
+
+/// What people wrote stands last, so that it cannot imitate the rest of the line.
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copy { node, change, what } => write!(f, "{change}, node {node}: {what}"),
+            Self::IdentityDestroyed { recipient } => write!(f, "identity destroyed: {recipient}"),
+        }
+    }
+}
+
+impl Item {
+    pub(crate) fn parse(wire: &log::Item) -> Result<Self, ManifestError> {
+        let what = Line::try_from(wire.what.clone())?;
+        let change = match wire.kind() {
+            log::ItemKind::SheetPrinted => Change::SheetPrinted,
+            log::ItemKind::SheetDestroyed => Change::SheetDestroyed,
+            log::ItemKind::BackupDeleted => Change::BackupDeleted,
+            log::ItemKind::StoreDestroyed => Change::StoreDestroyed,
+            log::ItemKind::CopyFound => Change::CopyFound,
+            log::ItemKind::CopyDestroyed => Change::CopyDestroyed,
+            log::ItemKind::IdentityDestroyed if wire.node == 0 => {
+                return Ok(Self::IdentityDestroyed { recipient: what });
+            }
+            log::ItemKind::IdentityDestroyed => {
+                return Err(ManifestError::Value("an identity is no node's, but an item names both".into()));
+            }
+            log::ItemKind::Unspecified => {
+                return Err(ManifestError::Value(
+                    "an item of the inventory is of no kind known to this build".into(),
+                ));
+            }
+        };
+        Ok(Self::Copy { node: wire.node.try_into()?, change, what })
+    }
+
+    pub(crate) fn wire(&self) -> log::Item {
+        let (kind, node, what) = match self {
+            Self::Copy { node, change, what } => {
+                let kind = match change {
+                    Change::SheetPrinted => log::ItemKind::SheetPrinted,
+                    Change::SheetDestroyed => log::ItemKind::SheetDestroyed,
+                    Change::BackupDeleted => log::ItemKind::BackupDeleted,
+                    Change::StoreDestroyed => log::ItemKind::StoreDestroyed,
+                    Change::CopyFound => log::ItemKind::CopyFound,
+                    Change::CopyDestroyed => log::ItemKind::CopyDestroyed,
+                };
+                (kind, u32::from(*node), what)
+            }
+            Self::IdentityDestroyed { recipient } => (log::ItemKind::IdentityDestroyed, 0, recipient),
+        };
+        log::Item { kind: kind.into(), node, what: what.to_string() }
+    }
+}

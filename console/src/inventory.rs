@@ -1,0 +1,122 @@
+//! What people enter into the exposure ledger, as they write it on a command line. Whether it can be is for the book.
+
+use ceremonies::book::Book;
+use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, WalletName};
+use ceremonies::inventory::{Change, Item};
+use ceremonies::manifest::Origin;
+use clap::Args;
+
+use crate::room::{RoomError, Subject};
+
+/// A copy of a node's share: whose, and which.
+type Named = (NodeIndex, Line);
+
+/// The items of an inventory.
+#[derive(Debug, Args)]
+pub struct Entries {
+    /// The generation that an inventory is about.
+    #[arg(long)]
+    generation: Option<u32>,
+    /// The ceremony that made it, where two made one of this number.
+    #[arg(long, value_name = "ID", requires = "generation")]
+    made_by: Option<CeremonyId>,
+    /// A sheet of paper that was printed; this and what follows, for an inventory, once for each.
+    #[arg(long, value_name = "NODE=SERIAL", value_parser = named, requires = "generation")]
+    sheet: Vec<Named>,
+    /// A sheet that was destroyed.
+    #[arg(long, value_name = "NODE=SERIAL", value_parser = named, requires = "generation")]
+    sheet_destroyed: Vec<Named>,
+    /// A backup that was deleted after the end of its lock, by its name in `custody wallet show`.
+    #[arg(long, value_name = "NODE=KEY", value_parser = named, requires = "generation")]
+    backup_deleted: Vec<Named>,
+    /// A disk or machine that was destroyed with the store of this node on it.
+    #[arg(long, value_name = "NODE=WHAT", value_parser = named, requires = "generation")]
+    store_destroyed: Vec<Named>,
+    /// A copy that nobody had counted, such as a stolen disk.
+    #[arg(long, value_name = "NODE=WHAT", value_parser = named, requires = "generation")]
+    found: Vec<Named>,
+    /// Such a copy that was destroyed, in the same words.
+    #[arg(long, value_name = "NODE=WHAT", value_parser = named, requires = "generation")]
+    found_destroyed: Vec<Named>,
+    /// The recipient of an age identity that was destroyed.
+    #[arg(long, value_name = "age1…", requires = "generation")]
+    identity_destroyed: Vec<Line>,
+}
+
+/// Reads `4=S-0007`.
+fn named(text: &str) -> Result<Named, String> {
+    let (node, what) = text.split_once('=').ok_or("write node and what it is: 4=S-0007")?;
+    let node: NodeIndex = node.trim().parse().map_err(|_| format!("`{node}` is no node: write 4=S-0007"))?;
+    Ok((node, what.trim().parse().map_err(|error| format!("`{what}`: {error}"))?))
+}
+
+impl Entries {
+    /// Whether nothing of an inventory is given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generation.is_none()
+    }
+
+    /// An inventory of a wallet with these items.
+    ///
+    /// # Errors
+    /// [`RoomError`] when no generation is given, or not exactly one ceremony made it.
+    pub fn subject(self, book: &Book, wallet: WalletName) -> Result<Subject, RoomError> {
+        let generation = Generation(self.generation.ok_or(RoomError::Generation)?);
+        let origin = made(book, &wallet, generation, self.made_by.as_ref())?;
+        let copies = [
+            (Change::SheetPrinted, self.sheet),
+            (Change::CopyFound, self.found),
+            (Change::SheetDestroyed, self.sheet_destroyed),
+            (Change::BackupDeleted, self.backup_deleted),
+            (Change::StoreDestroyed, self.store_destroyed),
+            (Change::CopyDestroyed, self.found_destroyed),
+        ];
+        let copies = copies.into_iter().flat_map(|(change, named)| {
+            named.into_iter().map(move |(node, what)| Item::Copy { node, change, what })
+        });
+        let identities = self.identity_destroyed.into_iter();
+        let identities = identities.map(|recipient| Item::IdentityDestroyed { recipient });
+        Ok(Subject::Inventory { wallet, generation, origin, items: copies.chain(identities).collect() })
+    }
+}
+
+/// The one ceremony that made this generation.
+fn made(
+    book: &Book,
+    wallet: &WalletName,
+    generation: Generation,
+    by: Option<&CeremonyId>,
+) -> Result<Origin, RoomError> {
+    let mut ledger = book.exposure(wallet);
+    ledger.retain(|made| made.generation == generation && by.is_none_or(|by| made.ceremony == *by));
+    let none = || RoomError::NoGeneration { wallet: wallet.clone(), generation };
+    match ledger.as_slice() {
+        [] => Err(none()),
+        [made] => {
+            let chapter = book.get(&made.ceremony);
+            let record = chapter.and_then(|chapter| chapter.ceremony.made()).ok_or_else(none)?.record;
+            Ok(Origin { ceremony: made.ceremony.clone(), record: record.digest() })
+        }
+        several => {
+            let by: Vec<&str> = several.iter().map(|made| made.ceremony.as_str()).collect();
+            Err(RoomError::MadeTwice { generation, by: by.join(", ") })
+        }
+    }
+}
+
+/// The command that enters a sheet, for a shell.
+#[must_use]
+pub fn entering(wallet: &WalletName, generation: Generation, node: NodeIndex, serial: &Line) -> String {
+    format!(
+        "custody ceremony open inventory --wallet {wallet} --generation {generation} --sheet {} \
+         --purpose 'A sheet was printed'",
+        quoted(&format!("{node}={serial}")),
+    )
+}
+
+/// Text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=.,/:@".contains(&byte);
+    if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
