@@ -168,6 +168,10 @@ fn draft(
         (Role::Witness, 1),
         (Role::Auditor, 1),
     ]);
+    // An inventory moves no share, and operators need not come for it.
+    let watching = Quorum::from([(Role::Administrator, 1), (Role::Witness, 1), (Role::Auditor, 1)]);
+    let mut quorums: BTreeMap<_, _> = CeremonyKind::ALL.map(|kind| (kind, quorum.clone())).into();
+    quorums.insert(CeremonyKind::Inventory, watching);
     let node = |index: NodeIndex| -> Result<Node> {
         let nkey = new_nkey(&layout.node(index).join("nats.seed"))?;
         Ok(Node { index, zone: format!("lab zone {index}").parse()?, nkey, excluded: false })
@@ -186,7 +190,7 @@ fn draft(
         },
         backup: Some(people::keepers(people, &indices(settings.nodes)?)?),
         kms: KmsRules { key: KEY_ARN.into(), region: REGION.into(), host: KMS_HOST.into() },
-        quorum: CeremonyKind::ALL.map(|kind| (kind, quorum.clone())).into(),
+        quorum: quorums,
         nodes: indices(settings.nodes)?.into_iter().map(node).collect::<Result<_>>()?,
         people: people::generate(people)?,
         consoles: vec![ConsoleKey {

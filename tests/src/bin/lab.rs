@@ -12,7 +12,8 @@ use ceremonies::ids::{Line, NodeIndex, WalletName};
 use ceremonies::manifest::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use console::broadcast::Endpoint;
-use console::room::{self, Subject};
+use console::inventory::Entries;
+use console::room::{self, RoomError, Subject};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
 use lab::microvm::Machines;
@@ -131,6 +132,8 @@ struct Drive {
     /// Why it is held.
     #[arg(long, default_value = "Led by the lab")]
     purpose: Line,
+    #[command(flatten)]
+    entries: Entries,
 }
 
 #[tokio::main]
@@ -311,6 +314,10 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
             let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             room::transfer(&room.book, wallet, &bytes, options.signers)?
         }
+        (None, Some(wallet)) if options.kind == CeremonyKind::Inventory => {
+            options.entries.subject(&room.book, wallet)?
+        }
+        _ if !options.entries.is_empty() => bail!(RoomError::Generation),
         (_, wallet) => Subject::new(options.kind, wallet, charter.as_deref(), lost)?,
     };
     let id = room.open_about(subject, options.purpose).await?;
@@ -328,6 +335,9 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     }
     if let Some((charter, at)) = ceremony.amended() {
         println!("charter {} in force since {at}", charter.hash());
+    }
+    for item in &ceremony.manifest().inventory {
+        println!("  {item}");
     }
     println!("closed; head {}", ceremonies::words::spoken(&ceremony.head().hash));
     Ok(())

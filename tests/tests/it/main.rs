@@ -9,6 +9,7 @@ mod consoles;
 mod crashes;
 mod disasters;
 mod exclusion;
+mod inventory;
 mod kms;
 mod machines;
 mod renewal;
