@@ -167,7 +167,12 @@ impl CeremonyKind {
     #[must_use]
     pub fn uses_enclaves(self) -> bool {
         match self {
-            Self::Dkg | Self::TestSign | Self::Refresh | Self::Recover | Self::Transfer => true,
+            Self::Dkg
+            | Self::TestSign
+            | Self::Refresh
+            | Self::Recover
+            | Self::Transfer
+            | Self::Rebuild => true,
             Self::Amend | Self::Inventory => false,
         }
     }

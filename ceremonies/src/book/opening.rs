@@ -86,7 +86,7 @@ impl Book {
     /// # Errors
     /// [`OpeningError`] says what stands against it.
     pub fn check_opening(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        if manifest.kind != CeremonyKind::Amend {
+        if manifest.kind.uses_enclaves() {
             self.check_nodes(manifest)?;
         }
         match manifest.kind {

@@ -208,6 +208,7 @@ impl CharterDraft {
             | CeremonyKind::Amend
             | CeremonyKind::Refresh
             | CeremonyKind::Recover
+            | CeremonyKind::Rebuild
             | CeremonyKind::Transfer => &[
                 (Role::Administrator, 1),
                 (Role::Operator, u32::from(self.threshold)),
