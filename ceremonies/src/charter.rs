@@ -167,12 +167,9 @@ impl CeremonyKind {
     #[must_use]
     pub fn uses_enclaves(self) -> bool {
         match self {
-            Self::Dkg
-            | Self::TestSign
-            | Self::Refresh
-            | Self::Recover
-            | Self::Transfer
-            | Self::Rebuild => true,
+            Self::Dkg | Self::TestSign | Self::Refresh | Self::Recover | Self::Transfer | Self::Rebuild => {
+                true
+            }
             Self::Amend | Self::Inventory => false,
         }
     }
@@ -298,7 +295,21 @@ pub struct BackupRules {
     pub custodians: Vec<Custodian>,
 }
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
 impl BackupRules {
+    /// How long a backup cannot be deleted by anybody, in milliseconds.
+    #[must_use]
+    pub fn lock_ms(&self) -> i64 {
+        i64::from(self.lock_days) * DAY_MS
+    }
+
+    /// How often a wallet's shares are to be refreshed, in milliseconds.
+    #[must_use]
+    pub fn refresh_ms(&self) -> i64 {
+        i64::from(self.refresh_days) * DAY_MS
+    }
+
     /// The custodian of a node's backups.
     #[must_use]
     pub fn custodian(&self, node: NodeIndex) -> Option<&Custodian> {

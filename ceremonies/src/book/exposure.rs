@@ -16,8 +16,6 @@ use crate::ids::{CeremonyId, Generation, Hash, Line, NodeIndex, UnixMillis, Wall
 use crate::script::Act;
 use crate::wallet::Object;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
 /// Where a copy of a share is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -195,11 +193,11 @@ impl Book {
     /// When a wallet's shares are to be refreshed: the charter's cadence after the generation in use was committed.
     #[must_use]
     pub fn refresh_due(&self, wallet: &WalletName) -> Option<UnixMillis> {
-        let days = self.context().charter().backup()?.refresh_days;
+        let cadence = self.context().charter().backup()?.refresh_ms();
         let made = self.chapters.get(&self.wallet(wallet)?.record.ceremony)?;
         let prepared = |entry: &&crate::entry::Entry| matches!(entry.event, Event::Prepared { .. });
         let committed = made.entries.iter().rev().find(prepared)?.time;
-        Some(committed.plus(i64::from(days) * DAY_MS))
+        Some(committed.plus(cadence))
     }
 }
 

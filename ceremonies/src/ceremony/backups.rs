@@ -13,7 +13,6 @@ use crate::statement::{Answer, Release};
 use crate::wallet::BackedUp;
 use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How much shorter a lock may be than the charter asks, for clocks that differ.
 const LOCK_SLACK_MS: i64 = 60 * 60 * 1000;
 
@@ -61,8 +60,8 @@ impl Ceremony {
         let (whole, root) = (&backed_up.whole, &backed_up.root);
         let message = backed_up_message(&made.record.digest(), node, &whole.digest, &root.digest);
         self.check_enclave(node, &message, &backed_up.signature)?;
-        let days = self.backup_rules().map_or(0, |rules| i64::from(rules.lock_days));
-        let least = entry.time.plus(days * DAY_MS - LOCK_SLACK_MS);
+        let lock = self.backup_rules().map_or(0, BackupRules::lock_ms);
+        let least = entry.time.plus(lock - LOCK_SLACK_MS);
         if let Some(short) = [whole, root].into_iter().find(|object| object.locked_until < least) {
             return Err(Rejection::ShortLock { node, until: short.locked_until, least });
         }

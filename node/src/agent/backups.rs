@@ -13,7 +13,6 @@ use super::duties::order_label;
 use super::{Agent, chain, now};
 use crate::vault::ObjectKey;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How much longer than the charter asks a backup is locked, in milliseconds: the log's clocks may differ.
 const LOCK_MARGIN_MS: i64 = 60 * 60 * 1000;
 
@@ -80,7 +79,7 @@ impl Agent {
     async fn backed_up(&self, id: &CeremonyId, backups: link::Backups) -> Result<log::BackedUp, String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         let rules = ceremony.charter().backup().ok_or("the charter asks for no backups")?;
-        let until = now().plus(i64::from(rules.lock_days) * DAY_MS + LOCK_MARGIN_MS);
+        let until = now().plus(rules.lock_ms() + LOCK_MARGIN_MS);
         let folder = format!(
             "{}/{}/generation-{}",
             ceremony.charter().cluster(),
