@@ -20,6 +20,7 @@ pub mod script;
 pub mod statement;
 pub mod subject;
 pub mod subsets;
+pub mod text;
 pub mod transaction;
 pub mod wallet;
 pub mod wire;

@@ -15,6 +15,7 @@ use ceremonies::ids::NodeIndex;
 use ceremonies::manifest::Manifest;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
+use ceremonies::text::chain;
 use crossterm::event::{Event as Input, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use ratatui::Terminal;
@@ -204,10 +205,4 @@ async fn unwrap(shell: &Shell, me: Me, ceremony: Box<Ceremony>, act: Act, node: 
         Ok(Err(error)) => Event::Failed(chain(&error)),
         Err(_) => Event::Failed("reading the backup was interrupted".to_owned()),
     }
-}
-
-/// An error and its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -24,6 +24,7 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyEncryptionMechanism, RecipientInfo};
 use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
+use ceremonies::text::{chain, one_line};
 use rustls::RootCertStore;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -37,8 +38,6 @@ use connector::{Connector, TransportError};
 
 /// Largest wrapped key accepted: what the KMS itself takes as a `CiphertextBlob`.
 pub const MAX_WRAPPED_KEY: usize = 6144;
-/// Longest piece of the KMS's own words that is passed on.
-const MAX_MESSAGE: usize = 400;
 
 /// Where the KMS is and how to recognise it.
 #[derive(Debug, Clone)]
@@ -339,16 +338,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// A handshake that fails because a stream ended says nothing about who was there.
 fn is_about_trust(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
-}
-
-/// Words from outside, fit for a log line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use ceremonies::attestation::{self, AttestationError, EnclaveKeys, TrustRoot};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::text::chain;
 use ceremonies::wallet::Record;
 use rustls::RootCertStore;
 use thiserror::Error;
@@ -266,10 +267,4 @@ impl Connection<'_> {
             to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),
         }
     }
-}
-
-/// An error and its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

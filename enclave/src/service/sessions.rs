@@ -9,6 +9,7 @@ use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
 use ceremonies::manifest::Way;
 use ceremonies::subsets::Subset;
+use ceremonies::text::chain;
 use ceremonies::wallet::Record;
 use ceremonies::wire::log;
 use prost::Message;
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 use super::orders::{Due, Order, OrderError};
 use super::runner::{self, Job, NewsKind, SessionNews};
 use super::sealing::{self, SealingError, SealingNews};
-use super::{Connection, News, chain};
+use super::{Connection, News};
 use crate::session::{
     Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Rebuilding,
     Refreshing, Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,

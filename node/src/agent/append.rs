@@ -4,12 +4,13 @@ use ceremonies::book::{Examined, NotTaken};
 use ceremonies::ceremony::Rejection;
 use ceremonies::entry::{Entry, EntryError, Place};
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::text::chain;
 use ceremonies::wire::log;
 use prost::Message;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{Agent, Tail, TakeError, chain, now};
+use super::{Agent, Tail, TakeError, now};
 use crate::bus::AppendError;
 use crate::store::StoreError;
 

@@ -5,12 +5,13 @@ use ::enclave::wire::link;
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::script::Act;
+use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
 use prost::Message;
 use tracing::{info, warn};
 
 use super::duties::order_label;
-use super::{Agent, chain, now};
+use super::{Agent, now};
 use crate::vault::ObjectKey;
 
 /// How much longer than the charter asks a backup is locked, in milliseconds: the log's clocks may differ.

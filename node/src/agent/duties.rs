@@ -6,10 +6,11 @@ use ::enclave::wire::link::{self, Attest, Start, to_enclave};
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::ids::{CeremonyId, Hash, Line};
+use ceremonies::text::chain;
 use ceremonies::wire::log;
 use tracing::{info, warn};
 
-use super::{Agent, Asked, chain, now};
+use super::{Agent, Asked, now};
 use crate::credentials;
 use crate::store::Claim;
 

@@ -4,12 +4,13 @@ use ::enclave::wire::link::{self, from_enclave, to_enclave};
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ceremony::Duty;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, WalletName};
+use ceremonies::text::chain;
 use ceremonies::wire::{bus, log};
 use prost::Message;
 use tracing::{info, warn};
 
 use super::duties::order_label;
-use super::{Agent, Asked, chain, now};
+use super::{Agent, Asked, now};
 use crate::credentials;
 use crate::link::LinkEvent;
 use crate::store::{PendingShare, StoreError};

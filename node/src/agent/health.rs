@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::enclave::wire::link::{Attest, to_enclave};
 use ceremonies::attestation::heartbeat_nonce;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::text::chain;
 use ceremonies::wire::{bus, log};
 use prost::Message;
 
-use super::{Agent, Asked, chain, now};
+use super::{Agent, Asked, now};
 use crate::link::LinkState;
 
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in

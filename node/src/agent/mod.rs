@@ -23,6 +23,7 @@ use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::evidence::{self, Expected, VerifyError};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::text::chain;
 use ceremonies::wire::log;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -187,12 +188,6 @@ enum Asked {
 
 fn now() -> UnixMillis {
     UnixMillis(jiff::Timestamp::now().as_millisecond())
-}
-
-/// An error and its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The charter that is in force by this node's own copy of the logs.

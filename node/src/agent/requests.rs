@@ -2,11 +2,12 @@
 
 use ceremonies::entry::Event;
 use ceremonies::ids::CeremonyId;
+use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
 use prost::Message;
 use tracing::warn;
 
-use super::{Agent, chain, now};
+use super::{Agent, now};
 use crate::bus::{Request, RequestKind};
 
 /// Most bytes of entries in one answer: below the bus's limit of 1 MiB, with room for the framing.

@@ -26,6 +26,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ceremonies::ids::{Hash, UnixMillis};
+use ceremonies::text::{chain, one_line};
 
 use super::{ObjectKey, Put, VaultError};
 use crate::config;
@@ -43,8 +44,6 @@ const TRIAL_LOCK_MS: i64 = 24 * 60 * 60 * 1000;
 const MISMATCH: [&str; 3] = ["BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"];
 /// AWS's name for a bucket that was made without locks.
 const NO_LOCKS: &str = "ObjectLockConfigurationNotFoundError";
-/// Longest piece of a provider's own words that is passed on.
-const MAX_MESSAGE: usize = 400;
 
 /// A bucket and where it is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,16 +247,6 @@ fn whole_second(at: UnixMillis) -> UnixMillis {
 
 fn checksum(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(Hash::of_bytes(bytes).as_bytes())
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// Words from outside, fit for a log line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect()
 }
 
 #[cfg(test)]

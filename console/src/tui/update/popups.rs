@@ -8,6 +8,7 @@ use ceremonies::ids::{Line as TextLine, NodeIndex};
 use ceremonies::manifest::{Manifest, Way};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
+use ceremonies::text::chain;
 use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent};
 
@@ -18,7 +19,6 @@ use super::{Effect, show, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
-use crate::tui::chain;
 
 pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let Some(popup) = model.popup.take() else { return Vec::new() };
