@@ -76,6 +76,23 @@ impl fmt::Display for Item {
 }
 
 impl Item {
+    /// Whether it says that a copy is gone.
+    #[must_use]
+    pub fn strikes(&self) -> bool {
+        match self {
+            Self::Copy { change: Change::SheetPrinted | Change::CopyFound, .. } => false,
+            Self::Copy {
+                change:
+                    Change::SheetDestroyed
+                    | Change::BackupDeleted
+                    | Change::StoreDestroyed
+                    | Change::CopyDestroyed,
+                ..
+            }
+            | Self::IdentityDestroyed { .. } => true,
+        }
+    }
+
     pub(crate) fn parse(wire: &log::Item) -> Result<Self, ManifestError> {
         let what = Line::try_from(wire.what.clone())?;
         let change = match wire.kind() {

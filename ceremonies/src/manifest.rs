@@ -354,12 +354,6 @@ impl Manifest {
         let mut items = Vec::new();
         for item in &wire.inventory {
             let item = Item::parse(item)?;
-            if let Item::Copy { node, .. } = &item {
-                value(
-                    !wire.roster.contains(&u32::from(*node)),
-                    "an item is about none of the wallet's nodes",
-                )?;
-            }
             value(items.contains(&item), "an item stands in it twice")?;
             items.push(item);
         }
@@ -468,15 +462,21 @@ impl Manifest {
     /// that have neither share nor backup.
     #[must_use]
     pub fn dealer(&self) -> Option<NodeIndex> {
-        let mut repaired = self.lost.iter().filter(|(_, way)| **way == Way::Repair);
-        repaired.next().map(|(node, _)| *node).filter(|_| self.kind == CeremonyKind::Rebuild)
+        self.repaired().next().filter(|_| self.kind == CeremonyKind::Rebuild)
+    }
+
+    /// The lost nodes whose shares are worked out from those of others.
+    pub fn repaired(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.lost.iter().filter(|(_, way)| **way == Way::Repair).map(|(node, _)| *node)
     }
 
     /// How a lost share comes back, for people.
     #[must_use]
     pub fn way_in_words(&self, way: Way) -> String {
         match (way, self.dealer()) {
-            (Way::Repair, Some(dealer)) => format!("rebuilt in node {dealer}'s enclave"),
+            (Way::Repair, Some(dealer)) => {
+                format!("without any backup left, rebuilt in node {dealer}'s enclave")
+            }
             (way, _) => format!("by {way}"),
         }
     }

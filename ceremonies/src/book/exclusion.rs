@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Book, OpeningError};
+use crate::charter::Charter;
 use crate::ids::{Hash, NodeIndex};
 use crate::manifest::Manifest;
 
@@ -14,9 +15,31 @@ impl Book {
     /// never in force here, by any charter at all.
     fn excluded_since(&self, charter: &Hash) -> BTreeSet<NodeIndex> {
         let charters = || self.amendments.iter().map(|(_, context)| context.charter());
-        let place =
-            std::iter::once(self.first.charter()).chain(charters()).position(|c| c.hash() == *charter);
-        charters().skip(place.unwrap_or(0)).flat_map(|charter| charter.excluded()).collect()
+        let all = std::iter::once(self.first.charter()).chain(charters());
+        // A charter that was never in force here is treated as older than all.
+        let after = all.zip(0..).find(|(known, _)| known.hash() == *charter).map_or(0, |(_, place)| place);
+        charters().skip(after).flat_map(|charter| charter.excluded()).collect()
+    }
+
+    /// Whether any charter has excluded this node.
+    pub(super) fn was_excluded(&self, node: NodeIndex) -> bool {
+        self.amendments.iter().any(|(_, context)| context.charter().excludes(node))
+    }
+
+    /// Checks that an amended charter leaves every wallet as many shares in use as sign together: a share that was once
+    /// excluded stays out of use when its node is taken back.
+    pub(super) fn check_enough_left(&self, next: &Charter) -> Result<(), OpeningError> {
+        for (wallet, held) in self.wallets() {
+            let record = &held.record;
+            let made = self.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest().charter);
+            let mut out = made.map(|charter| self.excluded_since(&charter)).unwrap_or_default();
+            out.extend(next.excluded());
+            let left = record.public_shares.keys().filter(|node| !out.contains(node)).count();
+            if left < usize::from(record.threshold) && !next.excluded().is_empty() {
+                return Err(OpeningError::TooFewLeft { wallet, left });
+            }
+        }
+        Ok(())
     }
 
     /// The nodes whose shares are out of use in a ceremony of this manifest: a charter has excluded them since those
@@ -34,7 +57,11 @@ impl Book {
 
     /// Checks that no node is excluded where all are needed, and that none takes part with a share that is out of use.
     pub(super) fn check_nodes(&self, manifest: &Manifest) -> Result<(), OpeningError> {
-        self.context().charter().check_whole(manifest.kind)?;
+        let charter = self.context().charter();
+        charter.check_whole(manifest.kind)?;
+        if let Some(node) = manifest.roster.iter().find(|node| charter.excludes(**node)) {
+            return Err(OpeningError::Excluded(*node));
+        }
         let out = self.out_of_use(manifest);
         match manifest.roster.iter().find(|node| out.contains(node)) {
             Some(node) => Err(OpeningError::OutOfUse(*node)),
@@ -46,6 +73,9 @@ impl Book {
     /// wallet, by any ban.
     #[must_use]
     pub fn accusers(&self, node: NodeIndex) -> BTreeSet<NodeIndex> {
+        if self.bans().next().is_none() {
+            return BTreeSet::new();
+        }
         let wallets = self.wallets();
         let made = wallets.values().filter_map(|wallet| self.get(&wallet.record.ceremony));
         let standing: BTreeSet<_> = if wallets.is_empty() {

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::{Book, Chapter};
 use crate::ceremony::Ceremony;
-use crate::charter::CeremonyKind;
 use crate::entry::Event;
 use crate::ids::{CeremonyId, Generation, Hash, Line, NodeIndex, UnixMillis, WalletName};
 use crate::script::Act;
@@ -83,7 +82,8 @@ pub struct Exposure {
     pub current: bool,
     /// How many of its shares rebuild the key.
     pub threshold: u8,
-    /// Every copy ever known but those whose deletion nodes have signed. What an inventory says is gone stays in the list.
+    /// Every copy ever known but those whose deletion nodes have signed, and the stores of nodes that lost theirs. What
+    /// an inventory says is gone stays in the list.
     pub copies: Vec<Copy>,
 }
 
@@ -164,8 +164,12 @@ impl Book {
             };
             pages.push(Page { made: ceremony, exposure });
             deleted.extend(ceremony.retired_nodes());
-            // A lost store holds nothing of earlier generations; if it turns up again, an inventory says so.
-            deleted.extend(ceremony.manifest().lost.keys());
+            // A lost store holds nothing of earlier generations, unless others may have it: the node was excluded. If it
+            // turns up again, an inventory says so.
+            if ceremony.committed().is_some() {
+                let lost = ceremony.manifest().lost.keys();
+                deleted.extend(lost.filter(|node| !self.was_excluded(**node)));
+            }
         }
         pages
     }
@@ -174,7 +178,7 @@ impl Book {
     fn released(&self, made: &CeremonyId) -> BTreeMap<Hash, CeremonyId> {
         let recovers = |ceremony: &&Ceremony| {
             let manifest = ceremony.manifest();
-            manifest.kind == CeremonyKind::Recover
+            manifest.kind.recovers()
                 && manifest.origin.as_ref().is_some_and(|origin| origin.ceremony == *made)
         };
         let ceremonies = self.chapters.values().map(|chapter| &chapter.ceremony);

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::Book;
 use super::exposure::{Copy, Exposure, Page, Place};
 use crate::ceremony::{Ceremony, Phase};
-use crate::charter::{BackupRules, CeremonyKind};
+use crate::charter::{BackupRules, CeremonyKind, Charter};
 use crate::ids::{CeremonyId, Generation, Line, NodeIndex, UnixMillis, WalletName};
 use crate::inventory::{Change, Item};
 use crate::manifest::Manifest;
@@ -20,6 +20,9 @@ pub enum ItemError {
     /// Nothing that the inventory could speak of.
     #[error("no ceremony is known that made generation {0} of this wallet and that the inventory names")]
     Generation(Generation),
+    /// No such node.
+    #[error("this wallet has no node {0}")]
+    Node(NodeIndex),
     /// Two sheets with one number.
     #[error("a sheet of this wallet has serial {0} already: print every sheet under a serial of its own")]
     Serial(Line),
@@ -60,8 +63,8 @@ pub enum ItemError {
     Recipient(Line),
     /// Backups to come need it.
     #[error(
-        "the charter in force has backups encrypted to {0}: amend it to another recipient, and refresh, before its \
-         identity is destroyed"
+        "backups of the generation in use, or of one to come, are encrypted to {0}: amend the charter to another \
+         recipient, and refresh, before its identity is destroyed"
     )]
     InForce(Line),
 }
@@ -87,8 +90,11 @@ impl Book {
             self.chapters.values().map(|chapter| &chapter.ceremony).filter(counts).collect();
         // Those of one moment stay in the order of their ids.
         inventories.sort_by_key(|ceremony| ceremony.head().time);
-        for manifest in inventories.into_iter().map(Ceremony::manifest) {
-            for item in &manifest.inventory {
+        for inventory in inventories {
+            // Where somebody saw something else, nothing is gone for all that.
+            let agreed = inventory.disagreements().next().is_none();
+            let manifest = inventory.manifest();
+            for item in manifest.inventory.iter().filter(|item| agreed || !item.strikes()) {
                 // What does not fit any more says nothing.
                 let _ = ledger.enter(manifest, item);
             }
@@ -99,17 +105,37 @@ impl Book {
     /// Checks that every item of a new inventory says what can be.
     pub(super) fn check_inventory(&self, manifest: &Manifest) -> Result<(), ItemError> {
         let mut ledger = self.ledger(&manifest.wallet);
-        let rules = self.context().charter().backup();
+        let charters: Vec<&Charter> = self.charters_of_backups(manifest).collect();
+        let is_needed = |recipient: &Line| {
+            charters.iter().any(|charter| {
+                charter.backup().is_some_and(|rules| is_recipient(rules, &charter.roster(), recipient))
+            })
+        };
         for item in &manifest.inventory {
             ledger.enter(manifest, item)?;
             if let Item::IdentityDestroyed { recipient } = item
-                && rules
-                    .is_some_and(|rules| is_recipient(rules, &self.context().charter().roster(), recipient))
+                && is_needed(recipient)
             {
                 return Err(ItemError::InForce(recipient.clone()));
             }
         }
         Ok(())
+    }
+
+    /// The charters by which backups are encrypted that the wallet needs: the one in force, that of the generation in use,
+    /// and those of ceremonies that may yet make another.
+    fn charters_of_backups(&self, inventory: &Manifest) -> impl Iterator<Item = &Charter> {
+        let (wallet, now) = (inventory.wallet.clone(), inventory.opened);
+        let current = self.wallet(&wallet).map(|wallet| wallet.record.ceremony);
+        let needs = move |ceremony: &&Ceremony| {
+            let manifest = ceremony.manifest();
+            let may_yet = matches!(ceremony.phase_at(now), Phase::Gathering | Phase::Authorised);
+            manifest.wallet == wallet
+                && manifest.kind.makes_shares()
+                && (may_yet || Some(&manifest.ceremony) == current.as_ref())
+        };
+        let ceremonies = self.chapters.values().map(|chapter| &chapter.ceremony).filter(needs);
+        std::iter::once(&**self.context().charter()).chain(ceremonies.map(Ceremony::charter))
     }
 }
 
@@ -144,6 +170,9 @@ impl<'a> Ledger<'a> {
                 }
                 self.identities.push((recipient, &inventory.ceremony));
                 Ok(())
+            }
+            Item::Copy { node, .. } if !page.made.manifest().roster.contains(node) => {
+                Err(ItemError::Node(*node))
             }
             Item::Copy { node, change, what } => match change {
                 Change::SheetPrinted => page.print(*node, what),

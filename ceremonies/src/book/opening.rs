@@ -56,6 +56,20 @@ pub enum OpeningError {
          attested enclave, with --lost {0}"
     )]
     OutOfUse(NodeIndex),
+    /// A node takes part in nothing.
+    #[error("node {0} is excluded from the cluster and takes part in nothing: leave it out")]
+    Excluded(NodeIndex),
+    /// An exclusion too many.
+    #[error(
+        "of wallet {wallet} {left} shares would be left in use, fewer than sign together: shares of nodes that were \
+         excluded and taken back do not count until a recovery has replaced them; hold it first"
+    )]
+    TooFewLeft {
+        /// The wallet.
+        wallet: WalletName,
+        /// How many of its shares would be in use.
+        left: usize,
+    },
     /// Nothing to restore from.
     #[error("no backup of node {0} is in the log for the generation in use: have its share repaired")]
     NoBackup(NodeIndex),
@@ -142,6 +156,9 @@ impl Book {
         if manifest.charter != self.context().charter().hash() {
             return Err(OpeningError::Amended);
         }
+        if let Some(next) = &manifest.amendment {
+            self.check_enough_left(next)?;
+        }
         let gathers = |ceremony: &&Ceremony| {
             ceremony.manifest().kind == CeremonyKind::Amend && ceremony.phase_at(now) == Phase::Gathering
         };
@@ -198,6 +215,7 @@ impl Book {
             let phase = ceremony.phase_at(now);
             other.wallet == manifest.wallet
                 && blocks(other.kind)
+                && !ceremony.is_signed()
                 && matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed)
         };
         match self.ceremonies().find(under_way) {

@@ -161,7 +161,7 @@ impl Ceremony {
     /// Whether this restored node has to help to repair another, which a root share cannot: dkls23 masks a helper's term
     /// with what it shares with the other helpers.
     fn needs_whole(&self, node: NodeIndex) -> bool {
-        let repairs = self.manifest.lost.values().any(|way| *way == Way::Repair);
+        let repairs = self.manifest.repaired().next().is_some();
         repairs && self.manifest.dealer().is_none() && self.helpers().contains(node)
     }
 

@@ -99,6 +99,9 @@ impl Ceremony {
         if let Some(adopt) = self.adoption(node) {
             return Some(adopt);
         }
+        if self.is_signed() {
+            return None;
+        }
         if self.enclaves.get(&node).is_none_or(|known| known.keys != *own) {
             return match phase {
                 Phase::Authorised if self.replacing_voids(node) && self.made().is_none() => Some(Duty::Fault),

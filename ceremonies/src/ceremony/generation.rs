@@ -219,8 +219,7 @@ impl Ceremony {
     /// The parties of a rebuild: those that hand over their root shares, and those whose shares are rebuilt.
     #[must_use]
     pub fn rebuilding(&self) -> Subset {
-        let rebuilt = self.manifest.lost.iter().filter(|(_, way)| **way == Way::Repair);
-        Subset::new(self.helpers().parties().iter().copied().chain(rebuilt.map(|(node, _)| *node)))
+        Subset::new(self.helpers().parties().iter().copied().chain(self.manifest.repaired()))
     }
 
     /// The generation record it made or works on, as soon as one is known.

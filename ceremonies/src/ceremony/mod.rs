@@ -38,6 +38,9 @@ use crate::wallet::{Record, Wallet};
 const OPENING_SKEW_MS: i64 = 15 * 60 * 1000;
 /// How often one group may try its test signature. Each try is a new session with a new digest.
 pub const MAX_ATTEMPTS: u32 = 5;
+/// How often one node may attest in a ceremony, so that no agent makes a log without end: every later order of the wallet
+/// carries it.
+pub const MAX_ATTESTATIONS: u32 = 64;
 
 /// What the fold must know beside the log: all of it public, all of it pinned by hash in the manifest.
 #[derive(Debug, Clone)]
@@ -118,6 +121,8 @@ pub struct AttestedEnclave {
     pub at: UnixMillis,
     /// The document.
     pub document: Vec<u8>,
+    /// How often the node has attested in this ceremony.
+    pub times: u32,
 }
 
 /// A person's signature that counts.

@@ -316,6 +316,11 @@ impl Ceremony {
         self.signatures.push(signed);
     }
 
+    /// The signatures of people who disagreed with the record.
+    pub fn disagreements(&self) -> impl Iterator<Item = &StepSignature> {
+        self.signatures.iter().filter(|signed| matches!(signed.answer, Answer::Disagree(_)))
+    }
+
     pub(super) fn withdrawn(
         &mut self,
         entry: &Entry,
@@ -325,6 +330,9 @@ impl Ceremony {
         signature: &[u8],
     ) -> Result<(), Rejection> {
         self.check_not_over(entry.time)?;
+        if self.is_signed() {
+            return Err(Rejection::Signed);
+        }
         let text = self.withdrawal(role, person, reason)?;
         let presence = statement::verify(self.person(person, role)?, &text, signature)?;
         self.signatures.push(StepSignature {

@@ -3,7 +3,9 @@
 use ed25519_dalek::VerifyingKey;
 use k256::ecdsa::signature::hazmat::PrehashVerifier;
 
-use super::{AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, Phase, Rejection, TestSignature};
+use super::{
+    AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, MAX_ATTESTATIONS, Phase, Rejection, TestSignature,
+};
 use crate::address::Path;
 use crate::attestation::{self, Expectation};
 use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
@@ -108,6 +110,9 @@ impl Ceremony {
             }
         }
         self.check_own(entry, node)?;
+        if !self.manifest.kind.uses_enclaves() {
+            return Err(Rejection::NoEnclaves);
+        }
         let rules = self.context.charter.attestation();
         let attested = attestation::check(
             document,
@@ -122,6 +127,10 @@ impl Ceremony {
         .map_err(|source| Rejection::Attestation { node, source })?;
         if self.enclaves.get(&node).is_some_and(|known| known.keys == attested.keys) {
             return Err(Rejection::AttestedAlready(node));
+        }
+        let times = self.enclaves.get(&node).map_or(0, |known| known.times) + 1;
+        if times > MAX_ATTESTATIONS {
+            return Err(Rejection::TooManyAttestations(node));
         }
         let shared = self.enclaves.iter().find(|(other, enclave)| {
             **other != node
@@ -144,6 +153,7 @@ impl Ceremony {
                 seq: entry.seq,
                 at: attested.document.timestamp,
                 document: document.to_vec(),
+                times,
             },
         );
         Ok(())
@@ -305,11 +315,18 @@ impl Ceremony {
         u32::try_from(digests).unwrap_or(u32::MAX)
     }
 
+    /// Whether a signature counts: of a test when every signer has reported it, as it is they who are tested. One of a
+    /// transaction moves money from the first report on, whoever keeps silent.
+    #[must_use]
+    pub fn counts(&self, signature: &TestSignature) -> bool {
+        self.manifest.transaction.is_some() || signature.is_complete()
+    }
+
     /// The first digest that a group has not signed.
     #[must_use]
     pub fn due_input(&self, subset: &Subset) -> Option<u32> {
         let signed = |input: &u32| {
-            self.tests.iter().any(|t| t.subset == *subset && t.input == *input && t.is_complete())
+            self.tests.iter().any(|t| t.subset == *subset && t.input == *input && self.counts(t))
         };
         (0..self.inputs()).find(|input| !signed(input))
     }
@@ -340,7 +357,7 @@ impl Ceremony {
         let record = self.record()?;
         let signatures: Vec<Signature> = (0..self.inputs())
             .map(|input| {
-                let of = |t: &&TestSignature| t.subset == *subset && t.input == input && t.is_complete();
+                let of = |t: &&TestSignature| t.subset == *subset && t.input == input && self.counts(t);
                 let test = self.tests.iter().find(of)?;
                 Some(Signature { r: test.r, s: test.s, recovery_id: test.recovery_id })
             })

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::MAX_ATTESTATIONS;
 use crate::attestation::AttestationError;
 use crate::charter::Role;
 use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
@@ -61,6 +62,8 @@ pub enum Rejection {
     SignedAlready { person: PersonName, step: StepId },
     #[error("step `{step}` asks for {asked}")]
     Answer { step: StepId, asked: &'static str },
+    #[error("the transaction is signed, and nothing takes that back: say what became of it, and close")]
+    Signed,
     #[error("no transaction is signed here yet that could be in a block")]
     NotSigned,
     #[error("transaction {confirmed} is said to be in a block, but {signed} is what was signed here")]
@@ -115,6 +118,14 @@ pub enum Rejection {
          open a rebuild"
     )]
     RootHelpsNobody(NodeIndex),
+    /// More attestations than anybody needs.
+    #[error(
+        "node {0} has attested {MAX_ATTESTATIONS} times in this ceremony; withdraw it, and find out why its enclave restarts"
+    )]
+    TooManyAttestations(NodeIndex),
+    /// An attestation where no enclave takes part.
+    #[error("no enclave takes part in this ceremony")]
+    NoEnclaves,
     #[error("{person} does not keep the backups of node {node}")]
     NotKeeper { person: PersonName, node: NodeIndex },
     #[error("node {0} deletes old shares before every node has adopted the new ones")]

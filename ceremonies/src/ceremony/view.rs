@@ -112,7 +112,7 @@ impl Ceremony {
         if self.is_closed() {
             return Phase::Closed;
         }
-        if self.committed().is_some() || self.amended().is_some() {
+        if self.committed().is_some() || self.amended().is_some() || self.is_signed() {
             return match &self.ending {
                 Some(Ending::Withdrawn { reason, .. }) => Phase::Abandoned(reason.clone()),
                 Some(Ending::Aborted { .. } | Ending::Faulted { .. } | Ending::Replaced { .. }) | None => {
@@ -123,7 +123,7 @@ impl Ceremony {
         if let Some(void) = self.void() {
             return Phase::Void(void);
         }
-        if now > self.manifest.expires && !self.is_let_through() && !self.is_signed() {
+        if now > self.manifest.expires && !self.is_let_through() {
             return Phase::Void(Void::Expired);
         }
         if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
@@ -155,8 +155,9 @@ impl Ceremony {
         self.committed().is_none() && (differ || held_back || !self.aborted.is_empty())
     }
 
-    /// Whether a transaction has all its signatures. It is valid at any hour, and so is what people say became of it.
-    fn is_signed(&self) -> bool {
+    /// Whether a transaction has all its signatures. Nothing takes that back: it can be sent at any hour, and people can
+    /// say what became of it.
+    pub(crate) fn is_signed(&self) -> bool {
         self.step_of(Act::Sign).is_some_and(|step| self.is_done(step))
     }
 
@@ -341,12 +342,12 @@ impl Ceremony {
         self.approved_enclaves.unwrap_or_else(|| self.current_enclaves())
     }
 
-    /// Hash over the complete test signatures.
+    /// Hash over the signatures that count.
     pub(super) fn signatures_hash(&self) -> Hash {
         let parts: Vec<Vec<u8>> = self
             .tests
             .iter()
-            .filter(|test| test.is_complete())
+            .filter(|test| self.counts(test))
             .map(|test| [&test.digest.as_bytes()[..], &test.r, &test.s].concat())
             .collect();
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();

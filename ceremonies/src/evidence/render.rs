@@ -25,7 +25,7 @@ pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
              up to this one, which belong to what everything follows from.\n"
         }
     };
-    let sent = match &manifest.transaction {
+    let sent = match ceremony.signed_transaction() {
         None => "",
         Some(_) => {
             "signed-transaction.hex is what the network takes. broadcast.json says who sent it and in which block it\n\
@@ -131,7 +131,7 @@ pub(super) fn wallet(record: &Record, kind: ClusterKind) -> Result<Vec<u8>, Evid
 }
 
 pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
-    let complete = ceremony.tests().iter().filter(|test| test.is_complete());
+    let complete = ceremony.tests().iter().filter(|test| ceremony.counts(test));
     let rendered: Vec<Value> = complete
         .map(|test| {
             let der = k256::ecdsa::Signature::from_scalars(test.r, test.s)

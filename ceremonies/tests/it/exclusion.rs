@@ -394,7 +394,7 @@ fn a_transfer_is_signed_by_others_than_an_excluded_node() {
     let (checked, taken) = of(&[1, 2, 5]);
     assert!(checked.is_ok() && taken.is_ok(), "{checked:?} {taken:?}");
     let (checked, taken) = of(&[1, 2, 4]);
-    assert_eq!(checked, Err(OpeningError::OutOfUse(node(4))));
+    assert_eq!(checked, Err(OpeningError::Excluded(node(4))));
     refused!(taken, Rejection::Manifest(ManifestError::Excluded(by)) if by == node(4));
 }
 
@@ -425,6 +425,25 @@ fn the_old_share_of_a_node_that_was_taken_back_stays_out_of_use_until_a_recovery
     }
     let on_old = about(book.context().charter(), CeremonyKind::TestSign, &wallet, |_| {});
     assert_eq!(book.out_of_use(&on_old), [node(4)].into(), "the old share is what it was");
+}
+
+#[test]
+fn nodes_are_not_excluded_one_after_the_other_until_too_few_shares_are_in_use() {
+    let (mut book, dkg) = readmitted();
+    let opened = LATER.plus(2 * MINUTE);
+    let third = Arc::new(book.context().charter().excluding(node(5)).unwrap());
+    amend(&mut book, &third, opened);
+    let again = Arc::new(third.readmitting(node(5), &nkey("node 5 anew").public_key()).unwrap());
+    amend(&mut book, &again, opened.plus(MINUTE));
+    let one_more = Arc::new(again.excluding(node(1)).unwrap());
+    let verdict = |book: &Book, next: &Arc<Charter>| {
+        let asked = amendment(book, next, opened.plus(2 * MINUTE));
+        book.check_opening(asked.ceremony.manifest(), opened.plus(2 * MINUTE))
+    };
+    let wallet = dkg.ceremony.manifest().wallet.clone();
+    assert_eq!(verdict(&book, &one_more), Err(OpeningError::TooFewLeft { wallet, left: 2 }));
+    let nobody_else = Arc::new(again.excluding(node(4)).unwrap());
+    assert_eq!(verdict(&book, &nobody_else), Ok(()), "its share is out of use anyway");
 }
 
 #[test]

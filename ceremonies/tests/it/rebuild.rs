@@ -184,8 +184,8 @@ fn people_sign_whose_enclave_could_know_the_key() {
     let text = paper.ceremony.statement(&step, Role::Operator, &person, &Answer::None).unwrap();
     for said in [
         "kind: rebuild\n",
-        "lost: node 1, by backup\nlost: node 2, rebuilt in node 2's enclave\n",
-        "lost: node 5, rebuilt in node 2's enclave\n",
+        "lost: node 1, by backup\nlost: node 2, without any backup left, rebuilt in node 2's enclave\n",
+        "lost: node 5, without any backup left, rebuilt in node 2's enclave\n",
         "whole key: for a moment within reach of node 2's enclave alone\n",
     ] {
         assert!(text.contains(said), "{said} is not in {text}");
@@ -193,7 +193,7 @@ fn people_sign_whose_enclave_could_know_the_key() {
     let recover = paper.ceremony.script().steps().iter().find(|step| step.act == Act::Recover).unwrap();
     let state = restored().ceremony.step_state(recover);
     assert!(
-        matches!(&state, StepState::Open { waiting_for } if waiting_for.contains("node 2, rebuilt in node 2's enclave")),
+        matches!(&state, StepState::Open { waiting_for } if waiting_for.contains("rebuilt in node 2's enclave")),
         "{state:?}"
     );
     let mut recovery = CLOSED.recover(&[(2, Way::Repair)]);

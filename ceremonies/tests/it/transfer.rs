@@ -5,6 +5,7 @@ use std::io::{Cursor, Read as _};
 use std::sync::{Arc, LazyLock};
 
 use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path};
+use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Phase, Rejection, StepState};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::{EntryError, TestSigned};
@@ -19,7 +20,7 @@ use ceremonies::wire::log::{self, event::Kind};
 use serde_json::{Value, json};
 use zip::ZipArchive;
 
-use crate::cluster::{line, node};
+use crate::cluster::{context, line, node};
 use crate::keys::SHARING;
 use crate::kit::Paper;
 use crate::refused;
@@ -102,6 +103,50 @@ fn finish(paper: &mut Paper) {
     paper.sign("agree", "arthur", Role::Auditor, Answer::Agree).unwrap();
     paper.sign("close", "ada", Role::Administrator, Answer::None).unwrap();
     assert_eq!(paper.ceremony.phase(), Phase::Closed);
+}
+
+/// The verdict on a report of this node's enclave, of the signature that the transfer waits for.
+fn report(paper: &mut Paper, by: u8) -> Result<(), Rejection> {
+    let subset = paper.ceremony.cover()[0].clone();
+    let (r, s, recovery_id) = SHARING.ecdsa(&paper.ceremony.to_sign(&subset, 1, 0).unwrap().digest);
+    let report = TestSigned { r, s, recovery_id, ..paper.test_signature(by, &subset, 1) };
+    paper.report(&report)
+}
+
+#[test]
+fn transaction_is_signed_with_the_first_report_whoever_keeps_silent_and_nothing_takes_it_back() {
+    let mut paper = approved(ether(0));
+    let mut given_up = paper.clone();
+    given_up.withdraw("olga", Role::Operator).unwrap();
+    report(&mut paper, 2).unwrap();
+    assert_eq!(paper.ceremony.phase(), Phase::Committed);
+    assert!(paper.ceremony.signed_transaction().is_some());
+    refused!(paper.withdraw("olga", Role::Operator), Rejection::Signed);
+    refused!(paper.withdraw("ada", Role::Administrator), Rejection::Signed);
+    let duty = |by: u8| paper.ceremony.duty(node(by), &paper.enclaves[&by].keys(), paper.now);
+    assert_eq!((1..=3).map(duty).collect::<Vec<_>>(), vec![None; 3]);
+    report(&mut paper, 1).unwrap();
+    paper.now = paper.ceremony.manifest().expires.plus(1);
+    let confirmation = confirmed(&paper);
+    broadcast(&mut paper, "olga", Answer::Broadcast(confirmation)).unwrap();
+    finish(&mut paper);
+}
+
+#[test]
+fn signed_transaction_that_nobody_closes_does_not_hold_up_a_refresh() {
+    let book = |papers: &[&Paper]| {
+        let mut book = Book::new(context());
+        for entry in papers.iter().flat_map(|paper| &paper.log) {
+            book.take(entry.clone()).unwrap();
+        }
+        book
+    };
+    let refresh = WALLET.then(CeremonyKind::Refresh, |proposal| proposal.nonce = [9; 16]);
+    let manifest = refresh.ceremony.manifest();
+    let open = approved(ether(0));
+    let under_way = Err(OpeningError::UnderWay(open.ceremony.manifest().ceremony.clone()));
+    assert_eq!(book(&[&WALLET, &open]).check_opening(manifest, manifest.opened), under_way);
+    assert_eq!(book(&[&WALLET, &ETHER]).check_opening(manifest, manifest.opened), Ok(()));
 }
 
 /// What a bundle's `broadcast.json` says, and what its verification says.

@@ -7,7 +7,6 @@ use ceremonies::ceremony::{Ceremony, Duty, ToSign};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
-use ceremonies::manifest::Way;
 use ceremonies::subsets::Subset;
 use ceremonies::text::chain;
 use ceremonies::wallet::Record;
@@ -166,8 +165,7 @@ impl Connection<'_> {
                 (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
             }
             Duty::Rebuild => {
-                let rebuilt = manifest.lost.iter().filter(|(_, way)| **way == Way::Repair);
-                let rebuilt: Vec<NodeIndex> = rebuilt.map(|(node, _)| *node).collect();
+                let rebuilt: Vec<NodeIndex> = manifest.repaired().collect();
                 let share = share.filter(|_| !rebuilt.contains(&own));
                 let new = move |_| Rebuilding::new(share, own, rebuilt, parties, needed(before)?);
                 (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))

@@ -65,7 +65,8 @@ impl Rebuilding {
     /// What a node that lost its share is sent must be its share, whoever sent it.
     fn read(&self, of: NodeIndex, from: NodeIndex, bytes: &[u8]) -> Result<KeyShare, ProtocolAbort> {
         let share = KeyShare::decode(bytes).ok().filter(|share| share.belongs_to(&self.record, of));
-        share.ok_or_else(|| {
+        // The rest of what was sent is nobody's word.
+        share.map(|share| share.root()).ok_or_else(|| {
             ProtocolAbort::by(
                 from,
                 format!("what it sent is not node {of}'s share of the recorded generation"),

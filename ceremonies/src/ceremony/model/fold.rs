@@ -190,6 +190,7 @@ fn attested(node: NodeIndex, charter: &Charter) -> AttestedEnclave {
         measurement: charter.attestation().measurements[0],
         at: OPENED,
         document: Vec::new(),
+        times: 1,
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 /// The lines of a wallet in the list, at most.
-const WALLET_LINES: usize = 7;
+const WALLET_LINES: usize = 9;
 
 pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let wallets = model.book.wallets();
@@ -100,14 +100,12 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let style = if selected { SELECTED } else { BOLD };
         let title = format!("{}{} generation {} ", mark(selected), record.wallet, record.generation);
         lines.push(Line::styled(title, style));
-        lines.push(Line::raw(format!("   public key  {}", record.public_key)));
-        let words = ceremonies::words::spoken(&record.fingerprint());
-        lines.push(Line::raw(format!("   words       {words}")));
+        let width = inner_width(area);
+        lines.extend(labelled("public key", &record.public_key.to_string(), width));
+        lines.extend(labelled("words", &ceremonies::words::spoken(&record.fingerprint()), width));
         let nodes = record.public_shares.len();
-        lines.push(Line::raw(format!(
-            "   signed by   {} of {nodes}, made by {}",
-            record.threshold, record.ceremony
-        )));
+        let made = format!("{} of {nodes}, made by {}", record.threshold, record.ceremony);
+        lines.extend(labelled("signed by", &made, width));
         lines.extend(upkeep(model, &record.wallet));
         lines.push(Line::raw(""));
     }
@@ -119,6 +117,15 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if let Some(wallet) = selected {
         known(model, frame, below, wallet, copies);
     }
+}
+
+/// A value with its name, whole: on as many lines as it takes.
+fn labelled<'a>(name: &str, value: &str, width: usize) -> Vec<Line<'a>> {
+    let lines = wrap(value, width.saturating_sub(15)).into_iter().enumerate();
+    let named = |(place, line): (usize, String)| {
+        Line::raw(format!("   {:<12}{line}", if place == 0 { name } else { "" }))
+    };
+    lines.map(named).collect()
 }
 
 /// As much of the screen as the copies need, and the wallets leave: half of it at least.
