@@ -4,6 +4,7 @@
 //! rest of the address, which may hold somebody's key to the endpoint.
 
 use std::io;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub enum InvalidEndpoint {
     /// Neither of the two.
     #[error("only https and http are spoken")]
     Scheme,
+    /// In the clear to who knows whom.
+    #[error("without TLS only this machine or a private address (10.…, 192.168.…) is asked: use https")]
+    Plain,
     /// A user's name or password in front of the host.
     #[error(
         "names and passwords in an address are not sent: use an endpoint without, or with a key in its path"
@@ -120,7 +124,8 @@ impl FromStr for Endpoint {
                 let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
                 (Some((tls(roots)?, name)), 443)
             }
-            Some("http") => (None, 80),
+            Some("http") if is_near(&host) => (None, 80),
+            Some("http") => return Err(InvalidEndpoint::Plain),
             _ => return Err(InvalidEndpoint::Scheme),
         };
         // A port that is none would be left out, and another one asked.
@@ -131,6 +136,15 @@ impl FromStr for Endpoint {
         };
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         Ok(Self { tls, authority, host, port, path: uri.path().to_owned(), query })
+    }
+}
+
+/// Whether nobody else is on the way to this host: it is this machine, or on a network of one's own.
+fn is_near(host: &str) -> bool {
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        Err(_) => host == "localhost",
     }
 }
 
@@ -280,18 +294,23 @@ mod tests {
     #[test]
     fn ports_follow_from_the_scheme_and_brackets_are_no_part_of_a_host() {
         let port = |text: &str| text.parse::<Endpoint>().unwrap().port;
-        assert_eq!((port("https://a.example"), port("http://a.example/x")), (443, 80));
+        assert_eq!((port("https://a.example"), port("http://10.0.0.7/x")), (443, 80));
         assert_eq!("http://[::1]:8545".parse::<Endpoint>().unwrap().host, "::1");
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
         let refused = |text: &str| text.parse::<Endpoint>().unwrap_err();
-        for text in ["", "/tx", "https://", "http://a b", "http://a:99999", "http://a:"] {
+        for text in ["", "/tx", "https://", "http://a b", "http://127.0.0.1:99999", "http://localhost:"] {
             assert_eq!(refused(text), InvalidEndpoint::Syntax, "{text}");
         }
         for text in ["ftp://a.example", "ws://a.example/x"] {
             assert_eq!(refused(text), InvalidEndpoint::Scheme, "{text}");
+        }
+        for text in
+            ["http://a.example", "http://8.8.8.8:8545", "http://localhost.example", "http://[2001:db8::1]"]
+        {
+            assert_eq!(refused(text), InvalidEndpoint::Plain, "{text}");
         }
         assert_eq!(refused("https://me:word@a.example"), InvalidEndpoint::Credentials);
         assert_eq!(refused("https://a..example"), InvalidEndpoint::Host);

@@ -117,7 +117,7 @@ struct Drive {
     /// The new charter, for an amendment.
     #[arg(long, value_name = "FILE")]
     charter: Option<PathBuf>,
-    /// A node that has lost its share, for a recovery; give it for each.
+    /// A node that has lost its share, for a recovery or rebuild; give it for each.
     #[arg(long, value_name = "NODE[=WAY]", value_parser = console::room::lost_node)]
     lost: Vec<(NodeIndex, Way)>,
     /// The transaction that `custody sweep` wrote, for a transfer.
