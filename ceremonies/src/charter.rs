@@ -4,6 +4,7 @@
 //! charters under which no single person, and no lab part, can act for a production cluster.
 
 mod amendment;
+mod backups;
 mod check;
 mod exclusion;
 
@@ -16,6 +17,7 @@ use ssh_key::PublicKey;
 use thiserror::Error;
 
 pub use self::amendment::{Article, Change};
+pub use self::backups::{BackupRules, Custodian, Keeper};
 pub use self::exclusion::Incomplete;
 use crate::attestation::Measurement;
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
@@ -256,78 +258,6 @@ pub struct AttestationRules {
     pub max_age_s: u32,
     /// The images that may hold shares.
     pub measurements: Vec<Measurement>,
-}
-
-/// The trustee who can open every node's backup when the firm cannot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keeper {
-    /// A person of the charter, in the role of custodian.
-    pub person: PersonName,
-    /// Their age X25519 recipient (`age1…`).
-    pub recipient: String,
-}
-
-/// Who keeps which nodes' backups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Custodian {
-    /// A person of the charter, in the role of custodian.
-    pub person: PersonName,
-    /// Their age X25519 recipient (`age1…`).
-    pub recipient: String,
-    /// The nodes, fewer than sign together.
-    pub nodes: Vec<NodeIndex>,
-}
-
-/// How shares are kept for the day on which their nodes are lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackupRules {
-    /// How long a backup cannot be deleted by anybody, in days.
-    pub lock_days: u32,
-    /// How often a wallet's shares are to be refreshed, in days.
-    pub refresh_days: u32,
-    /// The escrow trustee.
-    pub escrow: Keeper,
-    /// The custodians; every node has one.
-    #[serde(rename = "custodian")]
-    pub custodians: Vec<Custodian>,
-}
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
-impl BackupRules {
-    /// How long a backup cannot be deleted by anybody, in milliseconds.
-    #[must_use]
-    pub fn lock_ms(&self) -> i64 {
-        i64::from(self.lock_days) * DAY_MS
-    }
-
-    /// How often a wallet's shares are to be refreshed, in milliseconds.
-    #[must_use]
-    pub fn refresh_ms(&self) -> i64 {
-        i64::from(self.refresh_days) * DAY_MS
-    }
-
-    /// The custodian of a node's backups.
-    #[must_use]
-    pub fn custodian(&self, node: NodeIndex) -> Option<&Custodian> {
-        self.custodians.iter().find(|custodian| custodian.nodes.contains(&node))
-    }
-
-    /// Whether this person can open this node's backups.
-    #[must_use]
-    pub fn opens(&self, person: &PersonName, node: NodeIndex) -> bool {
-        self.escrow.person == *person
-            || self.custodian(node).is_some_and(|custodian| custodian.person == *person)
-    }
-
-    /// The keys that a node's backups are encrypted to.
-    pub fn recipients(&self, node: NodeIndex) -> impl Iterator<Item = &str> {
-        let custodian = self.custodian(node).map(|custodian| custodian.recipient.as_str());
-        custodian.into_iter().chain([self.escrow.recipient.as_str()])
-    }
 }
 
 /// The key that wraps the shares' data keys.

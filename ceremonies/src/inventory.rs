@@ -7,12 +7,27 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::ids::{Line, NodeIndex};
-use crate::manifest::ManifestError;
+use thiserror::Error;
+
+use crate::ids::{InvalidId, Line, NodeIndex};
 use crate::wire::log;
 
 /// Most items of one inventory: as many as people can read aloud.
 pub const MAX_ITEMS: usize = 64;
+
+/// Why bytes are no item.
+#[derive(Debug, Error)]
+pub enum InvalidItem {
+    /// A name or index is malformed.
+    #[error("an item of the inventory names something malformed")]
+    Field(#[from] InvalidId),
+    /// Two things at once.
+    #[error("an identity is no node's, but an item names both")]
+    Both,
+    /// Nothing that this build knows.
+    #[error("an item of the inventory is of no kind known to this build")]
+    Kind,
+}
 
 /// What happened to a copy of a node's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,7 +108,7 @@ impl Item {
         }
     }
 
-    pub(crate) fn parse(wire: &log::Item) -> Result<Self, ManifestError> {
+    pub(crate) fn parse(wire: &log::Item) -> Result<Self, InvalidItem> {
         let what = Line::try_from(wire.what.clone())?;
         let change = match wire.kind() {
             log::ItemKind::SheetPrinted => Change::SheetPrinted,
@@ -105,14 +120,8 @@ impl Item {
             log::ItemKind::IdentityDestroyed if wire.node == 0 => {
                 return Ok(Self::IdentityDestroyed { recipient: what });
             }
-            log::ItemKind::IdentityDestroyed => {
-                return Err(ManifestError::Value("an identity is no node's, but an item names both".into()));
-            }
-            log::ItemKind::Unspecified => {
-                return Err(ManifestError::Value(
-                    "an item of the inventory is of no kind known to this build".into(),
-                ));
-            }
+            log::ItemKind::IdentityDestroyed => return Err(InvalidItem::Both),
+            log::ItemKind::Unspecified => return Err(InvalidItem::Kind),
         };
         Ok(Self::Copy { node: wire.node.try_into()?, change, what })
     }

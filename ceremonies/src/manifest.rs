@@ -11,7 +11,7 @@ use crate::charter::{CeremonyKind, Charter, CharterError, Incomplete};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
-use crate::inventory::{Item, MAX_ITEMS};
+use crate::inventory::{InvalidItem, Item, MAX_ITEMS};
 use crate::script::Script;
 use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
@@ -130,6 +130,9 @@ pub enum ManifestError {
     /// Its transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] Box<TransactionError>),
+    /// An item of its inventory is none.
+    #[error(transparent)]
+    Item(#[from] InvalidItem),
     /// It needs nodes that the charter excludes.
     #[error(transparent)]
     Incomplete(#[from] Incomplete),

@@ -31,11 +31,7 @@ static WRITTEN: LazyLock<Paper> = LazyLock::new(|| {
     paper.back_up_all();
     paper
 });
-static CLOSED: LazyLock<Paper> = LazyLock::new(|| {
-    let mut paper = DUE.clone();
-    paper.finish();
-    paper
-});
+static CLOSED: LazyLock<Paper> = LazyLock::new(Paper::backed_up);
 
 fn duties(paper: &Paper) -> Vec<Option<Duty>> {
     let duty = |by: u8| paper.ceremony.duty(node(by), &paper.enclaves[&by].keys(), paper.now);

@@ -26,14 +26,7 @@ const SOON: UnixMillis = NOW.plus(20 * MINUTE);
 const UNLOCKED: UnixMillis = NOW.plus((LOCK_DAYS as i64 + 1) * DAY);
 
 /// A key generation with backups, closed.
-static FIRST: LazyLock<Paper> = LazyLock::new(|| {
-    let mut paper = Paper::dkg_under(context_of(&BACKED)).authorise();
-    paper.prepare_all();
-    paper.adopt_all();
-    paper.read_words_back();
-    paper.finish();
-    paper
-});
+static FIRST: LazyLock<Paper> = LazyLock::new(Paper::backed_up);
 /// A refresh of it, closed: the first generation is a past one.
 static SECOND: LazyLock<Paper> = LazyLock::new(|| {
     let mut paper = FIRST.refresh().authorise();
@@ -515,7 +508,7 @@ fn manifest_of_an_inventory_is_refused_when_its_items_are_malformed() {
     }
     for malformed in [printed(0, "S-1"), printed(1, ""), printed(1, "S-1\nrole: auditor"), printed(1, " S-1")]
     {
-        refused!(parse(&|wire| wire.inventory = vec![malformed.clone()]), ManifestError::Field(_));
+        refused!(parse(&|wire| wire.inventory = vec![malformed.clone()]), ManifestError::Item(_));
     }
     refused!(parse(&|wire| wire.origin.clear()), ManifestError::Field(_));
     for kind in [CeremonyKind::Dkg, CeremonyKind::TestSign, CeremonyKind::Refresh] {

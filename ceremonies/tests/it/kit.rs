@@ -25,7 +25,7 @@ use ciborium::Value;
 use nkeys::KeyPair as NKey;
 use prost::Message as _;
 
-use crate::cluster::{CHARTER, LOCK_DAYS, QUORUM, context, context_of, line, nkey, node, ssh_sign};
+use crate::cluster::{BACKED, CHARTER, LOCK_DAYS, QUORUM, context, context_of, line, nkey, node, ssh_sign};
 use crate::keys::{Enclave, REFRESHED, REFRESHED_AGAIN, SHARING, Sharing};
 use crate::machine::{MACHINE, NOW};
 
@@ -229,6 +229,16 @@ impl Paper {
     /// A key generation up to its end.
     pub(crate) fn closed() -> Self {
         let mut paper = Self::read_back();
+        paper.finish();
+        paper
+    }
+
+    /// A key generation under a charter with backups, up to its end.
+    pub(crate) fn backed_up() -> Self {
+        let mut paper = Self::dkg_under(context_of(&BACKED)).authorise();
+        paper.prepare_all();
+        paper.adopt_all();
+        paper.read_words_back();
         paper.finish();
         paper
     }

@@ -16,14 +16,7 @@ use crate::machine::NOW;
 use crate::refused;
 
 /// A key generation whose backups are proven.
-static CLOSED: LazyLock<Paper> = LazyLock::new(|| {
-    let mut paper = Paper::dkg_under(context_of(&BACKED)).authorise();
-    paper.prepare_all();
-    paper.adopt_all();
-    paper.read_words_back();
-    paper.finish();
-    paper
-});
+static CLOSED: LazyLock<Paper> = LazyLock::new(Paper::backed_up);
 
 /// All is lost, but for three sheets of paper.
 const SHEETS: [(u8, Way); 5] =
