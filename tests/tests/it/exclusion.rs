@@ -78,7 +78,7 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     // The nodes say the same to a console that has not heard of the amendment.
     let unaware = Room { book: before, ..Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap() };
     refuses(&unaware, CeremonyKind::Refresh, &ways_on).await;
-    refuses(&unaware, CeremonyKind::TestSign, &["node 4 was excluded"]).await;
+    refuses(&unaware, CeremonyKind::TestSign, &["node 4 is excluded"]).await;
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
     let enclaves: Vec<_> = room.ceremony(&test).unwrap().enclaves().keys().copied().collect();
