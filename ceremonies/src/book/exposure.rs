@@ -140,11 +140,17 @@ impl Book {
             self.chapters.values().filter(|chapter| makes(chapter, wallet)).collect();
         generations.sort_by_key(|chapter| std::cmp::Reverse(chapter.ceremony.manifest().generation));
         let current = self.wallet(wallet).map(|wallet| wallet.record.ceremony);
-        let mut deleted: BTreeSet<NodeIndex> = BTreeSet::new();
+        let (mut deleted, mut lost) = (BTreeSet::<NodeIndex>::new(), BTreeSet::<NodeIndex>::new());
         let mut pages = Vec::new();
         for chapter in generations {
             let ceremony = &chapter.ceremony;
-            let stored = stored(ceremony).into_iter().filter(|node| !deleted.contains(node));
+            // A lost store holds nothing of earlier generations, unless others may have it: the node was excluded since.
+            // If it turns up again, an inventory says so.
+            let excluded = self.excluded_since(&ceremony.manifest().charter);
+            let is_gone = |node: &NodeIndex| {
+                deleted.contains(node) || (lost.contains(node) && !excluded.contains(node))
+            };
+            let stored = stored(ceremony).into_iter().filter(|node| !is_gone(node));
             let id = &ceremony.manifest().ceremony;
             let released = self.released(id);
             let mut copies: Vec<Copy> = stored.map(|node| Copy::new(node, Place::Store)).collect();
@@ -164,11 +170,12 @@ impl Book {
             };
             pages.push(Page { made: ceremony, exposure });
             deleted.extend(ceremony.retired_nodes());
-            // A lost store holds nothing of earlier generations, unless others may have it: the node was excluded. If it
-            // turns up again, an inventory says so.
             if ceremony.committed().is_some() {
-                let lost = ceremony.manifest().lost.keys();
-                deleted.extend(lost.filter(|node| !self.was_excluded(**node)));
+                for node in ceremony.manifest().lost.keys() {
+                    // What a node has deleted since, it has deleted on the machine that took the lost one's place.
+                    deleted.remove(node);
+                    lost.insert(*node);
+                }
             }
         }
         pages

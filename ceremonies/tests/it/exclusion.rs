@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use ceremonies::address::{BitcoinAddress, BitcoinNetwork, Path};
-use ceremonies::book::{Book, OpeningError};
+use ceremonies::book::{self, Book, Copy, OpeningError};
 use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::ceremony::{Ceremony, Phase, Rejection};
 use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, CharterError, Role};
@@ -425,6 +425,13 @@ fn the_old_share_of_a_node_that_was_taken_back_stays_out_of_use_until_a_recovery
     }
     let on_old = about(book.context().charter(), CeremonyKind::TestSign, &wallet, |_| {});
     assert_eq!(book.out_of_use(&on_old), [node(4)].into(), "the old share is what it was");
+    let ledger = book.exposure(&wallet.record.wallet);
+    let stores = |copies: &[Copy]| -> Vec<_> {
+        let stores = copies.iter().filter(|copy| copy.place == book::Place::Store);
+        stores.map(|copy| copy.node).collect()
+    };
+    assert_eq!(stores(&ledger[0].copies).len(), 5);
+    assert_eq!(stores(&ledger[1].copies), [node(4)], "whoever has the old machine has it still");
 }
 
 #[test]
