@@ -38,6 +38,17 @@ pub(crate) fn plan(folder: &Path, nodes: u8, threshold: u8) -> Plan {
     }
 }
 
+/// Five nodes of which three sign, with the key of wallet `treasury`, and the key generation that made it.
+pub(crate) async fn with_treasury(folder: &Path) -> (Cluster, Room, CeremonyId) {
+    let cluster = Cluster::start(&plan(folder, 5, 3)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
+    let first = Expected { charter: Some(room.cluster.charter().hash()), ..Expected::default() };
+    assert!(verify(&material(&room, &dkg).bundle().unwrap(), &first).unwrap().complete);
+    (cluster, room, dkg)
+}
+
 pub(crate) async fn open(room: &Room, kind: CeremonyKind, wallet: &str) -> CeremonyId {
     room.open(kind, &wallet.parse().unwrap(), "an end-to-end test".parse().unwrap()).await.unwrap()
 }

@@ -35,7 +35,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::json;
 
-use crate::ceremonies::{PATIENCE, material, node, open, plan};
+use crate::ceremonies::{PATIENCE, material, node, open, plan, with_treasury};
 
 fn wallet(name: &str) -> WalletName {
     name.parse().unwrap()
@@ -55,10 +55,7 @@ fn lost(nodes: &[u8], way: Way) -> Subject {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_exposed_shares_are_made_worthless_and_the_ledger_says_what_old_copies_remain() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
-    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    closes(&mut room, &dkg).await;
+    let (cluster, mut room, _) = with_treasury(folder.path()).await;
     let due = room.book.refresh_due(&wallet("treasury")).unwrap();
     assert!(due > now().plus(89 * 24 * 60 * 60 * 1000));
 
@@ -254,10 +251,7 @@ fn through_paper(file: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
-    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    closes(&mut room, &dkg).await;
+    let (cluster, mut room, _) = with_treasury(folder.path()).await;
     let before = room.book.wallet(&wallet("treasury")).unwrap().record;
 
     // The firm's people hand over by their quorum; from then on only the trustee's people count.
@@ -297,10 +291,7 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_sheets_of_paper_bring_a_wallet_back_through_one_enclave() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
-    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    closes(&mut room, &dkg).await;
+    let (cluster, mut room, _) = with_treasury(folder.path()).await;
     let before = room.book.wallet(&wallet("treasury")).unwrap().record;
     for index in 1..=5 {
         cluster.lose(node(index)).await.unwrap();

@@ -15,7 +15,7 @@ use console::room::{Subject, now};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 
-use crate::ceremonies::{PATIENCE, material, node, open, plan, status_of};
+use crate::ceremonies::{PATIENCE, material, node, open, status_of, with_treasury};
 use crate::consoles::run;
 
 /// Puts a charter in force, and the broker under it.
@@ -56,10 +56,7 @@ async fn is_let_in(cluster: &Cluster, seed: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recovered() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
-    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    closes(&mut room, &dkg).await;
+    let (cluster, mut room, _) = with_treasury(folder.path()).await;
     let before = room.book.clone();
     let seed = || std::fs::read_to_string(cluster.layout().node(node(4)).join("nats.seed")).unwrap();
     let old_seed = seed();

@@ -13,11 +13,10 @@ use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::Origin;
 use console::ledger::rows;
 use console::room::{Subject, now};
-use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::people::{self, LabPerson};
 
-use crate::ceremonies::{PATIENCE, material, node, open, plan};
+use crate::ceremonies::{PATIENCE, material, node, open, with_treasury};
 
 fn treasury() -> WalletName {
     "treasury".parse().unwrap()
@@ -87,10 +86,7 @@ fn old(room: &Room) -> Exposure {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_sheets_and_locked_backups_are_warned_of_until_identities_and_sheets_are_destroyed() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
-    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
-    let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    closes(&mut room, &dkg).await;
+    let (cluster, mut room, dkg) = with_treasury(folder.path()).await;
     let unaware = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let sheets = (1..=3).map(|by| item(Change::SheetPrinted, by, &format!("S-{by}"))).collect();
     enters(&mut room, &dkg, sheets).await;
