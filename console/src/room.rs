@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection, opening_statement};
@@ -354,25 +353,6 @@ impl Signature {
     }
 }
 
-/// How long a node that refuses what this console's own copy of the log takes may be behind, and when it is asked again.
-const CATCHING_UP: Duration = Duration::from_secs(3);
-const AGAIN: Duration = Duration::from_millis(300);
-
-/// Submits what this console has judged itself. Any node may be the one that answers, also one that has yet to read what
-/// the others have: a refusal stands when it is repeated.
-///
-/// # Errors
-/// [`ClientError`] of the last answer.
-pub async fn submit(client: &Client, ceremony: &CeremonyId, event: log::Event) -> Result<u64, ClientError> {
-    let begun = Instant::now();
-    loop {
-        match client.submit(ceremony, event.clone()).await {
-            Err(ClientError::Refused(_)) if begun.elapsed() < CATCHING_UP => tokio::time::sleep(AGAIN).await,
-            answer => return answer,
-        }
-    }
-}
-
 /// Signs and submits the opening of a ceremony.
 ///
 /// # Errors
@@ -386,7 +366,7 @@ pub async fn open(
 ) -> Result<CeremonyId, RoomError> {
     let (manifest, statement) = prepare(book, opening)?;
     let signature = signer::sign(key, &statement, passphrase)?;
-    submit(client, &manifest.ceremony, opened(&manifest, signature)).await?;
+    client.submit(&manifest.ceremony, opened(&manifest, signature)).await?;
     Ok(manifest.ceremony)
 }
 
@@ -405,7 +385,7 @@ pub async fn sign(
     let chapter = book.get(ceremony).ok_or_else(|| RoomError::NoCeremony(ceremony.clone()))?;
     let statement = signature.statement(&chapter.ceremony)?;
     let armoured = signer::sign(key, &statement, passphrase)?;
-    Ok(submit(client, ceremony, signature.event(armoured)).await?)
+    Ok(client.submit(ceremony, signature.event(armoured)).await?)
 }
 
 /// Where a backup lies on this machine, that a step of this act asks for: in the cluster file's folder of backups, under

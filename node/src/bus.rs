@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{
-    Config as StreamConfig, DirectGetErrorKind, RetentionPolicy, StorageType,
+    Config as StreamConfig, DirectGetError, DirectGetErrorKind, RetentionPolicy, StorageType, Stream,
 };
 use async_nats::jetstream::{
     self, context::PublishErrorKind, message::PublishMessage, stream::DiscardPolicy,
@@ -67,15 +67,8 @@ pub enum AppendError {
 pub enum BusEvent {
     /// The connection is there (again).
     Connected,
-    /// An entry of the stream.
-    Entry {
-        /// The ceremony that its subject names.
-        ceremony: CeremonyId,
-        /// Its sequence in the stream.
-        stream_seq: u64,
-        /// The entry's bytes.
-        payload: Bytes,
-    },
+    /// The stream's next entry.
+    Entry(StreamEntry),
     /// A session message.
     Session {
         /// The session's label.
@@ -92,6 +85,17 @@ pub enum BusEvent {
     },
     /// A console asks.
     Request(Request),
+}
+
+/// An entry of the stream.
+#[derive(Debug)]
+pub struct StreamEntry {
+    /// The ceremony that its subject names.
+    pub ceremony: CeremonyId,
+    /// Its sequence in the stream.
+    pub stream_seq: u64,
+    /// The entry's bytes.
+    pub payload: Bytes,
 }
 
 /// What a console asks.
@@ -248,33 +252,17 @@ impl Bus {
         }
     }
 
-    /// The messages of a ceremony's log behind a sequence of the stream, in order.
+    /// The stream's first entry behind this sequence; none at its end.
     ///
     /// # Errors
     /// [`AppendError::Unavailable`] when the broker does not answer.
-    pub async fn entries_after(
-        &self,
-        ceremony: &CeremonyId,
-        stream_seq: u64,
-    ) -> Result<Vec<(u64, Bytes)>, AppendError> {
-        let unavailable = |error: Box<dyn std::error::Error + Send + Sync>| AppendError::Unavailable(error);
+    pub async fn entry_after(&self, stream_seq: u64) -> Result<Option<StreamEntry>, AppendError> {
         let stream = self
             .jetstream
             .get_stream_no_info(subject::STREAM)
             .await
-            .map_err(|error| unavailable(Box::new(error)))?;
-        let mut entries = Vec::new();
-        let mut from = stream_seq + 1;
-        loop {
-            match stream.direct_get_next_for_subject(subject::log(ceremony), Some(from)).await {
-                Ok(message) => {
-                    from = message.sequence + 1;
-                    entries.push((message.sequence, message.payload));
-                }
-                Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(entries),
-                Err(error) => return Err(unavailable(Box::new(error))),
-            }
-        }
+            .map_err(|error| AppendError::Unavailable(Box::new(error)))?;
+        entry_after(&stream, stream_seq).await.map_err(|error| AppendError::Unavailable(Box::new(error)))
     }
 
     /// Sends a session message.
@@ -392,18 +380,29 @@ async fn read_on(
         jetstream.get_stream_no_info(subject::STREAM).await
     }
     .map_err(|error| Stopped::Bus(Box::new(error)))?;
-    loop {
-        match stream.direct_get_next_for_subject(subject::LOGS, Some(*position + 1)).await {
-            Ok(message) => {
-                *position = message.sequence;
-                let Ok(ceremony) = subject::ceremony(&message.subject) else { continue };
-                let (stream_seq, payload) = (message.sequence, message.payload);
-                if events.send(BusEvent::Entry { ceremony, stream_seq, payload }).await.is_err() {
-                    return Err(Stopped::Agent);
-                }
-            }
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Stopped::Bus(Box::new(error))),
+    while let Some(entry) =
+        entry_after(&stream, *position).await.map_err(|error| Stopped::Bus(Box::new(error)))?
+    {
+        *position = entry.stream_seq;
+        if events.send(BusEvent::Entry(entry)).await.is_err() {
+            return Err(Stopped::Agent);
         }
+    }
+    Ok(())
+}
+
+/// The first message behind this sequence that is on a ceremony's subject; none at the stream's end.
+async fn entry_after<I>(stream: &Stream<I>, stream_seq: u64) -> Result<Option<StreamEntry>, DirectGetError> {
+    let mut after = stream_seq;
+    loop {
+        let message = match stream.direct_get_next_for_subject(subject::LOGS, Some(after + 1)).await {
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+            answer => answer?,
+        };
+        let (stream_seq, payload) = (message.sequence, message.payload);
+        if let Ok(ceremony) = subject::ceremony(&message.subject) {
+            return Ok(Some(StreamEntry { ceremony, stream_seq, payload }));
+        }
+        after = stream_seq;
     }
 }

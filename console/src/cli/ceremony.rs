@@ -296,7 +296,7 @@ pub(super) fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Exactly the bytes that are signed: no line feed of our own.
 async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signature: Vec<u8>) -> Result<()> {
-    room::submit(&desk.client, &manifest.ceremony, room::opened(manifest, signature)).await?;
+    desk.client.submit(&manifest.ceremony, room::opened(manifest, signature)).await?;
     output.print(&json!({ "id": manifest.ceremony, "manifest": manifest.hash() }), manifest.ceremony.as_str())
 }
 
@@ -318,7 +318,7 @@ pub(super) async fn submit(
     signature: &Signature,
     armoured: Vec<u8>,
 ) -> Result<()> {
-    let seq = room::submit(&desk.client, id, signature.event(armoured)).await?;
+    let seq = desk.client.submit(id, signature.event(armoured)).await?;
     let text = format!("{} signed {} as {}: entry {seq}", signature.person, signature.step, signature.role);
     output.print(&json!({ "seq": seq }), &text)
 }

@@ -179,7 +179,7 @@ async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<S
             (id.clone(), signature.0.event(armoured))
         }
     };
-    match room::submit(&shell.client, &ceremony, event).await {
+    match shell.client.submit(&ceremony, event).await {
         Ok(seq) => {
             let said = format!("{} signed: entry {seq} of {ceremony}.", review.me.person);
             Event::Done(ceremony, said)

@@ -64,7 +64,7 @@ impl Agent {
                 Ok(Examined::New(next)) => next,
                 Ok(Examined::Known) => return Err(NotAppended::Contended),
                 // What this node has not read yet may be what makes the event right.
-                Err(_) if self.reads_on(ceremony).await => continue,
+                Err(_) if self.reads_on().await => continue,
                 Err(refused) => return Err(NotAppended::Refused(refused)),
             };
             let tail = self.tails.get(ceremony).copied().unwrap_or_default();
@@ -78,13 +78,13 @@ impl Agent {
                         self.tails.insert(ceremony.clone(), Tail { stream, entry: seq });
                         return Ok(seq);
                     }
-                    Err(AppendError::Conflict) => self.catch_up(ceremony).await?,
+                    Err(AppendError::Conflict) => self.catch_up().await?,
                     Err(error) => return Err(error.into()),
                 }
             } else {
                 // The stream lost entries that this node has, or has ones this node has not read.
                 self.restore_one(ceremony).await;
-                self.catch_up(ceremony).await?;
+                self.catch_up().await?;
             }
         }
         Err(NotAppended::Contended)
@@ -128,30 +128,33 @@ impl Agent {
         Entry::create(place, event, sign)
     }
 
-    /// Whether the stream had more of a ceremony than this node had folded.
-    pub(super) async fn reads_on(&mut self, ceremony: &CeremonyId) -> bool {
-        let seq = |agent: &Self| agent.book.get(ceremony).map(|chapter| chapter.ceremony.head().seq);
-        let before = seq(self);
-        self.catch_up(ceremony).await.is_ok() && seq(self) != before
+    /// Whether the stream had more than this node had read.
+    async fn reads_on(&mut self) -> bool {
+        let before = self.read_to;
+        self.catch_up().await.is_ok() && self.read_to != before
     }
 
-    /// Reads what the stream has of a ceremony behind what this node has read of it.
-    async fn catch_up(&mut self, ceremony: &CeremonyId) -> Result<(), NotAppended> {
-        let tail = self.tails.get(ceremony).copied().unwrap_or_default();
-        for (stream, payload) in self.bus.entries_after(ceremony, tail.stream).await? {
-            self.streamed(ceremony, stream, &payload).await;
+    /// Reads what the stream has that this node has not read.
+    ///
+    /// # Errors
+    /// [`NotAppended::Bus`] or [`NotAppended::Store`].
+    pub(super) async fn catch_up(&mut self) -> Result<(), NotAppended> {
+        while let Some(entry) = self.bus.entry_after(self.read_to).await? {
+            let seq = entry.stream_seq;
+            self.streamed(entry).await?;
+            self.read_to = seq;
         }
         Ok(())
     }
 
     /// After every connection: the broker may have lost the tail of a log that this node still has.
     pub(super) async fn restore_stream(&mut self) {
-        let open: Vec<CeremonyId> = self.book.iter().map(|(id, _)| id.clone()).collect();
-        for ceremony in open {
-            if let Err(error) = self.catch_up(&ceremony).await {
-                warn!(%ceremony, error = %chain(&error), "log not read from the stream");
-                return;
-            }
+        if let Err(error) = self.catch_up().await {
+            warn!(error = %chain(&error), "stream not read");
+            return;
+        }
+        let known: Vec<CeremonyId> = self.book.iter().map(|(id, _)| id.clone()).collect();
+        for ceremony in known {
             self.restore_one(&ceremony).await;
         }
     }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::health::Observed;
-use crate::bus::{Bus, BusError, BusEvent};
+use crate::bus::{Bus, BusError, BusEvent, StreamEntry};
 use crate::config::Config;
 use crate::link::{self, EnclaveLink, LinkEvent};
 use crate::store::{Store, StoreError};
@@ -153,6 +153,8 @@ pub struct Agent {
     config: Config,
     book: Book,
     tails: BTreeMap<CeremonyId, Tail>,
+    /// The stream's sequence up to which this node has read everything.
+    read_to: u64,
     store: Store,
     bus: Bus,
     link: EnclaveLink,
@@ -283,6 +285,7 @@ impl Agent {
             config,
             book,
             tails: BTreeMap::new(),
+            read_to: 0,
             store,
             bus,
             link,
@@ -324,8 +327,14 @@ impl Agent {
 
     async fn bus_event(&mut self, event: BusEvent) {
         match event {
-            BusEvent::Entry { ceremony, stream_seq, payload } => {
-                self.streamed(&ceremony, stream_seq, &payload).await;
+            BusEvent::Entry(entry) => {
+                let seq = entry.stream_seq;
+                match self.streamed(entry).await {
+                    // Nothing is deleted from the stream, so its sequences have no gaps.
+                    Ok(()) if seq == self.read_to + 1 => self.read_to = seq,
+                    Ok(()) => {}
+                    Err(error) => error!(error = %chain(&error), "entry not stored"),
+                }
                 self.do_duties().await;
             }
             BusEvent::Request(request) => {
@@ -347,34 +356,37 @@ impl Agent {
                 info!("bus connected");
                 // What this node knew of the stream may not hold any more.
                 self.tails.clear();
+                self.read_to = 0;
                 self.restore_stream().await;
                 self.say_what_was_not_taken().await;
             }
         }
     }
 
-    /// An entry from the stream: into the own store first, then into the fold.
-    async fn streamed(&mut self, ceremony: &CeremonyId, stream_seq: u64, payload: &[u8]) {
-        let entry = match Entry::decode(payload) {
-            Ok(entry) if entry.ceremony == *ceremony => entry,
+    /// An entry from the stream: into the own store first, then into the fold. What is no entry of its ceremony, or one
+    /// that the fold refuses, is passed over.
+    async fn streamed(&mut self, entry: StreamEntry) -> Result<(), StoreError> {
+        let StreamEntry { ceremony, stream_seq, payload } = entry;
+        let entry = match Entry::decode(&payload) {
+            Ok(entry) if entry.ceremony == ceremony => entry,
             Ok(entry) => {
                 warn!(%ceremony, found = %entry.ceremony, "entry on another ceremony's subject ignored");
-                return;
+                return Ok(());
             }
             Err(error) => {
                 warn!(%ceremony, error = %chain(&error), "unreadable entry ignored");
-                return;
+                return Ok(());
             }
         };
         let seq = entry.seq;
         match self.take(entry).await {
             Ok(()) => {
-                let tail = self.tails.entry(ceremony.clone()).or_default();
+                let tail = self.tails.entry(ceremony).or_default();
                 if stream_seq > tail.stream {
                     *tail = Tail { stream: stream_seq, entry: seq };
                 }
             }
-            Err(TakeError::Store(error)) => error!(error = %chain(&error), "entry not stored"),
+            Err(TakeError::Store(error)) => return Err(error),
             Err(TakeError::Book(refused)) => {
                 // The message holds a place in the stream all the same; what follows it must name it.
                 let tail = self.tails.entry(ceremony.clone()).or_default();
@@ -382,6 +394,7 @@ impl Agent {
                 warn!(%ceremony, refused = %chain(&refused), "entry in the stream not taken");
             }
         }
+        Ok(())
     }
 
     /// Takes an entry: judged first, so that the store holds only what folds, and stored before anything

@@ -15,6 +15,10 @@ const MAX_ANSWER: usize = 768 * 1024;
 
 impl Agent {
     pub(super) async fn request(&mut self, request: Request) {
+        // Any node may be the one that is asked, also one that is behind: its answer is as new as the question.
+        if let Err(error) = self.catch_up().await {
+            warn!(error = %chain(&error), "a request is answered from what this node has read");
+        }
         let answer = match &request.kind {
             RequestKind::Submit(ceremony) => {
                 let outcome = match self.submit(ceremony, &request.payload).await {
@@ -39,10 +43,6 @@ impl Agent {
         }
         let wire = submit.event.ok_or("the submission has no event")?;
         let event = Event::try_from(wire.clone()).map_err(|error| chain(&error))?;
-        if self.book.get(ceremony).is_none() {
-            // Opened a moment ago through another node, perhaps.
-            self.reads_on(ceremony).await;
-        }
         self.check_submission(ceremony, &event)?;
         self.append(ceremony, wire).await.map_err(|error| chain(&error))
     }
