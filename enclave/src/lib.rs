@@ -6,6 +6,7 @@
 pub mod attest;
 pub mod backup;
 pub mod clock;
+pub mod context;
 pub mod guest;
 pub mod kms;
 pub mod listen;

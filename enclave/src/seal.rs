@@ -6,14 +6,13 @@
 //! more. This module must never read a blob before its size and digest are checked, and never say
 //! anything about a share that does not open.
 
-use std::collections::HashMap;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use ceremonies::ids::{ClusterId, Generation, Hash, NodeIndex, WalletName};
+use ceremonies::ids::Hash;
 use prost::Message as _;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::context::SealContext;
 use crate::kms::{DataKey, MAX_WRAPPED_KEY};
 
 mod proto {
@@ -27,51 +26,6 @@ pub const MAX_BLOB: usize = 1024 * 1024;
 
 const VERSION: u32 = 1;
 const TAG: usize = 16;
-const DOMAIN: &str = "custody/sealed-share/v1";
-
-/// What a sealed share belongs to. It opens for nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealContext {
-    /// The hash of the cluster's first charter: a host could write another with people of its own.
-    pub charter: Hash,
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The wallet.
-    pub wallet: WalletName,
-    /// The node whose share it is.
-    pub node: NodeIndex,
-    /// The generation of the wallet's shares.
-    pub generation: Generation,
-}
-
-impl SealContext {
-    /// The context as the KMS takes it. It shows in AWS's audit log, in clear.
-    #[must_use]
-    pub fn encryption_context(&self) -> HashMap<String, String> {
-        HashMap::from([
-            ("custody:charter".to_owned(), self.charter.to_string()),
-            ("custody:cluster".to_owned(), self.cluster.to_string()),
-            ("custody:wallet".to_owned(), self.wallet.to_string()),
-            ("custody:node".to_owned(), self.node.to_string()),
-            ("custody:generation".to_owned(), self.generation.to_string()),
-        ])
-    }
-
-    /// What the share's encryption authenticates besides the share.
-    fn associated_data(&self, wrapped_key: &[u8]) -> Hash {
-        Hash::of_parts(
-            DOMAIN,
-            &[
-                self.charter.as_bytes(),
-                self.cluster.as_str().as_bytes(),
-                self.wallet.as_str().as_bytes(),
-                &[self.node.get()],
-                &self.generation.0.to_be_bytes(),
-                wrapped_key,
-            ],
-        )
-    }
-}
 
 /// Why a share was not sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -225,6 +179,8 @@ fn cipher(key: &Zeroizing<[u8; 32]>) -> Option<RandomizedNonceKey> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+    use ceremonies::ids::{Generation, NodeIndex};
 
     use super::*;
 

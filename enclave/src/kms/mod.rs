@@ -33,7 +33,7 @@ pub use connector::{Clock, Dial, Stream};
 pub use keys::{KeyError, KmsKeys, RSA_BYTES};
 pub use recipient::{Envelope, EnvelopeError, MAX_ENVELOPE};
 
-use crate::seal::SealContext;
+use crate::context::SealContext;
 use connector::{Connector, TransportError};
 
 /// Largest wrapped key accepted: what the KMS itself takes as a `CiphertextBlob`.

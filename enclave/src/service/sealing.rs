@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use super::runner::Job;
 use super::{BootError, Core, Tunnel};
+use crate::context::SealContext;
 use crate::kms::{Clock, Kms, KmsConfig, KmsError};
-use crate::seal::{self, SealContext, SealError, SealedBlob};
+use crate::seal::{self, SealError, SealedBlob};
 use crate::session::{KeyShare, ShareError};
 use crate::wire::link;
 
