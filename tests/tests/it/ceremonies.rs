@@ -53,6 +53,20 @@ pub(crate) async fn open(room: &Room, kind: CeremonyKind, wallet: &str) -> Cerem
     room.open(kind, &wallet.parse().unwrap(), "an end-to-end test".parse().unwrap()).await.unwrap()
 }
 
+/// Leads a test signing on until a node's group has given a try up for this reason, and withdraws it.
+pub(crate) async fn is_given_up(room: &mut Room, test: &CeremonyId, party: NodeIndex, why: &str) {
+    room.lead_to(test, Act::TestSign, PATIENCE).await.unwrap();
+    room.wait(test, PATIENCE, |ceremony| {
+        ceremony.cover().iter().any(|subset| subset.contains(party) && ceremony.attempt(subset) > 1)
+    })
+    .await
+    .unwrap();
+    let log = &room.book.get(test).unwrap().entries;
+    let said = log.iter().map(|entry| format!("{:?}", entry.event)).collect::<Vec<_>>().join("\n");
+    assert!(said.contains(why), "{said}");
+    room.withdraw(test, "as expected".parse().unwrap()).await.unwrap();
+}
+
 fn refused(result: Result<u64, RoomError>) -> String {
     result.unwrap_err().to_string()
 }

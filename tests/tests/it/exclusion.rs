@@ -10,12 +10,13 @@ use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Way;
+use ceremonies::script::Act;
 use console::health::{self, Level};
 use console::room::{Subject, now};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 
-use crate::ceremonies::{PATIENCE, material, node, open, status_of, with_treasury};
+use crate::ceremonies::{PATIENCE, is_given_up, material, node, open, status_of, with_treasury};
 use crate::consoles::run;
 
 /// Puts a charter in force, and the broker under it.
@@ -61,6 +62,8 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     let seed = || std::fs::read_to_string(cluster.layout().node(node(4)).join("nats.seed")).unwrap();
     let old_seed = seed();
     assert!(is_let_in(&cluster, &old_seed).await);
+    let early = open(&room, CeremonyKind::TestSign, "treasury").await;
+    room.lead_to(&early, Act::Approve, PATIENCE).await.unwrap();
 
     let without = written(&cluster, &["exclude", "4"]).unwrap();
     amends(&cluster, &mut room, &without, "Two nodes accuse node 4").await;
@@ -76,6 +79,8 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     let unaware = Room { book: before, ..Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap() };
     refuses(&unaware, CeremonyKind::Refresh, &ways_on).await;
     refuses(&unaware, CeremonyKind::TestSign, &["node 4 is excluded"]).await;
+    // What was opened before the exclusion, and approved in spite of it, is refused by the other nodes' enclaves.
+    is_given_up(&mut room, &early, node(4), "node 4 was excluded from the cluster").await;
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
     let enclaves: Vec<_> = room.ceremony(&test).unwrap().enclaves().keys().copied().collect();

@@ -17,7 +17,7 @@ use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::{PendingShare, Store};
 
-use crate::ceremonies::{PATIENCE, material, node, open, plan};
+use crate::ceremonies::{PATIENCE, is_given_up, material, node, open, plan};
 
 fn recovery(lost: &[u8], way: Way) -> Subject {
     let lost = lost.iter().map(|index| (node(*index), way)).collect::<BTreeMap<_, _>>();
@@ -155,19 +155,10 @@ async fn fresh_machines_bring_a_wallet_back_from_its_bundle_and_backups_alone() 
     cluster.stop().await;
 }
 
-/// Opens a test signing and waits until a node has given a try up for this reason.
+/// Opens a test signing that a node fails for this reason.
 async fn fails_to_sign(room: &mut Room, party: NodeIndex, why: &str) {
     let test = open(room, CeremonyKind::TestSign, "treasury").await;
-    room.lead_to(&test, Act::TestSign, PATIENCE).await.unwrap();
-    room.wait(&test, PATIENCE, |ceremony| {
-        ceremony.cover().iter().any(|subset| subset.contains(party) && ceremony.attempt(subset) > 1)
-    })
-    .await
-    .unwrap();
-    let log = &room.book.get(&test).unwrap().entries;
-    let said = log.iter().map(|entry| format!("{:?}", entry.event)).collect::<Vec<_>>().join("\n");
-    assert!(said.contains(why), "{said}");
-    room.withdraw(&test, "as expected".parse().unwrap()).await.unwrap();
+    is_given_up(room, &test, party, why).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
