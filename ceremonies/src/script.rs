@@ -209,6 +209,12 @@ impl Script {
         &self.file.steps
     }
 
+    /// The step of an act, where the script has one.
+    #[must_use]
+    pub fn step_for(&self, act: Act) -> Option<&Step> {
+        self.file.steps.iter().find(|step| step.act == act)
+    }
+
     /// The step of this id.
     #[must_use]
     pub fn step(&self, id: &StepId) -> Option<&Step> {
@@ -422,7 +428,7 @@ mod tests {
         // As many paths through the confirmations as Fibonacci's 64th number.
         let lattice = include_bytes!("../../tests/fuzz/corpus/script/lattice.toml");
         let script = Script::parse(lattice).unwrap();
-        let approve = script.steps().iter().find(|step| step.act == Act::Approve).unwrap();
+        let approve = script.step_for(Act::Approve).unwrap();
         assert!(script.follows(approve, Act::Attest));
         assert!(!script.follows(approve, Act::Agree));
     }

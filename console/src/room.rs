@@ -20,7 +20,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::client::{Client, ClientError};
-use crate::config::Cluster;
+use crate::config::{Cluster, Me};
 use crate::signer::{self, SignError};
 
 /// How long a ceremony may take from its opening to its authorisation and commit, unless told otherwise.
@@ -302,6 +302,12 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// What this person answers to a step.
+    #[must_use]
+    pub fn by(me: &Me, step: StepId, answer: Answer) -> Self {
+        Self { step, role: me.role, person: me.person.clone(), answer }
+    }
+
     /// The text to be signed.
     ///
     /// # Errors

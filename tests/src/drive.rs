@@ -135,12 +135,7 @@ impl Room {
     /// When it is refused.
     pub async fn withdraw(&mut self, id: &CeremonyId, reason: Line) -> Result<()> {
         let me = self.people(Role::Administrator).next().context("no administrator")?.clone();
-        let end = Signature {
-            step: "withdraw".parse()?,
-            role: me.role,
-            person: me.person.clone(),
-            answer: Answer::Withdraw(reason),
-        };
+        let end = Signature::by(&me, "withdraw".parse()?, Answer::Withdraw(reason));
         room::sign(&self.client, &self.book, id, &end, &me.key, None).await?;
         self.look(id).await
     }
@@ -156,7 +151,7 @@ impl Room {
         me: &Me,
         answer: Answer,
     ) -> Result<u64, RoomError> {
-        let signature = Signature { step: step.id.clone(), role: me.role, person: me.person.clone(), answer };
+        let signature = Signature::by(me, step.id.clone(), answer);
         room::sign(&self.client, &self.book, id, &signature, &me.key, None).await
     }
 
@@ -233,13 +228,8 @@ impl Room {
             room::backup_file(&self.cluster, ceremony, act, node).context("no backup is asked for")?;
         let identity = me.identity.as_ref().context("a custodian without an identity")?;
         let released = custodian::release(ceremony, act, node, &object, identity)?;
-        let step = ceremony.script().steps().iter().find(|step| step.act == act).context("no such step")?;
-        let signature = Signature {
-            step: step.id.clone(),
-            role: me.role,
-            person: me.person.clone(),
-            answer: Answer::Release(released.release),
-        };
+        let step = ceremony.script().step_for(act).context("no such step")?;
+        let signature = Signature::by(me, step.id.clone(), Answer::Release(released.release));
         let signed = (&signature, released.object);
         Ok(room::release(&self.client, &self.book, id, signed, &me.key, None).await?)
     }

@@ -43,7 +43,7 @@ impl Ceremony {
     }
 
     fn is_open(&self, act: Act) -> bool {
-        self.step_of(act).is_some_and(|step| self.missing_before(step).is_none())
+        self.script.step_for(act).is_some_and(|step| self.missing_before(step).is_none())
     }
 
     pub(super) fn backup_is_due(&self, node: NodeIndex) -> bool {
@@ -115,7 +115,7 @@ impl Ceremony {
     /// which is gone is none.
     #[must_use]
     pub fn release(&self, act: Act, node: NodeIndex) -> Option<&Release> {
-        let step = self.step_of(act)?;
+        let step = self.script.step_for(act)?;
         let since = self.enclaves.get(&node)?.seq;
         let signed = self.signatures.iter().rev();
         signed.filter(|signed| signed.step == step.id && signed.seq > since).find_map(|signed| match &signed
@@ -128,7 +128,7 @@ impl Ceremony {
 
     /// Every release that was signed for a step of this act, whatever became of it.
     pub(crate) fn releases(&self, act: Act) -> impl Iterator<Item = &Release> {
-        let step = self.step_of(act).map(|step| &step.id);
+        let step = self.script.step_for(act).map(|step| &step.id);
         let of_act = self.signatures.iter().filter(move |signed| Some(&signed.step) == step);
         of_act.filter_map(|signed| match &signed.answer {
             Answer::Release(release) => Some(release),

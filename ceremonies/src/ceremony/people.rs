@@ -21,7 +21,7 @@ pub fn opening_statement(
     charter: &Charter,
     script: &Script,
 ) -> Result<String, Rejection> {
-    let step = script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
+    let step = script.step_for(Act::Open).ok_or(Rejection::Opening)?;
     Ok(Statement {
         manifest,
         charter,
@@ -41,7 +41,7 @@ impl Ceremony {
         let person = self.person(&name, Role::Administrator)?;
         let text = opening_statement(&self.manifest, &self.context.charter, &self.script)?;
         let presence = statement::verify(person, &text, signature)?;
-        let open = self.script.steps().iter().find(|step| step.act == Act::Open).ok_or(Rejection::Opening)?;
+        let open = self.script.step_for(Act::Open).ok_or(Rejection::Opening)?;
         Ok(StepSignature {
             seq: entry.seq,
             time: entry.time,

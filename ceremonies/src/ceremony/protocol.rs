@@ -368,7 +368,7 @@ impl Ceremony {
     }
 
     pub(super) fn test_step_is_open(&self) -> bool {
-        let step = self.step_of(Act::TestSign).or(self.step_of(Act::Sign));
+        let step = self.script.step_for(Act::TestSign).or(self.script.step_for(Act::Sign));
         step.is_some_and(|step| self.missing_before(step).is_none())
     }
 }

@@ -158,17 +158,13 @@ impl Ceremony {
     /// Whether a transaction has all its signatures. Nothing takes that back: it can be sent at any hour, and people can
     /// say what became of it.
     pub(crate) fn is_signed(&self) -> bool {
-        self.step_of(Act::Sign).is_some_and(|step| self.is_done(step))
+        self.script.step_for(Act::Sign).is_some_and(|step| self.is_done(step))
     }
 
     /// Whether people have let the staged generation take the place of the one in use. That is in the enclaves' hands then:
     /// some may have committed.
     pub(super) fn is_let_through(&self) -> bool {
-        self.step_of(Act::Commit).is_some_and(|step| self.has_quorum(step))
-    }
-
-    pub(super) fn step_of(&self, act: Act) -> Option<&Step> {
-        self.script.steps().iter().find(|step| step.act == act)
+        self.script.step_for(Act::Commit).is_some_and(|step| self.has_quorum(step))
     }
 
     /// Whether this ceremony has given the wallet a generation of shares, or still may. One that was authorised
@@ -188,13 +184,13 @@ impl Ceremony {
 
     /// The approval that is still missing, if it is.
     pub(super) fn unapproved(&self) -> Option<StepId> {
-        let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;
+        let approve = self.script.step_for(Act::Approve)?;
         (!self.is_done(approve)).then(|| approve.id.clone())
     }
 
     /// When the last approval that was needed was taken.
     pub(super) fn approved_at(&self) -> Option<UnixMillis> {
-        let approve = self.script.steps().iter().find(|step| step.act == Act::Approve)?;
+        let approve = self.script.step_for(Act::Approve)?;
         let mut missing = self.signers(approve);
         self.signed(&approve.id).find_map(|signed| {
             if let Some(count) = missing.get_mut(&signed.role) {

@@ -183,7 +183,7 @@ fn people_sign_whose_enclave_could_know_the_key() {
     ] {
         assert!(text.contains(said), "{said} is not in {text}");
     }
-    let recover = paper.ceremony.script().steps().iter().find(|step| step.act == Act::Recover).unwrap();
+    let recover = paper.ceremony.script().step_for(Act::Recover).unwrap();
     let state = restored().ceremony.step_state(recover);
     assert!(
         matches!(&state, StepState::Open { waiting_for } if waiting_for.contains("rebuilt in node 2's enclave")),

@@ -330,7 +330,7 @@ fn malformed_confirmations_are_no_entries() {
 #[test]
 fn script_of_a_transfer_needs_its_broadcast_between_signing_and_verdict() {
     let script = Script::builtin(CeremonyKind::Transfer).unwrap();
-    let step = script.steps().iter().find(|step| step.act == Act::Broadcast).unwrap();
+    let step = script.step_for(Act::Broadcast).unwrap();
     assert!(script.follows(step, Act::Sign));
     let paper = ETHER.clone();
     let state = paper.ceremony.step_state(step);

@@ -133,13 +133,8 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
             .with_context(|| format!("where is the backup of node {node}? give --object"))?,
     };
     let released = custodian::release(ceremony, act, node, &object, &identity)?;
-    let step = ceremony.script().steps().iter().find(|step| step.act == act).context("no such step")?;
-    let signature = Signature {
-        step: step.id.clone(),
-        role: me.role,
-        person: me.person.clone(),
-        answer: Answer::Release(released.release),
-    };
+    let step = ceremony.script().step_for(act).context("no such step")?;
+    let signature = Signature::by(&me, step.id.clone(), Answer::Release(released.release));
     let key = key.as_ref().unwrap_or(&me.key);
     let signed = (&signature, released.object);
     let seq = room::release(&desk.client, &desk.book, &id, signed, key, None).await?;

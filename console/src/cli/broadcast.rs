@@ -52,7 +52,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         arguments;
     let mut desk = Desk::open(path).await?;
     let open = ceremony(&desk, &id)?;
-    let step = open.script().steps().iter().find(|step| step.act == Act::Broadcast);
+    let step = open.script().step_for(Act::Broadcast);
     let step =
         step.with_context(|| format!("{id} signs no transaction: there is nothing to send"))?.id.clone();
     let person = match person {

@@ -85,12 +85,8 @@ impl Paper {
         let id = manifest.ceremony.clone();
         let first = self.entry(None, id.as_str(), room::opened(&manifest, signature));
         model.book.take(first.clone()).unwrap();
-        let withdraw = Signature {
-            step: "withdraw".parse().unwrap(),
-            role: me.role,
-            person: me.person.clone(),
-            answer: Answer::Withdraw("a bench".parse().unwrap()),
-        };
+        let withdraw =
+            Signature::by(me, "withdraw".parse().unwrap(), Answer::Withdraw("a bench".parse().unwrap()));
         let statement = withdraw.statement(&model.book.get(&id).unwrap().ceremony).unwrap();
         let signature = signer::sign(&me.key, &statement, None).unwrap();
         model.book.take(self.entry(Some(&first), id.as_str(), withdraw.event(signature))).unwrap();

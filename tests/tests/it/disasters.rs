@@ -341,12 +341,7 @@ async fn try_sheet(
     std::fs::write(&sheet, through_paper(&file)).unwrap();
     let identity = me.identity.as_ref().unwrap();
     let released = custodian::release(ceremony, Act::Recover, node(index), &sheet, identity).unwrap();
-    let signature = Signature {
-        step: "recover".parse().unwrap(),
-        role: me.role,
-        person: me.person.clone(),
-        answer: Answer::Release(released.release),
-    };
+    let signature = Signature::by(me, "recover".parse().unwrap(), Answer::Release(released.release));
     let signed = (&signature, released.object);
     let released = room::release(&room.client, &room.book, id, signed, &me.key, None).await;
     released.map_err(|error| error.to_string())?;

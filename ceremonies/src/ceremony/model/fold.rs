@@ -139,7 +139,7 @@ fn approved(nodes: u8) -> Ceremony {
     };
     let manifest = proposal.manifest(&charter, &script).unwrap();
     let enclaves = manifest.roster.iter().map(|node| (*node, attested(*node, &charter))).collect();
-    let step = script.steps().iter().find(|step| step.act == Act::Approve).unwrap().id.clone();
+    let step = script.step_for(Act::Approve).unwrap().id.clone();
     let approval = |(name, role): (String, Role)| StepSignature {
         seq: 1,
         time: OPENED,

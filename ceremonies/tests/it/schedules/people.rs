@@ -188,7 +188,7 @@ impl World {
             return Vec::new();
         };
         let ceremony = &chapter.ceremony;
-        let Some(step) = ceremony.script().steps().iter().find(|step| step.act == Act::Prove) else {
+        let Some(step) = ceremony.script().step_for(Act::Prove) else {
             return Vec::new();
         };
         if !matches!(ceremony.step_state(step), StepState::Open { .. }) {

@@ -246,7 +246,7 @@ fn review_step(model: &mut Model, me: Me, answer: Answer) {
         model.say("The step is no longer open.");
         return;
     };
-    let signature = Signature { step, role: me.role, person: me.person.clone(), answer };
+    let signature = Signature::by(&me, step, answer);
     match signature.statement(ceremony) {
         Ok(statement) => {
             let id = ceremony.manifest().ceremony.clone();
