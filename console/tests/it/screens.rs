@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use ceremonies::attestation::TrustRoot;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
+use ceremonies::charter::Charter;
+use ceremonies::evidence::{self, Expected};
 use ceremonies::ids::NodeIndex;
 use ceremonies::wire::bus::Progress;
 use console::tui::{Event, Model, Popup, Screen, update, view};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::style::Modifier;
 
-use crate::model;
+use crate::{data, model};
 
 fn drawn(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -105,6 +109,40 @@ fn an_excluded_node_has_a_word_and_a_sign_of_its_own_and_is_not_counted() {
         }
         assert_eq!(screen.matches("not heard from").count(), 4);
     }
+}
+
+/// The terminal of a cluster that has held an inventory.
+fn with_an_inventory() -> Model {
+    let read = |name: &str| std::fs::read(data("inventory").join(name)).unwrap();
+    let charter = Arc::new(Charter::parse(&read("charter.toml")).unwrap());
+    let root = Arc::new(TrustRoot::from_pem(&read("root.pem")).unwrap());
+    let mut model = model(0);
+    model.book = Book::new(Context::new(charter, root).unwrap());
+    for entry in evidence::logs(&read("bundle.zip"), &Expected::default()).unwrap().into_iter().flatten() {
+        model.now = entry.time;
+        model.book.take(entry).unwrap();
+    }
+    model.screen = Screen::Wallets;
+    model
+}
+
+#[test]
+fn copies_that_are_gone_are_crossed_out_and_marked() {
+    let model = with_an_inventory();
+    snapshot("wallets_inventory", &model);
+    let mut terminal = Terminal::new(TestBackend::new(160, 50)).unwrap();
+    terminal.draw(|frame| view(&model, frame)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let is_crossed_out = |row: u16| {
+        (0..160).any(|column| buffer[(column, row)].style().add_modifier.contains(Modifier::CROSSED_OUT))
+    };
+    let rows = drawn(&model, 160, 50);
+    let crossed_out: Vec<&str> =
+        (0..50).zip(rows.lines()).filter(|(row, _)| is_crossed_out(*row)).map(|(_, row)| row).collect();
+    assert!(
+        matches!(crossed_out[..], [row] if row.contains("x node 2 sheet S-2: destroyed in inventory-treasury-")),
+        "{crossed_out:?}"
+    );
 }
 
 #[test]
