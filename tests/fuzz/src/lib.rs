@@ -30,6 +30,7 @@ mod machine;
 
 // The same of the enclave's: parties of a session, on a network in memory or at one table.
 #[path = "../../../enclave/tests/it/generation.rs"]
+#[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod generation;
 #[path = "../../../enclave/tests/it/network.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
