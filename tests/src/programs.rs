@@ -18,6 +18,10 @@ pub fn build() -> Result<Programs> {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    if is_test()? {
+        // With the features that tests switch on in dependencies: else much of the workspace is compiled once more.
+        command.arg("--tests");
+    }
     let status = command.status().context("running cargo")?;
     if !status.success() {
         bail!("cargo build failed");
@@ -65,11 +69,15 @@ pub fn target() -> Result<PathBuf> {
 /// # Errors
 /// When this program's place is not known.
 pub fn folder() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().context("this program has no folder")?;
-    if folder.ends_with("deps") {
-        Ok(folder.parent().context("no folder above deps")?.to_owned())
-    } else {
-        Ok(folder.to_owned())
-    }
+    let own = own_folder()?;
+    if is_test()? { Ok(own.parent().context("no folder above deps")?.to_owned()) } else { Ok(own) }
+}
+
+/// Whether this program is a test or bench: those lie in a folder of their own.
+fn is_test() -> Result<bool> {
+    Ok(own_folder()?.ends_with("deps"))
+}
+
+fn own_folder() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().context("this program has no folder")?.to_owned())
 }
