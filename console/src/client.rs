@@ -152,7 +152,7 @@ impl Client {
         Ok(())
     }
 
-    /// A ceremony's entries behind number `after`, as the answering node knows them.
+    /// A ceremony's entries behind number `after`: those that the log had when the node was asked.
     ///
     /// # Errors
     /// [`ClientError`].
