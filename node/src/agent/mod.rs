@@ -370,10 +370,12 @@ impl Agent {
         let entry = match Entry::decode(&payload) {
             Ok(entry) if entry.ceremony == ceremony => entry,
             Ok(entry) => {
+                self.passes_over(&ceremony, stream_seq);
                 warn!(%ceremony, found = %entry.ceremony, "entry on another ceremony's subject ignored");
                 return Ok(());
             }
             Err(error) => {
+                self.passes_over(&ceremony, stream_seq);
                 warn!(%ceremony, error = %chain(&error), "unreadable entry ignored");
                 return Ok(());
             }
@@ -388,13 +390,17 @@ impl Agent {
             }
             Err(TakeError::Store(error)) => return Err(error),
             Err(TakeError::Book(refused)) => {
-                // The message holds a place in the stream all the same; what follows it must name it.
-                let tail = self.tails.entry(ceremony.clone()).or_default();
-                tail.stream = tail.stream.max(stream_seq);
+                self.passes_over(&ceremony, stream_seq);
                 warn!(%ceremony, refused = %chain(&refused), "entry in the stream not taken");
             }
         }
         Ok(())
+    }
+
+    /// A message that is no entry holds a place in the stream all the same; what follows it must name it.
+    fn passes_over(&mut self, ceremony: &CeremonyId, stream_seq: u64) {
+        let tail = self.tails.entry(ceremony.clone()).or_default();
+        tail.stream = tail.stream.max(stream_seq);
     }
 
     /// Takes an entry: judged first, so that the store holds only what folds, and stored before anything

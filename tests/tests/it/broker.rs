@@ -6,12 +6,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
+use ceremonies::charter::CeremonyKind;
+use ceremonies::script::Act;
 use ceremonies::subject;
 use lab::cluster::Cluster;
 use lab::drive::Room;
+use prost::Message as _;
 use tokio::sync::mpsc;
 
-use crate::ceremonies::{PATIENCE, node, plan};
+use crate::ceremonies::{PATIENCE, node, open, plan};
 
 /// A client with this seed, and what the broker complains of.
 async fn client(url: &str, seed: &Path, inbox: String) -> (Client, mpsc::Receiver<String>) {
@@ -81,5 +84,26 @@ async fn nobody_speaks_for_another_or_rewrites_the_stream() {
     let stranger = nkeys::KeyPair::new_user().seed().unwrap();
     assert!(ConnectOptions::with_nkey(stranger).connect(&url).await.is_err());
     assert!(async_nats::connect(&url).await.is_err());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_says_that_is_no_entry_does_not_stop_a_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&plan(folder.path(), 3, 2)).await.unwrap();
+    let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    let elsewhere = open(&room, CeremonyKind::Dkg, "savings").await;
+    room.look(&elsewhere).await.unwrap();
+
+    let seed = cluster.layout().node(node(3)).join("nats.seed");
+    let (third, _) = client(&cluster.nats_url(), &seed, subject::node_inbox(node(3))).await;
+    let stream = async_nats::jetstream::new(third);
+    let of_another = room.book.get(&elsewhere).unwrap().entries[0].raw().encode_to_vec();
+    for said in [b"no entry".to_vec(), of_another] {
+        stream.publish(subject::log(&id), said.into()).await.unwrap().await.unwrap();
+    }
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     cluster.stop().await;
 }
