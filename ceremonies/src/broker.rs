@@ -3,13 +3,18 @@
 //!
 //! Nodes, operators, signing clients and the broker's administrator live in accounts of their own. A node
 //! may publish only under its own number; a console may ask and listen, and write nothing. A node that the charter
-//! excludes has no user.
+//! excludes has no user. Nobody may subscribe to the log's subjects, so that nobody sees where another node waits for its
+//! acknowledgement; nobody but the keeper of the stream may make it.
+
+mod stream;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::charter::{Charter, Node};
 use crate::subject;
+
+pub use self::stream::{Difference, stream_config, stream_differences};
 
 /// What is the host's, not the charter's.
 #[derive(Debug, Clone, Copy)]
@@ -18,16 +23,19 @@ pub struct BrokerHost<'a> {
     pub listen: &'a str,
     /// Where the streams are stored.
     pub store: &'a Path,
+    /// The NKey that makes the stream of the log and changes nothing else.
+    pub keeper: &'a str,
 }
 
-/// The JetStream requests a node needs: to make the stream as it must be, to see it, and to read from it.
-/// Updating, purging and deleting are not among them, and the stream itself denies the last two.
-const NODE_API: [&str; 4] = [
-    "$JS.API.STREAM.CREATE.CEREMONIES",
-    "$JS.API.STREAM.INFO.CEREMONIES",
-    "$JS.API.DIRECT.GET.CEREMONIES",
-    "$JS.API.DIRECT.GET.CEREMONIES.>",
-];
+/// The JetStream requests a node needs: to see the stream and to read from it. Making, updating, purging and deleting are
+/// not among them, and the stream itself denies the last two.
+const NODE_API: [&str; 2] = ["$JS.API.STREAM.INFO.CEREMONIES", "$JS.API.DIRECT.GET.CEREMONIES"];
+
+/// What the stream's keeper needs.
+const KEEPER_API: [&str; 2] = ["$JS.API.STREAM.CREATE.CEREMONIES", "$JS.API.STREAM.INFO.CEREMONIES"];
+
+/// The inbox prefix of the stream's keeper.
+pub const KEEPER_INBOX: &str = "_INBOX_keeper";
 
 fn list(subjects: &[String]) -> String {
     let quoted: Vec<String> = subjects.iter().map(|subject| format!("{subject:?}")).collect();
@@ -40,18 +48,26 @@ fn owned(subjects: &[&str]) -> Vec<String> {
 
 fn node_user(node: &Node) -> String {
     let i = node.index;
-    let mut publish =
-        vec![subject::LOGS.to_owned(), format!("mpc.*.*.{i}"), subject::health(i), format!("progress.*.{i}")];
+    let mut publish = vec![
+        subject::LOGS.to_owned(),
+        format!("mpc.*.*.{i}"),
+        subject::health(i),
+        format!("progress.*.{i}"),
+        subject::head(i),
+        format!("record.*.{i}"),
+    ];
     publish.extend(owned(&NODE_API));
-    let mut subscribe =
-        vec![subject::sessions_to(i), subject::backup(i), format!("{}.>", subject::node_inbox(i))];
-    subscribe.extend(owned(&[
-        subject::SUBMISSIONS,
-        subject::READS,
-        subject::LIST,
-        subject::LOGS,
-        subject::HEALTH,
-    ]));
+    let subscribe = [
+        subject::sessions_to(i),
+        subject::backup(i),
+        format!("{}.>", subject::node_inbox(i)),
+        subject::submissions_to(i),
+        subject::reads_of(i),
+        subject::list(i),
+        subject::peers_to(i),
+        subject::HEALTH.to_owned(),
+        subject::HEADS.to_owned(),
+    ];
     user(&node.nkey, &publish, &subscribe, true)
 }
 
@@ -68,8 +84,8 @@ fn user(nkey: &str, publish: &[String], subscribe: &[String], responds: bool) ->
 /// The configuration of a `nats-server` (2.11 or later) for this charter's cluster.
 #[must_use]
 pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
-    let services = [subject::SUBMISSIONS, subject::READS, subject::LIST, subject::BACKUPS];
-    let streams = [subject::LOGS, subject::HEALTH, subject::PROGRESS];
+    let services = [subject::SUBMISSIONS, subject::READS, subject::LISTS, subject::BACKUPS];
+    let streams = [subject::HEADS, subject::HEALTH, subject::PROGRESS];
     let mut text = format!(
         "# Made from charter {}. Change the charter, not this file.\n\
          server_name: \"{}\"\nlisten: \"{}\"\nmax_payload: {}\n\n\
@@ -86,6 +102,7 @@ pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
     for node in charter.nodes().iter().filter(|node| !node.excluded) {
         text.push_str(&node_user(node));
     }
+    text.push_str(&user(host.keeper, &owned(&KEEPER_API), &[format!("{KEEPER_INBOX}.>")], false));
     text.push_str("    ]\n    exports: [\n");
     for service in services {
         // Writing to a String cannot fail.

@@ -16,6 +16,8 @@ pub mod ids;
 pub mod inventory;
 pub mod kms_policy;
 pub mod manifest;
+pub mod record;
+pub mod said;
 pub mod script;
 pub mod statement;
 pub mod subject;

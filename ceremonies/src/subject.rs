@@ -1,7 +1,8 @@
 //! The subjects of the bus, written and read in one place.
 //!
-//! The sender is part of a subject, and the broker lets each node publish only under its own: what a subject
-//! says of its sender is the broker's word. Nothing that matters rests on it.
+//! The sender is part of a subject, and the broker lets each node publish only under its own. That keeps honest programs
+//! apart and no attacker: reply subjects make the broker deliver a node's bytes anywhere. Nothing that matters rests on a
+//! subject.
 
 use thiserror::Error;
 
@@ -11,12 +12,14 @@ use crate::ids::{CeremonyId, Hash, NodeIndex};
 pub const STREAM: &str = "CEREMONIES";
 /// The stream's subjects.
 pub const LOGS: &str = "ceremony.log.*";
-/// Requests to submit an event to any ceremony.
-pub const SUBMISSIONS: &str = "ceremony.submit.*";
-/// Requests to read any ceremony.
-pub const READS: &str = "ceremony.read.*";
-/// Requests to list all ceremonies.
-pub const LIST: &str = "ceremony.list";
+/// Requests to any node to submit an event to any ceremony.
+pub const SUBMISSIONS: &str = "ceremony.submit.*.*";
+/// Requests to any node to read any ceremony.
+pub const READS: &str = "ceremony.read.*.*";
+/// Requests to any node to list ceremonies.
+pub const LISTS: &str = "ceremony.list.*";
+/// Where every node says where it stands.
+pub const HEADS: &str = "head.*";
 /// Backups that are handed in for any node's enclave.
 pub const BACKUPS: &str = "backup.*";
 /// Every node's heartbeat.
@@ -37,16 +40,52 @@ pub fn log(ceremony: &CeremonyId) -> String {
     format!("ceremony.log.{ceremony}")
 }
 
-/// Where events for a ceremony are submitted.
+/// Where events for a ceremony are submitted to a node.
 #[must_use]
-pub fn submit(ceremony: &CeremonyId) -> String {
-    format!("ceremony.submit.{ceremony}")
+pub fn submit(ceremony: &CeremonyId, node: NodeIndex) -> String {
+    format!("ceremony.submit.{ceremony}.{node}")
 }
 
-/// Where a ceremony's entries are asked for.
+/// Where a node is asked for a ceremony's entries.
 #[must_use]
-pub fn read(ceremony: &CeremonyId) -> String {
-    format!("ceremony.read.{ceremony}")
+pub fn read(ceremony: &CeremonyId, node: NodeIndex) -> String {
+    format!("ceremony.read.{ceremony}.{node}")
+}
+
+/// Where a node is asked for a list of ceremonies.
+#[must_use]
+pub fn list(node: NodeIndex) -> String {
+    format!("ceremony.list.{node}")
+}
+
+/// Everything that is submitted to a node.
+#[must_use]
+pub fn submissions_to(node: NodeIndex) -> String {
+    format!("ceremony.submit.*.{node}")
+}
+
+/// Everything that a node is asked to read.
+#[must_use]
+pub fn reads_of(node: NodeIndex) -> String {
+    format!("ceremony.read.*.{node}")
+}
+
+/// Where a node says where it stands.
+#[must_use]
+pub fn head(node: NodeIndex) -> String {
+    format!("head.{node}")
+}
+
+/// Where one node asks another for what it lacks.
+#[must_use]
+pub fn peer(to: NodeIndex, from: NodeIndex) -> String {
+    format!("record.{to}.{from}")
+}
+
+/// Everything that other nodes ask and answer a node.
+#[must_use]
+pub fn peers_to(node: NodeIndex) -> String {
+    format!("record.{node}.*")
 }
 
 /// Where a node's session messages to another go.
@@ -95,14 +134,16 @@ fn unknown(subject: &str) -> UnknownSubject {
     UnknownSubject(subject.chars().take(160).collect())
 }
 
-/// The ceremony that the last token of a `ceremony.…` subject names.
+/// The ceremony that a `ceremony.…` subject names.
 ///
 /// # Errors
 /// [`UnknownSubject`].
 pub fn ceremony(subject: &str) -> Result<CeremonyId, UnknownSubject> {
     let tokens: Vec<&str> = subject.split('.').collect();
     match tokens.as_slice() {
-        ["ceremony", "log" | "submit" | "read", id] => id.parse().map_err(|_| unknown(subject)),
+        ["ceremony", "log", id] | ["ceremony", "submit" | "read", id, _] => {
+            id.parse().map_err(|_| unknown(subject))
+        }
         _ => Err(unknown(subject)),
     }
 }
@@ -120,14 +161,16 @@ pub fn parse_session(subject: &str) -> Result<(Hash, NodeIndex), UnknownSubject>
     parsed.ok_or_else(|| unknown(subject))
 }
 
-/// The node of a `health.<node>` or `progress.<ceremony>.<node>` subject.
+/// The node of a `health.<node>`, `head.<node>`, `progress.<ceremony>.<node>` or `record.<to>.<node>` subject.
 ///
 /// # Errors
 /// [`UnknownSubject`].
 pub fn node(subject: &str) -> Result<NodeIndex, UnknownSubject> {
     let tokens: Vec<&str> = subject.split('.').collect();
     match tokens.as_slice() {
-        ["health", node] | ["progress", _, node] => index(node).ok_or_else(|| unknown(subject)),
+        ["health" | "head", node] | ["progress" | "record", _, node] => {
+            index(node).ok_or_else(|| unknown(subject))
+        }
         _ => Err(unknown(subject)),
     }
 }
@@ -152,6 +195,10 @@ mod tests {
         assert_eq!(ceremony(&log(&id)), Ok(id.clone()));
         assert_eq!(node(&progress(&id, two)), Ok(two));
         assert_eq!(node(&health(one)), Ok(one));
+        assert_eq!(node(&head(two)), Ok(two));
+        assert_eq!(node(&peer(one, two)), Ok(two));
+        assert_eq!(ceremony(&submit(&id, one)), Ok(id.clone()));
+        assert_eq!(ceremony(&read(&id, two)), Ok(id.clone()));
     }
 
     #[test]

@@ -7,6 +7,12 @@ pub mod log {
     include!(concat!(env!("OUT_DIR"), "/custody.log.rs"));
 }
 
+/// Heads, and what nodes ask of each other (`proto/custody/record.proto`).
+#[expect(missing_docs, reason = "generated from the .proto files, which are documented")]
+pub mod record {
+    include!(concat!(env!("OUT_DIR"), "/custody.record.rs"));
+}
+
 /// Requests and news on the bus (`proto/custody/bus.proto`).
 #[expect(missing_docs, reason = "generated from the .proto files, which are documented")]
 pub mod bus {

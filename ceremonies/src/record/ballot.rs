@@ -1,0 +1,260 @@
+//! One node's part in deciding a ceremony's order: what it voted for, what it is locked on, where the others stand.
+//!
+//! The rule that safety rests on is short: in one round a node votes for one growing branch, and it never votes for a
+//! branch without its lock unless a later lock is proven to it. Rounds, choices and waiting only bring honest nodes
+//! together again.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{HOSTILE, Lock, SignedHead, Tip, Tree, quorum};
+use crate::ids::NodeIndex;
+
+/// What of a ballot must survive a restart; stored before a head that follows from it is shown to anybody.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Memory {
+    /// The round.
+    pub round: u32,
+    /// Whether this node has left the round before, and not voted in this one.
+    pub undecided: bool,
+    /// What it is locked on.
+    pub lock: Option<Lock>,
+    /// The votes that the lock rests on.
+    pub proof: Vec<SignedHead>,
+}
+
+/// A branch that another node stands on, and of which this node lacks entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Who has it.
+    pub node: NodeIndex,
+    /// Where it ends.
+    pub tip: Tip,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Heard {
+    head: SignedHead,
+    proof: Vec<SignedHead>,
+}
+
+/// A node's ballot in one ceremony.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ballot {
+    me: NodeIndex,
+    memory: Memory,
+    /// The latest statement of each node, this one included.
+    heard: BTreeMap<NodeIndex, Heard>,
+    /// Who voted for two branches in one round, and with which heads. Their votes count for nothing here.
+    two_faced: BTreeMap<NodeIndex, (SignedHead, SignedHead)>,
+}
+
+impl Ballot {
+    /// The ballot of a node, as it remembers it.
+    #[must_use]
+    pub fn new(me: NodeIndex, memory: Memory) -> Self {
+        Self { me, memory, heard: BTreeMap::new(), two_faced: BTreeMap::new() }
+    }
+
+    /// What must survive a restart.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Whether this node votes in its round for the branch that it stands on.
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        !self.memory.undecided
+    }
+
+    /// The latest statement of each node, with the votes that its lock rests on.
+    pub fn heads(&self) -> impl Iterator<Item = (&SignedHead, &[SignedHead])> {
+        self.heard.values().map(|heard| (&heard.head, heard.proof.as_slice()))
+    }
+
+    /// The latest statement of a node.
+    #[must_use]
+    pub fn head_of(&self, node: NodeIndex) -> Option<&SignedHead> {
+        self.heard.get(&node).map(|heard| &heard.head)
+    }
+
+    /// Who voted twice in one round, and the two votes.
+    #[must_use]
+    pub fn two_faced(&self) -> &BTreeMap<NodeIndex, (SignedHead, SignedHead)> {
+        &self.two_faced
+    }
+
+    /// Takes a node's statement, whose signature has been checked, with the votes that its lock rests on, checked
+    /// likewise. Returns whether it is news.
+    pub fn hear(&mut self, tree: &Tree, head: SignedHead, proof: Vec<SignedHead>) -> bool {
+        let node = head.node;
+        if let Some(known) = self.heard.get(&node) {
+            let before = &known.head;
+            let both_vote = before.votes && head.votes && before.round == head.round;
+            if both_vote && node != self.me && tree.conflicts(before.tip, head.tip) == Some(true) {
+                self.two_faced.entry(node).or_insert_with(|| (before.clone(), head.clone()));
+            }
+            let newer = match (head.round, head.votes).cmp(&(before.round, before.votes)) {
+                std::cmp::Ordering::Greater => true,
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Equal if head.votes => {
+                    (head.tip.seq, head.lock) > (before.tip.seq, before.lock) || node == self.me
+                }
+                std::cmp::Ordering::Equal => true,
+            };
+            if !newer || known.head.head() == head.head() {
+                return false;
+            }
+        }
+        self.heard.insert(node, Heard { head, proof });
+        true
+    }
+
+    /// The branches that others stand on and that are not known here whole.
+    #[must_use]
+    pub fn needs(&self, tree: &Tree) -> Vec<Need> {
+        let unknown = self.heard.values().filter(|heard| tree.branch(heard.head.tip).is_none());
+        unknown.map(|heard| Need { node: heard.head.node, tip: heard.head.tip }).collect()
+    }
+
+    fn is_counted(&self, node: NodeIndex, members: &BTreeSet<NodeIndex>) -> bool {
+        members.contains(&node) && !self.two_faced.contains_key(&node)
+    }
+
+    /// Locks the last entry that a quorum votes for in this round on the branch that is stood on. Returns whether the lock
+    /// is new; it must be stored before it is shown.
+    pub fn lock(&mut self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
+        if self.memory.undecided {
+            return false;
+        }
+        let round = self.memory.round;
+        let votes = self
+            .heard
+            .values()
+            .map(|heard| &heard.head)
+            .filter(|head| head.votes && head.round == round && self.is_counted(head.node, members));
+        let mut votes: Vec<(u64, &SignedHead)> =
+            votes.filter_map(|head| Some((tree.shared(head.tip)?, head))).collect();
+        votes.sort_by_key(|(seq, _)| Reverse(*seq));
+        let needed = quorum(members.len());
+        let Some(&(seq, _)) = votes.get(needed - 1).filter(|(seq, _)| *seq > 0) else { return false };
+        let Some(tip) = tree.at(seq) else { return false };
+        let lock = Lock { round, tip };
+        if self.memory.lock >= Some(lock) {
+            return false;
+        }
+        let proof = votes.iter().take(needed).map(|(_, head)| (*head).clone()).collect();
+        self.memory.lock = Some(lock);
+        self.memory.proof = proof;
+        true
+    }
+
+    /// Who stands on a branch that this node's conflicts with.
+    #[must_use]
+    pub fn opponents(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Vec<NodeIndex> {
+        let against = self.heard.values().map(|heard| &heard.head).filter(|head| {
+            self.is_counted(head.node, members) && tree.conflicts(tree.tip(), head.tip) == Some(true)
+        });
+        against.map(|head| head.node).collect()
+    }
+
+    /// Whether so many stand on other branches that this node's can find no quorum in this round.
+    #[must_use]
+    pub fn is_outvoted(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
+        let spare = members.len().saturating_sub(quorum(members.len()));
+        self.opponents(tree, members).len() > spare
+    }
+
+    /// The latest round to which more nodes have gone than may be hostile, where it is later than this node's.
+    #[must_use]
+    pub fn round_to_follow(&self, members: &BTreeSet<NodeIndex>) -> Option<u32> {
+        let others = self.heard.values().map(|heard| &heard.head);
+        let mut rounds: Vec<u32> = others
+            .filter(|head| head.node != self.me && self.is_counted(head.node, members))
+            .map(|head| head.round)
+            .collect();
+        rounds.sort_unstable_by_key(|round| Reverse(*round));
+        rounds.get(HOSTILE).copied().filter(|round| *round > self.memory.round)
+    }
+
+    /// Whether any other node has gone on to a later round.
+    #[must_use]
+    pub fn somebody_went_on(&self, members: &BTreeSet<NodeIndex>) -> bool {
+        let mut others = self.heard.values().map(|heard| &heard.head);
+        others.any(|head| self.is_counted(head.node, members) && head.round > self.memory.round)
+    }
+
+    /// Leaves this round for a later one: nothing is voted for in this one any more.
+    pub fn leave(&mut self, round: u32) {
+        if round > self.memory.round {
+            self.memory.round = round;
+            self.memory.undecided = true;
+        }
+    }
+
+    /// How many nodes have come to this node's round or a later one, itself included.
+    #[must_use]
+    pub fn arrived(&self, members: &BTreeSet<NodeIndex>) -> usize {
+        let heads = self.heard.values().map(|heard| &heard.head);
+        let here =
+            heads.filter(|head| self.is_counted(head.node, members) && head.round >= self.memory.round);
+        here.count()
+    }
+
+    /// Votes in this round for the branch that is stood on, which must be the one that [`Self::choose`] names.
+    pub fn vote(&mut self) {
+        self.memory.undecided = false;
+    }
+
+    fn is_proven(lock: Lock, proof: &[SignedHead], tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
+        let voters: BTreeSet<NodeIndex> = proof
+            .iter()
+            .filter(|head| head.votes && head.round == lock.round && members.contains(&head.node))
+            .filter(|head| tree.contains(head.tip, lock.tip) == Some(true))
+            .map(|head| head.node)
+            .collect();
+        voters.len() >= quorum(members.len())
+    }
+
+    /// The latest lock that is this node's own or proven to it.
+    #[must_use]
+    pub fn latest_lock(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Option<Lock> {
+        let claimed = self.heard.values().filter_map(|heard| Some((heard.head.lock?, &heard.proof)));
+        let proven = claimed.filter(|(lock, proof)| Self::is_proven(*lock, proof, tree, members));
+        proven.map(|(lock, _)| lock).chain(self.memory.lock).max()
+    }
+
+    /// The branch to stand on, of those that nodes stand on and that are known whole: one with the latest lock; where
+    /// they part, the one that commits a generation, else the one that more nodes stand on, else the one with the
+    /// smaller hash.
+    #[must_use]
+    pub fn choose(&self, tree: &Tree, members: &BTreeSet<NodeIndex>, commits: impl Fn(Tip) -> bool) -> Tip {
+        let base = self.latest_lock(tree, members).map_or(Tip::ROOT, |lock| lock.tip);
+        let stands = self.heard.values().map(|heard| (Some(heard.head.node), heard.head.tip));
+        let mut branches: Vec<(Option<NodeIndex>, Vec<Tip>)> = stands
+            .chain([(None, tree.tip())])
+            .filter(|(_, tip)| tree.contains(*tip, base) == Some(true))
+            .filter_map(|(node, tip)| Some((node, tree.branch(tip)?)))
+            .collect();
+        let mut here = base;
+        loop {
+            let depth = usize::try_from(here.seq).unwrap_or(usize::MAX);
+            branches.retain(|(_, branch)| branch.len() > depth);
+            let mut ways: BTreeMap<Tip, BTreeSet<NodeIndex>> = BTreeMap::new();
+            for (node, branch) in &branches {
+                let voters = ways.entry(branch[depth]).or_default();
+                voters.extend(node.filter(|node| self.is_counted(*node, members)));
+            }
+            let commits_there = |way: &Tip| {
+                let mut ends = branches.iter().filter(|(_, branch)| branch[depth] == *way);
+                ways.len() > 1 && ends.any(|(_, branch)| branch.last().is_some_and(|tip| commits(*tip)))
+            };
+            let best =
+                ways.iter().max_by_key(|(way, voters)| (commits_there(way), voters.len(), Reverse(way.hash)));
+            let Some((way, _)) = best else { return here };
+            here = *way;
+            branches.retain(|(_, branch)| branch[depth] == here);
+        }
+    }
+}
