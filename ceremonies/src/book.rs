@@ -3,6 +3,7 @@
 //! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
 //! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
 
+mod branch;
 mod exclusion;
 mod exposure;
 mod inventory;
@@ -293,8 +294,7 @@ impl Book {
     /// # Errors
     /// [`Rejection`] of the first entry that is refused, with its number; the book is as it was.
     pub fn read(&mut self, log: &[Entry]) -> Result<Ceremony, (u64, Rejection)> {
-        let context = log.first().map_or_else(|| self.context().clone(), |first| self.context_of(first));
-        let ceremony = Ceremony::fold(context, log)?;
+        let ceremony = self.fold_branch(log)?;
         let chapter = Chapter { entries: log.to_vec(), ceremony: ceremony.clone() };
         self.chapters.insert(ceremony.manifest().ceremony.clone(), chapter);
         self.tell_of_backups(&ceremony.manifest().ceremony);

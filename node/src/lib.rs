@@ -3,11 +3,11 @@
 //! It runs on a host that nobody trusts for secrecy or integrity, and so decides nothing that matters. Of
 //! the enclave's crate it uses the wire types alone.
 
-pub mod agent;
-pub mod bus;
 pub mod config;
+pub mod core;
 pub mod credentials;
 pub mod host;
 pub mod link;
+pub mod shell;
 pub mod store;
 pub mod vault;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use enclave::wire::link::{FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave};
+use enclave::wire::link::{self, FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave};
 use enclave::wire::{self, MAX_CHUNK};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -40,7 +40,7 @@ pub enum LinkState {
 /// What the link reports to the agent.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// A message that is not about a KMS stream.
+    /// A message that is neither about a KMS stream nor for a peer.
     Message(from_enclave::Kind),
     /// The connection was lost: every session that the enclave had is over.
     Lost,
@@ -61,6 +61,20 @@ impl EnclaveLink {
         let _ = self.outgoing.send(message).await;
     }
 
+    /// As [`Self::send`], without waiting. False where too much waits for the enclave already: it does not read.
+    #[must_use]
+    pub fn try_send(&self, message: to_enclave::Kind) -> bool {
+        !matches!(self.outgoing.try_send(message), Err(mpsc::error::TrySendError::Full(_)))
+    }
+
+    /// Waits until the state is another.
+    ///
+    /// # Errors
+    /// When the link has ended.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.state.changed().await
+    }
+
     /// Whether the enclave answers.
     #[must_use]
     pub fn state(&self) -> LinkState {
@@ -68,24 +82,40 @@ impl EnclaveLink {
     }
 }
 
+/// What the link brings.
+pub struct Incoming {
+    /// What is for the agent.
+    pub events: mpsc::Receiver<LinkEvent>,
+    /// What is for peers, which the agent must not hold up.
+    pub to_peers: mpsc::Receiver<link::Send>,
+}
+
+/// Where the link's task puts what arrives.
+struct Outlets {
+    events: mpsc::Sender<LinkEvent>,
+    to_peers: mpsc::Sender<link::Send>,
+}
+
 /// Starts the link. Its task belongs to `tasks` and ends with it.
 pub fn start(
     address: EnclaveAddress,
     kms_endpoint: String,
     tasks: &mut JoinSet<()>,
-) -> (EnclaveLink, mpsc::Receiver<LinkEvent>) {
+) -> (EnclaveLink, Incoming) {
     let (outgoing, queue) = mpsc::channel(MAX_OUTGOING);
     let (events, received) = mpsc::channel(MAX_INCOMING);
+    let (peers, to_peers) = mpsc::channel(MAX_INCOMING);
     let (state, watched) = watch::channel(LinkState::Down("not connected yet".to_owned()));
-    tasks.spawn(keep_up(address, kms_endpoint, queue, events, state));
-    (EnclaveLink { outgoing, state: watched }, received)
+    let outlets = Outlets { events, to_peers: peers };
+    tasks.spawn(keep_up(address, kms_endpoint, queue, outlets, state));
+    (EnclaveLink { outgoing, state: watched }, Incoming { events: received, to_peers })
 }
 
 async fn keep_up(
     address: EnclaveAddress,
     kms_endpoint: String,
     mut queue: mpsc::Receiver<to_enclave::Kind>,
-    events: mpsc::Sender<LinkEvent>,
+    outlets: Outlets,
     state: watch::Sender<LinkState>,
 ) {
     let mut pause = BACKOFF.0;
@@ -96,8 +126,8 @@ async fn keep_up(
                 info!("enclave connected");
                 pause = BACKOFF.0;
                 state.send_replace(LinkState::Up);
-                let ended = converse(stream, &kms_endpoint, &mut queue, &events).await;
-                if events.send(LinkEvent::Lost).await.is_err() {
+                let ended = converse(stream, &kms_endpoint, &mut queue, &outlets).await;
+                if outlets.events.send(LinkEvent::Lost).await.is_err() {
                     return;
                 }
                 ended
@@ -153,7 +183,7 @@ async fn converse(
     stream: Box<dyn Stream>,
     kms_endpoint: &str,
     queue: &mut mpsc::Receiver<to_enclave::Kind>,
-    events: &mpsc::Sender<LinkEvent>,
+    outlets: &Outlets,
 ) -> io::Result<()> {
     let (mut receiver, mut sender) = wire::split(stream);
     let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
@@ -176,9 +206,12 @@ async fn converse(
         tokio::select! {
             message = messages.recv() => match message {
                 Some(Ok(Some(FromEnclave { kind: Some(kind) }))) => {
-                    if let Some(kind) = proxy.take(kind)
-                        && events.send(LinkEvent::Message(kind)).await.is_err()
-                    {
+                    let taken = match proxy.take(kind) {
+                        Some(from_enclave::Kind::Send(send)) => outlets.to_peers.send(send).await.is_ok(),
+                        Some(kind) => outlets.events.send(LinkEvent::Message(kind)).await.is_ok(),
+                        None => true,
+                    };
+                    if !taken {
                         return Ok(());
                     }
                 }

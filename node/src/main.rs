@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use node::agent::{self, Agent};
 use node::config::Config;
 use node::host::{self, EnclaveHost as _, NitroHost, Pace, Running};
+use node::shell::{self, Agent};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     let config = Config::load(&arguments.config)?;
-    let host = host::configured(&config, &*agent::charter_in_force(&config).await?);
+    let host = host::configured(&config, &*shell::charter_in_force(&config).await?);
     match arguments.command {
         Some(Command::Enclave(command)) => {
             let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
@@ -83,7 +83,7 @@ async fn main() -> anyhow::Result<()> {
             for bundle in bundles {
                 let bytes =
                     std::fs::read(&bundle).with_context(|| format!("reading {}", bundle.display()))?;
-                let known = agent::take_bundle(&config, &bytes).await?;
+                let known = shell::take_bundle(&config, &bytes).await?;
                 println!("{}: taken; {known} ceremonies are known here", bundle.display());
             }
             return Ok(());
@@ -91,7 +91,7 @@ async fn main() -> anyhow::Result<()> {
         None => {}
     }
     if arguments.check {
-        agent::check(&config).await?;
+        shell::check(&config).await?;
         if let Some(host) = host {
             host.examine_image().await?;
         }

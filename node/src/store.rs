@@ -3,12 +3,13 @@
 //! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see.
 //! A share becomes current in one transaction, and nothing here ever overwrites one.
 
+mod perform;
+mod record;
 mod released;
 mod shares;
 
 use std::time::Duration;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, WalletName};
 use ceremonies::wire::log;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
@@ -198,42 +199,6 @@ impl Store {
             })
         };
         rows.iter().map(entry).collect()
-    }
-
-    /// Stores an entry. Storing the same one again changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Fork`] when another entry has its place.
-    pub async fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
-        let what = "store an entry";
-        sqlx::query(
-            "INSERT INTO entries (ceremony, seq, hash, body, signature) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (ceremony, seq) DO NOTHING",
-        )
-        .bind(entry.ceremony.as_str())
-        .bind(number(entry.seq))
-        .bind(entry.hash().to_string())
-        .bind(entry.raw().body.clone())
-        .bind(entry.raw().signature.clone())
-        .execute(&self.pool)
-        .await
-        .map_err(failed(what))?;
-        let row = sqlx::query("SELECT hash FROM entries WHERE ceremony = $1 AND seq = $2")
-            .bind(entry.ceremony.as_str())
-            .bind(number(entry.seq))
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed(what))?;
-        let stored: String = row.try_get(0).map_err(failed(what))?;
-        if stored == entry.hash().to_string() {
-            return Ok(());
-        }
-        Err(StoreError::Fork {
-            ceremony: entry.ceremony.clone(),
-            seq: entry.seq,
-            stored,
-            offered: entry.hash(),
-        })
     }
 
     /// Claims a request id, once and for ever.

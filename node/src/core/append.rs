@@ -1,0 +1,297 @@
+//! Appending to the log: fold first, then the stream, then the own store.
+
+use ceremonies::book::{Examined, NotTaken};
+use ceremonies::ceremony::Rejection;
+use ceremonies::entry::{Entry, EntryError, Place};
+use ceremonies::ids::{CeremonyId, Hash, Line};
+use ceremonies::text::chain;
+use ceremonies::wire::{bus, log};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::record::{Then, Work, Writer};
+use super::{Core, Effect, Request, StoreOp, StreamError};
+
+/// How often an append gives way to entries that other agents appended first. With five agents that all
+/// answer one entry at once, the last comes through at the fifth try.
+const MAX_TRIES: u32 = 24;
+/// Most events that wait for one ceremony: what its people and this node's enclave say at once, with room.
+const MAX_PENDING: usize = 64;
+
+/// Whose wish an append is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A console's, which waits for an answer; none once it has been answered.
+    Console(Option<Box<Request>>),
+    /// This node's own: what does not come through is found again by the fold.
+    Own,
+    /// Said once, by the enclave or about it: no duty finds it again.
+    Once,
+    /// An event of a branch that was left.
+    Again,
+}
+
+/// An event that is to be appended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pending {
+    pub(super) event: log::Event,
+    pub(super) wish: Wish,
+    /// How often it gave way to others.
+    tries: u32,
+    /// Whether the stream was read to its end since the fold refused it.
+    has_read: bool,
+}
+
+#[derive(Debug, Error)]
+enum MakeError {
+    #[error("the event is malformed")]
+    Malformed(#[from] EntryError),
+    #[error("the entry could not be signed")]
+    Signing(#[from] nkeys::error::Error),
+}
+
+/// Whether the fold has the same event already, so that nothing is left to do.
+fn is_known(refused: &NotTaken) -> bool {
+    let NotTaken::Rejected { source, .. } = refused else { return false };
+    matches!(
+        **source,
+        Rejection::SaidAlready(_) | Rejection::AttestedAlready(_) | Rejection::SignedAlready { .. }
+    )
+}
+
+impl Core {
+    /// Plans an append. An event that waits already is not planned again.
+    pub(super) fn append(&mut self, id: &CeremonyId, event: log::Event, wish: Wish) {
+        let log = self.log_of(id);
+        let waits = log.pending.iter().any(|pending| pending.event == event);
+        let is_console = matches!(wish, Wish::Console(_));
+        if waits && !is_console {
+            return;
+        }
+        let pending = Pending { event, wish, tries: 0, has_read: false };
+        if log.pending.len() >= MAX_PENDING {
+            self.is_unknown(&pending, "too many events wait to be appended here");
+            return;
+        }
+        log.pending.push_back(pending);
+        self.plan(Work::Append(id.clone()));
+    }
+
+    pub(super) fn append_own(&mut self, id: &CeremonyId, kind: log::event::Kind) {
+        self.append(id, log::Event { kind: Some(kind) }, Wish::Own);
+    }
+
+    pub(super) fn append_once(&mut self, id: &CeremonyId, kind: log::event::Kind) {
+        self.append(id, log::Event { kind: Some(kind) }, Wish::Once);
+    }
+
+    pub(super) fn fault(&mut self, id: &CeremonyId, reason: &str) {
+        let faulted = log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
+        self.append_once(id, log::event::Kind::Faulted(faulted));
+    }
+
+    pub(super) fn append_what_was_left(&mut self, id: &CeremonyId, left: &[Entry]) {
+        let stands: Vec<log::Event> = self
+            .book
+            .get(id)
+            .map(|chapter| chapter.entries.iter().filter_map(Self::event_of).collect())
+            .unwrap_or_default();
+        for event in left.iter().filter_map(Self::event_of).filter(|event| !stands.contains(event)) {
+            self.append(id, event, Wish::Again);
+        }
+    }
+
+    /// Everything that waits is tried again.
+    pub(super) fn append_again(&mut self) {
+        let waiting: Vec<CeremonyId> =
+            self.logs.iter().filter(|(_, log)| !log.pending.is_empty()).map(|(id, _)| id.clone()).collect();
+        for id in waiting {
+            self.plan(Work::Append(id));
+        }
+        if self.stream.is_read() {
+            let short: Vec<CeremonyId> = self
+                .logs
+                .iter()
+                .filter(|(_, log)| log.have < log.tree.tip().seq && log.ballot.votes())
+                .map(|(id, _)| id.clone())
+                .collect();
+            for id in self.in_order(short) {
+                self.plan(Work::Restore(id));
+            }
+        }
+    }
+
+    fn make_entry(&self, id: &CeremonyId, event: log::Event) -> Result<Entry, MakeError> {
+        let head = self.book.get(id).map(|chapter| chapter.ceremony.head());
+        let place = Place {
+            ceremony: id.clone(),
+            seq: head.map_or(1, |head| head.seq + 1),
+            prev: head.map_or(Hash::ZERO, |head| head.hash),
+            time: head.map_or(self.now.wall, |head| self.now.wall.max(head.time)),
+            node: self.node(),
+        };
+        Entry::create(place, event, |message| self.identity.sign(message).map_err(MakeError::from))
+    }
+
+    /// Tries to append what has waited longest.
+    pub(super) fn append_next(&mut self, id: &CeremonyId) {
+        let Some(log) = self.logs.get_mut(id) else { return };
+        let Some(mut pending) = log.pending.pop_front() else { return };
+        if !log.ballot.votes() || !self.stream.is_read() {
+            let why = self.stream.trouble().unwrap_or_else(|| "nodes disagree about this log".to_owned());
+            self.is_unknown(&pending, &format!("not appended yet: {why}"));
+            return self.wait_on(id, pending);
+        }
+        let entry = match self.make_entry(id, pending.event.clone()) {
+            Ok(entry) => entry,
+            Err(error) => return self.is_refused(id, pending, &chain(&error)),
+        };
+        match self.book.examine(entry) {
+            Ok(Examined::New(next)) => self.send_to_stream(id, next, pending),
+            Ok(Examined::Known) => self.wait_on(id, pending),
+            Err(refused) if is_known(&refused) => self.is_there_already(id, pending, &refused),
+            // What this node has not read yet may be what makes the event right.
+            Err(_) if !pending.has_read => {
+                pending.has_read = true;
+                self.log_of(id).pending.push_front(pending);
+                self.plan(Work::Read);
+                self.plan(Work::Append(id.clone()));
+            }
+            Err(refused) => self.is_refused(id, pending, &chain(&refused)),
+        }
+    }
+
+    fn send_to_stream(&mut self, id: &CeremonyId, next: Box<ceremonies::book::Next>, pending: Pending) {
+        let read_to = self.stream.read_to();
+        let log = self.log_of(id);
+        if log.have + 1 < next.entry().seq {
+            // The stream lost entries that this node has.
+            log.pending.push_front(pending);
+            self.plan(Work::Restore(id.clone()));
+            self.plan(Work::Append(id.clone()));
+            return;
+        }
+        let expected = log.last;
+        let entry = next.entry().encode();
+        self.writer = Writer::Appending(next, Box::new(pending));
+        self.effect(Effect::Append { ceremony: id.clone(), expected, read_to, entry });
+    }
+
+    /// What became of the entry that was on its way into the stream.
+    pub(super) fn appended(&mut self, result: Result<u64, StreamError>) {
+        match std::mem::replace(&mut self.writer, Writer::Idle) {
+            Writer::Appending(next, pending) => self.own_appended(next, *pending, result),
+            Writer::Restoring(id, seq) => self.restored(&id, seq, result),
+            other @ (Writer::Idle | Writer::Reading | Writer::Storing { .. }) => self.writer = other,
+        }
+    }
+
+    fn own_appended(
+        &mut self,
+        next: Box<ceremonies::book::Next>,
+        mut pending: Pending,
+        result: Result<u64, StreamError>,
+    ) {
+        let id = next.entry().ceremony.clone();
+        match result {
+            Ok(stream) => {
+                let op = StoreOp::Append(next.entry().clone());
+                self.write(op, Then::Commit(next, Some(stream), Some(Box::new(pending))));
+            }
+            Err(StreamError::Conflict) => {
+                pending.tries += 1;
+                if pending.tries > MAX_TRIES {
+                    self.is_unknown(&pending, "the log grew faster than this node could append");
+                    pending.tries = 0;
+                    return self.wait_on(&id, pending);
+                }
+                self.log_of(&id).pending.push_front(pending);
+                self.plan_first(Work::Append(id));
+                self.plan_first(Work::Read);
+            }
+            Err(error) => {
+                self.stream.failed(&error);
+                self.is_unknown(&pending, &error.to_string());
+                self.wait_on(&id, pending);
+                self.plan(Work::Read);
+            }
+        }
+    }
+
+    /// Gives the stream the next entry of a log that it lacks.
+    pub(super) fn restore(&mut self, id: &CeremonyId) {
+        let read_to = self.stream.read_to();
+        let Some(log) = self.logs.get(id).filter(|_| self.stream.is_read()) else { return };
+        let lost = usize::try_from(log.have).ok().zip(self.book.get(id));
+        let Some(entry) = lost.and_then(|(have, chapter)| chapter.entries.get(have)) else { return };
+        let effect =
+            Effect::Append { ceremony: id.clone(), expected: log.last, read_to, entry: entry.encode() };
+        self.writer = Writer::Restoring(id.clone(), entry.seq);
+        self.effect(effect);
+    }
+
+    fn restored(&mut self, id: &CeremonyId, seq: u64, result: Result<u64, StreamError>) {
+        match result {
+            Ok(stream) => {
+                info!(ceremony = %id, seq, "entry that the stream lacked appended again");
+                let log = self.log_of(id);
+                log.last = Some(stream);
+                log.have = log.have.max(seq);
+                self.plan_first(Work::Restore(id.clone()));
+            }
+            // Another node was quicker; what it appended is read now.
+            Err(StreamError::Conflict) => self.plan_first(Work::Read),
+            Err(error) => {
+                self.stream.failed(&error);
+                warn!(ceremony = %id, %error, "entry that the stream lacks not appended");
+            }
+        }
+    }
+
+    /// Puts an event back at the end, to be tried at the next look.
+    fn wait_on(&mut self, id: &CeremonyId, mut pending: Pending) {
+        if let Wish::Console(request) = &mut pending.wish {
+            *request = None;
+        }
+        if pending.wish != Wish::Own {
+            self.log_of(id).pending.push_back(pending);
+        }
+    }
+
+    fn answer_submit(&mut self, pending: &Pending, outcome: bus::submit_reply::Outcome) {
+        if let Wish::Console(Some(request)) = &pending.wish {
+            let request = request.clone();
+            self.answer(&request, &bus::SubmitReply { outcome: Some(outcome) });
+        }
+    }
+
+    pub(super) fn is_appended(&mut self, pending: Pending, seq: u64) {
+        self.answer_submit(&pending, bus::submit_reply::Outcome::Seq(seq));
+    }
+
+    /// A console is told that this node cannot tell.
+    pub(super) fn is_unknown(&mut self, pending: &Pending, why: &str) {
+        self.answer_submit(pending, bus::submit_reply::Outcome::Unknown(why.to_owned()));
+    }
+
+    /// The very event may stand there, or another with which the same was said.
+    fn is_there_already(&mut self, id: &CeremonyId, pending: Pending, refused: &NotTaken) {
+        let stands = self.book.get(id).and_then(|chapter| {
+            chapter.entries.iter().find(|entry| Self::event_of(entry).as_ref() == Some(&pending.event))
+        });
+        match stands.map(|entry| entry.seq) {
+            Some(seq) => self.is_appended(pending, seq),
+            None => self.is_refused(id, pending, &chain(refused)),
+        }
+    }
+
+    fn is_refused(&mut self, id: &CeremonyId, pending: Pending, why: &str) {
+        match &pending.wish {
+            Wish::Console(_) => {
+                self.answer_submit(&pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));
+            }
+            Wish::Own | Wish::Once => warn!(ceremony = %id, %why, "not appended"),
+            Wish::Again => warn!(ceremony = %id, %why, "event of the other branch not taken"),
+        }
+    }
+}

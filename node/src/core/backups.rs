@@ -1,0 +1,203 @@
+//! Backups: preflight before anything changes, putting the enclave's files into the vault, and taking what keepers
+//! hand in for the enclave.
+
+use ::enclave::wire::link;
+use ceremonies::ceremony::{Ceremony, Duty};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::script::Act;
+use ceremonies::text::chain;
+use ceremonies::wire::{VERSION, bus, log};
+use prost::Message;
+use tracing::{info, warn};
+
+use super::duties::order_label;
+use super::{Core, Effect, Object, Request, StoreOp, Waiting};
+
+/// How much longer than the charter asks a backup is locked, in milliseconds: the log's clocks may differ.
+const LOCK_MARGIN_MS: i64 = 60 * 60 * 1000;
+/// How long a vault that took nothing is left alone, in milliseconds.
+const VAULT_PAUSE_MS: u64 = 15_000;
+/// How long until a vault that was not ready is asked again, in milliseconds.
+const PREFLIGHT_PAUSE_MS: u64 = 1000;
+
+/// What is known of the vault for a ceremony.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Preflight {
+    Asked,
+    Ready,
+    /// When it failed.
+    Failed(u64),
+}
+
+/// Whether the ceremony will write backups.
+fn writes_backups(ceremony: &Ceremony) -> bool {
+    ceremony.manifest().kind.makes_shares() && ceremony.charter().backup().is_some()
+}
+
+impl Core {
+    /// Whether the vault can be written to, where a ceremony will write backups: asked before this node attests, so
+    /// that a broken vault stops a ceremony before anything has changed.
+    pub(super) fn vault_is_ready(&mut self, id: &CeremonyId) -> bool {
+        let Some(chapter) = self.book.get(id) else { return false };
+        if !writes_backups(&chapter.ceremony) {
+            return true;
+        }
+        let now = self.now.steady;
+        match self.preflights.get(id) {
+            Some(Preflight::Ready) => return true,
+            Some(Preflight::Asked) => return false,
+            Some(Preflight::Failed(at)) if now.saturating_sub(*at) < PREFLIGHT_PAUSE_MS => return false,
+            Some(Preflight::Failed(_)) | None => {}
+        }
+        if self.has_vault {
+            self.preflights.insert(id.clone(), Preflight::Asked);
+            self.effect(Effect::Preflight(id.clone()));
+        } else {
+            let trouble = "this node has no [vault] in its configuration, and the charter asks for backups";
+            self.preflighted(id, Err(trouble.to_owned()));
+        }
+        false
+    }
+
+    pub(super) fn preflighted(&mut self, id: &CeremonyId, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.observed.vault.cleared();
+                self.preflights.insert(id.clone(), Preflight::Ready);
+            }
+            Err(trouble) => {
+                if self.observed.vault.text() != trouble {
+                    warn!(ceremony = %id, %trouble, "not attested: backups could not be written");
+                }
+                self.observed.vault.rose(&trouble, self.now);
+                self.preflights.insert(id.clone(), Preflight::Failed(self.now.steady));
+            }
+        }
+    }
+
+    /// Puts what the enclave encrypted where it cannot be changed.
+    pub(super) fn put_backups(&mut self, backups: link::Backups) {
+        let Ok(id) = backups.ceremony.parse::<CeremonyId>() else {
+            warn!("the enclave named a malformed ceremony");
+            return;
+        };
+        match self.objects(&id, &backups) {
+            Ok((objects, until)) => {
+                let waiting = Waiting::Put(id, Box::new(backups), objects.clone());
+                let ticket = self.ticket(waiting);
+                self.effect(Effect::Put(ticket, objects, until));
+            }
+            Err(trouble) => self.not_backed_up(&id, &trouble),
+        }
+    }
+
+    /// The digest is part of the name: what is written again after a crash is another object beside the first.
+    fn objects(&self, id: &CeremonyId, backups: &link::Backups) -> Result<(Vec<Object>, UnixMillis), String> {
+        let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
+        let rules = ceremony.charter().backup().ok_or("the charter asks for no backups")?;
+        if !self.has_vault {
+            return Err("this node has no [vault] in its configuration".to_owned());
+        }
+        let manifest = ceremony.manifest();
+        let folder = format!(
+            "{}/{}/generation-{}",
+            ceremony.charter().cluster(),
+            manifest.wallet,
+            manifest.generation
+        );
+        let node = self.node();
+        let names = [format!("{folder}/node-{node}"), format!("{folder}/node-{node}-root")];
+        let objects = names.iter().zip([&backups.whole, &backups.root]).map(|(name, bytes)| {
+            let digest = Hash::of_bytes(bytes);
+            let key = format!("{name}-{digest:.16}.age").parse().map_err(|error| chain(&error))?;
+            Ok(Object { key, bytes: bytes.clone() })
+        });
+        let until = self.now.wall.plus(rules.lock_ms() + LOCK_MARGIN_MS);
+        Ok((objects.collect::<Result<_, String>>()?, until))
+    }
+
+    fn not_backed_up(&mut self, id: &CeremonyId, trouble: &str) {
+        warn!(ceremony = %id, %trouble, "backup not written");
+        self.observed.vault.rose(trouble, self.now);
+        self.vault_rests_until = self.now.steady + VAULT_PAUSE_MS;
+        self.ask_again(id, &Duty::Backup { node: self.node() });
+    }
+
+    /// What the vault answered.
+    pub(super) fn put(&mut self, ticket: super::Ticket, result: Result<Vec<(String, UnixMillis)>, String>) {
+        let Some(Waiting::Put(id, backups, objects)) = self.waiting.remove(&ticket) else { return };
+        let puts = match result {
+            Ok(puts) if puts.len() == objects.len() => puts,
+            Ok(_) => return self.not_backed_up(&id, "the vault did not answer for every file"),
+            Err(trouble) => return self.not_backed_up(&id, &trouble),
+        };
+        let mut stored = objects.iter().zip(puts).map(|(object, (version, locked_until))| log::Object {
+            key: object.key.to_string(),
+            version,
+            digest: Hash::of_bytes(&object.bytes).as_bytes().to_vec(),
+            locked_until_ms: locked_until.0,
+        });
+        let backed_up = log::BackedUp {
+            node: self.node().into(),
+            whole: stored.next(),
+            root: stored.next(),
+            signature: backups.signature,
+        };
+        info!(ceremony = %id, "backups written");
+        self.observed.vault.cleared();
+        self.append_once(&id, log::event::Kind::BackedUp(backed_up));
+    }
+
+    /// A keeper hands in a backup that they are about to release.
+    pub(super) fn take_released(&mut self, request: Request) {
+        match self.check_released(&request.payload) {
+            Ok((id, object)) => {
+                let waiting = Waiting::ReleasedKept(id.clone(), Box::new(request));
+                self.store(StoreOp::KeepReleased(id, object), waiting);
+            }
+            Err(refusal) => self.answer(&request, &bus::BackupReply { refusal }),
+        }
+    }
+
+    fn check_released(&self, payload: &[u8]) -> Result<(CeremonyId, Vec<u8>), String> {
+        let backup = bus::Backup::decode(payload).map_err(|_| "the backup cannot be decoded")?;
+        if backup.version != VERSION {
+            return Err(format!("version {} is not known to this node", backup.version));
+        }
+        let id: CeremonyId = backup.ceremony.parse().map_err(|_| "the ceremony's id is malformed")?;
+        let chapter = self.book.get(&id).ok_or_else(|| format!("no ceremony {id} is known here"))?;
+        let digest = Hash::of_bytes(&backup.object);
+        if !is_wanted(&chapter.ceremony, self.node(), &digest) {
+            return Err(format!(
+                "{digest} is no backup of node {} that {id} asks for: it is damaged, or of another generation",
+                self.node()
+            ));
+        }
+        Ok((id, backup.object))
+    }
+
+    pub(super) fn released_kept(&mut self, id: &CeremonyId, request: &Request, result: Result<(), String>) {
+        if result.is_ok() {
+            for act in [Act::Prove, Act::Recover] {
+                self.ask_again(id, &released_duty(act, self.node()));
+            }
+        }
+        self.answer(request, &bus::BackupReply { refusal: result.err().unwrap_or_default() });
+    }
+
+    /// Lets an order be given again on this connection.
+    pub(super) fn ask_again(&mut self, id: &CeremonyId, duty: &Duty) {
+        let label = self.book.get(id).and_then(|chapter| order_label(&chapter.ceremony, duty));
+        label.map(|label| self.ordered.remove(&label));
+    }
+}
+
+fn released_duty(act: Act, node: NodeIndex) -> Duty {
+    if act == Act::Prove { Duty::Prove { node } } else { Duty::Restore { node } }
+}
+
+/// Whether a step of the ceremony asks for the release of this backup of this node.
+fn is_wanted(ceremony: &Ceremony, node: NodeIndex, digest: &Hash) -> bool {
+    let wanted = [Act::Prove, Act::Recover].into_iter().filter_map(|act| ceremony.wanted_backup(act, node));
+    wanted.flat_map(|backup| [&backup.whole, &backup.root]).any(|object| object.digest == *digest)
+}

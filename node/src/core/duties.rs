@@ -1,0 +1,360 @@
+//! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
+
+use std::collections::BTreeSet;
+
+use ::enclave::wire::link::{self, Attest, Start, to_enclave};
+use ceremonies::book::Chapter;
+use ceremonies::ceremony::{Ceremony, Duty, Phase};
+use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::script::Act;
+use ceremonies::wire::log;
+use tracing::{info, warn};
+
+use super::append::Wish;
+use super::record::{Then, Writer};
+use super::{Asked, Core, Effect, StoreOp, StoreReply, Ticket, Waiting};
+use crate::store::Claim;
+
+/// What an order is remembered by: its session, or where there is none, what is to be said.
+pub(super) fn order_label(ceremony: &Ceremony, duty: &Duty) -> Option<Hash> {
+    let word = match duty {
+        Duty::Prepare => "prepare",
+        Duty::Retire => "retire",
+        Duty::Attest
+        | Duty::Fault
+        | Duty::Repair { .. }
+        | Duty::Rebuild
+        | Duty::Generate
+        | Duty::Restore { .. }
+        | Duty::Backup { .. }
+        | Duty::Prove { .. }
+        | Duty::Adopt
+        | Duty::TestSign { .. } => return ceremony.session(duty).map(|spec| spec.label),
+    };
+    let id = ceremony.manifest().ceremony.as_str();
+    Some(Hash::of_parts("custody/order/v1", &[id.as_bytes(), word.as_bytes()]))
+}
+
+/// An order on its way to the enclave.
+#[derive(Debug)]
+pub(super) struct Order {
+    ceremony: CeremonyId,
+    duty: Duty,
+    /// The sealed share that it needs.
+    blob: Vec<u8>,
+    /// The released backup that it needs.
+    backup: Vec<u8>,
+}
+
+impl Core {
+    /// What is due in the ceremonies that are under way. Nothing is done on a log that was not read whole, or about which
+    /// nodes disagree.
+    pub(super) fn do_duties(&mut self) {
+        let Some(own) = self.own.filter(|_| self.stream.is_read() && self.duties_due) else { return };
+        self.duties_due = false;
+        let now = self.now.wall;
+        let mut due = Vec::new();
+        let mut over = Vec::new();
+        for id in &self.running {
+            let Some(chapter) = self.book.get(id) else { continue };
+            let phase = chapter.ceremony.phase_at(now);
+            let is_over = match phase {
+                Phase::Closed | Phase::Void(_) => true,
+                Phase::Gathering | Phase::Authorised | Phase::Committed | Phase::Abandoned(_) => false,
+            };
+            if is_over {
+                over.push(id.clone());
+            } else if self.is_settled(id) && !self.is_saying(id) {
+                due.extend(chapter.ceremony.duty(self.node(), &own, now).map(|duty| (id.clone(), duty)));
+            }
+        }
+        for id in over {
+            self.running.remove(&id);
+        }
+        for (ceremony, duty) in due {
+            self.do_duty(&ceremony, duty);
+        }
+    }
+
+    /// Whether something of this node's own is on its way into the log: what it has to do next follows from it.
+    fn is_saying(&self, id: &CeremonyId) -> bool {
+        let own = |wish: &Wish| match wish {
+            Wish::Own | Wish::Once => true,
+            Wish::Console(_) | Wish::Again => false,
+        };
+        let waits = self.logs.get(id).is_some_and(|log| log.pending.iter().any(|pending| own(&pending.wish)));
+        let is_written = match &self.writer {
+            Writer::Appending(next, pending)
+            | Writer::Storing { then: Then::Commit(next, _, Some(pending)), .. } => {
+                next.entry().ceremony == *id && own(&pending.wish)
+            }
+            Writer::Idle | Writer::Reading | Writer::Restoring(..) | Writer::Storing { .. } => false,
+        };
+        waits || is_written
+    }
+
+    fn do_duty(&mut self, ceremony: &CeremonyId, duty: Duty) {
+        match duty {
+            Duty::Attest => self.ask_for_attestation(ceremony),
+            Duty::Fault => self.fault(ceremony, "the approved enclave was lost"),
+            Duty::Adopt => self.adopt(ceremony),
+            Duty::Repair { .. }
+            | Duty::Rebuild
+            | Duty::Generate
+            | Duty::TestSign { .. }
+            | Duty::Restore { .. }
+            | Duty::Backup { .. }
+            | Duty::Prove { .. }
+            | Duty::Prepare
+            | Duty::Retire => self.order(ceremony, duty),
+        }
+    }
+
+    fn ask_for_attestation(&mut self, id: &CeremonyId) {
+        let waiting = |asked: &Asked| matches!(asked, Asked::Attestation(waiting) if waiting == id);
+        if self.asked.values().any(waiting) || !self.vault_is_ready(id) {
+            return;
+        }
+        let Some(chapter) = self.book.get(id) else { return };
+        if let Some(rival) = self.book.rival(&chapter.ceremony, self.now.wall) {
+            warn!(ceremony = %id, %rival, "not attested: another ceremony makes the same generation");
+            return;
+        }
+        let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
+        let request = self.request_id(Asked::Attestation(id.clone()));
+        self.to_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+    }
+
+    pub(super) fn request_id(&mut self, asked: Asked) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.asked.insert(request, asked);
+        request
+    }
+
+    fn adopt(&mut self, id: &CeremonyId) {
+        let adopting = |waiting: &Waiting| matches!(waiting, Waiting::Promoted(waiting) if waiting == id);
+        let committed = self.book.get(id).and_then(|chapter| chapter.ceremony.committed());
+        let Some(record) = committed.map(|wallet| wallet.record) else { return };
+        let newest = self.book.wallet(&record.wallet).map(|wallet| wallet.record.generation);
+        if newest.is_some_and(|newest| newest > record.generation) || self.waiting.values().any(adopting) {
+            return;
+        }
+        let op = StoreOp::Promote(record.wallet.clone(), record.generation, record.digest());
+        self.store(op, Waiting::Promoted(id.clone()));
+    }
+
+    pub(super) fn promoted(&mut self, id: &CeremonyId, result: Result<(), String>) {
+        if let Err(trouble) = result {
+            warn!(ceremony = %id, %trouble, "committed share not made current");
+            return;
+        }
+        let committed = self.book.get(id).and_then(|chapter| chapter.ceremony.committed());
+        let Some(record) = committed.map(|wallet| wallet.record) else { return };
+        info!(ceremony = %id, wallet = %record.wallet, generation = %record.generation, "share made current");
+        let adopted = log::Adopted { node: self.node().into(), record: record.digest().as_bytes().to_vec() };
+        self.append_own(id, log::event::Kind::Adopted(adopted));
+    }
+
+    /// Hands the enclave the log and lets it do what is due. Once a connection and session: an enclave that lost the
+    /// session, or refused it, is not asked again.
+    fn order(&mut self, id: &CeremonyId, duty: Duty) {
+        let Some(chapter) = self.book.get(id) else { return };
+        let Some(label) = order_label(&chapter.ceremony, &duty) else { return };
+        let rests = matches!(duty, Duty::Backup { .. }) && self.now.steady < self.vault_rests_until;
+        if rests || !self.ordered.insert(label) {
+            return;
+        }
+        let order = Box::new(Order { ceremony: id.clone(), duty, blob: Vec::new(), backup: Vec::new() });
+        match self.claim(&order) {
+            Some(op) => self.store(op, Waiting::Claimed(order)),
+            None => self.read_for(order),
+        }
+    }
+
+    /// Claims a test signature, once for ever: what was begun before may have been signed, and is not begun again.
+    fn claim(&self, order: &Order) -> Option<StoreOp> {
+        let Duty::TestSign { subset, attempt, input } = &order.duty else { return None };
+        let to_sign = self.book.get(&order.ceremony)?.ceremony.to_sign(subset, *attempt, *input)?;
+        Some(StoreOp::ClaimSigning {
+            request: format!("{}/{subset}/{attempt}/{input}", order.ceremony),
+            digest: to_sign.digest,
+            path: to_sign.path.to_string(),
+        })
+    }
+
+    pub(super) fn claimed(&mut self, order: Box<Order>, result: Result<StoreReply, String>) {
+        match result {
+            Ok(StoreReply::Claim(Claim::New)) => self.read_for(order),
+            Ok(_) => self.not_ordered(&order, "this try was begun before and lost"),
+            Err(trouble) => self.not_ordered(&order, &trouble),
+        }
+    }
+
+    /// The sealed share that the enclave needs for a duty, or the backup that was released to it.
+    fn read_for(&mut self, order: Box<Order>) {
+        let Some(chapter) = self.book.get(&order.ceremony) else { return };
+        let ceremony = &chapter.ceremony;
+        let op = match ceremony.share_for(&order.duty, self.node()).map(|wallet| wallet.record) {
+            Some(record) => StoreOp::Share(record.wallet.clone(), record.generation, record.digest()),
+            None => match self.released_object(ceremony, &order.duty) {
+                Ok(Some(object)) => StoreOp::Released(object),
+                Ok(None) => return self.fetch_credentials(order),
+                Err(why) => return self.not_ordered(&order, why),
+            },
+        };
+        self.store(op, Waiting::OrderRead(order));
+    }
+
+    /// The backup that a duty needs; none where it needs none.
+    fn released_object(&self, ceremony: &Ceremony, duty: &Duty) -> Result<Option<Hash>, &'static str> {
+        let act = match duty {
+            Duty::Prove { .. } => Act::Prove,
+            Duty::Restore { .. } => Act::Recover,
+            Duty::Attest
+            | Duty::Fault
+            | Duty::Repair { .. }
+            | Duty::Rebuild
+            | Duty::Generate
+            | Duty::Backup { .. }
+            | Duty::Prepare
+            | Duty::Retire
+            | Duty::Adopt
+            | Duty::TestSign { .. } => return Ok(None),
+        };
+        let release = ceremony.release(act, self.node()).ok_or("nothing was released to this node")?;
+        Ok(Some(release.object))
+    }
+
+    pub(super) fn order_read(&mut self, mut order: Box<Order>, result: Result<StoreReply, String>) {
+        match result {
+            Ok(StoreReply::Share(Some(share))) => order.blob = share.blob,
+            Ok(StoreReply::Object(Some(object))) => order.backup = object,
+            Ok(StoreReply::Share(None)) => {
+                return self.not_ordered(
+                    &order,
+                    "this node's store has no share of this wallet's generation: have the node recovered",
+                );
+            }
+            Ok(StoreReply::Object(None)) => {
+                return self.not_ordered(&order, "the backup was released but not handed in");
+            }
+            Ok(StoreReply::Done | StoreReply::Count(_) | StoreReply::Claim(_) | StoreReply::Held(_)) => {
+                return self.not_ordered(&order, "the store answered something else than was asked");
+            }
+            Err(trouble) => return self.not_ordered(&order, &trouble),
+        }
+        self.fetch_credentials(order);
+    }
+
+    fn fetch_credentials(&mut self, order: Box<Order>) {
+        let ticket = self.ticket(Waiting::OrderCredentials(order));
+        self.effect(Effect::FetchCredentials(ticket));
+    }
+
+    pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<link::Credentials, String>) {
+        if let Err(trouble) = &result {
+            self.observed.kms.rose(trouble, self.now);
+        }
+        match (self.waiting.remove(&ticket), result) {
+            (Some(Waiting::OrderCredentials(order)), Ok(lent)) => self.give_order(*order, lent),
+            (Some(Waiting::OrderCredentials(order)), Err(trouble)) => {
+                self.fault(&order.ceremony, &trouble);
+            }
+            (Some(Waiting::SealedCredentials(ceremony, blob)), Ok(lent)) => {
+                let stored = link::Stored { ceremony: ceremony.to_string(), blob, credentials: Some(lent) };
+                self.to_enclave(to_enclave::Kind::Stored(stored));
+            }
+            (Some(Waiting::SealedCredentials(ceremony, _)), Err(trouble)) => {
+                self.fault(&ceremony, &format!("share not reopened: {trouble}"));
+            }
+            (Some(_), _) => warn!("credentials for nothing that needs them"),
+            // The enclave was lost meanwhile.
+            (None, _) => {}
+        }
+    }
+
+    /// Why nothing was ordered. A backup's keeper hands it in again, and then it is asked for again.
+    fn not_ordered(&mut self, order: &Order, why: &str) {
+        if order.duty.concerns_a_backup() {
+            warn!(ceremony = %order.ceremony, %why, "nothing done with the backup");
+            self.observed.vault.rose(why, self.now);
+        } else {
+            warn!(ceremony = %order.ceremony, %why, "session not begun");
+            self.fault(&order.ceremony, why);
+        }
+    }
+
+    fn give_order(&mut self, order: Order, lent: link::Credentials) {
+        let Order { ceremony, duty, blob, backup } = order;
+        let Some(chapter) = self.book.get(&ceremony) else { return };
+        let log = chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect();
+        let others = self.rests_on(&chapter.ceremony);
+        info!(%ceremony, ?duty, "ordered");
+        let request = self.request_id(Asked::Start(ceremony, duty));
+        let start = Start {
+            request,
+            node: self.node().into(),
+            charter: self.identity.charter.text().as_bytes().to_vec(),
+            log,
+            others,
+            blob,
+            credentials: Some(lent),
+            backup,
+        };
+        self.to_enclave(to_enclave::Kind::Start(start));
+    }
+
+    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
+    /// that made the wallet's generations up to the one in use, of what
+    /// came of others that were to make this generation, and, because an enclave that was started again has forgotten them, of all in which a
+    /// node was banned.
+    fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
+        let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
+        let mut ids: Vec<CeremonyId> = amendments.collect();
+        let banning =
+            self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
+        let newest = self.book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
+        let newest = newest.and_then(|id| self.book.get(&id)).map(|chapter| &chapter.ceremony);
+        for other in banning.chain(newest).chain([ceremony]) {
+            let id = &other.manifest().ceremony;
+            let origins = self.book.origins(id).into_iter();
+            ids.extend(origins.map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
+            ids.push(id.clone());
+        }
+        let own = ceremony.manifest();
+        let rivals = self.book.iter().map(|(_, chapter)| chapter.ceremony.manifest()).filter(|other| {
+            other.kind.makes_shares() && other.wallet == own.wallet && other.generation == own.generation
+        });
+        ids.extend(rivals.map(|other| other.ceremony.clone()));
+        let mut seen = BTreeSet::from([&own.ceremony]);
+        let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
+        let log = |chapter: &Chapter| link::Log {
+            entries: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
+        };
+        others.map(log).collect()
+    }
+
+    /// Pending shares of ceremonies that are proven never to commit. Any doubt keeps them.
+    pub(super) fn drop_what_never_commits(&mut self) {
+        let hopeless: Vec<CeremonyId> = self
+            .book
+            .iter()
+            .filter(|(_, chapter)| chapter.ceremony.manifest().kind.makes_shares())
+            .filter(|(id, _)| !self.observed.dropped.contains(*id))
+            .filter(|(_, chapter)| chapter.ceremony.can_never_commit())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for ceremony in hopeless {
+            self.observed.dropped.insert(ceremony.clone());
+            self.store(StoreOp::DiscardPending(ceremony.clone()), Waiting::Discarded(ceremony));
+        }
+    }
+
+    pub(super) fn discarded(&mut self, ceremony: CeremonyId, result: Result<(), String>) {
+        if let Err(trouble) = result {
+            warn!(%ceremony, %trouble, "pending share not discarded");
+            self.observed.dropped.remove(&ceremony);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the node last proved, for its heartbeat.
+
+use std::collections::BTreeSet;
+
+use ::enclave::wire::link::{Attest, to_enclave};
+use ceremonies::attestation::heartbeat_nonce;
+use ceremonies::ids::CeremonyId;
+use ceremonies::said::{self, Topic};
+use ceremonies::subject;
+use ceremonies::wire::{bus, log};
+use prost::Message;
+use tracing::error;
+
+use super::peers::Peers;
+use super::{Asked, Core, Now, StoreOp, StoreReply, Waiting};
+
+/// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
+/// milliseconds: well below any charter's limit, and few enough that nobody pays for it.
+const DOCUMENT_AGE_MS: u64 = 30_000;
+/// How long the enclave may take to attest before that is said, in milliseconds.
+const DOCUMENT_WAIT_MS: u64 = 10_000;
+/// How long a peer counts as heard after its last heartbeat, in milliseconds: some missed ones are not news.
+const HEARD_MS: u64 = 5000;
+/// Most shares that a heartbeat lists; the log says which the others are.
+const MAX_TOLD: u32 = 100;
+/// Most forked ceremonies that a heartbeat names.
+const MAX_FORKED: usize = 20;
+
+/// Something that is wrong, until it works again.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    text: String,
+    /// When it was last found.
+    at: Option<Now>,
+}
+
+impl Trouble {
+    pub(super) fn rose(&mut self, text: &str, now: Now) {
+        text.clone_into(&mut self.text);
+        self.at = Some(now);
+    }
+
+    pub(super) fn cleared(&mut self) {
+        self.text.clear();
+        self.at = None;
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn told(&self) -> String {
+        self.at.map_or_else(String::new, |at| format!("{} (at {})", self.text, at.wall))
+    }
+}
+
+/// What the agent has seen since it started.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) entries: u64,
+    /// Messages about the record that mean nothing here: what a hostile host makes others read.
+    pub(super) junk: u64,
+    pub(super) store: Trouble,
+    pub(super) kms: Trouble,
+    pub(super) vault: Trouble,
+    pub(super) enclave: Trouble,
+    /// Whether the enclave is linked, and why not.
+    pub(super) link: Result<(), String>,
+    pub(super) document: Vec<u8>,
+    /// When the enclave was last asked for a document.
+    document_asked: Option<u64>,
+    shares: Vec<bus::HeldShare>,
+    /// 0 for never.
+    last_round: i64,
+    last_signature: i64,
+    pub(super) peers: Peers,
+    /// Void ceremonies whose pending share has been discarded.
+    pub(super) dropped: BTreeSet<CeremonyId>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            entries: 0,
+            junk: 0,
+            store: Trouble::default(),
+            kms: Trouble::default(),
+            vault: Trouble::default(),
+            enclave: Trouble::default(),
+            link: Err("not connected yet".to_owned()),
+            document: Vec::new(),
+            document_asked: None,
+            shares: Vec::new(),
+            last_round: 0,
+            last_signature: 0,
+            peers: Peers::new(),
+            dropped: BTreeSet::new(),
+        }
+    }
+}
+
+impl Observed {
+    pub(super) fn note_round(&mut self, now: Now) {
+        self.last_round = now.wall.0;
+    }
+
+    pub(super) fn note_said(&mut self, kind: &log::event::Kind, now: Now) {
+        match kind {
+            log::event::Kind::TestSigned(_) => {
+                self.last_signature = now.wall.0;
+                self.kms.cleared();
+            }
+            log::event::Kind::Prepared(_) | log::event::Kind::Staged(_) => self.kms.cleared(),
+            log::event::Kind::Aborted(aborted) if aborted.reason.contains("KMS") => {
+                self.kms.rose(&aborted.reason, now);
+            }
+            log::event::Kind::Aborted(_)
+            | log::event::Kind::Opened(_)
+            | log::event::Kind::Attested(_)
+            | log::event::Kind::Signed(_)
+            | log::event::Kind::Adopted(_)
+            | log::event::Kind::Faulted(_)
+            | log::event::Kind::Withdrawn(_)
+            | log::event::Kind::Recovered(_)
+            | log::event::Kind::Retired(_)
+            | log::event::Kind::BackedUp(_)
+            | log::event::Kind::Proved(_) => {}
+        }
+    }
+}
+
+impl Core {
+    /// Has the store show that it can be written to, and says how this node is.
+    pub(super) fn report_health(&mut self) {
+        self.keep_document_fresh();
+        let is_waiting = self.waiting.values().any(|waiting| matches!(waiting, Waiting::Probed));
+        if !is_waiting {
+            self.store(StoreOp::Probe(MAX_TOLD), Waiting::Probed);
+        }
+        let body = self.heartbeat().encode_to_vec();
+        let sign = |message: &[u8]| self.identity.sign(message);
+        match said::say(self.identity.charter.cluster(), Topic::Heartbeat, self.node(), body, sign) {
+            Ok(payload) => self.publish(subject::health(self.node()), payload),
+            Err(error) => error!(%error, "heartbeat not signed"),
+        }
+    }
+
+    pub(super) fn probed(&mut self, result: Result<StoreReply, String>) {
+        self.observed.shares = match result {
+            Ok(StoreReply::Held(shares)) => shares,
+            Ok(_) | Err(_) => Vec::new(),
+        };
+    }
+
+    fn enclave_trouble(&self) -> String {
+        if let Err(why) = &self.observed.link {
+            return why.clone();
+        }
+        let waits = self.asked.values().any(|asked| matches!(asked, Asked::Health));
+        let asked = self.observed.document_asked.filter(|_| waits);
+        let silent = asked.map(|at| self.now.steady.saturating_sub(at)).filter(|ms| *ms > DOCUMENT_WAIT_MS);
+        match silent {
+            Some(ms) => format!("it has not answered for {} s", ms / 1000),
+            None => self.observed.enclave.told(),
+        }
+    }
+
+    fn heartbeat(&self) -> bus::Heartbeat {
+        let charter = self.book.context().charter();
+        let now = self.now;
+        let peers = self.observed.peers.iter().filter(|(node, peer)| {
+            let heard = peer.heard.is_some_and(|at| now.steady.saturating_sub(at) <= HEARD_MS);
+            heard && !charter.excludes(**node)
+        });
+        let members = self.members();
+        let forked = self
+            .logs
+            .iter()
+            .filter(|(_, log)| !log.ballot.votes() || !log.ballot.opponents(&log.tree, &members).is_empty());
+        bus::Heartbeat {
+            version: ceremonies::wire::VERSION,
+            node: self.node().into(),
+            time_ms: now.wall.0,
+            build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            charter: charter.hash().as_bytes().to_vec(),
+            enclave: Some(bus::EnclaveHealth {
+                trouble: self.enclave_trouble(),
+                document: self.observed.document.clone(),
+                build: self.enclave_build.clone(),
+            }),
+            store_trouble: self.observed.store.told(),
+            kms_trouble: self.observed.kms.told(),
+            vault_trouble: self.observed.vault.told(),
+            shares: self.observed.shares.clone(),
+            peers: peers
+                .map(|(node, peer)| bus::PeerHealth { node: (*node).into(), last_heard_ms: peer.time_ms })
+                .collect(),
+            last_round_ms: self.observed.last_round,
+            last_signature_ms: self.observed.last_signature,
+            entries: self.observed.entries,
+            ceremonies: u32::try_from(self.logs.len()).unwrap_or(u32::MAX),
+            stream_trouble: self.stream.trouble().unwrap_or_default(),
+            record_digest: self.record_digest(),
+            forked: forked.take(MAX_FORKED).map(|(id, _)| id.to_string()).collect(),
+        }
+    }
+
+    fn keep_document_fresh(&mut self) {
+        if self.own.is_none() || self.asked.values().any(|asked| matches!(asked, Asked::Health)) {
+            return;
+        }
+        let now = self.now.steady;
+        let asked = self.observed.document_asked;
+        let fresh = asked.is_some_and(|at| now.saturating_sub(at) < DOCUMENT_AGE_MS);
+        if fresh && !self.observed.document.is_empty() {
+            return;
+        }
+        self.observed.document_asked = Some(now);
+        let request = self.request_id(Asked::Health);
+        let nonce = heartbeat_nonce(self.identity.charter.cluster(), self.node()).as_bytes().to_vec();
+        self.to_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+    }
+}

@@ -1,0 +1,307 @@
+//! The agent's core: what happened goes in, what is to be done comes out.
+//!
+//! It keeps the node's book of ceremonies, its part in deciding their order, and what its enclave was asked. It decides
+//! nothing that matters: whatever it does wrong, its enclave and the other nodes refuse. It must never act on an entry
+//! before the store has it, never show a head before the store remembers it, and never append what its own fold refuses.
+//! No clock, no I/O and no waiting: the shell and the simulations run the same code.
+
+mod append;
+mod backups;
+mod duties;
+mod effect;
+mod enclave;
+mod health;
+mod peers;
+mod record;
+mod requests;
+mod settle;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ::enclave::wire::link::{self, to_enclave};
+use ceremonies::attestation::EnclaveKeys;
+use ceremonies::book::Book;
+use ceremonies::ceremony::Duty;
+use ceremonies::charter::Charter;
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::record::Memory;
+use ceremonies::wire::log;
+use tracing::warn;
+
+pub use self::effect::{
+    Effect, Event, Mark, Now, Object, Request, RequestKind, StoreOp, StoreReply, StreamEntry, StreamError,
+    StreamSeen, Ticket,
+};
+use self::health::Observed;
+use self::record::{Log, Writer};
+use self::stream::Stream;
+
+/// How often the shell says that time has passed.
+pub const TICK_MS: u64 = 200;
+/// How often the core looks after what nothing reminds it of, and says how it is.
+const LOOK_MS: u64 = 1000;
+
+/// Who this node is.
+pub struct Identity {
+    /// Its index.
+    pub node: NodeIndex,
+    /// The cluster's first charter.
+    pub charter: Arc<Charter>,
+    /// Its NKey.
+    pub nkey: nkeys::KeyPair,
+}
+
+impl Identity {
+    pub(crate) fn is_listed(&self, charter: &Charter) -> bool {
+        charter.node(self.node).is_some_and(|node| node.nkey == self.nkey.public_key())
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, nkeys::error::Error> {
+        self.nkey.sign(message)
+    }
+}
+
+/// What a node remembers from before it was started.
+pub struct Remembered {
+    /// All logs, folded.
+    pub book: Book,
+    /// Its ballots.
+    pub ballots: BTreeMap<CeremonyId, Memory>,
+    /// The entries of branches that it does not stand on.
+    pub aside: Vec<Entry>,
+    /// How far it had read the stream.
+    pub read_to: Option<Mark>,
+}
+
+/// What the enclave was asked and has not answered.
+#[derive(Debug)]
+enum Asked {
+    /// A document for a ceremony.
+    Attestation(CeremonyId),
+    /// A document for the heartbeat.
+    Health,
+    /// Something to do in a ceremony.
+    Start(CeremonyId, Duty),
+}
+
+/// What an answer of the store or of a slow service is waited for.
+#[derive(Debug)]
+enum Waiting {
+    /// The writer of the record; see [`Writer`].
+    Record,
+    /// Nothing depends on it; what failed is said.
+    Nothing(&'static str),
+    /// The share to be made current.
+    Promoted(CeremonyId),
+    /// The claim of a test signature.
+    Claimed(Box<duties::Order>),
+    /// The share or backup for an order.
+    OrderRead(Box<duties::Order>),
+    /// The credentials for an order.
+    OrderCredentials(Box<duties::Order>),
+    /// A new share, to be shown to the enclave as it was read back.
+    SealedStored(CeremonyId),
+    /// The credentials for reopening a new share.
+    SealedCredentials(CeremonyId, Vec<u8>),
+    /// A ban, before the abort that says it is appended.
+    BanStored(CeremonyId, Box<log::event::Kind>),
+    /// The old shares, before their deletion is said.
+    RetiredDeleted(CeremonyId, Box<log::event::Kind>),
+    /// The shares that the heartbeat lists.
+    Probed,
+    /// A released backup that was handed in.
+    ReleasedKept(CeremonyId, Box<Request>),
+    /// A pending share that never commits.
+    Discarded(CeremonyId),
+    /// Backups that are put into the vault.
+    Put(CeremonyId, Box<link::Backups>, Vec<Object>),
+}
+
+/// The agent's state.
+pub struct Core {
+    identity: Identity,
+    now: Now,
+    effects: Vec<Effect>,
+    book: Book,
+    logs: BTreeMap<CeremonyId, Log>,
+    stream: Stream,
+    writer: Writer,
+    /// What the writer does next.
+    work: VecDeque<record::Work>,
+    /// Requests for the enclave and their answers.
+    own: Option<EnclaveKeys>,
+    enclave_build: String,
+    asked: BTreeMap<u64, Asked>,
+    next_request: u64,
+    /// Sessions ordered on this connection, by label.
+    ordered: BTreeSet<Hash>,
+    /// Whether this node has a vault.
+    has_vault: bool,
+    preflights: BTreeMap<CeremonyId, backups::Preflight>,
+    vault_rests_until: u64,
+    waiting: BTreeMap<Ticket, Waiting>,
+    next_ticket: u64,
+    observed: Observed,
+    /// Ceremonies that are not over.
+    running: BTreeSet<CeremonyId>,
+    /// Whether anything happened that may have given this node something to do.
+    duties_due: bool,
+    /// What the store failed to do and is asked again.
+    retries: Vec<(StoreOp, Waiting)>,
+    /// When the core last looked after everything.
+    looked_at: u64,
+}
+
+impl Core {
+    /// The core of a node that remembers this.
+    #[must_use]
+    pub fn new(identity: Identity, remembered: Remembered, has_vault: bool, now: Now) -> Self {
+        let Remembered { book, ballots, aside, read_to } = remembered;
+        let mut core = Self {
+            identity,
+            now,
+            effects: Vec::new(),
+            book,
+            logs: BTreeMap::new(),
+            stream: Stream::new(read_to),
+            writer: Writer::Idle,
+            work: VecDeque::new(),
+            own: None,
+            enclave_build: String::new(),
+            asked: BTreeMap::new(),
+            next_request: 1,
+            ordered: BTreeSet::new(),
+            has_vault,
+            preflights: BTreeMap::new(),
+            vault_rests_until: 0,
+            waiting: BTreeMap::new(),
+            next_ticket: 1,
+            observed: Observed::default(),
+            running: BTreeSet::new(),
+            duties_due: true,
+            retries: Vec::new(),
+            looked_at: 0,
+        };
+        core.remember(ballots, aside);
+        core
+    }
+
+    /// The book of all ceremonies as this node has them.
+    #[must_use]
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    fn node(&self) -> NodeIndex {
+        self.identity.node
+    }
+
+    /// Takes what happened, and says what is to be done.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        self.now = now;
+        match event {
+            Event::Tick => self.tick(),
+            Event::Connected => self.connected(),
+            Event::Disconnected => self.stream.lost(),
+            Event::StreamSeen(seen) => self.stream_seen(seen),
+            Event::StreamRead(read) => self.stream_read(read),
+            Event::Appended(appended) => self.appended(appended),
+            Event::Heads(bytes) => self.heads(&bytes),
+            Event::FromPeer(from, bytes) => self.from_peer(from, &bytes),
+            Event::Heartbeat(bytes) => self.peer_heartbeat(&bytes),
+            Event::Request(request) => self.request(request),
+            Event::Enclave(kind) => self.enclave_says(kind),
+            Event::EnclaveLost => self.enclave_lost(),
+            Event::LinkState(state) => self.observed.link = state,
+            Event::Stored(ticket, result) => self.stored(ticket, result),
+            Event::Credentials(ticket, result) => self.credentials(ticket, result),
+            Event::Preflighted(ceremony, result) => self.preflighted(&ceremony, result),
+            Event::Put(ticket, result) => self.put(ticket, result),
+        }
+        self.write_on();
+        self.do_duties();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn tick(&mut self) {
+        self.retry_store();
+        self.settle_again();
+        if self.now.steady.saturating_sub(self.looked_at) >= LOOK_MS || self.looked_at == 0 {
+            self.looked_at = self.now.steady;
+            self.duties_due = true;
+            for (op, waiting) in std::mem::take(&mut self.retries) {
+                self.store(op, waiting);
+            }
+            self.look_at_stream();
+            self.ask_peers();
+            self.append_again();
+            self.drop_what_never_commits();
+            self.report_health();
+            self.repeat_heads();
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn publish(&mut self, subject: String, payload: Vec<u8>) {
+        self.effect(Effect::Publish { subject, payload });
+    }
+
+    fn to_enclave(&mut self, kind: to_enclave::Kind) {
+        self.effect(Effect::ToEnclave(Box::new(kind)));
+    }
+
+    fn ticket(&mut self, waiting: Waiting) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    fn store(&mut self, op: StoreOp, waiting: Waiting) {
+        let ticket = self.ticket(waiting);
+        self.effect(Effect::Store(ticket, op));
+    }
+
+    /// Has the store do something again with the next look.
+    fn later(&mut self, op: StoreOp, waiting: Waiting) {
+        self.retries.push((op, waiting));
+    }
+
+    fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, String>) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        match &result {
+            Ok(_) => self.observed.store.cleared(),
+            Err(trouble) => self.observed.store.rose(trouble, self.now),
+        }
+        match waiting {
+            Waiting::Record => self.record_stored(result.map(|_| ())),
+            Waiting::Nothing(what) => {
+                if let Err(trouble) = result {
+                    warn!(what, %trouble, "the store did not do it");
+                }
+            }
+            Waiting::Promoted(ceremony) => self.promoted(&ceremony, result.map(|_| ())),
+            Waiting::Claimed(order) => self.claimed(order, result),
+            Waiting::OrderRead(order) => self.order_read(order, result),
+            Waiting::SealedStored(ceremony) => self.sealed_stored(ceremony, result),
+            Waiting::BanStored(ceremony, kind) => self.ban_stored(ceremony, *kind, result.map(|_| ())),
+            Waiting::RetiredDeleted(ceremony, kind) => {
+                self.retired_deleted(ceremony, *kind, result.map(|_| ()));
+            }
+            Waiting::Probed => self.probed(result),
+            Waiting::ReleasedKept(ceremony, request) => {
+                self.released_kept(&ceremony, &request, result.map(|_| ()));
+            }
+            Waiting::Discarded(ceremony) => self.discarded(ceremony, result.map(|_| ())),
+            Waiting::OrderCredentials(_) | Waiting::SealedCredentials(..) | Waiting::Put(..) => {
+                warn!("the store answered for another service");
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What nodes tell each other beside the stream: where they stand, and the entries that one of them lacks.
+//!
+//! This is how a record that the broker lost, changed or withheld comes back. Everything that is taken here carries its
+//! own signatures; whom a message comes from decides only how often it is answered.
+
+use std::collections::BTreeMap;
+
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::record::SignedHead;
+use ceremonies::said::{self, Topic};
+use ceremonies::subject;
+use ceremonies::wire::record::{self, to_peer};
+use ceremonies::wire::{VERSION, bus};
+use prost::Message;
+
+use super::record::Work;
+use super::settle::{MAX_HEADS, news};
+use super::{Core, requests};
+
+/// Most ceremonies of which only heads are known.
+const MAX_UNKNOWN: usize = 256;
+/// How long an answer is waited for before the same is asked again, in milliseconds.
+const ASK_AGAIN_MS: u64 = 1000;
+/// Most logs that are asked for at one look.
+const MAX_ASKS: usize = 32;
+/// Most requests of one node that are answered in a second.
+const MAX_ANSWERS: u32 = 64;
+/// How long two nodes' records differ before their heads are compared, and how long until that is done again, in
+/// milliseconds.
+const COMPARE_MS: u64 = 3000;
+
+/// What is known of another node.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// When its last heartbeat came, and what time it said.
+    pub(super) heard: Option<u64>,
+    pub(super) time_ms: i64,
+    /// Since when its record has differed from this node's.
+    differs_since: Option<u64>,
+    compared_at: Option<u64>,
+    /// How many of its requests were answered in the second that began then.
+    answered: (u64, u32),
+}
+
+pub(super) type Peers = BTreeMap<NodeIndex, Peer>;
+
+impl Core {
+    fn checked(&self, raw: record::Head, id: &CeremonyId) -> Option<SignedHead> {
+        let head = SignedHead::from_wire(raw).ok().filter(|head| head.ceremony == *id)?;
+        let known = self.charters_of(id).into_iter().any(|charter| head.is_by_its_node(charter));
+        known.then_some(head)
+    }
+
+    /// A head and the votes that its lock rests on, all of them signed by nodes of the cluster.
+    fn hear(&mut self, heard: record::HeadNews) {
+        let Some(raw) = heard.head else { return };
+        let Some(head) = SignedHead::from_wire(raw.clone()).ok() else { return };
+        let id = head.ceremony.clone();
+        if head.node == self.node() {
+            return;
+        }
+        let is_unknown = |log: &super::Log| log.tree.tip().seq == 0;
+        if !self.logs.contains_key(&id)
+            && self.logs.values().filter(|log| is_unknown(log)).count() >= MAX_UNKNOWN
+        {
+            return;
+        }
+        let Some(head) = self.checked(raw, &id) else {
+            self.observed.junk += 1;
+            return;
+        };
+        let proof: Vec<SignedHead> =
+            heard.proof.into_iter().take(MAX_HEADS).filter_map(|raw| self.checked(raw, &id)).collect();
+        let log = self.log_of(&id);
+        let lacks = !log.tree.knows(head.tip);
+        if log.ballot.hear(&log.tree, head, proof) {
+            if lacks {
+                self.plan(Work::Read);
+            }
+            self.plan(Work::Settle(id));
+        }
+    }
+
+    pub(super) fn heads(&mut self, bytes: &[u8]) {
+        let Ok(news) = record::News::decode(bytes) else { return };
+        self.hear_all(news);
+    }
+
+    fn hear_all(&mut self, news: record::News) {
+        for heard in news.heads.into_iter().take(2 * MAX_HEADS) {
+            self.hear(heard);
+        }
+    }
+
+    fn tell(&mut self, to: NodeIndex, kind: to_peer::Kind) {
+        let payload = record::ToPeer { version: VERSION, kind: Some(kind) }.encode_to_vec();
+        self.publish(subject::peer(to, self.node()), payload);
+    }
+
+    /// Asks for the entries on which other nodes stand and that neither the stream nor anybody has given yet.
+    pub(super) fn ask_peers(&mut self) {
+        let now = self.now.steady;
+        let mut asks = Vec::new();
+        for (id, log) in &mut self.logs {
+            for need in log.ballot.needs(&log.tree) {
+                let next = log.tree.tip().seq + 1;
+                let first = if need.tip.seq >= next { next } else { 1 };
+                let (at, from) = log.asked.get(&need.node).copied().unwrap_or((0, first));
+                if asks.len() < MAX_ASKS && (at == 0 || now.saturating_sub(at) >= ASK_AGAIN_MS) {
+                    // What was asked for and did not help is asked for from the beginning.
+                    log.asked.insert(need.node, (now.max(1), 1));
+                    asks.push((need.node, record::Ask { ceremony: id.to_string(), from_seq: from }));
+                }
+            }
+        }
+        for (node, ask) in asks {
+            self.tell(node, to_peer::Kind::Ask(ask));
+        }
+        self.compare();
+    }
+
+    fn is_over_budget(&mut self, from: NodeIndex) -> bool {
+        let now = self.now.steady;
+        let peer = self.observed.peers.entry(from).or_default();
+        if now.saturating_sub(peer.answered.0) >= 1000 {
+            peer.answered = (now, 0);
+        }
+        peer.answered.1 += 1;
+        peer.answered.1 > MAX_ANSWERS
+    }
+
+    pub(super) fn from_peer(&mut self, from: NodeIndex, bytes: &[u8]) {
+        let Ok(record::ToPeer { version: VERSION, kind: Some(kind) }) = record::ToPeer::decode(bytes) else {
+            return;
+        };
+        match kind {
+            to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) if self.is_over_budget(from) => {}
+            to_peer::Kind::Ask(ask) => self.give(from, &ask),
+            to_peer::Kind::Entries(entries) => self.given(from, entries),
+            to_peer::Kind::AskList(ask) => self.give_list(from, &ask),
+            to_peer::Kind::List(list) => self.listed(from, list),
+        }
+    }
+
+    fn give(&mut self, to: NodeIndex, ask: &record::Ask) {
+        let Ok(id) = ask.ceremony.parse::<CeremonyId>() else { return };
+        let Some(chapter) = self.book.get(&id) else { return };
+        let entries = requests::that_fit(&chapter.entries, ask.from_seq);
+        let head =
+            self.logs.get(&id).and_then(|log| Some(news(log.shown.as_ref()?, &log.ballot.memory().proof)));
+        let entries = record::Entries { ceremony: ask.ceremony.clone(), entries, head };
+        self.tell(to, to_peer::Kind::Entries(entries));
+    }
+
+    fn given(&mut self, from: NodeIndex, given: record::Entries) {
+        let Ok(id) = given.ceremony.parse::<CeremonyId>() else { return };
+        let entries: Vec<Entry> = given
+            .entries
+            .into_iter()
+            .map_while(|raw| Entry::from_wire(raw).ok())
+            .take_while(|entry| entry.ceremony == id)
+            .collect();
+        // Only what was asked for is taken.
+        let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
+        let Some(asked) = asked else { return };
+        if let Some(last) = entries.last() {
+            *asked = (asked.0, last.seq + 1);
+        }
+        for entry in entries {
+            self.plan(Work::Take(Box::new(entry)));
+        }
+        if let Some(head) = given.head {
+            self.hear(head);
+        }
+        self.plan(Work::Settle(id));
+    }
+
+    /// A heartbeat tells that a node lives, and whether it has the same record.
+    pub(super) fn peer_heartbeat(&mut self, bytes: &[u8]) {
+        let charter = self.book.context().charter();
+        let Ok((node, body)) = said::hear(charter, Topic::Heartbeat, bytes) else { return };
+        let Ok(heartbeat) = bus::Heartbeat::decode(body.as_slice()) else { return };
+        if node == self.node() || heartbeat.node != u32::from(node) {
+            return;
+        }
+        let (now, same) = (self.now.steady, heartbeat.record_digest == self.record_digest());
+        let peer = self.observed.peers.entry(node).or_default();
+        // One that was heard before is a replay.
+        if heartbeat.time_ms <= peer.time_ms {
+            return;
+        }
+        (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms);
+        peer.differs_since = if same { None } else { peer.differs_since.or(Some(now)) };
+    }
+
+    /// Compares heads with nodes whose record has differed for a while.
+    fn compare(&mut self) {
+        let now = self.now.steady;
+        let old = |at: Option<u64>| at.is_some_and(|at| now.saturating_sub(at) >= COMPARE_MS);
+        let mut differ = Vec::new();
+        for (node, peer) in &mut self.observed.peers {
+            if old(peer.differs_since) && (peer.compared_at.is_none() || old(peer.compared_at)) {
+                peer.compared_at = Some(now);
+                differ.push(*node);
+            }
+        }
+        for node in differ {
+            self.tell(node, to_peer::Kind::AskList(record::AskList { after: String::new() }));
+        }
+    }
+
+    fn give_list(&mut self, to: NodeIndex, ask: &record::AskList) {
+        let shown = self.logs.iter().filter(|(id, _)| id.as_str() > ask.after.as_str());
+        let heads = shown.filter_map(|(_, log)| Some(news(log.shown.as_ref()?, &[])));
+        let list = record::News { heads: heads.take(MAX_HEADS).collect() };
+        self.tell(to, to_peer::Kind::List(list));
+    }
+
+    fn listed(&mut self, from: NodeIndex, list: record::News) {
+        let last = list.heads.last().and_then(|heard| heard.head.clone());
+        let last = last.and_then(|raw| SignedHead::from_wire(raw).ok()).map(|head| head.ceremony.to_string());
+        let is_full = list.heads.len() >= MAX_HEADS;
+        let was_asked = self.observed.peers.get(&from).is_some_and(|peer| peer.compared_at.is_some());
+        if !was_asked {
+            return;
+        }
+        self.hear_all(list);
+        if let Some(after) = last.filter(|_| is_full) {
+            self.tell(from, to_peer::Kind::AskList(record::AskList { after }));
+        }
+    }
+
+    /// Sum of the hashes of all heads, modulo 2^256. A hint: two nodes whose sums differ compare their heads.
+    pub(super) fn record_digest(&self) -> Vec<u8> {
+        let mut sum = [0_u8; 32];
+        for hash in self.logs.values().map(|log| log.tree.tip().hash) {
+            add(&mut sum, &hash);
+        }
+        sum.to_vec()
+    }
+}
+
+fn add(sum: &mut [u8; 32], hash: &Hash) {
+    let mut carry = 0;
+    for (digit, other) in sum.iter_mut().zip(hash.as_bytes()).rev() {
+        let total = u16::from(*digit) + u16::from(*other) + carry;
+        [_, *digit] = total.to_be_bytes();
+        carry = total >> 8;
+    }
+}

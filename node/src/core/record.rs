@@ -1,0 +1,442 @@
+//! The node's copy of the logs: taking entries, one at a time, each stored before anything is built on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ceremonies::book::{Examined, Next, NotTaken};
+use ceremonies::charter::Charter;
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::record::{Ballot, Memory, SignedHead, Tip, Tree};
+use ceremonies::text::chain;
+use ceremonies::wire::log;
+use prost::Message;
+use tracing::{info, warn};
+
+use super::append::Pending;
+use super::{Core, StoreOp, StreamEntry, Waiting};
+
+/// Most entries of other branches, and of ones that follow nothing known, that are kept of one writer in one ceremony.
+const MAX_ASIDE: usize = 128;
+/// Most entries of a ceremony that follow nothing known.
+const MAX_ORPHANS: usize = 64;
+
+/// One ceremony's log as this node has it, beside its fold in the book.
+pub(super) struct Log {
+    pub(super) tree: Tree,
+    pub(super) ballot: Ballot,
+    /// Valid entries of branches that are not stood on.
+    pub(super) aside: BTreeMap<Hash, Entry>,
+    /// Entries that follow nothing that is known yet.
+    pub(super) orphans: BTreeMap<Hash, Entry>,
+    /// The stream's sequence of the last message of its subject; none where it must be looked up.
+    pub(super) last: Option<u64>,
+    /// How many entries of the branch, from the first, stand in the stream.
+    pub(super) have: u64,
+    /// What is to be appended.
+    pub(super) pending: VecDeque<Pending>,
+    /// The statement that was last shown.
+    pub(super) shown: Option<SignedHead>,
+    /// Since when, in steady milliseconds, the branch has had an entry that is not locked.
+    pub(super) unlocked_since: u64,
+    /// When the node left a round.
+    pub(super) left_at: u64,
+    /// When anything changed.
+    pub(super) changed_at: u64,
+    /// When each node was asked for entries, and from which number on it is asked next.
+    pub(super) asked: BTreeMap<NodeIndex, (u64, u64)>,
+}
+
+impl Log {
+    pub(super) fn new(me: NodeIndex, memory: Memory) -> Self {
+        Self {
+            tree: Tree::default(),
+            ballot: Ballot::new(me, memory),
+            aside: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            last: Some(0),
+            have: 0,
+            pending: VecDeque::new(),
+            shown: None,
+            unlocked_since: 0,
+            left_at: 0,
+            changed_at: 0,
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// The last number that this node is locked on.
+    pub(super) fn locked_to(&self) -> u64 {
+        let lock = self.ballot.memory().lock;
+        lock.filter(|lock| self.tree.is_main(lock.tip)).map_or(0, |lock| lock.tip.seq)
+    }
+
+    fn kept_of(&self, node: NodeIndex) -> usize {
+        self.aside.values().chain(self.orphans.values()).filter(|entry| entry.node == node).count()
+    }
+}
+
+/// What the writer does next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Work {
+    /// Take a message of the stream.
+    Streamed(StreamEntry),
+    /// Take an entry that another node handed over, or that was waiting for the one before it.
+    Take(Box<Entry>),
+    /// Find out where to stand in a ceremony.
+    Settle(CeremonyId),
+    /// Append what is pending.
+    Append(CeremonyId),
+    /// Give the stream back what it has lost.
+    Restore(CeremonyId),
+    /// Read what follows in the stream.
+    Read,
+}
+
+/// The one who writes: one thing at a time, so that no entry is judged before the one before it is stored.
+#[derive(Debug)]
+pub(super) enum Writer {
+    Idle,
+    /// The stream is being read.
+    Reading,
+    /// An entry is on its way into the stream.
+    Appending(Box<Next>, Box<Pending>),
+    /// An entry that the stream has lost is on its way back, with its number.
+    Restoring(CeremonyId, u64),
+    /// The store is at work; where it failed, it is asked again with the next tick.
+    Storing {
+        op: StoreOp,
+        then: Then,
+        failed: bool,
+    },
+}
+
+/// What follows once the store has it.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The entry is the ceremony's head: with its sequence in the stream, and whose wish it was.
+    Commit(Box<Next>, Option<u64>, Option<Box<Pending>>),
+    /// The entry belongs to another branch.
+    Aside(Box<Entry>),
+    /// The node stands on another branch.
+    Switched(CeremonyId, Tip),
+    /// The ballot is remembered.
+    Settle(CeremonyId),
+}
+
+/// An entry's place.
+pub(super) fn tip_of(entry: &Entry) -> Tip {
+    Tip { seq: entry.seq, hash: entry.hash() }
+}
+
+fn place_before(entry: &Entry) -> Tip {
+    Tip { seq: entry.seq.saturating_sub(1), hash: entry.prev }
+}
+
+impl Core {
+    /// Puts back what was remembered.
+    pub(super) fn remember(&mut self, mut ballots: BTreeMap<CeremonyId, Memory>, aside: Vec<Entry>) {
+        let me = self.node();
+        let known = self.stream.is_known();
+        for (id, chapter) in self.book.iter() {
+            let mut log = Log::new(me, ballots.remove(id).unwrap_or_default());
+            log.tree = Tree::of(&chapter.entries);
+            if known {
+                log.have = chapter.ceremony.head().seq;
+                log.last = None;
+            }
+            self.logs.insert(id.clone(), log);
+        }
+        for entry in aside {
+            let id = entry.ceremony.clone();
+            self.logs.entry(id.clone()).or_insert_with(|| Log::new(me, Memory::default()));
+            let before = place_before(&entry);
+            if let Some(log) = self.logs.get_mut(&id).filter(|log| log.tree.knows(before)) {
+                log.tree.put_aside(entry.seq, entry.hash(), entry.prev);
+                log.aside.insert(entry.hash(), entry);
+            }
+        }
+        let all: Vec<CeremonyId> = self.logs.keys().cloned().collect();
+        for id in all {
+            self.running.insert(id.clone());
+            self.plan(Work::Settle(id));
+        }
+    }
+
+    /// Whose heads count: the nodes of the charter in force that it does not exclude.
+    pub(super) fn members(&self) -> BTreeSet<NodeIndex> {
+        self.book.context().charter().members().into_iter().collect()
+    }
+
+    /// The charters whose nodes may speak in a ceremony: the one in force, the one that it is held under, and, of an
+    /// amendment, the one that it proposes, for where every machine is lost there are no other nodes.
+    pub(super) fn charters_of(&self, id: &CeremonyId) -> Vec<&Charter> {
+        let ceremony = self.book.get(id).map(|chapter| &chapter.ceremony);
+        let own = ceremony.map(ceremonies::ceremony::Ceremony::charter);
+        let proposed = ceremony.and_then(|ceremony| ceremony.manifest().amendment.as_deref());
+        [Some(self.book.context().charter().as_ref()), own, proposed].into_iter().flatten().collect()
+    }
+
+    pub(super) fn log_of(&mut self, id: &CeremonyId) -> &mut Log {
+        let me = self.identity.node;
+        self.logs.entry(id.clone()).or_insert_with(|| Log::new(me, Memory::default()))
+    }
+
+    /// Work that is planned already is not planned again.
+    pub(super) fn plan(&mut self, work: Work) {
+        if !self.work.contains(&work) {
+            self.work.push_back(work);
+        }
+    }
+
+    pub(super) fn plan_first(&mut self, work: Work) {
+        self.work.push_front(work);
+    }
+
+    /// Does what is planned until the writer has to wait.
+    pub(super) fn write_on(&mut self) {
+        while matches!(self.writer, Writer::Idle) {
+            match self.work.pop_front() {
+                Some(Work::Streamed(entry)) => self.streamed(entry),
+                Some(Work::Take(entry)) => self.take(*entry, None),
+                Some(Work::Settle(id)) => self.settle(&id),
+                Some(Work::Append(id)) => self.append_next(&id),
+                Some(Work::Restore(id)) => self.restore(&id),
+                Some(Work::Read) => self.read_on(),
+                None => return,
+            }
+        }
+    }
+
+    /// Has the store do something before anything else is written.
+    pub(super) fn write(&mut self, op: StoreOp, then: Then) {
+        self.writer = Writer::Storing { op: op.clone(), then, failed: false };
+        self.store(op, Waiting::Record);
+    }
+
+    pub(super) fn retry_store(&mut self) {
+        if let Writer::Storing { op, failed, .. } = &mut self.writer
+            && *failed
+        {
+            *failed = false;
+            let op = op.clone();
+            self.store(op, Waiting::Record);
+        }
+    }
+
+    /// Whether the store has failed to take what is being written.
+    pub(super) fn store_is_stuck(&self) -> bool {
+        matches!(self.writer, Writer::Storing { failed: true, .. })
+    }
+
+    pub(super) fn record_stored(&mut self, result: Result<(), String>) {
+        if let Err(trouble) = result {
+            if let Writer::Storing { failed, then, .. } = &mut self.writer {
+                *failed = true;
+                if let Then::Commit(next, Some(_), Some(pending)) = then {
+                    let (seq, pending) = (next.entry().seq, pending.clone());
+                    self.is_unknown(
+                        &pending,
+                        &format!("entry {seq} stands in the stream, and this node's store does not take it: {trouble}"),
+                    );
+                }
+            }
+            return;
+        }
+        let Writer::Storing { then, .. } = std::mem::replace(&mut self.writer, Writer::Idle) else { return };
+        match then {
+            Then::Commit(next, stream, pending) => self.commit(*next, stream, pending),
+            Then::Aside(entry) => self.put_aside(*entry),
+            Then::Switched(id, tip) => self.switched(&id, tip),
+            Then::Settle(id) => self.plan_first(Work::Settle(id)),
+        }
+    }
+
+    /// A message of the stream. What is no entry of its ceremony holds a place all the same.
+    fn streamed(&mut self, message: StreamEntry) {
+        let Some(id) = message.ceremony else { return };
+        match Entry::decode(&message.payload) {
+            Ok(entry) if entry.ceremony == id => self.take(entry, Some(message.seq)),
+            Ok(_) | Err(_) => {
+                self.passes_over(&id, message.seq);
+                self.observed.junk += 1;
+            }
+        }
+    }
+
+    fn passes_over(&mut self, id: &CeremonyId, stream: u64) {
+        // A message about a ceremony that was never opened needs no place: nobody appends to it.
+        if let Some(log) = self.logs.get_mut(id) {
+            log.last = log.last.max(Some(stream));
+        }
+    }
+
+    /// Takes an entry, if it follows the head and the fold accepts it.
+    pub(super) fn take(&mut self, entry: Entry, stream: Option<u64>) {
+        let id = entry.ceremony.clone();
+        match self.book.examine(entry.clone()) {
+            Ok(Examined::Known) => {
+                if let Some(stream) = stream {
+                    self.stands_in_stream(&entry, stream);
+                }
+            }
+            Ok(Examined::New(next)) if self.is_in_time(&entry) => {
+                self.write(StoreOp::Append(entry), Then::Commit(next, stream, None));
+            }
+            Ok(Examined::New(_)) => {
+                if let Some(stream) = stream {
+                    self.passes_over(&id, stream);
+                }
+            }
+            Err(refused) => {
+                if let Some(stream) = stream {
+                    self.passes_over(&id, stream);
+                }
+                self.take_aside(entry, &refused);
+            }
+        }
+    }
+
+    fn stands_in_stream(&mut self, entry: &Entry, stream: u64) {
+        if let Some(log) = self.logs.get_mut(&entry.ceremony) {
+            log.last = log.last.max(Some(stream));
+            if entry.seq == log.have + 1 && log.tree.is_main(tip_of(entry)) {
+                log.have = entry.seq;
+            }
+        }
+    }
+
+    /// An entry that does not follow the head: one of another branch, one whose turn comes later, or nothing.
+    fn take_aside(&mut self, entry: Entry, refused: &NotTaken) {
+        let (id, before) = (entry.ceremony.clone(), place_before(&entry));
+        let tree = self.logs.get(&id).map(|log| &log.tree);
+        if tree.is_some_and(|tree| tree.knows(tip_of(&entry))) {
+            return;
+        }
+        if before == tree.map_or(Tip::ROOT, Tree::tip) {
+            self.observed.junk += 1;
+            info!(ceremony = %id, node = %entry.node, refused = %chain(refused), "entry not taken");
+            return;
+        }
+        let authored = self.charters_of(&id).into_iter().any(|charter| entry.is_by_its_node(charter));
+        let log = self.log_of(&id);
+        if !authored || log.kept_of(entry.node) >= MAX_ASIDE {
+            self.observed.junk += 1;
+            return;
+        }
+        if !log.tree.knows(before) && before != Tip::ROOT {
+            if log.orphans.len() < MAX_ORPHANS {
+                log.orphans.insert(entry.hash(), entry);
+            }
+            return;
+        }
+        if self.entries_of(&id, before).is_some_and(|mut entries| {
+            entries.push(entry.clone());
+            self.book.fold_branch(&entries).is_ok()
+        }) {
+            self.write(StoreOp::PutAside(entry.clone()), Then::Aside(Box::new(entry)));
+        } else {
+            self.observed.junk += 1;
+        }
+    }
+
+    /// The entries of the branch that ends here, where all are known.
+    pub(super) fn entries_of(&self, id: &CeremonyId, tip: Tip) -> Option<Vec<Entry>> {
+        let log = self.logs.get(id)?;
+        let main = self.book.get(id).map(|chapter| chapter.entries.as_slice()).unwrap_or_default();
+        let entry = |place: &Tip| {
+            let index = usize::try_from(place.seq).ok()?.checked_sub(1)?;
+            let main = main.get(index).filter(|entry| entry.hash() == place.hash);
+            main.or_else(|| log.aside.get(&place.hash)).cloned()
+        };
+        log.tree.branch(tip)?.iter().map(entry).collect()
+    }
+
+    fn put_aside(&mut self, entry: Entry) {
+        let id = entry.ceremony.clone();
+        warn!(ceremony = %id, seq = entry.seq, node = %entry.node, "the log forks: entry of another branch kept");
+        let (hash, now) = (entry.hash(), self.now.steady);
+        let log = self.log_of(&id);
+        log.tree.put_aside(entry.seq, hash, entry.prev);
+        log.aside.insert(hash, entry);
+        log.changed_at = now;
+        self.take_orphans_of(&id, hash);
+        self.plan(Work::Settle(id));
+    }
+
+    fn take_orphans_of(&mut self, id: &CeremonyId, before: Hash) {
+        let Some(log) = self.logs.get_mut(id) else { return };
+        let next: Vec<Hash> =
+            log.orphans.values().filter(|orphan| orphan.prev == before).map(Entry::hash).collect();
+        let next: Vec<Entry> = next.iter().filter_map(|hash| log.orphans.remove(hash)).collect();
+        for orphan in next {
+            self.plan_first(Work::Take(Box::new(orphan)));
+        }
+    }
+
+    fn commit(&mut self, next: Next, stream: Option<u64>, pending: Option<Box<Pending>>) {
+        let entry = next.entry().clone();
+        let id = entry.ceremony.clone();
+        self.book.commit(next);
+        self.observed.entries += 1;
+        self.running.insert(id.clone());
+        self.duties_due = true;
+        let now = self.now.steady;
+        let log = self.log_of(&id);
+        if log.locked_to() == log.tree.tip().seq {
+            log.unlocked_since = now;
+        }
+        log.tree.grow(entry.hash());
+        log.aside.remove(&entry.hash());
+        log.changed_at = now;
+        if let Some(stream) = stream {
+            self.stands_in_stream(&entry, stream);
+        }
+        self.take_orphans_of(&id, entry.hash());
+        self.plan_first(Work::Settle(id.clone()));
+        if let Some(pending) = pending {
+            info!(ceremony = %id, seq = entry.seq, "appended");
+            self.is_appended(*pending, entry.seq);
+        }
+    }
+
+    /// Stands on another branch, now that the store has it: what was on the one before and is not on this one is appended
+    /// again, for what people and enclaves signed does not depend on its place.
+    fn switched(&mut self, id: &CeremonyId, tip: Tip) {
+        let Some(entries) = self.entries_of(id, tip) else { return };
+        let before = self.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
+        if let Err((seq, refused)) = self.book.read(&entries) {
+            warn!(ceremony = %id, seq, refused = %chain(&refused), "branch does not fold");
+            return;
+        }
+        warn!(ceremony = %id, seq = tip.seq, hash = %tip.hash, "the fork is healed here: another branch is stood on");
+        self.running.insert(id.clone());
+        self.duties_due = true;
+        let now = self.now.steady;
+        let log = self.log_of(id);
+        let keep = log.tree.shared(tip).unwrap_or_default();
+        log.tree.stand_on(tip);
+        log.have = log.have.min(keep);
+        log.changed_at = now;
+        let left: Vec<Entry> = before.into_iter().filter(|entry| entry.seq > keep).collect();
+        for entry in &left {
+            log.aside.insert(entry.hash(), entry.clone());
+        }
+        for entry in &entries {
+            log.aside.remove(&entry.hash());
+        }
+        self.append_what_was_left(id, &left);
+        self.plan_first(Work::Settle(id.clone()));
+    }
+
+    /// The event of an entry as it was signed for.
+    pub(super) fn event_of(entry: &Entry) -> Option<log::Event> {
+        log::EntryBody::decode(entry.raw().body.as_slice()).ok()?.event
+    }
+}
+
+impl Core {
+    /// Whether an entry may be taken now: one dated far ahead would date all that follow it.
+    fn is_in_time(&self, entry: &Entry) -> bool {
+        entry.time.since(self.now.wall) <= 60_000
+    }
+}

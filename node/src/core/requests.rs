@@ -1,0 +1,193 @@
+//! What consoles ask: submitting events, reading logs, listing ceremonies, handing in backups. Every answer is signed and
+//! bound to its question.
+
+use ceremonies::book::OpeningError;
+use ceremonies::entry::{Entry, EntryError, Event as LogEvent};
+use ceremonies::ids::CeremonyId;
+use ceremonies::said::{self, Topic};
+use ceremonies::text::chain;
+use ceremonies::wire::{VERSION, bus, log};
+use prost::Message;
+use thiserror::Error;
+use tracing::error;
+
+use super::append::Wish;
+use super::settle::news;
+use super::{Core, Request, RequestKind};
+
+/// Most bytes of entries in one answer: below the bus's limit of 1 MiB, with room for heads and framing.
+const MAX_ANSWER: usize = 640 * 1024;
+/// Most bytes of entries of other branches in one answer.
+const MAX_ASIDE: usize = 192 * 1024;
+/// Most ceremonies in one answer to a list.
+const MAX_LISTED: usize = 500;
+
+/// Why a submission is not even tried.
+#[derive(Debug, Error)]
+enum Refusal {
+    #[error("the submission cannot be decoded")]
+    Encoding(#[from] prost::DecodeError),
+    #[error("version {0} is not known to this node")]
+    Version(u32),
+    #[error("the submission has no event")]
+    NoEvent,
+    #[error("the event is malformed")]
+    Event(#[from] EntryError),
+    #[error("the manifest opens {opens}, not {asked}")]
+    OtherManifest { opens: CeremonyId, asked: CeremonyId },
+    #[error("{0} is open already")]
+    OpenAlready(CeremonyId),
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
+    #[error("no ceremony {0} is known here")]
+    Unknown(CeremonyId),
+    #[error("nodes and enclaves speak for themselves")]
+    NotForConsoles,
+}
+
+/// The entries from a number on that fit into one answer.
+pub(super) fn that_fit(entries: &[Entry], from_seq: u64) -> Vec<log::Entry> {
+    let skip = usize::try_from(from_seq.saturating_sub(1)).unwrap_or(usize::MAX);
+    up_to(entries.iter().skip(skip), MAX_ANSWER)
+}
+
+fn up_to<'a>(entries: impl Iterator<Item = &'a Entry>, most: usize) -> Vec<log::Entry> {
+    let mut size = 0;
+    let fits = |entry: &&log::Entry| {
+        size += entry.body.len() + entry.signature.len() + 16;
+        size <= most
+    };
+    entries.map(Entry::raw).take_while(fits).cloned().collect()
+}
+
+impl Core {
+    pub(super) fn request(&mut self, request: Request) {
+        match request.kind.clone() {
+            RequestKind::Submit(ceremony) => self.submit(&ceremony, request),
+            RequestKind::Read(ceremony) => {
+                let reply = self.read(&ceremony, &request.payload);
+                self.answer(&request, &reply);
+            }
+            RequestKind::List => {
+                let reply = self.list(&request.payload);
+                self.answer(&request, &reply);
+            }
+            RequestKind::Backup => self.take_released(request),
+        }
+    }
+
+    pub(super) fn answer(&mut self, request: &Request, reply: &impl Message) {
+        let topic = Topic::answer_to(&request.subject, &request.payload);
+        let sign = |message: &[u8]| self.identity.sign(message);
+        match said::say(self.identity.charter.cluster(), topic, self.node(), reply.encode_to_vec(), sign) {
+            Ok(payload) => self.publish(request.reply.clone(), payload),
+            Err(error) => error!(%error, "an answer could not be signed"),
+        }
+    }
+
+    fn submit(&mut self, ceremony: &CeremonyId, request: Request) {
+        let outcome = match self.check_submission(ceremony, &request.payload) {
+            Ok(_) if self.store_is_stuck() => {
+                let trouble = self.observed.store.text();
+                bus::submit_reply::Outcome::Unknown(format!("this node's store takes nothing: {trouble}"))
+            }
+            Ok(event) => {
+                return self.append(ceremony, event, Wish::Console(Some(Box::new(request))));
+            }
+            Err(Refusal::OpenAlready(id)) if self.is_that_opening(&id, &request.payload) => {
+                bus::submit_reply::Outcome::Seq(1)
+            }
+            Err(refusal) => bus::submit_reply::Outcome::Rejection(chain(&refusal)),
+        };
+        self.answer(&request, &bus::SubmitReply { outcome: Some(outcome) });
+    }
+
+    fn is_that_opening(&self, id: &CeremonyId, payload: &[u8]) -> bool {
+        let opening = self.book.get(id).and_then(|chapter| Self::event_of(chapter.entries.first()?));
+        opening.is_some() && bus::Submit::decode(payload).is_ok_and(|submit| submit.event == opening)
+    }
+
+    /// Consoles submit what people sign. What agents and enclaves say comes from them alone.
+    fn check_submission(&self, ceremony: &CeremonyId, payload: &[u8]) -> Result<log::Event, Refusal> {
+        let submit = bus::Submit::decode(payload)?;
+        if submit.version != VERSION {
+            return Err(Refusal::Version(submit.version));
+        }
+        let wire = submit.event.ok_or(Refusal::NoEvent)?;
+        match LogEvent::try_from(wire.clone())? {
+            LogEvent::Opened { manifest, .. } => {
+                if manifest.ceremony != *ceremony {
+                    return Err(Refusal::OtherManifest {
+                        opens: manifest.ceremony.clone(),
+                        asked: ceremony.clone(),
+                    });
+                }
+                if self.book.get(ceremony).is_some() {
+                    return Err(Refusal::OpenAlready(ceremony.clone()));
+                }
+                self.book.check_opening(&manifest, self.now.wall)?;
+            }
+            LogEvent::Signed { .. } | LogEvent::Withdrawn { .. } => {
+                if self.book.get(ceremony).is_none() {
+                    return Err(Refusal::Unknown(ceremony.clone()));
+                }
+            }
+            LogEvent::Attested { .. }
+            | LogEvent::BackedUp(_)
+            | LogEvent::Proved { .. }
+            | LogEvent::Recovered { .. }
+            | LogEvent::Staged { .. }
+            | LogEvent::Prepared { .. }
+            | LogEvent::Retired { .. }
+            | LogEvent::Adopted { .. }
+            | LogEvent::TestSigned(_)
+            | LogEvent::Aborted(_)
+            | LogEvent::Faulted { .. } => return Err(Refusal::NotForConsoles),
+        }
+        Ok(wire)
+    }
+
+    fn read(&self, ceremony: &CeremonyId, payload: &[u8]) -> bus::ReadReply {
+        let refusal = |text: String| bus::ReadReply { refusal: text, ..Default::default() };
+        let read = match bus::Read::decode(payload) {
+            Ok(read) if read.version == VERSION => read,
+            Ok(read) => return refusal(Refusal::Version(read.version).to_string()),
+            Err(_) => return refusal("the request cannot be decoded".to_owned()),
+        };
+        let Some((chapter, log)) = self.book.get(ceremony).zip(self.logs.get(ceremony)) else {
+            return refusal(Refusal::Unknown(ceremony.clone()).to_string());
+        };
+        bus::ReadReply {
+            entries: that_fit(&chapter.entries, read.from_seq),
+            last_seq: chapter.ceremony.head().seq,
+            refusal: String::new(),
+            heads: log.ballot.heads().map(|(head, _)| news(head, &[])).collect(),
+            aside: up_to(log.aside.values(), MAX_ASIDE),
+        }
+    }
+
+    fn list(&self, payload: &[u8]) -> bus::ListReply {
+        let after = bus::List::decode(payload).map(|list| list.after).unwrap_or_default();
+        let mut ceremonies: Vec<_> = self.book.iter().map(|(_, chapter)| &chapter.ceremony).collect();
+        ceremonies.sort_by_key(|ceremony| {
+            std::cmp::Reverse((ceremony.manifest().opened, ceremony.manifest().ceremony.clone()))
+        });
+        let position = ceremonies.iter().position(|ceremony| ceremony.manifest().ceremony.as_str() == after);
+        let rest = ceremonies.split_off(position.map_or(0, |position| position + 1));
+        let summaries = rest.iter().take(MAX_LISTED).map(|ceremony| {
+            let (manifest, head) = (ceremony.manifest(), ceremony.head());
+            bus::Summary {
+                ceremony: manifest.ceremony.to_string(),
+                last_seq: head.seq,
+                last_hash: head.hash.as_bytes().to_vec(),
+                kind: manifest.kind.to_string(),
+                wallet: manifest.wallet.to_string(),
+                generation: manifest.generation.0,
+                phase: ceremony.phase_at(self.now.wall).to_string(),
+                opened_ms: manifest.opened.0,
+                last_ms: head.time.0,
+            }
+        });
+        bus::ListReply { summaries: summaries.collect(), more: rest.len() > MAX_LISTED }
+    }
+}

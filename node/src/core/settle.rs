@@ -1,0 +1,182 @@
+//! Where this node stands in each ceremony: saying so, locking what a quorum votes for, and healing forks.
+
+use ceremonies::ids::CeremonyId;
+use ceremonies::record::{Head, SignedHead, quorum};
+use ceremonies::subject;
+use ceremonies::wire::record;
+use prost::Message;
+use tracing::{error, warn};
+
+use super::record::{Then, Work};
+use super::{Core, StoreOp};
+
+/// How long an entry may stay without a lock while nodes disagree, before this node leaves the round, in milliseconds:
+/// some ten times what votes take to come round.
+const STUCK_MS: u64 = 2000;
+/// How long a node that has left a round waits for the others before it votes without them, in milliseconds.
+const GATHER_MS: u64 = 1000;
+/// How long after a change a head is said again and again, in milliseconds.
+const WARM_MS: u64 = 60_000;
+/// Most heads in one message.
+pub(super) const MAX_HEADS: usize = 64;
+
+impl Core {
+    /// Signs and shows where this node stands, where that has changed. What it says has been stored.
+    fn state(&mut self, id: &CeremonyId) {
+        let Some(log) = self.logs.get(id).filter(|log| log.tree.tip().seq > 0) else { return };
+        let memory = log.ballot.memory();
+        let head = Head {
+            cluster: self.identity.charter.cluster().clone(),
+            ceremony: id.clone(),
+            node: self.node(),
+            round: memory.round,
+            votes: !memory.undecided,
+            tip: log.tree.tip(),
+            lock: memory.lock,
+            time: self.now.wall,
+        };
+        let same = |shown: &SignedHead| Head { time: head.time, ..shown.head().clone() } == head;
+        if log.shown.as_ref().is_some_and(same) {
+            return;
+        }
+        let signed = match SignedHead::create(head, |message| self.identity.sign(message)) {
+            Ok(signed) => signed,
+            Err(error) => {
+                error!(ceremony = %id, %error, "head not signed");
+                return;
+            }
+        };
+        let now = self.now.steady;
+        let log = self.log_of(id);
+        let proof = log.ballot.memory().proof.clone();
+        log.ballot.hear(&log.tree, signed.clone(), proof);
+        log.shown = Some(signed);
+        log.changed_at = now;
+        self.show(&[id.clone()]);
+    }
+
+    /// Says where this node stands in these ceremonies, and, where nodes disagree, where it heard the others stand.
+    pub(super) fn show(&mut self, ids: &[CeremonyId]) {
+        let mut heads = Vec::new();
+        for log in ids.iter().filter_map(|id| self.logs.get(id)) {
+            let contested = !log.ballot.votes() || !log.aside.is_empty();
+            for (head, proof) in log.ballot.heads() {
+                if head.node == self.node() || contested {
+                    heads.push(news(head, if contested { proof } else { &[] }));
+                }
+            }
+        }
+        for part in heads.chunks(MAX_HEADS) {
+            let payload = record::News { heads: part.to_vec() }.encode_to_vec();
+            self.publish(subject::head(self.node()), payload);
+        }
+    }
+
+    /// What a ballot comes to now: one step at a time, each stored before the next.
+    pub(super) fn settle(&mut self, id: &CeremonyId) {
+        self.state(id);
+        let (members, now) = (self.members(), self.now.steady);
+        let Some(log) = self.logs.get_mut(id).filter(|log| log.tree.tip().seq > 0) else { return };
+        if log.ballot.lock(&log.tree, &members) {
+            log.unlocked_since = now;
+            return self.remember_ballot(id);
+        }
+        let round = log.ballot.memory().round;
+        if log.ballot.votes() {
+            let waits = log.locked_to() < log.tree.tip().seq;
+            let is_stuck = waits && now.saturating_sub(log.unlocked_since) > STUCK_MS;
+            let opponents = log.ballot.opponents(&log.tree, &members);
+            let contested = !opponents.is_empty() || log.ballot.somebody_went_on(&members);
+            let gives_up = log.ballot.is_outvoted(&log.tree, &members) || (is_stuck && contested);
+            let next = log.ballot.round_to_follow(&members).or(gives_up.then(|| round.saturating_add(1)));
+            if let Some(next) = next.filter(|next| *next > round) {
+                warn!(ceremony = %id, round = next, ?opponents, "nodes disagree about the log: a new round");
+                log.ballot.leave(next);
+                log.left_at = now;
+                self.remember_ballot(id);
+            }
+            return;
+        }
+        self.choose(id);
+    }
+
+    fn choose(&mut self, id: &CeremonyId) {
+        let (members, now) = (self.members(), self.now.steady);
+        let Some(log) = self.logs.get(id) else { return };
+        let commits = |tip| {
+            let folded = self.entries_of(id, tip).map(|entries| self.book.fold_branch(&entries));
+            folded.is_some_and(|folded| folded.is_ok_and(|ceremony| ceremony.committed().is_some()))
+        };
+        let tip = log.ballot.choose(&log.tree, &members, commits);
+        if tip != log.tree.tip() {
+            let keep = log.tree.shared(tip).unwrap_or_default();
+            let entries = self.entries_of(id, tip).unwrap_or_default();
+            let entries: Vec<_> = entries.into_iter().filter(|entry| entry.seq > keep).collect();
+            let op =
+                StoreOp::Switch { ceremony: id.clone(), keep, entries, memory: log.ballot.memory().clone() };
+            return self.write(op, Then::Switched(id.clone(), tip));
+        }
+        let all_here = log.ballot.arrived(&members) >= quorum(members.len());
+        if all_here || now.saturating_sub(log.left_at) > GATHER_MS {
+            let log = self.log_of(id);
+            log.ballot.vote();
+            log.unlocked_since = now;
+            self.remember_ballot(id);
+        }
+    }
+
+    fn remember_ballot(&mut self, id: &CeremonyId) {
+        let Some(log) = self.logs.get(id) else { return };
+        let op = StoreOp::Remember(id.clone(), log.ballot.memory().clone());
+        self.write(op, Then::Settle(id.clone()));
+    }
+
+    /// Whether the nodes are of one mind about a log, as far as this one knows: nothing is done on one that they are not.
+    pub(super) fn is_settled(&self, id: &CeremonyId) -> bool {
+        let Some(log) = self.logs.get(id) else { return false };
+        log.ballot.votes() && log.ballot.opponents(&log.tree, &self.members()).is_empty()
+    }
+
+    /// What only time moves: rounds that nobody ends.
+    pub(super) fn settle_again(&mut self) {
+        let moving = |log: &super::Log| !log.ballot.votes() || log.locked_to() < log.tree.tip().seq;
+        let ids: Vec<CeremonyId> =
+            self.logs.iter().filter(|(_, log)| moving(log)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.plan(Work::Settle(id));
+        }
+    }
+
+    /// Heads are news and may be lost: those that changed of late are said again, and those that not every node shares.
+    pub(super) fn repeat_heads(&mut self) {
+        let (now, members) = (self.now.steady, self.members().len());
+        let differs = |log: &super::Log| {
+            let tip = log.tree.tip();
+            let same = log
+                .ballot
+                .heads()
+                .filter(|(head, _)| head.tip == tip && head.lock == log.ballot.memory().lock);
+            same.count() < members
+        };
+        let is_warm = |log: &super::Log| {
+            now.saturating_sub(log.changed_at) < WARM_MS && differs(log) || !log.ballot.votes()
+        };
+        let ids: Vec<CeremonyId> = self
+            .logs
+            .iter()
+            .filter(|(_, log)| log.shown.is_some() && is_warm(log))
+            .map(|(id, _)| id.clone())
+            .take(MAX_HEADS)
+            .collect();
+        if !ids.is_empty() {
+            self.show(&ids);
+        }
+    }
+}
+
+pub(super) fn news(head: &SignedHead, proof: &[SignedHead]) -> record::HeadNews {
+    record::HeadNews {
+        head: Some(head.raw().clone()),
+        proof: proof.iter().map(|head| head.raw().clone()).collect(),
+    }
+}

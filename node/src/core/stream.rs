@@ -1,0 +1,221 @@
+//! The broker's stream as this node finds it: whether it is the one that it read before, and how far it has read.
+
+use ceremonies::broker::{Difference, stream_differences};
+use ceremonies::ids::CeremonyId;
+use ceremonies::manifest::Manifest;
+use tracing::{info, warn};
+
+use super::record::{Work, Writer};
+use super::{Core, Effect, Mark, StoreOp, StreamEntry, StreamError, StreamSeen, Waiting};
+
+/// How often a stream that is as it must be is looked at again, in milliseconds.
+const INSPECT_MS: u64 = 30_000;
+/// How often the store is told how far the stream was read, in milliseconds.
+const MARK_MS: u64 = 5000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Not looked at since the connection.
+    Unseen,
+    /// Not to be used, and why.
+    Unusable(String),
+    /// As it must be.
+    Usable,
+}
+
+/// What is known of the stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    state: State,
+    /// The last message that was read.
+    mark: Option<Mark>,
+    /// The mark that the store has, and when it was told.
+    stored: (Option<Mark>, u64),
+    /// Whether everything was read since the connection.
+    is_read: bool,
+    inspected_at: Option<u64>,
+    /// What is wrong with a stream that is used all the same.
+    blemish: Option<String>,
+}
+
+impl Stream {
+    pub(super) fn new(mark: Option<Mark>) -> Self {
+        Self {
+            state: State::Unseen,
+            mark,
+            stored: (mark, 0),
+            is_read: false,
+            inspected_at: None,
+            blemish: None,
+        }
+    }
+
+    /// Whether the node has read a stream before.
+    pub(super) fn is_known(&self) -> bool {
+        self.mark.is_some()
+    }
+
+    /// Whether everything that the stream has was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.state == State::Usable && self.is_read
+    }
+
+    pub(super) fn read_to(&self) -> u64 {
+        self.mark.map_or(0, |mark| mark.seq)
+    }
+
+    /// What is wrong with it.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &self.state {
+            State::Unseen => Some("the stream has not been looked at since the connection".to_owned()),
+            State::Unusable(why) => Some(why.clone()),
+            State::Usable if !self.is_read => Some("the stream is being read".to_owned()),
+            State::Usable => self.blemish.clone(),
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn lost(&mut self) {
+        self.state = State::Unusable("the broker is not connected".to_owned());
+        self.is_read = false;
+    }
+
+    /// A request failed: nothing is done with the stream until it has been looked at again.
+    pub(super) fn failed(&mut self, error: &StreamError) {
+        self.state = State::Unusable(error.to_string());
+        self.is_read = false;
+        self.inspected_at = None;
+    }
+}
+
+impl Core {
+    pub(super) fn connected(&mut self) {
+        info!("bus connected");
+        self.stream.state = State::Unseen;
+        self.stream.is_read = false;
+        self.inspect();
+    }
+
+    fn inspect(&mut self) {
+        self.stream.inspected_at = Some(self.now.steady);
+        self.effect(Effect::InspectStream(self.stream.mark));
+    }
+
+    /// Once a look: what is new in the stream, and whether it is still the same.
+    pub(super) fn look_at_stream(&mut self) {
+        let wait = if self.stream.state == State::Usable { INSPECT_MS } else { 1000 };
+        let due = self.stream.inspected_at.is_none_or(|at| self.now.steady.saturating_sub(at) >= wait);
+        if due {
+            self.inspect();
+        }
+        if self.stream.state == State::Usable {
+            self.plan(Work::Read);
+        }
+    }
+
+    /// The stream as the broker describes it: used only if it can lose nothing; read from its beginning if it is another
+    /// than the one before.
+    pub(super) fn stream_seen(&mut self, seen: Result<StreamSeen, StreamError>) {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                self.stream.state = State::Unusable(error.to_string());
+                self.stream.is_read = false;
+                return;
+            }
+        };
+        let differences: Vec<String> =
+            stream_differences(&seen.config).iter().map(Difference::to_string).collect();
+        if !differences.is_empty() {
+            let why =
+                format!("the stream is not the log's, and is not written to: {}", differences.join("; "));
+            if self.stream.trouble().as_ref() != Some(&why) {
+                warn!(%why, "stream refused");
+            }
+            self.stream.state = State::Unusable(why);
+            self.stream.is_read = false;
+            return;
+        }
+        let began = seen.first > 1 && seen.last > 0;
+        self.stream.blemish =
+            began.then(|| format!("the stream begins at message {}: what was before is gone", seen.first));
+        if self.stream.mark.is_some() && seen.marked != self.stream.mark {
+            warn!(
+                "the stream is another than before, or shorter: it is read anew, and given back what it lacks"
+            );
+            self.stream.mark = None;
+            self.stream.is_read = false;
+            for log in self.logs.values_mut() {
+                (log.last, log.have) = (Some(0), 0);
+            }
+        }
+        if self.stream.state != State::Usable {
+            self.stream.state = State::Usable;
+            self.stream.is_read = false;
+        }
+        self.plan(Work::Read);
+    }
+
+    pub(super) fn read_on(&mut self) {
+        if self.stream.state == State::Usable {
+            self.writer = Writer::Reading;
+            self.effect(Effect::ReadStream(self.stream.read_to()));
+        }
+    }
+
+    pub(super) fn stream_read(&mut self, read: Result<Vec<StreamEntry>, StreamError>) {
+        if !matches!(self.writer, Writer::Reading) {
+            return;
+        }
+        self.writer = Writer::Idle;
+        match read {
+            Ok(batch) => match batch.last().map(StreamEntry::mark) {
+                Some(mark) => {
+                    self.stream.mark = Some(mark);
+                    self.plan_first(Work::Read);
+                    for entry in batch.into_iter().rev() {
+                        self.plan_first(Work::Streamed(entry));
+                    }
+                }
+                None => self.read_to_the_end(),
+            },
+            Err(error) => {
+                self.stream.failed(&error);
+                warn!(%error, "stream not read");
+            }
+        }
+    }
+
+    fn read_to_the_end(&mut self) {
+        if !self.stream.is_read {
+            self.stream.is_read = true;
+            self.append_again();
+        }
+        let (stored, at) = self.stream.stored;
+        let old = self.now.steady.saturating_sub(at) >= MARK_MS;
+        if let Some(mark) = self.stream.mark.filter(|mark| Some(*mark) != stored && old) {
+            self.stream.stored = (Some(mark), self.now.steady);
+            self.store(StoreOp::ReadTo(mark), Waiting::Nothing("remember how far the stream was read"));
+        }
+    }
+
+    /// Ceremonies in the order in which their logs rest on each other: charters in their order, each amendment last under
+    /// the charter that it amends, generations in theirs.
+    pub(super) fn in_order(&self, mut ids: Vec<CeremonyId>) -> Vec<CeremonyId> {
+        let mut charters = vec![self.book.first().charter().hash()];
+        charters.extend(
+            self.book
+                .amendments()
+                .filter_map(|chapter| Some(chapter.ceremony.manifest().amendment.as_ref()?.hash())),
+        );
+        let place = |manifest: &Manifest| {
+            let charter = charters.iter().position(|charter| *charter == manifest.charter);
+            (charter.unwrap_or(charters.len()), manifest.amendment.is_some())
+        };
+        ids.sort_by_cached_key(|id| {
+            let manifest = self.book.get(id).map(|chapter| chapter.ceremony.manifest());
+            (manifest.map(place), self.book.origins(id).len())
+        });
+        ids
+    }
+}

@@ -1,0 +1,173 @@
+//! The connection to the bus: what arrives becomes events, each sender's in a task of its own, so that whoever floods the
+//! bus crowds out nobody but themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Message};
+use ceremonies::ids::{ClusterId, Hash, NodeIndex};
+use ceremonies::subject;
+use futures_util::StreamExt;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::config;
+use crate::core::{Event, Request, RequestKind};
+
+/// Messages of one sender that may wait, before the newest are lost.
+const MAX_WAITING: usize = 256;
+
+/// Why the bus cannot be set up.
+#[derive(Debug, Error)]
+pub enum BusError {
+    /// The seed cannot be read.
+    #[error("NKey seed {0} cannot be read")]
+    Seed(std::path::PathBuf, #[source] std::io::Error),
+    /// The servers' addresses are malformed, or the client cannot start.
+    #[error("the NATS client cannot be started")]
+    Connect(#[source] async_nats::ConnectError),
+    /// A subscription failed.
+    #[error("a subscription failed")]
+    Subscribe(#[source] async_nats::SubscribeError),
+}
+
+/// Connects, now or as soon as the broker is there.
+///
+/// # Errors
+/// [`BusError`] for what waiting would not mend.
+pub(super) async fn connect(
+    config: &config::Nats,
+    node: NodeIndex,
+    cluster: &ClusterId,
+    events: mpsc::Sender<Event>,
+) -> Result<Client, BusError> {
+    let seed = tokio::fs::read_to_string(&config.seed)
+        .await
+        .map_err(|error| BusError::Seed(config.seed.clone(), error))?;
+    ConnectOptions::with_nkey(seed.trim().to_owned())
+        .name(format!("node {node} of {cluster}"))
+        .custom_inbox_prefix(subject::node_inbox(node))
+        .subscription_capacity(MAX_WAITING)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(100_u64.saturating_mul(1 << attempt.min(6)))
+        })
+        .event_callback(move |event| {
+            let events = events.clone();
+            async move {
+                // The agent may be gone; then nobody needs to know.
+                match event {
+                    async_nats::Event::Connected => drop(events.send(Event::Connected).await),
+                    async_nats::Event::Disconnected => drop(events.send(Event::Disconnected).await),
+                    event => warn!(%event, "bus"),
+                }
+            }
+        })
+        .connect(&config.servers)
+        .await
+        .map_err(BusError::Connect)
+}
+
+/// Subscribes to all that concerns this node.
+///
+/// # Errors
+/// [`BusError::Subscribe`].
+pub(super) async fn subscribe(
+    client: &Client,
+    node: NodeIndex,
+    peers: impl IntoIterator<Item = NodeIndex>,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), BusError> {
+    let mut subjects = vec![
+        subject::submissions_to(node),
+        subject::reads_of(node),
+        subject::list(node),
+        subject::backup(node),
+    ];
+    for peer in peers {
+        subjects.extend([subject::head(peer), subject::health(peer), subject::peer(node, peer)]);
+    }
+    for subject in subjects {
+        let mut subscription = client.subscribe(subject).await.map_err(BusError::Subscribe)?;
+        let events = events.clone();
+        tasks.spawn(async move {
+            while let Some(message) = subscription.next().await {
+                if let Some(event) = read(message)
+                    && events.send(event).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A message as an event; none for what nobody here can do anything with.
+fn read(message: Message) -> Option<Event> {
+    let Message { subject: name, payload, reply, .. } = message;
+    let payload = payload.to_vec();
+    let request = |kind, payload, reply: Option<async_nats::Subject>| {
+        let reply = reply?.to_string();
+        Some(Event::Request(Request { kind, subject: name.to_string(), payload, reply }))
+    };
+    match name.split('.').collect::<Vec<_>>().as_slice() {
+        ["head", _] => Some(Event::Heads(payload)),
+        ["health", _] => Some(Event::Heartbeat(payload)),
+        ["record", _, _] => Some(Event::FromPeer(subject::node(&name).ok()?, payload)),
+        ["ceremony", "submit", ..] => {
+            request(RequestKind::Submit(subject::ceremony(&name).ok()?), payload, reply)
+        }
+        ["ceremony", "read", ..] => {
+            request(RequestKind::Read(subject::ceremony(&name).ok()?), payload, reply)
+        }
+        ["ceremony", "list", _] => request(RequestKind::List, payload, reply),
+        ["backup", _] => request(RequestKind::Backup, payload, reply),
+        _ => None,
+    }
+}
+
+/// Passes protocol messages between bus and enclave: nothing else that the agent does may hold them up.
+///
+/// # Errors
+/// [`BusError::Subscribe`].
+pub(super) async fn relay(
+    client: &Client,
+    node: NodeIndex,
+    link: crate::link::EnclaveLink,
+    mut outgoing: mpsc::Receiver<enclave::wire::link::Send>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), BusError> {
+    let mut incoming = client.subscribe(subject::sessions_to(node)).await.map_err(BusError::Subscribe)?;
+    tasks.spawn(async move {
+        while let Some(message) = incoming.next().await {
+            let Ok((label, from)) = subject::parse_session(&message.subject) else { continue };
+            let deliver = enclave::wire::link::Deliver {
+                label: label.as_bytes().to_vec(),
+                from: from.into(),
+                payload: message.payload.to_vec(),
+            };
+            link.send(enclave::wire::link::to_enclave::Kind::Deliver(deliver)).await;
+        }
+    });
+    let client = Arc::new(client.clone());
+    tasks.spawn(async move {
+        while let Some(send) = outgoing.recv().await {
+            let address = Hash::try_from(send.label.as_slice()).ok().zip(NodeIndex::try_from(send.to).ok());
+            let Some((label, to)) = address else {
+                warn!("the enclave addressed a message to nobody");
+                continue;
+            };
+            // A message that the bus loses ends its session at the deadline, and that is said by the enclaves.
+            let sent = client.publish(subject::session(to, &label, node), send.payload.into()).await;
+            if let Err(error) = sent {
+                warn!(%to, %error, "session message not sent");
+            }
+        }
+    });
+    Ok(())
+}

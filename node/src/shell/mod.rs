@@ -1,0 +1,240 @@
+//! The agent's shell: it does what the core asks for, and tells it what happened.
+//!
+//! The loop here never waits for anything but the next event: the stream, the store, the vault and credentials have tasks
+//! of their own with deadlines, and protocol messages pass by it altogether. It decides nothing.
+
+mod bus;
+mod slow;
+mod start;
+mod stream;
+
+use std::time::{Duration, Instant};
+
+use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::text::chain;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use self::bus::BusError;
+use self::slow::Slow;
+use self::start::Ready;
+pub use self::start::{StartError, charter_in_force, check, take_bundle};
+use self::stream::LogStream;
+use crate::config::Config;
+use crate::core::{Core, Effect, Event, Now, StoreOp, StreamError, TICK_MS, Ticket};
+use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
+use crate::store::Store;
+
+/// Events that may wait for the core; whoever brings more waits.
+const MAX_EVENTS: usize = 64;
+/// Store operations that may wait; the core asks for one at a time where order matters.
+const MAX_STORE_OPS: usize = 1024;
+/// Requests of the stream that may wait: one that writes or reads, and one that looks.
+const MAX_STREAM_OPS: usize = 8;
+/// Messages that may wait to be published; they are news, and answers that consoles ask for again.
+const MAX_PUBLISHED: usize = 1024;
+/// How long the store may take for one operation.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// The highest index that a node can have.
+const MAX_INDEX: u8 = 20;
+
+pub(crate) fn now() -> UnixMillis {
+    UnixMillis(jiff::Timestamp::now().as_millisecond())
+}
+
+/// What the stream's task does.
+enum StreamOp {
+    Inspect(Option<crate::core::Mark>),
+    Read(u64),
+    Append(ceremonies::ids::CeremonyId, Option<u64>, u64, Vec<u8>),
+}
+
+/// A running agent.
+pub struct Agent {
+    node: NodeIndex,
+    core: Core,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    store: mpsc::Sender<(Ticket, StoreOp)>,
+    stream: mpsc::Sender<StreamOp>,
+    publish: mpsc::Sender<(String, Vec<u8>)>,
+    link: EnclaveLink,
+    slow: Slow,
+    tasks: JoinSet<()>,
+    begun: Instant,
+}
+
+impl Agent {
+    /// Opens the store, folds the node's own copy of all logs, and connects.
+    ///
+    /// # Errors
+    /// [`StartError`]; a bus or enclave that is only unreachable is no error, it is waited for.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let begun = Instant::now();
+        let Ready { identity, store, remembered, vault } = start::ready(&config).await?;
+        let node = identity.node;
+        let cluster = identity.charter.cluster().clone();
+        let mut tasks = JoinSet::new();
+        let (sender, events) = mpsc::channel(MAX_EVENTS);
+        let client = bus::connect(&config.nats, node, &cluster, sender.clone()).await?;
+        let peers = (1..=MAX_INDEX).filter_map(|index| NodeIndex::new(index).ok());
+        bus::subscribe(&client, node, peers.filter(|peer| *peer != node), &sender, &mut tasks).await?;
+        let (link, incoming) = link::start(config.enclave.clone(), config.kms.endpoint.clone(), &mut tasks);
+        bus::relay(&client, node, link.clone(), incoming.to_peers, &mut tasks).await?;
+        tasks.spawn(hear_enclave(incoming.events, sender.clone()));
+        tasks.spawn(watch_link(link.clone(), sender.clone()));
+        let (store_ops, queue) = mpsc::channel(MAX_STORE_OPS);
+        tasks.spawn(keep_store(store, node, queue, sender.clone()));
+        let (stream, queue) = mpsc::channel(MAX_STREAM_OPS);
+        tasks.spawn(keep_stream(LogStream::new(client.clone()), queue, sender.clone()));
+        let (publish, queue) = mpsc::channel(MAX_PUBLISHED);
+        tasks.spawn(keep_publishing(client, queue));
+        let has_vault = vault.is_some();
+        let slow = Slow::new(config.kms.credentials.clone(), vault, sender.clone());
+        let core = Core::new(identity, remembered, has_vault, steady(begun));
+        Ok(Self { node, core, events, sender, store: store_ops, stream, publish, link, slow, tasks, begun })
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        info!(node = %self.node, "agent started");
+        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.events.recv() => event,
+                _ = tick.tick() => Event::Tick,
+            };
+            self.slow.reap();
+            for effect in self.core.handle(steady(self.begun), event) {
+                self.perform(effect);
+            }
+        }
+        self.tasks.abort_all();
+        info!("agent stopped");
+    }
+
+    /// Hands an effect to whoever does it, without waiting.
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::InspectStream(mark) => {
+                // A look that finds no room is taken again.
+                let _ = self.stream.try_send(StreamOp::Inspect(mark));
+            }
+            Effect::ReadStream(after) => self.to_stream(StreamOp::Read(after)),
+            Effect::Append { ceremony, expected, read_to, entry } => {
+                self.to_stream(StreamOp::Append(ceremony, expected, read_to, entry));
+            }
+            Effect::Publish { subject, payload } => {
+                if self.publish.try_send((subject, payload)).is_err() {
+                    warn!("the bus takes no messages: one is lost");
+                }
+            }
+            Effect::Store(ticket, op) => {
+                if self.store.try_send((ticket, op)).is_err() {
+                    self.tell(Event::Stored(ticket, Err("too much waits for the store".to_owned())));
+                }
+            }
+            Effect::ToEnclave(kind) => {
+                if !self.link.try_send(*kind) {
+                    error!("the enclave does not read: an order is lost");
+                }
+            }
+            Effect::FetchCredentials(ticket) => self.slow.fetch_credentials(ticket),
+            Effect::Preflight(ceremony) => self.slow.preflight(ceremony),
+            Effect::Put(ticket, objects, until) => self.slow.put(ticket, objects, until),
+        }
+    }
+
+    fn to_stream(&self, op: StreamOp) {
+        if let Err(refused) = self.stream.try_send(op) {
+            let busy = || StreamError::Unavailable("too many requests wait".to_owned());
+            match refused.into_inner() {
+                StreamOp::Inspect(_) => {}
+                StreamOp::Read(_) => self.tell(Event::StreamRead(Err(busy()))),
+                StreamOp::Append(..) => self.tell(Event::Appended(Err(busy()))),
+            }
+        }
+    }
+
+    /// Tells the core something from here.
+    fn tell(&self, event: Event) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move { sender.send(event).await });
+    }
+}
+
+fn steady(begun: Instant) -> Now {
+    let steady = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // Nothing happened at moment 0, which stands for never.
+    Now { wall: now(), steady: steady + 1 }
+}
+
+async fn hear_enclave(mut messages: mpsc::Receiver<LinkEvent>, events: mpsc::Sender<Event>) {
+    while let Some(message) = messages.recv().await {
+        let event = match message {
+            LinkEvent::Message(kind) => Event::Enclave(kind),
+            LinkEvent::Lost => Event::EnclaveLost,
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_link(mut link: EnclaveLink, events: mpsc::Sender<Event>) {
+    loop {
+        let state = match link.state() {
+            LinkState::Up => Ok(()),
+            LinkState::Down(why) => Err(why),
+        };
+        if events.send(Event::LinkState(state)).await.is_err() || link.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep_store(
+    store: Store,
+    node: NodeIndex,
+    mut queue: mpsc::Receiver<(Ticket, StoreOp)>,
+    events: mpsc::Sender<Event>,
+) {
+    while let Some((ticket, op)) = queue.recv().await {
+        let done = tokio::time::timeout(STORE_PATIENCE, store.perform(node, op)).await;
+        let result = match done {
+            Ok(done) => done.map_err(|error| chain(&error)),
+            Err(_) => Err(format!("the store did not answer within {} s", STORE_PATIENCE.as_secs())),
+        };
+        if events.send(Event::Stored(ticket, result)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep_stream(stream: LogStream, mut queue: mpsc::Receiver<StreamOp>, events: mpsc::Sender<Event>) {
+    while let Some(op) = queue.recv().await {
+        let event = match op {
+            StreamOp::Inspect(mark) => Event::StreamSeen(stream.inspect(mark).await),
+            StreamOp::Read(after) => Event::StreamRead(stream.read(after).await),
+            StreamOp::Append(ceremony, expected, read_to, entry) => {
+                Event::Appended(stream.append(&ceremony, expected, read_to, entry).await)
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep_publishing(client: async_nats::Client, mut queue: mpsc::Receiver<(String, Vec<u8>)>) {
+    while let Some((subject, payload)) = queue.recv().await {
+        if let Err(error) = client.publish(subject, payload.into()).await {
+            warn!(%error, "message not sent");
+        }
+    }
+}

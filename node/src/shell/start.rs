@@ -1,0 +1,188 @@
+//! Starting: reading and checking everything before anything is connected, and the node's own copy of the logs.
+
+use std::sync::Arc;
+
+use ceremonies::attestation::{InvalidRoot, TrustRoot};
+use ceremonies::book::{Book, Examined, NotTaken};
+use ceremonies::ceremony::{Context, ForeignRoot};
+use ceremonies::charter::{Charter, CharterError};
+use ceremonies::entry::{Entry, EntryError};
+use ceremonies::evidence::{self, Expected, VerifyError};
+use ceremonies::ids::{CeremonyId, NodeIndex};
+use thiserror::Error;
+use tracing::warn;
+
+use super::BusError;
+use crate::config::Config;
+use crate::core::{Identity, Remembered};
+use crate::store::{Store, StoreError};
+use crate::vault::{Vault, VaultError};
+
+/// Why an agent does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A file of the configuration cannot be read.
+    #[error("{what} {path} cannot be read")]
+    Read {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The charter is refused.
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    /// The root is no certificate.
+    #[error("the attestation root is refused")]
+    Root(#[from] InvalidRoot),
+    /// The root is not the charter's.
+    #[error("charter and attestation root do not belong together")]
+    Foreign(#[from] ForeignRoot),
+    /// The charter lists no such node, or the one in force another key for it.
+    #[error("node {0} stands in the charter with another NKey than the seed's, or not at all")]
+    NotInCharter(NodeIndex),
+    /// The charter in force excludes the node.
+    #[error(
+        "node {0} is excluded by the charter in force, and takes part in nothing until an amendment takes it back with \
+         a new NKey"
+    )]
+    Excluded(NodeIndex),
+    /// The seed is none.
+    #[error("the NKey seed cannot be used")]
+    Seed,
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// The bus cannot be set up.
+    #[error("the bus cannot be set up")]
+    Bus(#[from] BusError),
+    /// The vault cannot be used.
+    #[error("the vault cannot be used")]
+    Vault(#[from] VaultError),
+    /// The bundle does not verify.
+    #[error("the bundle is refused")]
+    Bundle(#[from] VerifyError),
+    /// The own copy of a log does not fold.
+    #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
+    DamagedEntry {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Which entry.
+        seq: u64,
+        /// Why.
+        source: EntryError,
+    },
+    /// An entry of the bundle is not the store's.
+    #[error("the bundle's log does not continue the one that this node has")]
+    Taken(#[from] NotTaken),
+}
+
+fn read(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::Read { what, path: path.to_owned(), source })
+}
+
+/// What an agent starts with.
+pub(super) struct Ready {
+    pub(super) identity: Identity,
+    pub(super) store: Store,
+    pub(super) remembered: Remembered,
+    pub(super) vault: Option<Vault>,
+}
+
+/// Reads charter, root and seed, and checks that they belong together.
+fn identity(config: &Config) -> Result<(Identity, Context), StartError> {
+    let charter = Arc::new(Charter::parse(&read("the charter", &config.charter)?)?);
+    let root = TrustRoot::from_pem(&read("the attestation root", &config.root)?)?;
+    let context = Context::new(Arc::clone(&charter), Arc::new(root))?;
+    let seed = zeroize::Zeroizing::new(read("the NKey seed", &config.nats.seed)?);
+    let seed = std::str::from_utf8(&seed).map_err(|_| StartError::Seed)?;
+    let nkey = nkeys::KeyPair::from_seed(seed.trim()).map_err(|_| StartError::Seed)?;
+    if charter.node(config.node).is_none() {
+        return Err(StartError::NotInCharter(config.node));
+    }
+    Ok((Identity { node: config.node, charter, nkey }, context))
+}
+
+/// Reads all that an agent starts with.
+pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
+    let (identity, context) = identity(config)?;
+    let store = Store::open(&config.store).await?;
+    let book = own_book(context, &store).await?;
+    let charter = book.context().charter();
+    if charter.excludes(identity.node) {
+        warn!(node = %identity.node, "the charter in force excludes this node: it takes part in nothing");
+    } else if !identity.is_listed(charter) {
+        warn!(node = %identity.node, "the charter in force lists another NKey for this node: amend it");
+    }
+    let aside = store.aside().await?.into_iter().filter_map(|raw| Entry::from_wire(raw).ok());
+    let remembered = Remembered {
+        book,
+        ballots: store.ballots().await?.into_iter().collect(),
+        aside: aside.collect(),
+        read_to: store.read_to().await?,
+    };
+    let vault = config.vault.as_ref().map(Vault::open).transpose()?;
+    Ok(Ready { identity, store, remembered, vault })
+}
+
+/// The charter that is in force by this node's own copy of the logs.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn charter_in_force(config: &Config) -> Result<Arc<Charter>, StartError> {
+    let book = own_book(identity(config)?.1, &Store::open(&config.store).await?).await?;
+    Ok(Arc::clone(book.context().charter()))
+}
+
+/// Checks that the charter in force, by this node's own copy of the logs, lists the node with its key and does not
+/// exclude it.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn check(config: &Config) -> Result<(), StartError> {
+    let (identity, _) = identity(config)?;
+    let charter = charter_in_force(config).await?;
+    if charter.excludes(config.node) {
+        return Err(StartError::Excluded(config.node));
+    }
+    if identity.is_listed(&charter) { Ok(()) } else { Err(StartError::NotInCharter(config.node)) }
+}
+
+/// Puts the logs of an evidence bundle into the store of a node that has none: how a cluster that lost everything begins
+/// to know again. Returns how many ceremonies the store knows then.
+///
+/// # Errors
+/// [`StartError`], with the store as it was for the first log that is refused and those after it.
+pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartError> {
+    let (identity, context) = identity(config)?;
+    let store = Store::open(&config.store).await?;
+    let mut book = own_book(context, &store).await?;
+    let expected = Expected { charter: Some(identity.charter.hash()), ..Expected::default() };
+    for entry in evidence::logs(bundle, &expected)?.into_iter().flatten() {
+        if let Examined::New(next) = book.examine(entry)? {
+            store.append_entry(next.entry()).await?;
+            book.commit(*next);
+        }
+    }
+    Ok(book.iter().count())
+}
+
+async fn own_book(context: Context, store: &Store) -> Result<Book, StartError> {
+    let mut logs = Vec::new();
+    for ceremony in store.ceremonies().await? {
+        let mut log = Vec::new();
+        for (seq, raw) in (1..).zip(store.entries_from(&ceremony, 1).await?) {
+            let damaged = |source| StartError::DamagedEntry { ceremony: ceremony.clone(), seq, source };
+            log.push(Entry::from_wire(raw).map_err(damaged)?);
+        }
+        logs.push(log);
+    }
+    logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+    let mut book = Book::new(context);
+    for entry in logs.into_iter().flatten() {
+        book.take(entry)?;
+    }
+    Ok(book)
+}
