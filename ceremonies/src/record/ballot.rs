@@ -95,13 +95,11 @@ impl Ballot {
             if both_vote && node != self.me && tree.conflicts(before.tip, head.tip) == Some(true) {
                 self.two_faced.entry(node).or_insert_with(|| (before.clone(), head.clone()));
             }
-            let newer = match (head.round, head.votes).cmp(&(before.round, before.votes)) {
-                std::cmp::Ordering::Greater => true,
-                std::cmp::Ordering::Less => false,
-                std::cmp::Ordering::Equal if head.votes => {
-                    (head.tip.seq, head.lock) > (before.tip.seq, before.lock) || node == self.me
-                }
-                std::cmp::Ordering::Equal => true,
+            let stage = |head: &SignedHead| (head.round, head.votes);
+            let newer = if both_vote {
+                (head.tip.seq, head.lock) > (before.tip.seq, before.lock) || node == self.me
+            } else {
+                stage(&head) >= stage(before)
             };
             if !newer || known.head.head() == head.head() {
                 return false;

@@ -144,12 +144,12 @@ impl Core {
         }
         let entry = match self.make_entry(id, pending.event.clone()) {
             Ok(entry) => entry,
-            Err(error) => return self.is_refused(id, pending, &chain(&error)),
+            Err(error) => return self.is_refused(id, &pending, &chain(&error)),
         };
         match self.book.examine(entry) {
             Ok(Examined::New(next)) => self.send_to_stream(id, next, pending),
             Ok(Examined::Known) => self.wait_on(id, pending),
-            Err(refused) if is_known(&refused) => self.is_there_already(id, pending, &refused),
+            Err(refused) if is_known(&refused) => self.is_there_already(id, &pending, &refused),
             // What this node has not read yet may be what makes the event right.
             Err(_) if !pending.has_read => {
                 pending.has_read = true;
@@ -157,7 +157,7 @@ impl Core {
                 self.plan(Work::Read);
                 self.plan(Work::Append(id.clone()));
             }
-            Err(refused) => self.is_refused(id, pending, &chain(&refused)),
+            Err(refused) => self.is_refused(id, &pending, &chain(&refused)),
         }
     }
 
@@ -265,8 +265,8 @@ impl Core {
         }
     }
 
-    pub(super) fn is_appended(&mut self, pending: Pending, seq: u64) {
-        self.answer_submit(&pending, bus::submit_reply::Outcome::Seq(seq));
+    pub(super) fn is_appended(&mut self, pending: &Pending, seq: u64) {
+        self.answer_submit(pending, bus::submit_reply::Outcome::Seq(seq));
     }
 
     /// A console is told that this node cannot tell.
@@ -275,7 +275,7 @@ impl Core {
     }
 
     /// The very event may stand there, or another with which the same was said.
-    fn is_there_already(&mut self, id: &CeremonyId, pending: Pending, refused: &NotTaken) {
+    fn is_there_already(&mut self, id: &CeremonyId, pending: &Pending, refused: &NotTaken) {
         let stands = self.book.get(id).and_then(|chapter| {
             chapter.entries.iter().find(|entry| Self::event_of(entry).as_ref() == Some(&pending.event))
         });
@@ -285,10 +285,10 @@ impl Core {
         }
     }
 
-    fn is_refused(&mut self, id: &CeremonyId, pending: Pending, why: &str) {
+    fn is_refused(&mut self, id: &CeremonyId, pending: &Pending, why: &str) {
         match &pending.wish {
             Wish::Console(_) => {
-                self.answer_submit(&pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));
+                self.answer_submit(pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));
             }
             Wish::Own | Wish::Once => warn!(ceremony = %id, %why, "not appended"),
             Wish::Again => warn!(ceremony = %id, %why, "event of the other branch not taken"),

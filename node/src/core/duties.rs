@@ -122,7 +122,7 @@ impl Core {
         }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
         let request = self.request_id(Asked::Attestation(id.clone()));
-        self.to_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+        self.tell_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
     }
 
     pub(super) fn request_id(&mut self, asked: Asked) -> u64 {
@@ -263,7 +263,7 @@ impl Core {
             }
             (Some(Waiting::SealedCredentials(ceremony, blob)), Ok(lent)) => {
                 let stored = link::Stored { ceremony: ceremony.to_string(), blob, credentials: Some(lent) };
-                self.to_enclave(to_enclave::Kind::Stored(stored));
+                self.tell_enclave(to_enclave::Kind::Stored(stored));
             }
             (Some(Waiting::SealedCredentials(ceremony, _)), Err(trouble)) => {
                 self.fault(&ceremony, &format!("share not reopened: {trouble}"));
@@ -302,7 +302,7 @@ impl Core {
             credentials: Some(lent),
             backup,
         };
-        self.to_enclave(to_enclave::Kind::Start(start));
+        self.tell_enclave(to_enclave::Kind::Start(start));
     }
 
     /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
@@ -351,10 +351,10 @@ impl Core {
         }
     }
 
-    pub(super) fn discarded(&mut self, ceremony: CeremonyId, result: Result<(), String>) {
+    pub(super) fn discarded(&mut self, ceremony: &CeremonyId, result: Result<(), String>) {
         if let Err(trouble) = result {
             warn!(%ceremony, %trouble, "pending share not discarded");
-            self.observed.dropped.remove(&ceremony);
+            self.observed.dropped.remove(ceremony);
         }
     }
 }

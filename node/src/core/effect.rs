@@ -264,7 +264,7 @@ pub enum Effect {
         payload: Vec<u8>,
     },
     /// Have the store do something.
-    Store(Ticket, StoreOp),
+    Store(Ticket, Box<StoreOp>),
     /// Say something to the enclave.
     ToEnclave(Box<to_enclave::Kind>),
     /// Fetch AWS credentials for the KMS.

@@ -33,7 +33,7 @@ impl Core {
         match message {
             from_enclave::Kind::Welcome(welcome) => self.welcomed(welcome),
             from_enclave::Kind::Attestation(attestation) => self.attested(attestation),
-            from_enclave::Kind::Refused(refused) => self.refused(refused),
+            from_enclave::Kind::Refused(refused) => self.refused(&refused),
             from_enclave::Kind::Progress(progress) => self.pass_progress(progress),
             from_enclave::Kind::Sealed(sealed) => self.store_sealed(sealed),
             from_enclave::Kind::Evidence(evidence) => self.keep_evidence(evidence),
@@ -96,9 +96,9 @@ impl Core {
     }
 
     /// A ban is in the store before anybody hears of it.
-    pub(super) fn ban_stored(&mut self, id: CeremonyId, kind: log::event::Kind, result: Result<(), String>) {
+    pub(super) fn ban_stored(&mut self, id: &CeremonyId, kind: log::event::Kind, result: Result<(), String>) {
         match result {
-            Ok(()) => self.say(&id, kind),
+            Ok(()) => self.say(id, kind),
             Err(trouble) => {
                 warn!(ceremony = %id, %trouble, "ban not stored yet");
                 if let log::event::Kind::Aborted(aborted) = &kind
@@ -106,7 +106,7 @@ impl Core {
                 {
                     let op =
                         StoreOp::RecordBan { peer, ceremony: id.clone(), reason: aborted.reason.clone() };
-                    self.later(op, Waiting::BanStored(id, Box::new(kind)));
+                    self.later(op, Waiting::BanStored(id.clone(), Box::new(kind)));
                 }
             }
         }
@@ -126,19 +126,19 @@ impl Core {
 
     pub(super) fn retired_deleted(
         &mut self,
-        id: CeremonyId,
+        id: &CeremonyId,
         kind: log::event::Kind,
         result: Result<(), String>,
     ) {
         match result {
             Ok(()) => {
                 info!(ceremony = %id, "old shares deleted");
-                self.say(&id, kind);
+                self.say(id, kind);
             }
             Err(trouble) => {
                 warn!(ceremony = %id, %trouble, "old shares not deleted");
                 // The enclave says it again when it is asked again.
-                self.ask_again(&id, &Duty::Retire);
+                self.ask_again(id, &Duty::Retire);
             }
         }
     }
@@ -170,7 +170,7 @@ impl Core {
         }
     }
 
-    fn refused(&mut self, refused: link::Refused) {
+    fn refused(&mut self, refused: &link::Refused) {
         match self.asked.remove(&refused.request) {
             Some(Asked::Start(ceremony, duty)) if duty.concerns_a_backup() => {
                 warn!(%ceremony, reason = %refused.reason, "the enclave did nothing with the backup");

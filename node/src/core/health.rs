@@ -218,6 +218,6 @@ impl Core {
         self.observed.document_asked = Some(now);
         let request = self.request_id(Asked::Health);
         let nonce = heartbeat_nonce(self.identity.charter.cluster(), self.node()).as_bytes().to_vec();
-        self.to_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+        self.tell_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
     }
 }

@@ -210,7 +210,7 @@ impl Core {
             Event::StreamRead(read) => self.stream_read(read),
             Event::Appended(appended) => self.appended(appended),
             Event::Heads(bytes) => self.heads(&bytes),
-            Event::FromPeer(from, bytes) => self.from_peer(from, &bytes),
+            Event::FromPeer(from, bytes) => self.hear_peer(from, &bytes),
             Event::Heartbeat(bytes) => self.peer_heartbeat(&bytes),
             Event::Request(request) => self.request(request),
             Event::Enclave(kind) => self.enclave_says(kind),
@@ -252,7 +252,7 @@ impl Core {
         self.effect(Effect::Publish { subject, payload });
     }
 
-    fn to_enclave(&mut self, kind: to_enclave::Kind) {
+    fn tell_enclave(&mut self, kind: to_enclave::Kind) {
         self.effect(Effect::ToEnclave(Box::new(kind)));
     }
 
@@ -265,7 +265,7 @@ impl Core {
 
     fn store(&mut self, op: StoreOp, waiting: Waiting) {
         let ticket = self.ticket(waiting);
-        self.effect(Effect::Store(ticket, op));
+        self.effect(Effect::Store(ticket, Box::new(op)));
     }
 
     /// Has the store do something again with the next look.
@@ -290,15 +290,15 @@ impl Core {
             Waiting::Claimed(order) => self.claimed(order, result),
             Waiting::OrderRead(order) => self.order_read(order, result),
             Waiting::SealedStored(ceremony) => self.sealed_stored(ceremony, result),
-            Waiting::BanStored(ceremony, kind) => self.ban_stored(ceremony, *kind, result.map(|_| ())),
+            Waiting::BanStored(ceremony, kind) => self.ban_stored(&ceremony, *kind, result.map(|_| ())),
             Waiting::RetiredDeleted(ceremony, kind) => {
-                self.retired_deleted(ceremony, *kind, result.map(|_| ()));
+                self.retired_deleted(&ceremony, *kind, result.map(|_| ()));
             }
             Waiting::Probed => self.probed(result),
             Waiting::ReleasedKept(ceremony, request) => {
                 self.released_kept(&ceremony, &request, result.map(|_| ()));
             }
-            Waiting::Discarded(ceremony) => self.discarded(ceremony, result.map(|_| ())),
+            Waiting::Discarded(ceremony) => self.discarded(&ceremony, result.map(|_| ())),
             Waiting::OrderCredentials(_) | Waiting::SealedCredentials(..) | Waiting::Put(..) => {
                 warn!("the store answered for another service");
             }

@@ -53,8 +53,8 @@ impl Core {
     }
 
     /// A head and the votes that its lock rests on, all of them signed by nodes of the cluster.
-    fn hear(&mut self, heard: record::HeadNews) {
-        let Some(raw) = heard.head else { return };
+    fn hear(&mut self, told: record::HeadNews) {
+        let Some(raw) = told.head else { return };
         let Some(head) = SignedHead::from_wire(raw.clone()).ok() else { return };
         let id = head.ceremony.clone();
         if head.node == self.node() {
@@ -71,7 +71,7 @@ impl Core {
             return;
         };
         let proof: Vec<SignedHead> =
-            heard.proof.into_iter().take(MAX_HEADS).filter_map(|raw| self.checked(raw, &id)).collect();
+            told.proof.into_iter().take(MAX_HEADS).filter_map(|raw| self.checked(raw, &id)).collect();
         let log = self.log_of(&id);
         let lacks = !log.tree.knows(head.tip);
         if log.ballot.hear(&log.tree, head, proof) {
@@ -88,8 +88,8 @@ impl Core {
     }
 
     fn hear_all(&mut self, news: record::News) {
-        for heard in news.heads.into_iter().take(2 * MAX_HEADS) {
-            self.hear(heard);
+        for told in news.heads.into_iter().take(2 * MAX_HEADS) {
+            self.hear(told);
         }
     }
 
@@ -130,7 +130,7 @@ impl Core {
         peer.answered.1 > MAX_ANSWERS
     }
 
-    pub(super) fn from_peer(&mut self, from: NodeIndex, bytes: &[u8]) {
+    pub(super) fn hear_peer(&mut self, from: NodeIndex, bytes: &[u8]) {
         let Ok(record::ToPeer { version: VERSION, kind: Some(kind) }) = record::ToPeer::decode(bytes) else {
             return;
         };
@@ -217,16 +217,16 @@ impl Core {
         self.tell(to, to_peer::Kind::List(list));
     }
 
-    fn listed(&mut self, from: NodeIndex, list: record::News) {
-        let last = list.heads.last().and_then(|heard| heard.head.clone());
-        let last = last.and_then(|raw| SignedHead::from_wire(raw).ok()).map(|head| head.ceremony.to_string());
-        let is_full = list.heads.len() >= MAX_HEADS;
+    fn listed(&mut self, from: NodeIndex, page: record::News) {
+        let end = page.heads.last().and_then(|told| told.head.clone());
+        let end = end.and_then(|raw| SignedHead::from_wire(raw).ok()).map(|head| head.ceremony.to_string());
+        let is_full = page.heads.len() >= MAX_HEADS;
         let was_asked = self.observed.peers.get(&from).is_some_and(|peer| peer.compared_at.is_some());
         if !was_asked {
             return;
         }
-        self.hear_all(list);
-        if let Some(after) = last.filter(|_| is_full) {
+        self.hear_all(page);
+        if let Some(after) = end.filter(|_| is_full) {
             self.tell(from, to_peer::Kind::AskList(record::AskList { after }));
         }
     }

@@ -104,7 +104,7 @@ pub(super) enum Writer {
     Restoring(CeremonyId, u64),
     /// The store is at work; where it failed, it is asked again with the next tick.
     Storing {
-        op: StoreOp,
+        op: Box<StoreOp>,
         then: Then,
         failed: bool,
     },
@@ -209,7 +209,7 @@ impl Core {
 
     /// Has the store do something before anything else is written.
     pub(super) fn write(&mut self, op: StoreOp, then: Then) {
-        self.writer = Writer::Storing { op: op.clone(), then, failed: false };
+        self.writer = Writer::Storing { op: Box::new(op.clone()), then, failed: false };
         self.store(op, Waiting::Record);
     }
 
@@ -218,7 +218,7 @@ impl Core {
             && *failed
         {
             *failed = false;
-            let op = op.clone();
+            let op = StoreOp::clone(op);
             self.store(op, Waiting::Record);
         }
     }
@@ -395,7 +395,7 @@ impl Core {
         self.plan_first(Work::Settle(id.clone()));
         if let Some(pending) = pending {
             info!(ceremony = %id, seq = entry.seq, "appended");
-            self.is_appended(*pending, entry.seq);
+            self.is_appended(&pending, entry.seq);
         }
     }
 

@@ -52,7 +52,7 @@ impl Core {
         log.ballot.hear(&log.tree, signed.clone(), proof);
         log.shown = Some(signed);
         log.changed_at = now;
-        self.show(&[id.clone()]);
+        self.show(std::slice::from_ref(id));
     }
 
     /// Says where this node stands in these ceremonies, and, where nodes disagree, where it heard the others stand.

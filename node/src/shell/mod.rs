@@ -135,7 +135,7 @@ impl Agent {
                 }
             }
             Effect::Store(ticket, op) => {
-                if self.store.try_send((ticket, op)).is_err() {
+                if self.store.try_send((ticket, *op)).is_err() {
                     self.tell(Event::Stored(ticket, Err("too much waits for the store".to_owned())));
                 }
             }

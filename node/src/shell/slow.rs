@@ -19,7 +19,7 @@ const CREDENTIALS: Duration = Duration::from_secs(30);
 /// How long the vault may take to say whether it is ready.
 const PREFLIGHT: Duration = Duration::from_secs(30);
 /// How long the vault may take for one file.
-const PUT: Duration = Duration::from_secs(120);
+const PUT: Duration = Duration::from_mins(2);
 
 /// Those who do it.
 pub(super) struct Slow {
