@@ -7,6 +7,7 @@ pub mod agent;
 pub mod bus;
 pub mod config;
 pub mod credentials;
+pub mod deadline;
 pub mod host;
 pub mod link;
 pub mod store;
