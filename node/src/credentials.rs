@@ -1,20 +1,31 @@
 //! AWS credentials for the enclave's calls to the KMS and for the vault, as `credential_process` prints them.
 //!
 //! The agent lends them to the enclave or signs one write with them, and keeps none: they are read again at
-//! every use, because they expire.
+//! every use, because they expire. A source that does not answer must never stop the agent, and no message may
+//! repeat what a source answered.
+
+mod file;
+mod program;
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use enclave::wire::link;
 use serde::Deserialize;
+use serde_json::error::Category;
 use thiserror::Error;
-use tokio::process::Command;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::config::CredentialSource;
+pub use program::Said;
 
-/// Largest accepted answer of a credential source, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+use crate::config::CredentialSource;
+use crate::deadline::{DiskError, Within};
+
+/// Longest wait for a source. AWS's own helpers answer in about a second, and the KMS and the vault wait for this.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Largest accepted answer of a source, in bytes: the longest session tokens are a few thousand.
+const MAX_ANSWER: u16 = 16 * 1024;
 
 /// Why there are no credentials.
 #[derive(Debug, Error)]
@@ -22,18 +33,74 @@ pub enum CredentialError {
     /// The file cannot be read.
     #[error("AWS credentials file {0} cannot be read")]
     Read(PathBuf, #[source] std::io::Error),
+    /// The file's disk gave no answer.
+    #[error("AWS credentials file {0} cannot be read")]
+    Disk(PathBuf, #[source] DiskError),
+    /// The path leads to something else, which might never end.
+    #[error("AWS credentials file {path} is {what}; name a regular file, or a program with `process`")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
+    /// The configuration names no program.
+    #[error("credentials.process is empty: name a program")]
+    NoProgram,
     /// The program cannot be run.
     #[error("AWS credential program {0} cannot be run")]
     Run(String, #[source] std::io::Error),
     /// The program failed.
-    #[error("AWS credential program {0} failed with {1}")]
-    Failed(String, std::process::ExitStatus),
-    /// The configuration names no program.
-    #[error("credentials.process is empty: name a program")]
-    NoProgram,
+    #[error("AWS credential program {program} failed with {status}{said}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said about it.
+        said: Said,
+    },
+    /// The program did not end, and was killed.
+    #[error("AWS credential program {program} did not end {within} and was killed{said}")]
+    Late {
+        /// The program.
+        program: String,
+        /// The limit.
+        within: Within,
+        /// What it said until then.
+        said: Said,
+    },
+    /// The program ended, and left another behind that could still have answered.
+    #[error(
+        "AWS credential program {program} ended, but a program that it started did not close its output {within} and \
+         was killed{said}"
+    )]
+    HeldOpen {
+        /// The program.
+        program: String,
+        /// The limit.
+        within: Within,
+        /// What both said until then.
+        said: Said,
+    },
+    /// More came than credentials take.
+    #[error(
+        "{source_name} gave more than {MAX_ANSWER} bytes, so it is not the JSON of AWS's credential_process"
+    )]
+    TooLong {
+        /// Which source.
+        source_name: String,
+    },
     /// What came is not credentials. Its content is not repeated.
-    #[error("the credential source did not give the JSON of AWS's credential_process, version 1")]
-    Format,
+    #[error("{source_name} did not give the JSON of AWS's credential_process, version 1: {what}{said}")]
+    Format {
+        /// Which source.
+        source_name: String,
+        /// What is wrong with it.
+        what: &'static str,
+        /// What a program said beside it.
+        said: Said,
+    },
 }
 
 #[derive(Deserialize, Zeroize)]
@@ -46,42 +113,60 @@ struct Answer {
     session_token: String,
 }
 
-/// Reads the credentials now in force.
+/// Reads the credentials now in force, and waits a limited time for them.
 ///
 /// # Errors
 /// [`CredentialError`] says which source failed and how.
 pub async fn fetch(source: &CredentialSource) -> Result<link::Credentials, CredentialError> {
-    let text = Zeroizing::new(match source {
+    fetch_within(source, DEADLINE).await
+}
+
+async fn fetch_within(
+    source: &CredentialSource,
+    limit: Duration,
+) -> Result<link::Credentials, CredentialError> {
+    let (source_name, text, said) = match source {
         CredentialSource::File(path) => {
-            tokio::fs::read(path).await.map_err(|error| CredentialError::Read(path.clone(), error))?
+            (format!("AWS credentials file {}", path.display()), file::read(path, limit).await?, None)
         }
-        CredentialSource::Process(words) => run(words).await?,
-    });
-    parse(&text)
+        CredentialSource::Process(words) => {
+            let printed = program::run(words, limit).await?;
+            (format!("AWS credential program {}", printed.program), printed.text, Some(printed.said))
+        }
+    };
+    parse(&text).map_err(|what| CredentialError::Format { source_name, what, said: said.unwrap_or_default() })
 }
 
-async fn run(words: &[String]) -> Result<Vec<u8>, CredentialError> {
-    let (program, arguments) = words.split_first().ok_or(CredentialError::NoProgram)?;
-    let output = Command::new(program)
-        .args(arguments)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| CredentialError::Run(program.clone(), error))?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(CredentialError::Failed(program.clone(), output.status))
-    }
+/// Where an answer goes. It is not moved as it grows, which would leave copies of secrets behind.
+fn room() -> Zeroizing<Vec<u8>> {
+    /// What a reader asks for before it learns that nothing is left.
+    const SPARE: usize = 64;
+    Zeroizing::new(Vec::with_capacity(usize::from(MAX_ANSWER) + 1 + SPARE))
 }
 
-fn parse(text: &[u8]) -> Result<link::Credentials, CredentialError> {
-    if text.len() > MAX_ANSWER {
-        return Err(CredentialError::Format);
+/// How much of an answer is read: enough to see that it is too long.
+fn enough() -> u64 {
+    u64::from(MAX_ANSWER) + 1
+}
+
+fn is_too_long(text: &[u8]) -> bool {
+    text.len() > usize::from(MAX_ANSWER)
+}
+
+/// The credentials in an answer, or what is wrong with it. The parser's own words would repeat parts of it.
+fn parse(text: &[u8]) -> Result<link::Credentials, &'static str> {
+    if text.trim_ascii().is_empty() {
+        return Err("it is empty");
     }
-    let answer: Answer = serde_json::from_slice(text).map_err(|_| CredentialError::Format)?;
-    if answer.version != 1 || answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
-        return Err(CredentialError::Format);
+    let answer: Answer = serde_json::from_slice(text).map_err(|error| match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => "it is not JSON",
+        Category::Data => "Version, AccessKeyId or SecretAccessKey is missing or malformed",
+    })?;
+    if answer.version != 1 {
+        return Err("its Version is not 1");
+    }
+    if answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
+        return Err("AccessKeyId or SecretAccessKey is empty");
     }
     Ok(link::Credentials {
         access_key_id: answer.access_key_id,
@@ -103,20 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_answer_is_refused_without_being_repeated() {
-        let cases: [&[u8]; 3] = [
-            b"",
-            br#"{"Version": 2, "AccessKeyId": "a", "SecretAccessKey": "hidden"}"#,
-            br#"{"Version": 1, "AccessKeyId": "", "SecretAccessKey": "hidden"}"#,
+    fn unusable_answer_is_refused_with_its_fault_and_without_its_content() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"", "empty"),
+            (b" \n", "empty"),
+            (b"hidden", "not JSON"),
+            (br#"{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "hidden"#, "not JSON"),
+            (br#"{"Version": "hidden", "AccessKeyId": "a", "SecretAccessKey": "hidden"}"#, "malformed"),
+            (br#"{"Version": 1, "AccessKeyId": "hidden"}"#, "missing"),
+            (br#"{"Version": 2, "AccessKeyId": "a", "SecretAccessKey": "hidden"}"#, "Version is not 1"),
+            (br#"{"Version": 1, "AccessKeyId": "", "SecretAccessKey": "hidden"}"#, "is empty"),
         ];
-        for text in cases {
-            assert!(!parse(text).unwrap_err().to_string().contains("hidden"));
+        for (text, expected) in cases {
+            let what = parse(text).unwrap_err();
+            assert!(what.contains(expected) && !what.contains("hidden"), "{what}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_failing_program_is_named() {
-        let source = CredentialSource::Process(vec!["false".into()]);
-        assert!(fetch(&source).await.unwrap_err().to_string().contains("false"));
     }
 }

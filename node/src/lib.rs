@@ -6,6 +6,7 @@
 pub mod config;
 pub mod core;
 pub mod credentials;
+pub mod deadline;
 pub mod host;
 pub mod link;
 pub mod shell;

@@ -8,8 +8,10 @@ mod directory;
 mod s3;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ceremonies::ids::UnixMillis;
 use thiserror::Error;
@@ -19,11 +21,40 @@ pub use s3::{Place, S3};
 
 use crate::config;
 use crate::credentials::CredentialError;
+use crate::deadline::{DiskError, Within};
 
 /// Longest key of an object. File systems take more, and so does S3.
 const MAX_KEY: usize = 200;
 /// What a directory appends to a key for the file with its lock, and so what no part of a key ends in.
 const LOCK_SUFFIX: &str = ".lock";
+
+/// How long a vault is waited for. Credentials are waited for apart from this.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// For a connection to a bucket, TLS included.
+    connect: Duration,
+    /// For all that a preflight asks.
+    preflight: Duration,
+    /// For an object to be taken.
+    put: Duration,
+    /// For another program that writes to a directory.
+    writer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A few round trips to anywhere.
+            connect: Duration::from_secs(5),
+            // Four short answers; people are waiting.
+            preflight: Duration::from_secs(15),
+            // Some hundred kilobytes, over a slow line or to a slow disk.
+            put: Duration::from_mins(1),
+            // Writing takes well under a second. Less than a preflight has, so that the true reason comes first.
+            writer: Duration::from_secs(10),
+        }
+    }
+}
 
 /// The name of an object: `treasury/generation-1/node-2.age`. Parts between slashes begin with a letter or a
 /// digit and go on with letters, digits, `-` and `.`.
@@ -94,13 +125,15 @@ impl Vault {
     /// [`VaultError::Endpoint`] when the configuration names no usable endpoint.
     pub fn open(config: &config::Vault) -> Result<Self, VaultError> {
         match config {
-            config::Vault::Directory(directory) => Ok(Self::Directory(Directory::open(&directory.path))),
-            config::Vault::S3(bucket) => Ok(Self::S3(Box::new(S3::open(bucket)?))),
+            config::Vault::Directory(directory) => {
+                Ok(Self::Directory(Directory::open(&directory.path, Limits::default())))
+            }
+            config::Vault::S3(bucket) => Ok(Self::S3(Box::new(S3::open(bucket, Limits::default())?))),
         }
     }
 
     /// Checks that the vault is reachable, versioned, has locks, and takes what is written, without storing
-    /// anything.
+    /// anything for good. It ends in a limited time.
     ///
     /// # Errors
     /// [`VaultError`] says which of them is missing.
@@ -113,7 +146,8 @@ impl Vault {
 
     /// Stores an object that nobody can overwrite, or delete before `locked_until`. The same bytes under the
     /// same key again are fine for a directory, which answers the same version; a bucket refuses them, as it
-    /// has no way to tell.
+    /// has no way to tell. It ends in a limited time; whoever is told that this passed does not know whether the
+    /// object is there.
     ///
     /// # Errors
     /// [`VaultError`] names the key or the vault.
@@ -134,7 +168,7 @@ impl Vault {
 #[derive(Debug, Error)]
 pub enum VaultError {
     /// A file or a folder of a directory cannot be used.
-    #[error("vault {path}: cannot {action}; check that the folder exists, is writable and has room")]
+    #[error("vault {path}: cannot {action}{}", remedy(source.kind()))]
     File {
         /// Which one.
         path: PathBuf,
@@ -143,9 +177,35 @@ pub enum VaultError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// The work on a directory was cut off.
-    #[error("vault {0}: the write was cut off; repeat it")]
-    CutOff(PathBuf),
+    /// A directory's disk gave no answer.
+    #[error("vault {folder} cannot be used; check that it is mounted and that its server or disk answers")]
+    Disk {
+        /// The vault.
+        folder: PathBuf,
+        /// Why.
+        source: DiskError,
+    },
+    /// A directory could not keep one object from replacing another.
+    #[error(
+        "vault {folder}: this file system has no hard links, which keep an object from being replaced; use another \
+         file system, such as ext4, XFS or NFS"
+    )]
+    NoLinks {
+        /// The vault.
+        folder: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// Another program writes to a directory, and does not end.
+    #[error(
+        "vault {path}: another program keeps this file locked, and did not release it {within}; find out which"
+    )]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        within: Within,
+    },
     /// A directory has something else under the key.
     #[error("vault {folder}: {key} is there already, with other bytes; find out who wrote it, and keep it")]
     Differs {
@@ -185,9 +245,10 @@ pub enum VaultError {
         /// Why.
         source: CredentialError,
     },
-    /// No answer from a bucket.
+    /// No way to a bucket, or nothing on it that can be read.
     #[error(
-        "vault {bucket}: no answer to {operation}; check vault.s3.endpoint, the region and the network, then repeat"
+        "vault {bucket}: no usable answer to {operation}; check vault.s3.endpoint, the region and the network, then \
+         repeat"
     )]
     Unreachable {
         /// The vault.
@@ -196,6 +257,29 @@ pub enum VaultError {
         operation: &'static str,
         /// What went wrong on the way.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nobody takes up a connection to a bucket.
+    #[error(
+        "vault {bucket}: no connection {within}; check vault.s3.endpoint, the region and the network, then repeat"
+    )]
+    Unconnected {
+        /// The vault.
+        bucket: Place,
+        /// The limit.
+        within: Within,
+    },
+    /// A bucket was asked, and did not answer.
+    #[error(
+        "vault {bucket}: {operation}: the vault did not answer {within}; check vault.s3.endpoint and the network, ask \
+         the provider, then repeat"
+    )]
+    Silent {
+        /// The vault.
+        bucket: Place,
+        /// What was asked.
+        operation: &'static str,
+        /// The limit.
+        within: Within,
     },
     /// A bucket said no.
     #[error(
@@ -244,6 +328,18 @@ pub enum VaultError {
         /// What is wrong with it.
         what: &'static str,
     },
+}
+
+/// What to do about a file that cannot be used, where that is known.
+fn remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "; check that the folder exists and is mounted",
+        ErrorKind::PermissionDenied => "; check that the agent's user may write there",
+        ErrorKind::ReadOnlyFilesystem => "; mount it for writing",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room there",
+        ErrorKind::Unsupported => "; use another file system, such as ext4, XFS or NFS",
+        _ => "",
+    }
 }
 
 #[cfg(test)]
