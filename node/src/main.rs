@@ -1,6 +1,7 @@
 //! `custody-node`: the agent as a program.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -61,9 +62,19 @@ enum LogFormat {
     Json,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// How long what still reads or writes a file may take after the agent has stopped.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let done = runtime.block_on(run(arguments));
+    // A helper or a file that never answers must not hold the program up.
+    runtime.shutdown_timeout(LAST_WORDS);
+    done
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
