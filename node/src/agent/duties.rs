@@ -1,10 +1,10 @@
 //! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
 
-use std::collections::BTreeSet;
-
-use ::enclave::wire::link::{self, Attest, Start, to_enclave};
+use ::enclave::wire::check_size;
+use ::enclave::wire::link::{self, Attest, Start, ToEnclave, to_enclave};
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty};
+use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, Line};
 use ceremonies::text::chain;
 use ceremonies::wire::log;
@@ -151,48 +151,31 @@ impl Agent {
         };
         let request = self.request_id(Asked::Start(ceremony.clone(), duty.clone()));
         let Some(chapter) = self.book.get(ceremony) else { return };
+        let encoded = |chapter: &Chapter| chapter.entries.iter().map(Entry::encode).collect();
+        let needed = self.book.needed_for(ceremony, now());
         let start = Start {
             request,
             node: self.node().into(),
             charter: self.identity.charter.text().as_bytes().to_vec(),
-            log: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
-            others: self.rests_on(&chapter.ceremony),
+            log: encoded(chapter),
+            others: needed.logs.into_iter().map(|log| link::Log { entries: encoded(log) }).collect(),
+            records: needed.records.into_iter().map(|record| record.as_bytes().to_vec()).collect(),
             blob,
             credentials: Some(lent),
             backup,
         };
-        info!(%ceremony, ?duty, "ordered");
-        self.link.send(to_enclave::Kind::Start(start)).await;
-    }
-
-    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
-    /// that made the wallet's generations up to the one in use, of what
-    /// came of others that were to make this generation, and, because an enclave that was started again has forgotten them, of all in which a
-    /// node was banned.
-    fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
-        let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
-        let mut ids: Vec<CeremonyId> = amendments.collect();
-        let banning =
-            self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
-        let newest = self.book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
-        let newest = newest.and_then(|id| self.book.get(&id)).map(|chapter| &chapter.ceremony);
-        for other in banning.chain(newest).chain([ceremony]) {
-            let id = &other.manifest().ceremony;
-            let origins = self.book.origins(id).into_iter();
-            ids.extend(origins.map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
-            ids.push(id.clone());
+        let message = ToEnclave { kind: Some(to_enclave::Kind::Start(start)) };
+        if let Err(error) = check_size(&message) {
+            self.asked.remove(&request);
+            let reason = format!("the order for this ceremony is too large, {error}");
+            warn!(%ceremony, %reason, "not ordered");
+            self.fault(ceremony, &reason).await;
+            return;
         }
-        let own = ceremony.manifest();
-        let rivals = self.book.iter().map(|(_, chapter)| chapter.ceremony.manifest()).filter(|other| {
-            other.kind.makes_shares() && other.wallet == own.wallet && other.generation == own.generation
-        });
-        ids.extend(rivals.map(|other| other.ceremony.clone()));
-        let mut seen = BTreeSet::from([&own.ceremony]);
-        let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
-        let log = |chapter: &Chapter| link::Log {
-            entries: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
-        };
-        others.map(log).collect()
+        info!(%ceremony, ?duty, "ordered");
+        if let Some(kind) = message.kind {
+            self.link.send(kind).await;
+        }
     }
 
     /// Claims a test signature, once for ever: what was begun before may have been signed, and is not begun again.
