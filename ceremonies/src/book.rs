@@ -7,9 +7,11 @@ mod branch;
 mod exclusion;
 mod exposure;
 mod inventory;
+mod lineage;
+mod needed;
 mod opening;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -17,12 +19,13 @@ use thiserror::Error;
 use crate::ceremony::{Ceremony, Context, Rejection};
 use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
-use crate::ids::{CeremonyId, Hash, NodeIndex, UnixMillis, WalletName};
-use crate::manifest::Manifest;
-use crate::wallet::Wallet;
+use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
+use crate::wallet::{Record, Wallet};
 
+pub use self::branch::BranchError;
 pub use self::exposure::{Copy, Exposure, Place};
 pub use self::inventory::ItemError;
+pub use self::needed::Needed;
 pub use self::opening::OpeningError;
 
 /// One ceremony: its log and what follows from it.
@@ -45,6 +48,8 @@ pub struct Book {
     /// The charters that amendments have put in force, in order, each with its moment.
     amendments: Vec<(UnixMillis, Context)>,
     chapters: BTreeMap<CeremonyId, Chapter>,
+    /// Records of generations whose ceremonies may be unknown here.
+    records: BTreeMap<Hash, Arc<Record>>,
 }
 
 /// What became of an entry that was taken without complaint.
@@ -122,7 +127,7 @@ impl Book {
     /// An empty book of a cluster with this first charter.
     #[must_use]
     pub fn new(first: Context) -> Self {
-        Self { first, amendments: Vec::new(), chapters: BTreeMap::new() }
+        Self { first, amendments: Vec::new(), chapters: BTreeMap::new(), records: BTreeMap::new() }
     }
 
     /// The cluster's first charter, and its root.
@@ -199,46 +204,6 @@ impl Book {
         wallets
     }
 
-    /// The ceremonies that a ceremony's wallet rests on: from the key generation to the one that made the generation it
-    /// works on.
-    #[must_use]
-    pub fn origins(&self, id: &CeremonyId) -> Vec<&Chapter> {
-        let origin_of = |id: &CeremonyId| {
-            let manifest = self.get(id)?.ceremony.manifest();
-            self.get(&manifest.origin.as_ref()?.ceremony)
-        };
-        let next = |chapter: &&Chapter| origin_of(&chapter.ceremony.manifest().ceremony);
-        let mut chain: Vec<&Chapter> = std::iter::successors(origin_of(id), next).collect();
-        chain.reverse();
-        chain
-    }
-
-    /// All bans that any ceremony has recorded: reporter and peer.
-    pub fn bans(&self) -> impl Iterator<Item = (NodeIndex, NodeIndex)> + '_ {
-        self.chapters.values().flat_map(|chapter| chapter.ceremony.bans().iter().copied())
-    }
-
-    /// The bans that hold in a ceremony of this manifest. One ends with the shares that it was about: it does not hold
-    /// in a later recovery that gives either node's share to a newly attested enclave, nor on the generations that rest
-    /// on that recovery. On the generation before it holds for ever, whatever becomes of the recovery.
-    #[must_use]
-    pub fn bans_in(&self, manifest: &Manifest) -> BTreeSet<(NodeIndex, NodeIndex)> {
-        let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
-        let origin = origin.map(|chapter| chapter.ceremony.manifest());
-        let before = origin.map(|origin| self.origins(&origin.ceremony)).unwrap_or_default();
-        let before = before.into_iter().map(|chapter| chapter.ceremony.manifest());
-        let lineage: Vec<&Manifest> = before.chain(origin).chain([manifest]).collect();
-        let of = |chapter: &Chapter| {
-            let at = chapter.ceremony.manifest().opened;
-            let replaced = |node: &NodeIndex| {
-                lineage.iter().any(|made| made.opened > at && made.lost.contains_key(node))
-            };
-            let holds = |(by, banned): &(NodeIndex, NodeIndex)| !replaced(by) && !replaced(banned);
-            chapter.ceremony.bans().iter().copied().filter(holds).collect::<Vec<_>>()
-        };
-        self.chapters.values().flat_map(of).collect()
-    }
-
     /// The context under which a ceremony with this opening is folded: the charter that it names, unless another
     /// has been in force for too long, and the wallet of the ceremony that it works on, where it names one.
     fn context_of(&self, first: &Entry) -> Context {
@@ -250,11 +215,35 @@ impl Book {
             _ => ceremony.committed(),
         };
         let wallet = origin.and_then(|chapter| made(&chapter.ceremony)).map(Arc::new);
+        let record = manifest.origin.as_ref().and_then(|origin| self.records.get(&origin.record));
         let past = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
         let mut past = past.zip(self.amendments.iter().map(|(at, _)| at.plus(OPENING_AFTER_AMENDMENT_MS)));
         let named = past
             .find(|(context, until)| context.charter().hash() == manifest.charter && first.time <= *until);
-        named.map_or(self.context(), |(context, _)| context).with_wallet(wallet)
+        let context = named.map_or(self.context(), |(context, _)| context);
+        match (wallet, record) {
+            (None, Some(record)) => context.with_record(Arc::clone(record)),
+            (wallet, _) => context.with_wallet(wallet),
+        }
+    }
+
+    /// From now on folds a ceremony whose origin is not known here if one of these is the record that its manifest names.
+    /// Whoever does so must begin nothing in a ceremony that [rests on a record](Ceremony::rests_on_a_record): a generation
+    /// counts for what its own certificate proves, and that of the one before is not looked at.
+    pub fn rest_on(&mut self, records: impl IntoIterator<Item = Record>) {
+        self.records = records.into_iter().map(|record| (record.digest(), Arc::new(record))).collect();
+    }
+
+    /// Folds a ceremony again that rests on a record, now that its origin may be known.
+    ///
+    /// # Errors
+    /// [`Rejection`] of the first entry that is refused, with its number; the book is as it was.
+    pub fn fold_again(&mut self, id: &CeremonyId) -> Result<(), (u64, Rejection)> {
+        let log = self.get(id).filter(|chapter| chapter.ceremony.rests_on_a_record());
+        match log.map(|chapter| chapter.entries.clone()) {
+            Some(log) => self.read(&log).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Finds out what an entry would make of its ceremony, without taking it: so that it can be stored, or

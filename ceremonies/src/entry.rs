@@ -365,6 +365,12 @@ impl Entry {
         self.hash
     }
 
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.raw.body.len() + self.raw.signature.len()
+    }
+
     /// The entry as received.
     #[must_use]
     pub fn raw(&self) -> &wire::log::Entry {

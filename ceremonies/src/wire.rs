@@ -8,7 +8,11 @@ pub mod log {
 }
 
 /// Heads, and what nodes ask of each other (`proto/custody/record.proto`).
-#[expect(missing_docs, clippy::doc_markdown, reason = "generated from the .proto files, which are documented")]
+#[expect(
+    missing_docs,
+    clippy::doc_markdown,
+    reason = "generated from the .proto files, which are documented"
+)]
 pub mod record {
     include!(concat!(env!("OUT_DIR"), "/custody.record.rs"));
 }

@@ -6,6 +6,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use prost::Message;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
@@ -23,13 +24,41 @@ impl std::fmt::Debug for link::Credentials {
 
 /// The version both sides of the link must speak.
 pub const VERSION: u32 = 1;
-/// Largest frame in bytes: a ceremony's whole log and a sealed share, with room.
+/// Largest frame in bytes: an order of the largest cluster with a sealed share and a backup, with room.
 pub const MAX_FRAME: usize = 8 * 1024 * 1024;
 /// Largest piece of a forwarded byte stream, in bytes.
 pub const MAX_CHUNK: usize = 16 * 1024;
 
 fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
+}
+
+/// A message that no frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the message has {bytes} bytes; a frame between agent and enclave holds {MAX_FRAME}")]
+pub struct TooLarge {
+    /// How many it has.
+    pub bytes: usize,
+}
+
+/// Checks that a frame holds this message.
+///
+/// # Errors
+/// [`TooLarge`].
+pub fn check_size(message: &impl Message) -> Result<(), TooLarge> {
+    let bytes = message.encoded_len();
+    if bytes > MAX_FRAME { Err(TooLarge { bytes }) } else { Ok(()) }
+}
+
+/// Why a message is not sent.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// Nothing of it was sent, and the link is as it was.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// The link is broken.
+    #[error(transparent)]
+    Link(#[from] io::Error),
 }
 
 /// The receiving end of a link.
@@ -63,8 +92,9 @@ impl<S: AsyncWrite> Sender<S> {
     /// Sends one message.
     ///
     /// # Errors
-    /// Whatever the stream fails with, and a message over [`MAX_FRAME`].
-    pub async fn send<M: Message>(&mut self, message: &M) -> io::Result<()> {
-        self.0.send(Bytes::from(message.encode_to_vec())).await
+    /// [`SendError`]; after [`SendError::TooLarge`] the next message can be sent.
+    pub async fn send<M: Message>(&mut self, message: &M) -> Result<(), SendError> {
+        check_size(message)?;
+        Ok(self.0.send(Bytes::from(message.encode_to_vec())).await?)
     }
 }

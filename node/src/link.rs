@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use enclave::wire::link::{self, FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave};
-use enclave::wire::{self, MAX_CHUNK};
+use enclave::wire::{self, MAX_CHUNK, SendError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -221,9 +221,21 @@ async fn converse(
                 Some(Ok(None)) | None => return Ok(()),
                 Some(Err(error)) => return Err(error),
             },
-            Some(kind) = queue.recv() => sender.send(&ToEnclave { kind: Some(kind) }).await?,
-            Some(kind) = from_streams.recv() => sender.send(&ToEnclave { kind: Some(kind) }).await?,
+            Some(kind) = queue.recv() => send(&mut sender, kind).await?,
+            Some(kind) = from_streams.recv() => send(&mut sender, kind).await?,
         }
+    }
+}
+
+/// Sends a message. One that no frame holds is left out, and the link stays up: everything else depends on it.
+async fn send<S: AsyncWrite>(sender: &mut wire::Sender<S>, kind: to_enclave::Kind) -> io::Result<()> {
+    match sender.send(&ToEnclave { kind: Some(kind) }).await {
+        Ok(()) => Ok(()),
+        Err(SendError::TooLarge(error)) => {
+            warn!(%error, "not sent to the enclave");
+            Ok(())
+        }
+        Err(SendError::Link(error)) => Err(error),
     }
 }
 

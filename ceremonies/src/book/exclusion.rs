@@ -42,10 +42,13 @@ impl Book {
     /// lost, unless the node was excluded after the recovery's own charter.
     #[must_use]
     pub fn out_of_use(&self, manifest: &Manifest) -> BTreeSet<NodeIndex> {
-        let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
-        let made_under = origin.map_or(&manifest.charter, |chapter| &chapter.ceremony.manifest().charter);
+        // Where it is not known who made the shares, they count as made under the first charter.
+        let first = self.first.charter().hash();
+        let made_under = manifest.origin.as_ref().map_or(manifest.charter, |origin| {
+            self.maker(origin).map_or(first, |chapter| chapter.ceremony.manifest().charter)
+        });
         let since_opening = self.excluded_since(&manifest.charter);
-        let mut nodes = self.excluded_since(made_under);
+        let mut nodes = self.excluded_since(&made_under);
         nodes.retain(|node| !manifest.lost.contains_key(node) || since_opening.contains(node));
         nodes
     }

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::{Book, ItemError};
+use super::{Book, Chapter, ItemError};
 use crate::ceremony::{Ceremony, Phase};
 use crate::charter::{CeremonyKind, Incomplete};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
@@ -126,21 +126,30 @@ impl Book {
         }
     }
 
+    /// The ceremonies that were to make the generation that this one makes, and were opened before it.
+    pub(super) fn earlier_attempts(&self, ceremony: &Ceremony) -> impl Iterator<Item = &Chapter> {
+        let own = ceremony.manifest();
+        let place = |manifest: &Manifest| (manifest.opened, manifest.ceremony.clone());
+        let (makes, wallet, generation) = (own.kind.makes_shares(), own.wallet.clone(), own.generation);
+        let own = place(own);
+        self.chapters.values().filter(move |other| {
+            let other = other.ceremony.manifest();
+            makes
+                && other.kind.makes_shares()
+                && other.wallet == wallet
+                && other.generation == generation
+                && place(other) < own
+        })
+    }
+
     /// Another ceremony that has made or may yet make the generation that this one is about, and was opened before it.
     /// Openings are checked by one agent alone, which may not have known the other: whoever knows both holds back.
     #[must_use]
     pub fn rival(&self, ceremony: &Ceremony, now: UnixMillis) -> Option<&CeremonyId> {
-        let own = ceremony.manifest();
-        let place = |manifest: &Manifest| (manifest.opened, manifest.ceremony.clone());
-        let stands = |other: &&Ceremony| {
-            let manifest = other.manifest();
-            own.kind.makes_shares()
-                && manifest.ceremony != own.ceremony
-                && manifest.generation == own.generation
-                && place(manifest) < place(own)
-                && other.may_give_shares(&own.wallet, now)
-        };
-        self.ceremonies().find(stands).map(|other| &other.manifest().ceremony)
+        let wallet = &ceremony.manifest().wallet;
+        let rival =
+            self.earlier_attempts(ceremony).find(|other| other.ceremony.may_give_shares(wallet, now))?;
+        Some(&rival.ceremony.manifest().ceremony)
     }
 
     fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {

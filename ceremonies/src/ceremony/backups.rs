@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Ceremony, Rejection};
+use super::{Ceremony, MAX_RELEASES, Rejection};
 use crate::charter::BackupRules;
 use crate::entry::{EnclaveSignature, Entry};
 use crate::ids::{Hash, NodeIndex, PersonName};
@@ -28,6 +28,16 @@ impl Ceremony {
         if self.before().is_some_and(is_before) {
             self.context = self.context.with_wallet(Some(Arc::clone(wallet)));
         }
+    }
+
+    /// Whether a step asks for the release of this node's backup.
+    fn asks_release(&self, act: Act, node: NodeIndex) -> bool {
+        // What backups a generation had that is known by its record alone, those have checked who committed the next.
+        let unknown = act == Act::Recover
+            && self.rests_on_a_record()
+            && self.manifest.lost.get(&node) == Some(&Way::Backup)
+            && !self.recovered.contains(&node);
+        unknown || self.wanted_backup(act, node).is_some()
     }
 
     /// The backups that nodes have written here.
@@ -143,13 +153,20 @@ impl Ceremony {
         release: &Release,
     ) -> Result<(), Rejection> {
         let node = release.node;
-        let wanted = self.wanted_backup(act, node).ok_or(Rejection::NoReleaseDue(node))?;
-        let is_root = act == Act::Recover && wanted.root.digest == release.object;
-        if is_root && self.needs_whole(node) {
-            return Err(Rejection::RootHelpsNobody(node));
+        if !self.asks_release(act, node) {
+            return Err(Rejection::NoReleaseDue(node));
         }
-        if wanted.whole.digest != release.object && !is_root {
-            return Err(Rejection::OtherObject { node, object: release.object });
+        if let Some(wanted) = self.wanted_backup(act, node) {
+            let is_root = act == Act::Recover && wanted.root.digest == release.object;
+            if is_root && self.needs_whole(node) {
+                return Err(Rejection::RootHelpsNobody(node));
+            }
+            if wanted.whole.digest != release.object && !is_root {
+                return Err(Rejection::OtherObject { node, object: release.object });
+            }
+        }
+        if self.releases(act).filter(|known| known.node == node).count() >= MAX_RELEASES {
+            return Err(Rejection::TooManyReleases(node));
         }
         if self.backup_rules().is_some_and(|rules| rules.opens(person, node)) {
             Ok(())
@@ -167,7 +184,7 @@ impl Ceremony {
 
     /// Whether a step of this act waits for custodians.
     pub(super) fn asks_releases(&self, act: Act) -> bool {
-        self.manifest.roster.iter().any(|node| self.wanted_backup(act, *node).is_some())
+        self.manifest.roster.iter().any(|node| self.asks_release(act, *node))
     }
 
     pub(super) fn backups_are_written(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ceremony, Phase, TestSignature};
+use super::{Ceremony, MAX_ATTESTATIONS, Phase, TestSignature};
 use crate::attestation::EnclaveKeys;
 use crate::ids::{Hash, NodeIndex, UnixMillis};
 use crate::manifest::Way;
@@ -105,7 +105,7 @@ impl Ceremony {
         if self.enclaves.get(&node).is_none_or(|known| known.keys != *own) {
             return match phase {
                 Phase::Authorised if self.replacing_voids(node) && self.made().is_none() => Some(Duty::Fault),
-                _ => Some(Duty::Attest),
+                _ => self.may_attest(node).then_some(Duty::Attest),
             };
         }
         let making = (phase == Phase::Authorised).then(|| self.share_duty(node)).flatten();
@@ -113,6 +113,11 @@ impl Ceremony {
             .or_else(|| self.test_duty(node))
             .or_else(|| self.backup_duty(node))
             .or_else(|| self.retirement(node))
+    }
+
+    /// Whether this node has not attested here as often as any may.
+    fn may_attest(&self, node: NodeIndex) -> bool {
+        self.enclaves.get(&node).is_none_or(|known| known.times < MAX_ATTESTATIONS)
     }
 
     /// What a node does for a generation that is being made.
@@ -232,7 +237,7 @@ impl Ceremony {
                 &input.to_be_bytes(),
             ],
         );
-        let record = self.record().or(self.before().map(|wallet| &wallet.record));
+        let record = self.record().or(self.before_record());
         let record = record.map_or(Hash::ZERO, super::Record::digest);
         let mut context: Vec<Vec<u8>> =
             vec![label.as_bytes().to_vec(), self.manifest.as_bytes().to_vec(), record.as_bytes().to_vec()];

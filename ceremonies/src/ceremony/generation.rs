@@ -5,7 +5,7 @@
 //! it as soon as a share is sealed; where a key exists, shares are staged first, and an enclave says `Prepared` only
 //! when the staged ones have signed and people have let them take the old ones' place.
 
-use super::{Ceremony, Rejection};
+use super::{Before, Ceremony, Rejection};
 use crate::charter::CeremonyKind;
 use crate::entry::{EnclaveSignature, Entry};
 use crate::ids::{Hash, NodeIndex};
@@ -91,8 +91,8 @@ impl Ceremony {
         if !same {
             return Err(Rejection::OtherRecord(node));
         }
-        let before = self.context.wallet.as_ref().filter(|_| expected.kind.renews());
-        let Some(before) = before.map(|wallet| &wallet.record) else { return Ok(record) };
+        let before = self.before_record().filter(|_| expected.kind.renews());
+        let Some(before) = before else { return Ok(record) };
         if record.public_key != before.public_key || record.chain_code != before.chain_code {
             return Err(Rejection::OtherKey(node));
         }
@@ -173,10 +173,26 @@ impl Ceremony {
         if self.manifest.kind.renews() { self.staged_wallet() } else { self.committed() }
     }
 
-    /// The wallet as it is before this ceremony: what it signs with, refreshes, recovers or speaks of.
+    /// The wallet as it is before this ceremony: what it signs with, refreshes, recovers or speaks of. None where no more
+    /// than its record is known; then nothing may be done here.
     #[must_use]
     pub fn before(&self) -> Option<&Wallet> {
-        self.context.wallet.as_deref()
+        match self.context.before.as_ref()? {
+            Before::Whole(wallet) => Some(wallet),
+            Before::Record(_) => None,
+        }
+    }
+
+    /// The record of the wallet as it is before this ceremony.
+    #[must_use]
+    pub fn before_record(&self) -> Option<&Record> {
+        self.context.before.as_ref().map(Before::record)
+    }
+
+    /// Whether it works on a generation of which no more is known here than its record.
+    #[must_use]
+    pub fn rests_on_a_record(&self) -> bool {
+        matches!(self.context.before, Some(Before::Record(_)))
     }
 
     pub(super) fn all_adopted(&self) -> bool {
@@ -229,9 +245,7 @@ impl Ceremony {
             CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover | CeremonyKind::Rebuild => {
                 self.record.as_ref()
             }
-            CeremonyKind::TestSign | CeremonyKind::Transfer | CeremonyKind::Inventory => {
-                self.before().map(|wallet| &wallet.record)
-            }
+            CeremonyKind::TestSign | CeremonyKind::Transfer | CeremonyKind::Inventory => self.before_record(),
             CeremonyKind::Amend => None,
         }
     }

@@ -5,6 +5,7 @@
 //! committed, void) is derived and never logged.
 
 mod backups;
+mod branch;
 mod broadcast;
 mod duty;
 mod generation;
@@ -38,16 +39,40 @@ use crate::wallet::{Record, Wallet};
 const OPENING_SKEW_MS: i64 = 15 * 60 * 1000;
 /// How often one group may try its test signature. Each try is a new session with a new digest.
 pub const MAX_ATTEMPTS: u32 = 5;
-/// How often one node may attest in a ceremony, so that no agent makes a log without end: every later order of the wallet
-/// carries it.
-pub const MAX_ATTESTATIONS: u32 = 64;
+/// How often one node may attest in a ceremony: each document has some kilobytes, and the log travels in orders.
+pub const MAX_ATTESTATIONS: u32 = 8;
+/// How many releases of one node's backup a step takes: one for every enclave that may attest, and as many that did not
+/// open.
+pub const MAX_RELEASES: usize = 16;
+/// How many bytes of entries one node may append to a ceremony, so that no agent makes a log that an order cannot carry. An
+/// honest node needs a quarter of it where it appends everything that people sign.
+pub const MAX_APPENDED: usize = 256 * 1024;
+
+/// The generation that a ceremony works on, as far as it is known.
+#[derive(Debug, Clone)]
+enum Before {
+    /// From the fold of the ceremony that made it.
+    Whole(Arc<Wallet>),
+    /// Its record alone, which the manifest names by digest. That it was ever committed is not checked here: see
+    /// `decisions/0008-the-newest-certificate-vouches.md`.
+    Record(Arc<Record>),
+}
+
+impl Before {
+    fn record(&self) -> &Record {
+        match self {
+            Self::Whole(wallet) => &wallet.record,
+            Self::Record(record) => record,
+        }
+    }
+}
 
 /// What the fold must know beside the log: all of it public, all of it pinned by hash in the manifest.
 #[derive(Debug, Clone)]
 pub struct Context {
     charter: Arc<Charter>,
     root: Arc<TrustRoot>,
-    wallet: Option<Arc<Wallet>>,
+    before: Option<Before>,
 }
 
 /// The trust root at hand is not the one that the charter names.
@@ -69,7 +94,7 @@ impl Context {
         if here != named {
             return Err(ForeignRoot { here, named, kind: charter.kind() });
         }
-        Ok(Self { charter, root, wallet: None })
+        Ok(Self { charter, root, before: None })
     }
 
     /// The same under an amended charter, whose root is the same.
@@ -81,7 +106,13 @@ impl Context {
     /// The same, with the committed wallet that a ceremony works on.
     #[must_use]
     pub fn with_wallet(&self, wallet: Option<Arc<Wallet>>) -> Self {
-        Self { wallet, ..self.clone() }
+        Self { before: wallet.map(Before::Whole), ..self.clone() }
+    }
+
+    /// The same, with no more than the record of the generation that a ceremony works on.
+    #[must_use]
+    pub(crate) fn with_record(&self, record: Arc<Record>) -> Self {
+        Self { before: Some(Before::Record(record)), ..self.clone() }
     }
 
     /// The charter that ceremonies are held under.
@@ -231,6 +262,8 @@ pub struct Ceremony {
     /// Who will never again work with whom.
     bans: BTreeSet<(NodeIndex, NodeIndex)>,
     ending: Option<Ending>,
+    /// How many bytes each node has appended.
+    appended: BTreeMap<NodeIndex, usize>,
 }
 
 /// Checks that a node of the charter appended the entry. Nodes that the new charter of an amendment lists may append to its
@@ -293,6 +326,7 @@ impl Ceremony {
             given_up: BTreeSet::new(),
             bans: BTreeSet::new(),
             ending: None,
+            appended: [(first.node, first.size())].into(),
         };
         let opening = ceremony.opening(signature, first)?;
         ceremony.signatures.push(opening);
@@ -302,10 +336,10 @@ impl Ceremony {
     /// A refresh or recovery follows the generation that the context holds; all others are about that very one, those
     /// among whom it is held being its nodes that the charter does not exclude.
     fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
-        match (&manifest.origin, &context.wallet) {
+        match (&manifest.origin, &context.before) {
             (None, _) => Ok(()),
-            (Some(origin), Some(wallet)) => {
-                let record = &wallet.record;
+            (Some(origin), Some(before)) => {
+                let record = before.record();
                 let same = record.digest() == origin.record
                     && record.ceremony == origin.ceremony
                     && record.wallet == manifest.wallet
@@ -358,6 +392,10 @@ impl Ceremony {
             // The words of the head are on paper now.
             return Err(Rejection::Over(Phase::Closed.to_string()));
         }
+        let appended = self.appended.get(&entry.node).copied().unwrap_or(0) + entry.size();
+        if appended > MAX_APPENDED {
+            return Err(Rejection::TooMuch(entry.node));
+        }
         match &entry.event {
             Event::Opened { .. } => return Err(Rejection::Opening),
             Event::Attested { node, document } => self.attested(entry, *node, document)?,
@@ -386,6 +424,7 @@ impl Ceremony {
             }
         }
         self.head = Head { seq: entry.seq, hash: entry.hash(), time: entry.time };
+        self.appended.insert(entry.node, appended);
         Ok(())
     }
 

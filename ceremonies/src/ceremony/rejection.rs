@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::MAX_ATTESTATIONS;
+use super::{MAX_APPENDED, MAX_ATTESTATIONS, MAX_RELEASES};
 use crate::attestation::AttestationError;
 use crate::charter::Role;
 use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
@@ -123,6 +123,15 @@ pub enum Rejection {
         "node {0} has attested {MAX_ATTESTATIONS} times in this ceremony; withdraw it, and find out why its enclave restarts"
     )]
     TooManyAttestations(NodeIndex),
+    /// More releases than anybody needs.
+    #[error(
+        "the backup of node {0} has been released {MAX_RELEASES} times in this step; withdraw the ceremony, and find out why \
+         none opens"
+    )]
+    TooManyReleases(NodeIndex),
+    /// More bytes than an honest node appends.
+    #[error("node {0} has appended {MAX_APPENDED} bytes to this ceremony: go on through another node")]
+    TooMuch(NodeIndex),
     /// An attestation where no enclave takes part.
     #[error("no enclave takes part in this ceremony")]
     NoEnclaves,

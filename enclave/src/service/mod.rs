@@ -154,7 +154,12 @@ impl Enclave {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
             while let Some(message) = queue.recv().await {
-                sender.send(&message).await?;
+                match sender.send(&message).await {
+                    Ok(()) => {}
+                    // The agent hears nothing of it, and goes on with everything else.
+                    Err(wire::SendError::TooLarge(error)) => warn!(%error, "not sent to the agent"),
+                    Err(wire::SendError::Link(error)) => return Err(error),
+                }
             }
             Ok::<(), io::Error>(())
         });

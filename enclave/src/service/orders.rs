@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ceremonies::attestation::{EnclaveKeys, TrustRoot};
-use ceremonies::book::{Book, NotTaken};
-use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, SessionSpec};
+use ceremonies::book::{Book, BranchError, NotTaken};
+use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, Phase, Rejection, SessionSpec};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, UnixMillis, WalletName};
-use ceremonies::wallet::Wallet;
+use ceremonies::wallet::{Record, RecordError, Wallet};
 use thiserror::Error;
 
 use crate::wire::link::Start;
 
 /// Most entries of one log that are folded: far more than any ceremony has.
 const MAX_ENTRIES: usize = 4096;
+/// Most records of earlier generations that are read: one for each of the other logs, which are fewer.
+const MAX_RECORDS: usize = 1024;
 
 /// Why an order is not followed.
 #[derive(Debug, Error)]
@@ -44,6 +46,35 @@ pub enum OrderError {
     /// An entry that the fold refuses, or that forks from what this enclave was shown before.
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
+    /// Another branch of a log than this enclave was shown before, which takes something back.
+    #[error(
+        "ceremony {ceremony} forks from what this enclave was shown; restart it if the new branch is the one that stands"
+    )]
+    Branch {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// Why the branch is refused.
+        source: BranchError,
+    },
+    /// More records than there can be logs.
+    #[error("the order has {0} records; at most {MAX_RECORDS} are read")]
+    TooManyRecords(usize),
+    /// Bytes that are no generation record.
+    #[error("a record of an earlier generation is refused")]
+    Record(#[from] RecordError),
+    /// The log of the generation that the ceremony works on is missing, or it does not commit it.
+    #[error("the order comes without the log of {0}, which made the generation that the ceremony works on")]
+    NoOrigin(CeremonyId),
+    /// Under its origin, now that it is known, the log is refused.
+    #[error("entry {seq} of {ceremony} is refused")]
+    FoldedAgain {
+        /// Which ceremony.
+        ceremony: CeremonyId,
+        /// The entry's number.
+        seq: u64,
+        /// Why.
+        source: Box<Rejection>,
+    },
     /// No entry.
     #[error("the order comes without a log")]
     NoLog,
@@ -135,41 +166,110 @@ pub(super) enum Due {
 }
 
 /// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen cannot be
-/// taken back: an older log adds nothing, and one that forks from it is refused.
+/// taken back: an older log adds nothing. One that forks from it is refused where this enclave has begun something that is
+/// not finished, and elsewhere unless everything follows from it that the known one shows.
 #[derive(Default)]
 pub(super) struct Ledger {
-    known: Option<(Arc<Charter>, Book)>,
+    known: Option<Known>,
+}
+
+struct Known {
+    charter: Arc<Charter>,
+    book: Book,
+    /// The ceremonies in which this enclave has followed an order.
+    begun: BTreeSet<CeremonyId>,
 }
 
 impl Ledger {
-    /// The book of the cluster with this first charter: an enclave works for one from boot to end. A share that was
+    /// What is known of the cluster with this first charter: an enclave works for one from boot to end. A share that was
     /// sealed under another does not open.
-    fn under(
-        &mut self,
-        charter: &[u8],
-        root: &Arc<TrustRoot>,
-    ) -> Result<(Arc<Charter>, &mut Book), OrderError> {
-        let shown = Arc::new(Charter::parse(charter)?);
+    fn under(&mut self, charter: &[u8], root: &Arc<TrustRoot>) -> Result<&mut Known, OrderError> {
+        let charter = Arc::new(Charter::parse(charter)?);
         let known = match self.known.take() {
             Some(known) => known,
-            None => (Arc::clone(&shown), Book::new(Context::new(Arc::clone(&shown), Arc::clone(root))?)),
+            None => Known {
+                book: Book::new(Context::new(Arc::clone(&charter), Arc::clone(root))?),
+                charter: Arc::clone(&charter),
+                begun: BTreeSet::new(),
+            },
         };
-        let (charter, book) = self.known.insert(known);
-        if charter.hash() == shown.hash() { Ok((shown, book)) } else { Err(OrderError::OtherCharter) }
+        let known = self.known.insert(known);
+        if known.charter.hash() == charter.hash() { Ok(known) } else { Err(OrderError::OtherCharter) }
     }
 }
 
-fn take(book: &mut Book, log: &[Vec<u8>]) -> Result<Option<CeremonyId>, OrderError> {
+fn decode(log: &[Vec<u8>]) -> Result<Vec<Entry>, OrderError> {
     if log.len() > MAX_ENTRIES {
         return Err(OrderError::TooLong(log.len()));
     }
-    let mut ceremony = None;
-    for (seq, bytes) in (1..).zip(log) {
-        let entry = Entry::decode(bytes).map_err(|source| OrderError::Entry { seq, source })?;
-        ceremony = Some(entry.ceremony.clone());
-        book.take(entry)?;
+    let read = |(seq, bytes): (usize, &Vec<u8>)| {
+        Entry::decode(bytes).map_err(|source| OrderError::Entry { seq, source })
+    };
+    (1..).zip(log).map(read).collect()
+}
+
+impl Known {
+    /// Takes a log, and what it adds to the one that is known.
+    fn take(&mut self, log: &[Vec<u8>], now: UnixMillis) -> Result<Option<CeremonyId>, OrderError> {
+        let entries = decode(log)?;
+        for entry in &entries {
+            match self.book.take(entry.clone()) {
+                Ok(_) => {}
+                Err(fork @ NotTaken::Fork { .. }) => {
+                    self.take_branch(&entries, fork, now)?;
+                    break;
+                }
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        Ok(entries.last().map(|last| last.ceremony.clone()))
     }
-    Ok(ceremony)
+
+    /// Takes a log that forks from the known one, where this enclave has nothing under way.
+    fn take_branch(&mut self, log: &[Entry], fork: NotTaken, now: UnixMillis) -> Result<(), OrderError> {
+        let Some(ceremony) = log.first().map(|first| first.ceremony.clone()) else { return Ok(()) };
+        let branch = self.book.with_branch(log);
+        let is_over =
+            |book: &Book| book.get(&ceremony).is_some_and(|chapter| is_over(&chapter.ceremony, now));
+        if self.begun.contains(&ceremony) && !branch.as_ref().is_ok_and(is_over) {
+            return Err(fork.into());
+        }
+        self.book = branch.map_err(|source| OrderError::Branch { ceremony, source })?;
+        Ok(())
+    }
+
+    /// Knows the earlier generations of this order by their records.
+    fn rest_on(&mut self, records: &[Vec<u8>]) -> Result<(), OrderError> {
+        if records.len() > MAX_RECORDS {
+            return Err(OrderError::TooManyRecords(records.len()));
+        }
+        let records = records.iter().map(|record| Record::parse(record)).collect::<Result<Vec<_>, _>>()?;
+        self.book.rest_on(records);
+        Ok(())
+    }
+
+    /// The ceremony that an order is about. Its origin must be known by its certificate: n enclaves have checked there what
+    /// lies before, and nobody has checked what this ceremony says of its own origin.
+    fn ceremony(&mut self, id: &CeremonyId) -> Result<Ceremony, OrderError> {
+        self.book.fold_again(id).map_err(|(seq, source)| OrderError::FoldedAgain {
+            ceremony: id.clone(),
+            seq,
+            source: Box::new(source),
+        })?;
+        let ceremony = self.book.get(id).ok_or(OrderError::NoLog)?.ceremony.clone();
+        match &ceremony.manifest().origin {
+            Some(origin) if ceremony.before().is_none() => Err(OrderError::NoOrigin(origin.ceremony.clone())),
+            Some(_) | None => Ok(ceremony),
+        }
+    }
+}
+
+/// Whether nothing is done in this ceremony any more.
+fn is_over(ceremony: &Ceremony, now: UnixMillis) -> bool {
+    match ceremony.phase_at(now) {
+        Phase::Closed | Phase::Abandoned(_) | Phase::Void(_) => true,
+        Phase::Gathering | Phase::Authorised | Phase::Committed => false,
+    }
 }
 
 impl Order {
@@ -182,12 +282,27 @@ impl Order {
         now: UnixMillis,
     ) -> Result<Due, OrderError> {
         let node = NodeIndex::try_from(start.node)?;
-        let (charter, book) = ledger.under(&start.charter, root)?;
+        let known = ledger.under(&start.charter, root)?;
+        known.rest_on(&start.records)?;
         for other in &start.others {
-            take(book, &other.entries)?;
+            known.take(&other.entries, now)?;
         }
-        let id = take(book, &start.log)?.ok_or(OrderError::NoLog)?;
-        let ceremony = book.get(&id).ok_or(OrderError::NoLog)?.ceremony.clone();
+        let id = known.take(&start.log, now)?.ok_or(OrderError::NoLog)?;
+        let ceremony = known.ceremony(&id)?;
+        let due = Self::due(start, known, node, ceremony, own, now)?;
+        known.begun.insert(id);
+        Ok(due)
+    }
+
+    fn due(
+        start: &Start,
+        known: &Known,
+        node: NodeIndex,
+        ceremony: Ceremony,
+        own: &EnclaveKeys,
+        now: UnixMillis,
+    ) -> Result<Due, OrderError> {
+        let book = &known.book;
         let nothing = || OrderError::NothingDue { node, phase: ceremony.phase_at(now).to_string() };
         let duty = ceremony.duty(node, own, now).ok_or_else(nothing)?;
         if let Some(rival) = book.rival(&ceremony, now).filter(|_| ceremony.committed().is_none()) {
@@ -215,6 +330,7 @@ impl Order {
         }
         let bans = book.bans_in(ceremony.manifest());
         let logged_bans = book.bans().collect();
+        let charter = Arc::clone(&known.charter);
         let order = Self { node, charter, ceremony, duty, spec, wallet, bans, logged_bans };
         Ok(Due::Session(Box::new(order)))
     }

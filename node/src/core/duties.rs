@@ -1,10 +1,10 @@
 //! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
 
-use std::collections::BTreeSet;
-
-use ::enclave::wire::link::{self, Attest, Start, to_enclave};
+use ::enclave::wire::check_size;
+use ::enclave::wire::link::{self, Attest, Start, ToEnclave, to_enclave};
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
+use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::script::Act;
 use ceremonies::wire::log;
@@ -288,51 +288,30 @@ impl Core {
     fn give_order(&mut self, order: Order, lent: link::Credentials) {
         let Order { ceremony, duty, blob, backup } = order;
         let Some(chapter) = self.book.get(&ceremony) else { return };
-        let log = chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect();
-        let others = self.rests_on(&chapter.ceremony);
-        info!(%ceremony, ?duty, "ordered");
-        let request = self.request_id(Asked::Start(ceremony, duty));
+        let encoded = |chapter: &Chapter| chapter.entries.iter().map(Entry::encode).collect();
+        let needed = self.book.needed_for(&ceremony, self.now.wall);
         let start = Start {
-            request,
+            request: self.next_request,
             node: self.node().into(),
             charter: self.identity.charter.text().as_bytes().to_vec(),
-            log,
-            others,
+            log: encoded(chapter),
+            others: needed.logs.into_iter().map(|log| link::Log { entries: encoded(log) }).collect(),
+            records: needed.records.into_iter().map(|record| record.as_bytes().to_vec()).collect(),
             blob,
             credentials: Some(lent),
             backup,
         };
-        self.tell_enclave(to_enclave::Kind::Start(start));
-    }
-
-    /// The logs that an enclave needs beside a ceremony's own: of the amendments that led to its charter, of those
-    /// that made the wallet's generations up to the one in use, of what
-    /// came of others that were to make this generation, and, because an enclave that was started again has forgotten them, of all in which a
-    /// node was banned.
-    fn rests_on(&self, ceremony: &Ceremony) -> Vec<link::Log> {
-        let amendments = self.book.amendments().map(|chapter| chapter.ceremony.manifest().ceremony.clone());
-        let mut ids: Vec<CeremonyId> = amendments.collect();
-        let banning =
-            self.book.iter().map(|(_, chapter)| &chapter.ceremony).filter(|other| !other.bans().is_empty());
-        let newest = self.book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
-        let newest = newest.and_then(|id| self.book.get(&id)).map(|chapter| &chapter.ceremony);
-        for other in banning.chain(newest).chain([ceremony]) {
-            let id = &other.manifest().ceremony;
-            let origins = self.book.origins(id).into_iter();
-            ids.extend(origins.map(|chapter| chapter.ceremony.manifest().ceremony.clone()));
-            ids.push(id.clone());
+        let message = ToEnclave { kind: Some(to_enclave::Kind::Start(start)) };
+        if let Err(error) = check_size(&message) {
+            let reason = format!("the order for this ceremony is too large, {error}");
+            warn!(%ceremony, %reason, "not ordered");
+            return self.fault(&ceremony, &reason);
         }
-        let own = ceremony.manifest();
-        let rivals = self.book.iter().map(|(_, chapter)| chapter.ceremony.manifest()).filter(|other| {
-            other.kind.makes_shares() && other.wallet == own.wallet && other.generation == own.generation
-        });
-        ids.extend(rivals.map(|other| other.ceremony.clone()));
-        let mut seen = BTreeSet::from([&own.ceremony]);
-        let others = ids.iter().filter(|id| seen.insert(id)).filter_map(|id| self.book.get(id));
-        let log = |chapter: &Chapter| link::Log {
-            entries: chapter.entries.iter().map(ceremonies::entry::Entry::encode).collect(),
-        };
-        others.map(log).collect()
+        info!(%ceremony, ?duty, "ordered");
+        self.request_id(Asked::Start(ceremony, duty));
+        if let Some(kind) = message.kind {
+            self.tell_enclave(kind);
+        }
     }
 
     /// Pending shares of ceremonies that are proven never to commit. Any doubt keeps them.

@@ -174,6 +174,7 @@ fn approved(nodes: u8) -> Ceremony {
         given_up: [].into(),
         bans: [].into(),
         ending: None,
+        appended: [].into(),
     };
     ceremony.approved_enclaves = Some(ceremony.current_enclaves());
     assert_eq!(ceremony.phase(), Phase::Authorised);
