@@ -73,8 +73,7 @@ impl Agent {
                     Ok(stream) => {
                         let seq = next.entry().seq;
                         self.store.append_entry(next.entry()).await?;
-                        self.book.commit(*next);
-                        self.observed.entries += 1;
+                        self.commit(*next);
                         self.tails.insert(ceremony.clone(), Tail { stream, entry: seq });
                         return Ok(seq);
                     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ::enclave::wire::link::to_enclave;
 use ceremonies::attestation::{EnclaveKeys, InvalidRoot, TrustRoot};
-use ceremonies::book::{Book, Examined, NotTaken};
+use ceremonies::book::{Book, Examined, Next, NotTaken};
 use ceremonies::ceremony::{Context, Duty, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
@@ -88,7 +88,7 @@ pub enum StartError {
     /// The bundle does not verify.
     #[error("the bundle is refused")]
     Bundle(#[from] VerifyError),
-    /// The own copy of a log does not fold.
+    /// The own copy of an entry cannot be read.
     #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
     DamagedEntry {
         /// Which ceremony.
@@ -98,9 +98,9 @@ pub enum StartError {
         /// Why.
         source: EntryError,
     },
-    /// The own copy of a log does not fold.
-    #[error("this node's own copy of a log does not fold")]
-    DamagedLog(#[from] NotTaken),
+    /// The bundle and the own logs contradict each other.
+    #[error("the bundle holds an entry that does not follow this node's own copy of its log")]
+    Contradicted(#[from] NotTaken),
 }
 
 fn read(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, StartError> {
@@ -234,18 +234,16 @@ pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartE
     Ok(book.iter().count())
 }
 
+/// The book of all logs in the store. What does not fold never keeps the agent from starting: it is said, and left out.
 async fn own_book(identity: &Identity, store: &Store) -> Result<Book, StartError> {
-    let mut book = Book::new(identity.context.clone());
-    for log in own_copies(store).await? {
-        for entry in log {
-            book.take(entry)?;
-        }
+    let (book, aside) = Book::gather(identity.context.clone(), own_copies(store).await?);
+    for log in aside {
+        let (ceremony, from, why) = (&log.ceremony, log.from(), chain(&log.why));
+        error!(%ceremony, from, %why, "own copy of a log does not fold: set aside");
     }
     Ok(book)
 }
 
-/// All logs of the store, those that were opened first in front: a test signing follows what it signs with, and a
-/// ceremony the amendment of its charter.
 async fn own_copies(store: &Store) -> Result<Vec<Vec<Entry>>, StartError> {
     let mut logs = Vec::new();
     for ceremony in store.ceremonies().await? {
@@ -256,7 +254,6 @@ async fn own_copies(store: &Store) -> Result<Vec<Vec<Entry>>, StartError> {
         }
         logs.push(log);
     }
-    logs.sort_by_key(|log| log.first().map(|entry| entry.time));
     Ok(logs)
 }
 
@@ -408,10 +405,17 @@ impl Agent {
     async fn take(&mut self, entry: Entry) -> Result<(), TakeError> {
         if let Examined::New(next) = self.book.examine(entry)? {
             self.store.append_entry(next.entry()).await?;
-            self.book.commit(*next);
-            self.observed.entries += 1;
+            self.commit(*next);
         }
         Ok(())
+    }
+
+    /// What was opened too late under the charter before an amendment leaves the book; its log stays in the store.
+    fn commit(&mut self, next: Next) {
+        for log in self.book.commit(next) {
+            warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
+        }
+        self.observed.entries += 1;
     }
 }
 
