@@ -1,11 +1,14 @@
 //! All ceremonies that somebody knows, each as its log and its fold.
 //!
 //! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
-//! and tells a gap (ask for what is missing) from a fork (two logs that claim one place).
+//! and tells a gap (ask for what is missing) from a fork (two logs that claim one place). What it holds must follow from
+//! the logs alone, never from the order in which they came nor from anybody's clock.
 
 mod branch;
+mod clock;
 mod exclusion;
 mod exposure;
+mod gather;
 mod inventory;
 mod lineage;
 mod needed;
@@ -23,7 +26,9 @@ use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
 use crate::wallet::{Record, Wallet};
 
 pub use self::branch::BranchError;
+pub use self::clock::{Ahead, MAX_AHEAD_MS, check_clock};
 pub use self::exposure::{Copy, Exposure, Place};
+pub use self::gather::{SetAside, WhySetAside};
 pub use self::inventory::ItemError;
 pub use self::needed::Needed;
 pub use self::opening::OpeningError;
@@ -37,6 +42,29 @@ pub struct Chapter {
     pub ceremony: Ceremony,
 }
 
+impl Chapter {
+    /// Whether an entry follows the head, or is known.
+    fn place(&self, entry: &Entry) -> Result<Taken, NotTaken> {
+        let (ceremony, seq) = (entry.ceremony.clone(), entry.seq);
+        let known = usize::try_from(seq).ok().and_then(|seq| self.entries.get(seq.wrapping_sub(1)));
+        let expected = self.ceremony.head().seq + 1;
+        match known {
+            Some(known) if known.hash() == entry.hash() => Ok(Taken::Known),
+            Some(known) => Err(NotTaken::Fork { ceremony, seq, ours: known.hash(), theirs: entry.hash() }),
+            None if seq == expected => Ok(Taken::New),
+            None => Err(NotTaken::Gap { ceremony, got: seq, expected }),
+        }
+    }
+}
+
+/// A charter that an amendment has put in force.
+#[derive(Debug, Clone)]
+struct Amendment {
+    at: UnixMillis,
+    context: Context,
+    ceremony: CeremonyId,
+}
+
 /// How long after an amendment ceremonies may still be opened under the charter before, in milliseconds: longer
 /// than clocks differ, so that no entry depends on whether the amendment was known when it came.
 const OPENING_AFTER_AMENDMENT_MS: i64 = 15 * 60 * 1000;
@@ -45,8 +73,8 @@ const OPENING_AFTER_AMENDMENT_MS: i64 = 15 * 60 * 1000;
 #[derive(Debug, Clone)]
 pub struct Book {
     first: Context,
-    /// The charters that amendments have put in force, in order, each with its moment.
-    amendments: Vec<(UnixMillis, Context)>,
+    /// The charters that amendments have put in force, in order.
+    amendments: Vec<Amendment>,
     chapters: BTreeMap<CeremonyId, Chapter>,
     /// Records of generations whose ceremonies may be unknown here.
     records: BTreeMap<Hash, Arc<Record>>,
@@ -139,36 +167,42 @@ impl Book {
     /// The charter in force, and its root.
     #[must_use]
     pub fn context(&self) -> &Context {
-        self.amendments.last().map_or(&self.first, |(_, context)| context)
+        self.amendments.last().map_or(&self.first, |amendment| &amendment.context)
+    }
+
+    /// Every charter that was ever in force, in order.
+    fn contexts(&self) -> impl DoubleEndedIterator<Item = &Context> {
+        std::iter::once(&self.first).chain(self.amendments.iter().map(|amendment| &amendment.context))
     }
 
     /// The amendment ceremonies that have put a charter in force, in their order.
     pub fn amendments(&self) -> impl Iterator<Item = &Chapter> {
-        let charters = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
-        charters.filter_map(|context| self.amendment_of(context))
+        self.amendments.iter().filter_map(|amendment| self.get(&amendment.ceremony))
     }
 
-    /// What amended this charter: of several, the first to be approved.
-    fn amendment_of(&self, context: &Context) -> Option<&Chapter> {
-        let amending = self.chapters.values().filter_map(|chapter| {
-            let (charter, at) = chapter.ceremony.amended()?;
-            (chapter.ceremony.charter().hash() == context.charter().hash()).then_some((
-                at,
-                charter.hash(),
-                chapter,
-            ))
-        });
-        amending.min_by_key(|(at, hash, _)| (*at, *hash)).map(|(_, _, chapter)| chapter)
-    }
-
-    fn follow_amendments(&mut self) {
-        self.amendments.clear();
-        while let Some((charter, at)) =
-            self.amendment_of(self.context()).and_then(|chapter| chapter.ceremony.amended())
-        {
-            let amended = (at, self.context().amended(Arc::clone(charter)));
-            self.amendments.push(amended);
+    /// Finds out which charters are in force one after the other: what amends a charter is, of several amendments, the
+    /// first to be approved. Ceremonies that were opened under another for too long are taken out, so that it makes no
+    /// difference whether the amendment or the opening was known first.
+    fn follow_amendments(&mut self) -> Vec<SetAside> {
+        let mut amending: BTreeMap<Hash, (UnixMillis, Hash, &Chapter)> = BTreeMap::new();
+        for chapter in self.chapters.values() {
+            let Some((charter, at)) = chapter.ceremony.amended() else { continue };
+            let (before, new) = (chapter.ceremony.charter().hash(), (at, charter.hash(), chapter));
+            let is_first = |(at, hash, _): &(UnixMillis, Hash, &Chapter)| (new.0, new.1) < (*at, *hash);
+            if amending.get(&before).is_none_or(is_first) {
+                amending.insert(before, new);
+            }
         }
+        let mut amendments: Vec<Amendment> = Vec::new();
+        let mut context = &self.first;
+        while let Some((at, _, chapter)) = amending.remove(&context.charter().hash()) {
+            let Some(charter) = &chapter.ceremony.manifest().amendment else { break };
+            let ceremony = chapter.ceremony.manifest().ceremony.clone();
+            amendments.push(Amendment { at, context: context.amended(Arc::clone(charter)), ceremony });
+            context = amendments.last().map_or(&self.first, |amendment| &amendment.context);
+        }
+        self.amendments = amendments;
+        self.take_out_overdue()
     }
 
     /// The ceremony of this id.
@@ -216,11 +250,7 @@ impl Book {
         };
         let wallet = origin.and_then(|chapter| made(&chapter.ceremony)).map(Arc::new);
         let record = manifest.origin.as_ref().and_then(|origin| self.records.get(&origin.record));
-        let past = std::iter::once(&self.first).chain(self.amendments.iter().map(|(_, context)| context));
-        let mut past = past.zip(self.amendments.iter().map(|(at, _)| at.plus(OPENING_AFTER_AMENDMENT_MS)));
-        let named = past
-            .find(|(context, until)| context.charter().hash() == manifest.charter && first.time <= *until);
-        let context = named.map_or(self.context(), |(context, _)| context);
+        let context = self.named(&manifest.charter, first.time);
         match (wallet, record) {
             (None, Some(record)) => context.with_record(Arc::clone(record)),
             (wallet, _) => context.with_wallet(wallet),
@@ -246,6 +276,15 @@ impl Book {
         }
     }
 
+    /// The charter of this hash, if a ceremony could be opened under it at this time; else the one in force. The time is
+    /// the opening's own, beside that of the amendment: everybody who knows both logs finds the same.
+    fn named(&self, charter: &Hash, opened: UnixMillis) -> &Context {
+        let until = self.amendments.iter().map(|amendment| amendment.at.plus(OPENING_AFTER_AMENDMENT_MS));
+        let mut past = self.contexts().zip(until);
+        let named = past.find(|(context, until)| context.charter().hash() == *charter && opened <= *until);
+        named.map_or(self.context(), |(context, _)| context)
+    }
+
     /// Finds out what an entry would make of its ceremony, without taking it: so that it can be stored, or
     /// appended to a stream, before anything is built on it.
     ///
@@ -261,17 +300,8 @@ impl Book {
             let ceremony = Ceremony::open(self.context_of(&entry), &entry).map_err(rejected)?;
             return Ok(Examined::New(Box::new(Next { entry, ceremony })));
         };
-        let known = usize::try_from(seq).ok().and_then(|seq| chapter.entries.get(seq.wrapping_sub(1)));
-        if let Some(known) = known {
-            return if known.hash() == entry.hash() {
-                Ok(Examined::Known)
-            } else {
-                Err(NotTaken::Fork { seq, ours: known.hash(), theirs: entry.hash(), ceremony: id })
-            };
-        }
-        let expected = chapter.ceremony.head().seq + 1;
-        if seq != expected {
-            return Err(NotTaken::Gap { ceremony: id, got: seq, expected });
+        if chapter.place(&entry)? == Taken::Known {
+            return Ok(Examined::Known);
         }
         let mut ceremony = chapter.ceremony.clone();
         ceremony.apply(&entry).map_err(rejected)?;
@@ -293,11 +323,14 @@ impl Book {
 
     /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not
     /// follow the head any more is left out.
-    pub fn commit(&mut self, next: Next) {
+    ///
+    /// Where it puts a charter in force, what was opened too late under the one before is taken out of the book and given
+    /// back; there is nothing else to give back.
+    pub fn commit(&mut self, next: Next) -> Vec<SetAside> {
         let Next { entry, ceremony } = next;
         let head = self.chapters.get(&entry.ceremony).map_or(0, |chapter| chapter.ceremony.head().seq);
         if entry.seq != head + 1 {
-            return;
+            return Vec::new();
         }
         let amends = ceremony.amended().is_some();
         let id = entry.ceremony.clone();
@@ -311,9 +344,7 @@ impl Book {
         if backs_up {
             self.tell_of_backups(&id);
         }
-        if amends {
-            self.follow_amendments();
-        }
+        if amends { self.follow_amendments() } else { Vec::new() }
     }
 
     /// A recovery may be opened before the last backup of the generation that it recovers is written: what can be

@@ -59,6 +59,6 @@ impl Book {
 
     /// The charters that amendments have put in force, in their order.
     fn charters_in_force(&self) -> Vec<Hash> {
-        self.amendments.iter().map(|(_, context)| context.charter().hash()).collect()
+        self.amendments.iter().map(|amendment| amendment.context.charter().hash()).collect()
     }
 }

@@ -14,11 +14,10 @@ impl Book {
     /// The nodes that any charter after this one has excluded, whether or not they were taken back. Where this one was
     /// never in force here, by any charter at all.
     pub(super) fn excluded_since(&self, charter: &Hash) -> BTreeSet<NodeIndex> {
-        let charters = || self.amendments.iter().map(|(_, context)| context.charter());
-        let all = std::iter::once(self.first.charter()).chain(charters());
         // A charter that was never in force here is treated as older than all.
-        let after = all.zip(0..).find(|(known, _)| known.hash() == *charter).map_or(0, |(_, place)| place);
-        charters().skip(after).flat_map(|charter| charter.excluded()).collect()
+        let place = self.contexts().position(|known| known.charter().hash() == *charter).unwrap_or(0);
+        let after = self.amendments.iter().skip(place);
+        after.flat_map(|amendment| amendment.context.charter().excluded()).collect()
     }
 
     /// Checks that an amended charter leaves every wallet as many shares in use as sign together: a share that was once

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{Book, Chapter, ItemError};
 use crate::ceremony::{Ceremony, Phase};
 use crate::charter::{CeremonyKind, Incomplete};
+use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
 use crate::manifest::{Manifest, Way};
 
@@ -79,6 +80,21 @@ pub enum OpeningError {
     /// An item of an inventory says what cannot be.
     #[error(transparent)]
     Item(#[from] ItemError),
+    /// It would be dated before what it works on.
+    #[error(
+        "it would be dated {now}, but {origin} made what it works on at {made}, by the clock of node {by}: check that \
+         node's clock and the one here, or wait until {made}"
+    )]
+    BeforeOrigin {
+        /// The ceremony that made what it works on.
+        origin: CeremonyId,
+        /// When that says it did.
+        made: UnixMillis,
+        /// The node that wrote so.
+        by: NodeIndex,
+        /// The time here.
+        now: UnixMillis,
+    },
 }
 
 impl Book {
@@ -123,6 +139,29 @@ impl Book {
                 self.check_inventory(manifest)?;
                 self.check_free(manifest, now, |kind| kind == CeremonyKind::Inventory)
             }
+        }?;
+        self.check_date(manifest, now)
+    }
+
+    /// Checks that the ceremony is not dated before the one that made what it works on.
+    ///
+    /// Asked only of who opens one, where a clock can still be set. The fold takes such an opening: no order follows from
+    /// its date, and to refuse it would be worse than the wrong date. One that is in the log already may have made the
+    /// generation in use, and nothing tells a reader whether an entry is old or new: those who had read it earlier would
+    /// have a wallet that those who read it later do not.
+    fn check_date(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+        let Some(origin) = &manifest.origin else { return Ok(()) };
+        let entries = self.get(&origin.ceremony).map(|chapter| &*chapter.entries).unwrap_or_default();
+        // The last of them completed the wallet.
+        let makes = |entry: &&Entry| matches!(entry.event, Event::Prepared { .. } | Event::Staged { .. });
+        match entries.iter().rev().find(makes) {
+            Some(made) if now < made.time => Err(OpeningError::BeforeOrigin {
+                origin: origin.ceremony.clone(),
+                made: made.time,
+                by: made.node,
+                now,
+            }),
+            Some(_) | None => Ok(()),
         }
     }
 

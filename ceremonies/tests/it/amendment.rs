@@ -23,15 +23,19 @@ use crate::refused;
 const UNTIL: UnixMillis = NOW.plus(60 * MINUTE);
 
 fn new_image() -> Measurement {
-    Measurement { pcr0: pcr(7), ..allowed() }
+    new_image_of(7)
+}
+
+pub(crate) fn new_image_of(register: u8) -> Measurement {
+    Measurement { pcr0: pcr(register), ..allowed() }
 }
 
 /// The charter that allows a new image for good and the old one for an hour.
-fn rotated() -> Arc<Charter> {
+pub(crate) fn rotated() -> Arc<Charter> {
     Arc::new(CHARTER.allowing(&new_image(), Some(UNTIL)).unwrap())
 }
 
-fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Proposal {
+pub(crate) fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Proposal {
     let (kind, wallet) = match amendment {
         Some(_) => (CeremonyKind::Amend, ABOUT_THE_CHARTER),
         None => (CeremonyKind::Dkg, "treasury"),
@@ -53,18 +57,22 @@ fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMill
     }
 }
 
-fn manifest(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Manifest {
+pub(crate) fn manifest(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Manifest {
     let proposal = proposal(charter, amendment, opened);
     proposal.manifest(charter, &Script::builtin(proposal.kind).unwrap()).unwrap()
 }
 
-fn opening(manifest: &Manifest) -> Entry {
+pub(crate) fn opening(manifest: &Manifest) -> Entry {
     entry(first_place(manifest, manifest.opened), opened(manifest))
 }
 
 /// An amendment of the first charter that lacks one approval.
 fn nearly(next: Arc<Charter>) -> Paper {
-    let manifest = manifest(&CHARTER, Some(next), NOW);
+    nearly_at(next, NOW)
+}
+
+pub(crate) fn nearly_at(next: Arc<Charter>, opened: UnixMillis) -> Paper {
+    let manifest = manifest(&CHARTER, Some(next), opened);
     let mut paper = Paper::start(context(), &manifest, Vec::new());
     paper.sign("compare", "wendy", Role::Witness, Answer::None).unwrap();
     for (person, role) in &QUORUM[..5] {
@@ -73,7 +81,15 @@ fn nearly(next: Arc<Charter>) -> Paper {
     paper
 }
 
-fn approved(next: Arc<Charter>) -> Paper {
+/// Everybody who has to approves.
+pub(crate) fn approve(paper: &mut Paper) {
+    paper.sign("compare", "wendy", Role::Witness, Answer::None).unwrap();
+    for (person, role) in &QUORUM {
+        paper.approve(person, *role).unwrap();
+    }
+}
+
+pub(crate) fn approved(next: Arc<Charter>) -> Paper {
     let mut paper = nearly(next);
     paper.approve("arthur", Role::Auditor).unwrap();
     paper
@@ -190,10 +206,7 @@ fn amendments_follow_each_other() {
     let manifest = manifest(&next, Some(Arc::clone(&third)), first.now.plus(MINUTE));
     let mut book = book_of(&[&first.log]);
     let mut paper = Paper::start(book.context().clone(), &manifest, Vec::new());
-    paper.sign("compare", "wendy", Role::Witness, Answer::None).unwrap();
-    for (person, role) in &QUORUM {
-        paper.approve(person, *role).unwrap();
-    }
+    approve(&mut paper);
     for entry in &paper.log {
         book.take(entry.clone()).unwrap();
     }

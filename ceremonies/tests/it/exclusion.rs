@@ -121,7 +121,8 @@ fn opening(
     change: impl FnOnce(&mut Proposal),
 ) -> Result<(), OpeningError> {
     let manifest = about(book.context().charter(), kind, wallet, change);
-    book.check_opening(&manifest, manifest.opened)
+    // After everything that these tests have happen.
+    book.check_opening(&manifest, manifest.opened.plus(10 * MINUTE))
 }
 
 /// The same, opened with enclaves that have started anew.

@@ -8,6 +8,7 @@ mod cluster;
 mod evidence;
 mod exclusion;
 mod fold;
+mod gather;
 mod inventory;
 mod keys;
 mod kit;

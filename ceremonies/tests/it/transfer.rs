@@ -22,7 +22,7 @@ use zip::ZipArchive;
 
 use crate::cluster::{context, line, node};
 use crate::keys::SHARING;
-use crate::kit::Paper;
+use crate::kit::{MINUTE, Paper};
 use crate::refused;
 
 /// A wallet whose key generation is closed.
@@ -145,8 +145,9 @@ fn signed_transaction_that_nobody_closes_does_not_hold_up_a_refresh() {
     let manifest = refresh.ceremony.manifest();
     let open = approved(ether(0));
     let under_way = Err(OpeningError::UnderWay(open.ceremony.manifest().ceremony.clone()));
-    assert_eq!(book(&[&WALLET, &open]).check_opening(manifest, manifest.opened), under_way);
-    assert_eq!(book(&[&WALLET, &ETHER]).check_opening(manifest, manifest.opened), Ok(()));
+    let now = manifest.opened.plus(MINUTE);
+    assert_eq!(book(&[&WALLET, &open]).check_opening(manifest, now), under_way);
+    assert_eq!(book(&[&WALLET, &ETHER]).check_opening(manifest, now), Ok(()));
 }
 
 /// What a bundle's `broadcast.json` says, and what its verification says.

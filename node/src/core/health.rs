@@ -60,6 +60,8 @@ pub(super) struct Observed {
     pub(super) entries: u64,
     /// Messages about the record that mean nothing here: what a hostile host makes others read.
     pub(super) junk: u64,
+    /// The last entry that was dated too far ahead to be taken.
+    pub(super) ahead: String,
     pub(super) store: Trouble,
     pub(super) kms: Trouble,
     pub(super) vault: Trouble,
@@ -83,6 +85,7 @@ impl Default for Observed {
         Self {
             entries: 0,
             junk: 0,
+            ahead: String::new(),
             store: Trouble::default(),
             kms: Trouble::default(),
             vault: Trouble::default(),

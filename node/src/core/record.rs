@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use ceremonies::book::{Examined, Next, NotTaken};
+use ceremonies::book::{Examined, Next, NotTaken, check_clock};
 use ceremonies::charter::Charter;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
-use ceremonies::record::{Ballot, Memory, SignedHead, Tip, Tree};
+use ceremonies::record::{Ballot, HOSTILE, Memory, SignedHead, Tip, Tree};
 use ceremonies::text::chain;
 use ceremonies::wire::log;
 use prost::Message;
@@ -279,14 +279,16 @@ impl Core {
                     self.stands_in_stream(&entry, stream);
                 }
             }
-            Ok(Examined::New(next)) if self.is_in_time(&entry) => {
-                self.write(StoreOp::Append(entry), Then::Commit(next, stream, None));
-            }
-            Ok(Examined::New(_)) => {
-                if let Some(stream) = stream {
-                    self.passes_over(&id, stream);
+            Ok(Examined::New(next)) => match check_clock(&entry, self.now.wall) {
+                Err(ahead) if !self.is_locked_elsewhere(&entry) => {
+                    warn!(ceremony = %id, %ahead, "entry not taken now");
+                    self.observed.ahead = ahead.to_string();
+                    if let Some(stream) = stream {
+                        self.passes_over(&id, stream);
+                    }
                 }
-            }
+                Ok(()) | Err(_) => self.write(StoreOp::Append(entry), Then::Commit(next, stream, None)),
+            },
             Err(refused) => {
                 if let Some(stream) = stream {
                     self.passes_over(&id, stream);
@@ -294,6 +296,15 @@ impl Core {
                 self.take_aside(entry, &refused);
             }
         }
+    }
+
+    /// Whether so many nodes have locked an entry of this place or a later one that more than one of them is honest: they
+    /// cannot all have a clock that is fast.
+    fn is_locked_elsewhere(&self, entry: &Entry) -> bool {
+        let Some(log) = self.logs.get(&entry.ceremony) else { return false };
+        let locked =
+            log.ballot.heads().filter(|(head, _)| head.lock.is_some_and(|lock| lock.tip.seq >= entry.seq));
+        locked.count() > HOSTILE + 1
     }
 
     fn stands_in_stream(&mut self, entry: &Entry, stream: u64) {
@@ -376,7 +387,10 @@ impl Core {
     fn commit(&mut self, next: Next, stream: Option<u64>, pending: Option<Box<Pending>>) {
         let entry = next.entry().clone();
         let id = entry.ceremony.clone();
-        self.book.commit(next);
+        for log in self.book.commit(next) {
+            warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
+            self.logs.remove(&log.ceremony);
+        }
         self.observed.entries += 1;
         self.running.insert(id.clone());
         self.duties_due = true;
@@ -431,12 +445,5 @@ impl Core {
     /// The event of an entry as it was signed for.
     pub(super) fn event_of(entry: &Entry) -> Option<log::Event> {
         log::EntryBody::decode(entry.raw().body.as_slice()).ok()?.event
-    }
-}
-
-impl Core {
-    /// Whether an entry may be taken now: one dated far ahead would date all that follow it.
-    fn is_in_time(&self, entry: &Entry) -> bool {
-        entry.time.since(self.now.wall) <= 60_000
     }
 }

@@ -9,8 +9,9 @@ use ceremonies::charter::{Charter, CharterError};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::evidence::{self, Expected, VerifyError};
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::text::chain;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::BusError;
 use crate::config::Config;
@@ -169,6 +170,8 @@ pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartE
     Ok(book.iter().count())
 }
 
+/// The book of all logs in the store. What does not fold never keeps the agent from starting: it is said, and the rest of
+/// its log goes aside, so that what belongs there can take its place.
 async fn own_book(context: Context, store: &Store) -> Result<Book, StartError> {
     let mut logs = Vec::new();
     for ceremony in store.ceremonies().await? {
@@ -179,10 +182,13 @@ async fn own_book(context: Context, store: &Store) -> Result<Book, StartError> {
         }
         logs.push(log);
     }
-    logs.sort_by_key(|log| log.first().map(|entry| entry.time));
-    let mut book = Book::new(context);
-    for entry in logs.into_iter().flatten() {
-        book.take(entry)?;
+    let (book, aside) = Book::gather(context, logs);
+    for log in aside {
+        let (ceremony, from, why) = (&log.ceremony, log.from(), chain(&log.why));
+        error!(%ceremony, from, %why, "own copy of a log does not fold: set aside");
+        if from > 1 {
+            store.set_rest_aside(ceremony, from - 1).await?;
+        }
     }
     Ok(book)
 }

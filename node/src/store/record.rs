@@ -6,7 +6,7 @@ use ceremonies::record::{Lock, Memory, SignedHead, Tip};
 use ceremonies::wire::{log, record};
 use prost::Message;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Executor, Row};
+use sqlx::{Any, Executor, Row, Transaction};
 
 use super::{Store, StoreError, failed, malformed, number};
 use crate::core::Mark;
@@ -68,6 +68,30 @@ async fn remember<'e>(
     Ok(())
 }
 
+async fn set_rest_aside(
+    ceremony: &CeremonyId,
+    keep: u64,
+    transaction: &mut Transaction<'_, Any>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO branches (ceremony, hash, seq, body, signature) \
+         SELECT ceremony, hash, seq, body, signature FROM entries WHERE ceremony = $1 AND seq > $2 \
+         ON CONFLICT (ceremony, hash) DO NOTHING",
+    )
+    .bind(ceremony.as_str())
+    .bind(number(keep))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("put the rest of a log aside"))?;
+    sqlx::query("DELETE FROM entries WHERE ceremony = $1 AND seq > $2")
+        .bind(ceremony.as_str())
+        .bind(number(keep))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("put the rest of a log aside"))?;
+    Ok(())
+}
+
 impl Store {
     /// Stores an entry. Storing the same one again changes nothing.
     ///
@@ -107,26 +131,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let what = "change the branch of a log";
         let mut transaction = self.pool.begin().await.map_err(failed(what))?;
-        sqlx::query(
-            "INSERT INTO branches (ceremony, hash, seq, body, signature) \
-             SELECT ceremony, hash, seq, body, signature FROM entries WHERE ceremony = $1 AND seq > $2 \
-             ON CONFLICT (ceremony, hash) DO NOTHING",
-        )
-        .bind(ceremony.as_str())
-        .bind(number(keep))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(what))?;
-        sqlx::query("DELETE FROM entries WHERE ceremony = $1 AND seq > $2")
-            .bind(ceremony.as_str())
-            .bind(number(keep))
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(what))?;
+        self::set_rest_aside(ceremony, keep, &mut transaction).await?;
         for entry in entries {
             insert(entry, &mut *transaction).await?;
         }
         remember(ceremony, memory, &mut *transaction).await?;
+        transaction.commit().await.map_err(failed(what))
+    }
+
+    /// Puts the entries behind number `keep` aside.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_rest_aside(&self, ceremony: &CeremonyId, keep: u64) -> Result<(), StoreError> {
+        let what = "put the rest of a log aside";
+        let mut transaction = self.pool.begin().await.map_err(failed(what))?;
+        self::set_rest_aside(ceremony, keep, &mut transaction).await?;
         transaction.commit().await.map_err(failed(what))
     }
 

@@ -196,19 +196,10 @@ impl World {
         self.note(format!("agent {} dies", at + 1));
     }
 
-    /// Folds what a store holds, in the order in which the agent does it.
+    /// Folds what a store holds, as the agent does it.
     fn fold(&self, store: &Store, mut book: Book) -> Book {
-        let mut logs: Vec<&Vec<Entry>> = store.logs.values().collect();
-        logs.sort_by_key(|log| log.first().map(|entry| entry.time));
-        for log in logs {
-            let id = log.first().map(|entry| &entry.ceremony);
-            let known = id.and_then(|id| book.get(id)).map_or(0, |chapter| chapter.entries.len());
-            for entry in &log[known..] {
-                if let Err(error) = book.take(entry.clone()) {
-                    self.fail(&format!("a node's own copy does not fold: {error:?}"));
-                }
-            }
-        }
+        let aside = book.take_logs(store.logs.values().cloned());
+        self.must(aside.is_empty(), || format!("a node's own copy does not fold: {aside:?}"));
         book
     }
 
