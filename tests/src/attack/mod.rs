@@ -1,8 +1,9 @@
-//! The attacker: a compromised parent between an agent and its enclave, and a byzantine enclave in the place of
-//! a node's own. Both take a list of misdeeds, which tests change while they run.
+//! The attacker: a hostile host on the bus, a compromised parent between an agent and its enclave, and a byzantine
+//! enclave in the place of a node's own. The last two take a list of misdeeds, which tests change while they run.
 //!
 //! `tests/ATTACKS.md` says which attack is stopped where, and which test tries it.
 
+mod host;
 mod parent;
 mod peer;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use ceremonies::ids::NodeIndex;
 
+pub use self::host::Host;
 pub use self::parent::{Boundary, Misdeed, Parent, Passing, Side};
 pub use self::peer::{Peer, PeerMisdeed};
 use crate::cluster::Cluster;
