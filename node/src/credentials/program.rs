@@ -185,7 +185,8 @@ mod tests {
     use crate::config::CredentialSource;
     use crate::credentials::fetch_within;
 
-    const SOON: Duration = Duration::from_millis(500);
+    /// Long enough for a script to begin on a busy machine.
+    const SOON: Duration = Duration::from_secs(2);
     const PATIENCE: Duration = Duration::from_secs(20);
     const GOOD: &str = r#"{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "hidden"}"#;
 
@@ -246,7 +247,7 @@ mod tests {
         );
         let late = refused_within(&script, SOON).await;
         assert!(matches!(late, CredentialError::Late { .. }), "{late}");
-        let expected = "AWS credential program sh did not end within 0.5 s and was killed; it said: waiting for a password";
+        let expected = "AWS credential program sh did not end within 2 s and was killed; it said: waiting for a password";
         assert_eq!(late.to_string(), expected);
         ends(id_in(&leader).await).await;
         ends(id_in(&child).await).await;
