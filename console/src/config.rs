@@ -28,6 +28,9 @@ pub struct ClusterFile {
     pub me: Vec<Me>,
     /// The folder where custodians at this console have the backups they fetched, under the names in the log.
     pub backups: Option<PathBuf>,
+    /// The folder where this console keeps what it remembers, for each cluster in one of its own; without it, in the
+    /// person's cache folder.
+    pub cache: Option<PathBuf>,
 }
 
 /// The bus.
@@ -99,6 +102,8 @@ pub struct Cluster {
     pub me: Vec<Me>,
     /// Where custodians here have the backups they fetched.
     pub backups: Option<PathBuf>,
+    /// Where this console keeps what it remembers, unless in the person's cache folder.
+    pub cache: Option<PathBuf>,
 }
 
 /// Reads a file, and says which one could not be.
@@ -133,6 +138,7 @@ impl Cluster {
             nats: Nats { seed: folder.join(&file.nats.seed), ..file.nats },
             me,
             backups: file.backups.map(|backups| folder.join(backups)),
+            cache: file.cache.map(|cache| folder.join(cache)),
             folder,
         })
     }

@@ -1,9 +1,12 @@
 //! What a heartbeat is worth: the console makes its own verdict on every node.
 
+use std::time::Instant;
+
 use ceremonies::attestation::{self, Document, Expectation, Measurement};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::text::one_line;
 use ceremonies::wire::bus::Heartbeat;
 use serde::Serialize;
 
@@ -72,17 +75,35 @@ fn accusation(book: &Book, node: NodeIndex) -> Option<String> {
     })
 }
 
+/// A moment as the console has it: for people, and for measuring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The time that is shown.
+    pub wall: UnixMillis,
+    /// What durations are measured with; nobody can set it.
+    pub steady: Instant,
+}
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { wall: crate::room::now(), steady: Instant::now() }
+    }
+}
+
 /// A heartbeat whose document has been verified: once a document, not once a look.
 #[derive(Debug)]
 pub struct Heard {
     heartbeat: Heartbeat,
+    received: Moment,
     document: Result<Document, String>,
 }
 
 impl Heard {
     /// Verifies a heartbeat's document, unless it is that of the heartbeat before.
     #[must_use]
-    pub fn new(context: &Context, heartbeat: Heartbeat, before: Option<Self>) -> Self {
+    pub fn new(context: &Context, heartbeat: Heartbeat, received: Moment, before: Option<Self>) -> Self {
         let document = match before {
             Some(before) if document(&before.heartbeat) == document(&heartbeat) => before.document,
             Some(_) | None => match document(&heartbeat) {
@@ -92,7 +113,7 @@ impl Heard {
                 }
             },
         };
-        Self { heartbeat, document }
+        Self { heartbeat, received, document }
     }
 }
 
@@ -120,7 +141,7 @@ fn verdict(
 
 /// The status of a node by its last heartbeat, unless the charter excludes it: then its word counts for nothing.
 #[must_use]
-pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: UnixMillis) -> NodeStatus {
+pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
     let context = book.context();
     let unasked = |level, summary: &str, accused| NodeStatus {
         node,
@@ -139,16 +160,19 @@ pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: UnixMill
     let accused = accusation(book, node);
     let Some(heard) = heard else { return unasked(Level::Bad, "not heard from", accused) };
     let heartbeat = &heard.heartbeat;
-    let verdict = verdict(context, node, heard, now);
-    let heard_ms_ago = now.since(UnixMillis(heartbeat.time_ms));
+    let verdict = verdict(context, node, heard, now.wall);
+    let silence = now.steady.saturating_duration_since(heard.received.steady);
+    let heard_ms_ago = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+    let offset_ms = heard.received.wall.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let (level, summary) = match judge(context, heartbeat, &verdict, &enclave_trouble, heard_ms_ago) {
-        (Level::Warn | Level::Good, _) if accused.is_some() => {
-            (Level::Warn, "banned by other nodes".to_owned())
-        }
-        judged => judged,
-    };
+    let (level, summary) =
+        match judge(context, heartbeat, &verdict, &enclave_trouble, (heard_ms_ago, offset_ms)) {
+            (Level::Warn | Level::Good, _) if accused.is_some() => {
+                (Level::Warn, "banned by other nodes".to_owned())
+            }
+            judged => judged,
+        };
     NodeStatus {
         node,
         level,
@@ -161,10 +185,10 @@ pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: UnixMill
         shares: heartbeat
             .shares
             .iter()
-            .map(|share| format!("{} g{} {}", share.wallet, share.generation, share.state))
+            .map(|share| one_line(&format!("{} g{} {}", share.wallet, share.generation, share.state)))
             .collect(),
         heard_ms_ago: Some(heard_ms_ago),
-        build: heartbeat.build.clone(),
+        build: one_line(&heartbeat.build),
         accused,
     }
 }
@@ -174,7 +198,7 @@ fn judge(
     heartbeat: &Heartbeat,
     verdict: &Result<attestation::Attested, String>,
     enclave_trouble: &str,
-    heard: i64,
+    (heard, offset): (i64, i64),
 ) -> (Level, String) {
     if heard > LOST_MS {
         return (Level::Bad, format!("not heard from for {} s", heard / 1000));
@@ -183,7 +207,7 @@ fn judge(
         return (Level::Bad, "works under another charter".to_owned());
     }
     if !enclave_trouble.is_empty() {
-        return (Level::Bad, format!("enclave: {enclave_trouble}"));
+        return (Level::Bad, format!("enclave: {}", one_line(enclave_trouble)));
     }
     if let Err(why) = verdict {
         return (Level::Bad, format!("attestation: {why}"));
@@ -192,13 +216,19 @@ fn judge(
         ("store", &heartbeat.store_trouble),
         ("KMS", &heartbeat.kms_trouble),
         ("backups", &heartbeat.vault_trouble),
+        ("stream", &heartbeat.stream_trouble),
     ] {
         if !trouble.is_empty() {
-            return (Level::Warn, format!("{part}: {trouble}"));
+            return (Level::Warn, format!("{part}: {}", one_line(trouble)));
         }
     }
-    if heard.abs() > CLOCK_MS {
-        return (Level::Warn, format!("its clock is {heard} ms off"));
+    if let Some(forked) = heartbeat.forked.first() {
+        let more = heartbeat.forked.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(" and of {more} others") };
+        return (Level::Warn, format!("the log of {}{more} forks", one_line(forked)));
+    }
+    if offset.abs() > CLOCK_MS {
+        return (Level::Warn, format!("its clock is {offset} ms off, or its word comes late"));
     }
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
         return (Level::Warn, format!("its image is refused from {until} on: start the one that follows it"));

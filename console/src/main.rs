@@ -1,5 +1,5 @@
 //! `custody`: the operator's console as a program. Exit 0: done; 1: refused or failed, with the reason on
-//! standard error; 2: usage.
+//! standard error; 2: usage; 3: what was handed in may be recorded or not.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("custody: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(cli::exit_code(&error))
         }
     }
 }

@@ -19,7 +19,7 @@ use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Receipt, SubmitError};
 use crate::config::{Cluster, Me};
 use crate::signer::{self, SignError};
 
@@ -88,9 +88,12 @@ pub enum RoomError {
     /// No signature.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The bus.
+    /// The nodes.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// It is refused, or not known to be recorded.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
 }
 
 /// Now, for people.
@@ -372,7 +375,7 @@ pub async fn open(
 ) -> Result<CeremonyId, RoomError> {
     let (manifest, statement) = prepare(book, opening)?;
     let signature = signer::sign(key, &statement, passphrase)?;
-    client.submit(&manifest.ceremony, opened(&manifest, signature)).await?;
+    client.submit(&[], &manifest.ceremony, opened(&manifest, signature)).await?;
     Ok(manifest.ceremony)
 }
 
@@ -387,11 +390,11 @@ pub async fn sign(
     signature: &Signature,
     key: &Path,
     passphrase: Option<&Zeroizing<String>>,
-) -> Result<u64, RoomError> {
+) -> Result<Receipt, RoomError> {
     let chapter = book.get(ceremony).ok_or_else(|| RoomError::NoCeremony(ceremony.clone()))?;
     let statement = signature.statement(&chapter.ceremony)?;
     let armoured = signer::sign(key, &statement, passphrase)?;
-    Ok(client.submit(ceremony, signature.event(armoured)).await?)
+    Ok(client.submit(&chapter.entries, ceremony, signature.event(armoured)).await?)
 }
 
 /// Where a backup lies on this machine, that a step of this act asks for: in the cluster file's folder of backups, under
@@ -412,7 +415,7 @@ pub async fn release(
     (signature, object): (&Signature, Vec<u8>),
     key: &Path,
     passphrase: Option<&Zeroizing<String>>,
-) -> Result<u64, RoomError> {
+) -> Result<Receipt, RoomError> {
     if let Answer::Release(release) = &signature.answer {
         client.hand_in(release.node, ceremony, object).await?;
     }

@@ -20,6 +20,7 @@ use ceremonies::charter::{
 };
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::kms_policy::key_policy;
+use console::keeper::{Made, make_stream};
 use lab_enclave::ENCLAVE_PORT;
 use serde::{Deserialize, Serialize};
 
@@ -290,6 +291,7 @@ struct ConsoleFile<'a> {
     root: &'a str,
     nats: NatsFile<'a>,
     backups: &'a str,
+    cache: &'a str,
     me: Vec<MeFile>,
 }
 
@@ -308,6 +310,7 @@ fn write_console(layout: &Layout, settings: &Settings, people: &[LabPerson]) -> 
         root: "root.pem",
         nats: NatsFile { servers: vec![nats_url(settings)], seed: "console.seed" },
         backups: "backups",
+        cache: "cache",
         me: people
             .iter()
             .map(|person| MeFile {
@@ -350,6 +353,7 @@ impl Cluster {
         let kms = start_kms(&layout, &settings, &root).await?;
         let broker = start_broker(&layout, &settings)?;
         wait_for_port(settings.nats_port, "the broker", &layout.nats().join("nats.log")).await?;
+        keep_stream(&layout, &settings).await?;
         let mut nodes = BTreeMap::new();
         for node in indices(settings.nodes)? {
             let launcher = match &plan.machines {
@@ -418,6 +422,14 @@ impl Cluster {
         &self.broker
     }
 
+    /// Makes the stream on the broker unless it is there, as an administrator does who finds it gone.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or has a stream that is not as it must be.
+    pub async fn make_stream(&self) -> Result<Made> {
+        keep_stream(&self.layout, &self.settings).await
+    }
+
     /// Starts the broker again with the configuration of this charter.
     ///
     /// # Errors
@@ -484,12 +496,29 @@ async fn start_kms(layout: &Layout, settings: &Settings, root: &LabRoot) -> Resu
     LabKms::start(&layout.kms(), config).await
 }
 
+fn keeper(layout: &Layout) -> Result<nkeys::KeyPair> {
+    let seed = zeroize::Zeroizing::new(fs::read_to_string(layout.keeper())?);
+    nkeys::KeyPair::from_seed(seed.trim()).context("the keeper's seed")
+}
+
+/// Makes the stream unless it is there, as the broker's administrator would.
+async fn keep_stream(layout: &Layout, settings: &Settings) -> Result<Made> {
+    let seed = zeroize::Zeroizing::new(fs::read_to_string(layout.keeper())?);
+    Ok(make_stream(&nats_url(settings), &seed, 1).await?)
+}
+
 /// Writes the broker's configuration for a charter and returns where it is.
 fn write_broker(layout: &Layout, settings: &Settings, charter: &Charter) -> Result<PathBuf> {
     let config = std::path::absolute(layout.nats())?.join("nats.conf");
     let listen = format!("127.0.0.1:{}", settings.nats_port);
     let store = std::path::absolute(layout.streams())?;
-    fs::write(&config, nats_config(charter, BrokerHost { listen: &listen, store: &store }))?;
+    // A cluster that was founded before streams had a keeper gets one.
+    if !layout.keeper().exists() {
+        new_nkey(&layout.keeper())?;
+    }
+    let keeper = keeper(layout)?.public_key();
+    let host = BrokerHost { listen: &listen, store: &store, keeper: &keeper };
+    fs::write(&config, nats_config(charter, host))?;
     Ok(config)
 }
 

@@ -12,7 +12,7 @@ use ceremonies::ids::{CeremonyId, Line, NodeIndex, WalletName};
 use ceremonies::script::{Act, Step};
 use ceremonies::statement::Answer;
 use console::broadcast::{Endpoint, Patience, broadcast};
-use console::client::{Client, ClientError};
+use console::client::{Client, ClientError, Reading, Receipt, Recorded, Scope};
 use console::config::{Cluster, Me};
 use console::custodian;
 use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
@@ -44,8 +44,8 @@ impl Room {
         let client = Client::connect(&cluster).await?;
         let begun = Instant::now();
         let book = loop {
-            match client.book(&cluster).await {
-                Ok(book) => break book,
+            match client.library(&Scope::All).await {
+                Ok(library) => break library.book,
                 Err(error) if begun.elapsed() > patience => return Err(error).context("no node answers"),
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
@@ -85,15 +85,33 @@ impl Room {
         Ok(&self.book.get(id).with_context(|| format!("no ceremony {id}"))?.ceremony)
     }
 
-    /// Reads on.
+    /// Reads on, and says how nodes stand; nothing where none gave the log this time.
     ///
     /// # Errors
-    /// When the log read contradicts the book.
-    pub async fn look(&mut self, id: &CeremonyId) -> Result<()> {
+    /// When what nodes gave does not hold.
+    pub async fn look(&mut self, id: &CeremonyId) -> Result<Option<Reading>> {
         match self.client.catch_up(&mut self.book, id).await {
-            // Another node may answer next time; the one asked may not have the entry yet.
-            Ok(()) | Err(ClientError::Refused(_) | ClientError::Request(_)) => Ok(()),
+            Ok(reading) => Ok(Some(reading)),
+            // Nodes may answer next time, or have the ceremony then.
+            Err(ClientError::Nodes(_) | ClientError::NotConnected) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until a quorum of nodes has recorded the ceremony's last entry.
+    ///
+    /// # Errors
+    /// When they have not in time, with how they stand.
+    pub async fn wait_recorded(&mut self, id: &CeremonyId, patience: Duration) -> Result<Recorded> {
+        let begun = Instant::now();
+        loop {
+            let recorded = self.look(id).await?.map(|reading| reading.recorded());
+            match recorded {
+                Some(recorded) if recorded.recorded => return Ok(recorded),
+                Some(recorded) if begun.elapsed() > patience => bail!("the last entry of {id} is {recorded}"),
+                None if begun.elapsed() > patience => bail!("no node gave the log of {id}"),
+                Some(_) | None => tokio::time::sleep(LOOK).await,
+            }
         }
     }
 
@@ -137,7 +155,8 @@ impl Room {
         let me = self.people(Role::Administrator).next().context("no administrator")?.clone();
         let end = Signature::by(&me, "withdraw".parse()?, Answer::Withdraw(reason));
         room::sign(&self.client, &self.book, id, &end, &me.key, None).await?;
-        self.look(id).await
+        self.look(id).await?;
+        Ok(())
     }
 
     /// Signs a step as one person.
@@ -150,7 +169,7 @@ impl Room {
         step: &Step,
         me: &Me,
         answer: Answer,
-    ) -> Result<u64, RoomError> {
+    ) -> Result<Receipt, RoomError> {
         let signature = Signature::by(me, step.id.clone(), answer);
         room::sign(&self.client, &self.book, id, &signature, &me.key, None).await
     }
@@ -222,7 +241,7 @@ impl Room {
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn release(&self, id: &CeremonyId, act: Act, node: NodeIndex, me: &Me) -> Result<u64> {
+    pub async fn release(&self, id: &CeremonyId, act: Act, node: NodeIndex, me: &Me) -> Result<Receipt> {
         let ceremony = self.ceremony(id)?;
         let object =
             room::backup_file(&self.cluster, ceremony, act, node).context("no backup is asked for")?;

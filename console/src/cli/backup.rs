@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Desk, Output};
+use crate::client::Scope;
 use crate::config::Me;
 use crate::custodian;
 use crate::room::{self, Signature};
@@ -51,12 +52,16 @@ pub(super) struct ReleaseArguments {
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: BackupCommand) -> Result<()> {
-    let desk = Desk::open(path).await?;
-    match command {
-        BackupCommand::List { wallet } => list(&desk, output, wallet.as_ref()),
-        BackupCommand::Prove(arguments) => release(&desk, output, Act::Prove, arguments).await,
-        BackupCommand::Restore(arguments) => release(&desk, output, Act::Recover, arguments).await,
-    }
+    let (act, arguments) = match command {
+        BackupCommand::List { wallet } => {
+            let scope = wallet.clone().map_or(Scope::All, Scope::Wallet);
+            return list(&Desk::open(path, scope).await?, output, wallet.as_ref());
+        }
+        BackupCommand::Prove(arguments) => (Act::Prove, arguments),
+        BackupCommand::Restore(arguments) => (Act::Recover, arguments),
+    };
+    let (desk, _) = Desk::open_at(path, &arguments.id).await?;
+    release(&desk, output, act, arguments).await
 }
 
 fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> {
@@ -137,7 +142,7 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
     let signature = Signature::by(&me, step.id.clone(), Answer::Release(released.release));
     let key = key.as_ref().unwrap_or(&me.key);
     let signed = (&signature, released.object);
-    let seq = room::release(&desk.client, &desk.book, &id, signed, key, None).await?;
-    let text = format!("{} released the backup of node {node} to its enclave: entry {seq}", me.person);
-    output.print(&json!({ "seq": seq }), &text)
+    let receipt = room::release(&desk.client, &desk.book, &id, signed, key, None).await?;
+    let text = format!("{} released the backup of node {node} to its enclave: {receipt}", me.person);
+    output.print(&super::ceremony::receipt_rendered(&receipt), &text)
 }

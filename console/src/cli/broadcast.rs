@@ -50,7 +50,7 @@ pub(super) struct BroadcastArguments {
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: BroadcastArguments) -> Result<()> {
     let BroadcastArguments { id, endpoint, withhold, confirmations, wait, role, person, key: given } =
         arguments;
-    let mut desk = Desk::open(path).await?;
+    let (mut desk, _) = Desk::open_at(path, &id).await?;
     let open = ceremony(&desk, &id)?;
     let step = open.script().step_for(Act::Broadcast);
     let step =
@@ -72,7 +72,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         (None, reason) => Answer::Withheld(reason.context("give --endpoint, or --withhold with a reason")?),
     };
     // Others may have gone on meanwhile.
-    desk.client.catch_up(&mut desk.book, &id).await?;
+    desk.catch_up(&id).await?;
     let signature = Signature { step, role, person, answer };
     let statement = signature.statement(ceremony(&desk, &id)?)?;
     eprint!("{statement}");

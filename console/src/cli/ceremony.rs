@@ -14,8 +14,9 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{Desk, Output};
-use crate::client::News;
+use crate::client::{News, Reading, Receipt, Recorded, Scope};
 use crate::config::Me;
+use crate::fork::fork;
 use crate::inventory::Entries;
 use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
 use crate::signer;
@@ -192,8 +193,34 @@ pub(super) fn key<'a>(
     Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
 }
 
+/// The ceremony that a command is about; none where it may be about any.
+fn about_one(command: &CeremonyCommand) -> Option<&CeremonyId> {
+    match command {
+        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List => None,
+        CeremonyCommand::Show { id } | CeremonyCommand::Follow { id } | CeremonyCommand::Abort { id, .. } => {
+            Some(id)
+        }
+        CeremonyCommand::Statement(step)
+        | CeremonyCommand::Sign { step, .. }
+        | CeremonyCommand::Submit { step, .. } => Some(&step.id),
+    }
+}
+
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
-    let mut desk = Desk::open(path).await?;
+    if matches!(command, CeremonyCommand::List) {
+        return list(path, output).await;
+    }
+    match about_one(&command).cloned() {
+        Some(id) => {
+            let (desk, reading) = Desk::open_at(path, &id).await?;
+            run_in(desk, reading, output, command).await
+        }
+        None => open(Desk::open(path, Scope::All).await?, output, command).await,
+    }
+}
+
+/// What opens a ceremony: all others may stand against it.
+async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()> {
     match command {
         CeremonyCommand::Open {
             kind,
@@ -241,10 +268,25 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
                 .with_context(|| format!("{} is no manifest", manifest.display()))?;
             submit_opening(&desk, output, &manifest, read(&signature)?).await
         }
-        CeremonyCommand::List => list(&desk, output),
+        CeremonyCommand::List
+        | CeremonyCommand::Show { .. }
+        | CeremonyCommand::Follow { .. }
+        | CeremonyCommand::Statement(_)
+        | CeremonyCommand::Sign { .. }
+        | CeremonyCommand::Submit { .. }
+        | CeremonyCommand::Abort { .. } => bail!("this opens no ceremony"),
+    }
+}
+
+/// What is done in one ceremony.
+async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: CeremonyCommand) -> Result<()> {
+    match command {
+        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List => {
+            bail!("this is about no one ceremony")
+        }
         CeremonyCommand::Show { id } => {
             let ceremony = ceremony(&desk, &id)?;
-            output.print(&rendered(ceremony), &described(ceremony))
+            output.print(&rendered(ceremony, &reading), &described(ceremony, &reading))
         }
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
@@ -294,10 +336,26 @@ pub(super) fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Exactly the bytes that are signed: no line feed of our own.
+/// Prints the id alone, for programs that read it; what became of the opening is said on standard error.
 async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signature: Vec<u8>) -> Result<()> {
-    desk.client.submit(&manifest.ceremony, room::opened(manifest, signature)).await?;
-    output.print(&json!({ "id": manifest.ceremony, "manifest": manifest.hash() }), manifest.ceremony.as_str())
+    let opened = room::opened(manifest, signature);
+    let receipt = desk.client.submit(&[], &manifest.ceremony, opened).await?;
+    if !output.json {
+        eprintln!("opened: {receipt}");
+    }
+    output.print(
+        &json!({
+            "id": manifest.ceremony,
+            "manifest": manifest.hash(),
+            "record": receipt.recorded(),
+        }),
+        manifest.ceremony.as_str(),
+    )
+}
+
+/// A receipt, for programs.
+pub(super) fn receipt_rendered(receipt: &Receipt) -> Value {
+    json!({ "seq": receipt.seq, "hash": receipt.hash, "record": receipt.recorded() })
 }
 
 /// Signs, asking for the passphrase on the terminal where the key has one.
@@ -318,27 +376,61 @@ pub(super) async fn submit(
     signature: &Signature,
     armoured: Vec<u8>,
 ) -> Result<()> {
-    let seq = desk.client.submit(id, signature.event(armoured)).await?;
-    let text = format!("{} signed {} as {}: entry {seq}", signature.person, signature.step, signature.role);
-    output.print(&json!({ "seq": seq }), &text)
+    let receipt = desk.client.submit(desk.known(id), id, signature.event(armoured)).await?;
+    let text = format!("{} signed {} as {}: {receipt}", signature.person, signature.step, signature.role);
+    output.print(&receipt_rendered(&receipt), &text)
 }
 
-fn list(desk: &Desk, output: Output) -> Result<()> {
-    let lines: Vec<String> = desk
-        .book
-        .iter()
-        .map(|(id, chapter)| format!("{id:<36} {}", chapter.ceremony.phase_at(now())))
-        .collect();
-    let values: Vec<Value> = desk
-        .book
-        .iter()
-        .map(|(id, chapter)| json!({ "id": id, "phase": chapter.ceremony.phase_at(now()).to_string() }))
-        .collect();
-    let text = if lines.is_empty() { "no ceremony was held yet".to_owned() } else { lines.join("\n") };
-    output.print(&json!(values), &text)
+/// What nodes list, in their words: nothing of it is folded for this. Where this console has seen the very head recorded,
+/// that is said.
+async fn list(path: Option<PathBuf>, output: Output) -> Result<()> {
+    let desk = Desk::open(path, Scope::Amendments).await?;
+    let catalogue = &desk.library.catalogue;
+    let nodes = desk.book.context().charter().members().len();
+    let seen: std::collections::BTreeMap<_, _> = desk.client.memory().all_seen().into_iter().collect();
+    let (mut lines, mut values) = (Vec::new(), Vec::new());
+    for row in &catalogue.rows {
+        let Some(summary) = row.summary() else { continue };
+        let recorded = seen.get(&row.id).is_some_and(|seen| seen.hash == summary.tip.hash);
+        let agreement = if recorded && row.heads().len() == 1 {
+            "seen recorded".to_owned()
+        } else {
+            row.agreement(nodes)
+        };
+        lines.push(format!("{:<36} {}  [{agreement}]", row.id, summary.phase));
+        let heads: Vec<Value> = row
+            .heads()
+            .into_iter()
+            .map(|(tip, nodes)| json!({ "seq": tip.seq, "hash": tip.hash, "nodes": nodes }))
+            .collect();
+        values.push(json!({
+            "id": row.id,
+            "kind": summary.kind,
+            "wallet": summary.wallet,
+            "generation": summary.generation,
+            "phase": summary.phase,
+            "opened": summary.opened.to_string(),
+            "last": summary.last.to_string(),
+            "seen_recorded": recorded,
+            "heads": heads,
+        }));
+    }
+    if lines.is_empty() {
+        lines.push("no node that answered lists a ceremony".to_owned());
+    }
+    if !catalogue.troubles.is_empty() {
+        lines.push(format!("not heard: {}", catalogue.troubles));
+    }
+    output.print(&json!(values), &lines.join("\n"))
 }
 
-fn rendered(ceremony: &Ceremony) -> Value {
+/// The head in words for paper: only once it is recorded.
+pub(super) fn head_words(ceremony: &Ceremony, recorded: &Recorded) -> Option<String> {
+    recorded.recorded.then(|| words::spoken(&ceremony.head().hash))
+}
+
+fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
+    let recorded = reading.recorded();
     let manifest = ceremony.manifest();
     let steps: Vec<Value> = ceremony
         .script()
@@ -368,7 +460,11 @@ fn rendered(ceremony: &Ceremony) -> Value {
         "manifest": manifest.hash(),
         "expires": manifest.expires.to_string(),
         "head": ceremony.head().hash,
-        "head_words": words::spoken(&ceremony.head().hash),
+        "entry": ceremony.head().seq,
+        "head_words": head_words(ceremony, &recorded),
+        "record": recorded,
+        "recorded_to": reading.recorded_tip().map(|tip| tip.seq),
+        "fork": fork(reading),
         "words": ceremony.spoken_words(),
         "steps": steps,
     })
@@ -389,17 +485,25 @@ fn about(manifest: &Manifest) -> String {
     }
 }
 
-fn described(ceremony: &Ceremony) -> String {
+fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     let manifest = ceremony.manifest();
+    let recorded = reading.recorded();
     let mut text = format!(
-        "{} of {}: {}\nphase    {}\nmanifest {}\nexpires  {}\n",
+        "{} of {}: {}\nphase    {}\nrecord   entry {}, {recorded}\nmanifest {}\nexpires  {}\n",
         manifest.ceremony,
         about(manifest),
         manifest.purpose,
         ceremony.phase_at(now()),
+        ceremony.head().seq,
         manifest.hash(),
         manifest.expires
     );
+    if !reading.is_proven() {
+        text += "         NO NODE HAS SIGNED THIS: its entries prove themselves, and nobody says that they are all\n";
+    }
+    for line in fork(reading).iter().flat_map(crate::fork::Fork::lines) {
+        text += &format!("{line}\n");
+    }
     for change in manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter)) {
         text += &format!("  {change}\n");
     }
@@ -418,7 +522,10 @@ fn described(ceremony: &Ceremony) -> String {
                 &format!("      {} as {}, {}: {}\n", signed.person, signed.role, signed.time, signed.answer);
         }
     }
-    text += &format!("head     {}", words::spoken(&ceremony.head().hash));
+    text += &match head_words(ceremony, &recorded) {
+        Some(words) => format!("head     {words}"),
+        None => "head     no words for paper yet: too few nodes have recorded it".to_owned(),
+    };
     text
 }
 
@@ -460,7 +567,10 @@ async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> 
             Ok(None) => bail!("the bus is gone"),
             Ok(Some(_)) | Err(_) => {}
         }
-        desk.client.catch_up(&mut desk.book, id).await?;
+        // Nodes may be silent for a while; what they say then is what counts.
+        if let Err(error) = desk.catch_up(id).await {
+            eprintln!("note: {error:#}");
+        }
     }
 }
 

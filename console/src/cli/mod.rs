@@ -7,30 +7,40 @@ mod in_force;
 mod offline;
 mod output;
 mod paper;
+mod stream;
 mod sweep;
 mod wallet;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
+use ceremonies::entry::Entry;
 use ceremonies::ids::CeremonyId;
+use ceremonies::text::chain;
 use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 use serde_json::json;
 
 pub(crate) use self::ceremony::event_line;
 use self::output::Output;
-use crate::client::{Client, News};
+use crate::client::{Client, Library, News, Outcome, Reading, Scope, SubmitError};
 use crate::config::Cluster;
-use crate::health;
-use crate::room::now;
+use crate::health::{self, Moment};
+use crate::room::RoomError;
+
+/// What the program's exit says.
+const EXIT_CODES: &str = "Exit codes: 0 done, and recorded by a quorum of nodes, or held by a majority while all others are \
+    silent (which is said); 1 refused or failed, with the reason on standard error; 2 usage; 3 outcome unknown: what was \
+    signed may be recorded or not, do not sign it again.";
 
 /// The operator's console of Custody. Without a command: the terminal.
 #[derive(Parser)]
-#[command(name = "custody", version)]
+#[command(name = "custody", version, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// The cluster: charter, bus, credentials, trusted root.
     #[arg(long, global = true, env = "CUSTODY_CLUSTER", value_name = "FILE")]
@@ -113,20 +123,64 @@ enum EvidenceCommand {
     },
 }
 
-/// What a console works with.
+/// What a console works with: as much of the record as the command is about.
 struct Desk {
     cluster: Cluster,
     client: Client,
+    library: Library,
     book: Book,
 }
 
 impl Desk {
-    async fn open(path: Option<PathBuf>) -> Result<Self> {
+    /// Reads so much of the record. What does not hold, is missing or was set back is said on standard error, and the rest
+    /// goes on.
+    async fn open(path: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let cluster = cluster(path)?;
         let client = Client::connect(&cluster).await?;
-        let book = client.book(&cluster).await.context("reading the ceremonies from the nodes")?;
-        Ok(Self { cluster, client, book })
+        let mut library = client.library(&scope).await.context("reading the record from the nodes")?;
+        for set_back in &library.set_back {
+            eprintln!("WARNING: {set_back}");
+        }
+        for aside in &library.aside {
+            eprintln!("note: the log of {} is set aside: {}", aside.ceremony, chain(&aside.why));
+        }
+        for (id, troubles) in &library.missing {
+            eprintln!("note: {id} could not be read: {troubles}");
+        }
+        let book = std::mem::replace(&mut library.book, Book::new(cluster.context.clone()));
+        Ok(Self { cluster, client, library, book })
     }
+
+    /// Reads one ceremony with all that it rests on, and how nodes stand.
+    async fn open_at(path: Option<PathBuf>, id: &CeremonyId) -> Result<(Self, Reading)> {
+        let mut desk = Self::open(path, Scope::Ceremonies(vec![id.clone()])).await?;
+        let reading = desk.catch_up(id).await?;
+        Ok((desk, reading))
+    }
+
+    async fn catch_up(&mut self, id: &CeremonyId) -> Result<Reading> {
+        let read = self.client.catch_up(&mut self.book, id).await;
+        let reading = read.with_context(|| format!("no ceremony `{id}` is known here"))?;
+        if let Some(set_back) = self.client.set_back_of(&reading) {
+            eprintln!("WARNING: {set_back}");
+        }
+        Ok(reading)
+    }
+
+    fn known(&self, id: &CeremonyId) -> &[Entry] {
+        self.book.get(id).map(|chapter| chapter.entries.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The program's exit code for an error: 3 where something was handed in and may be recorded or not.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let unknown = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Outcome>()
+            || matches!(cause.downcast_ref(), Some(SubmitError::Unknown(_)))
+            || matches!(cause.downcast_ref(), Some(RoomError::Submit(SubmitError::Unknown(_))))
+    };
+    if error.chain().any(unknown) { 3 } else { 1 }
 }
 
 fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
@@ -144,18 +198,22 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     match command {
         None => crate::tui::run(cluster(path)?).await,
         Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
-        Some(Command::Wallet(command)) => wallet::run(&Desk::open(path).await?, output, command),
+        Some(Command::Wallet(command)) => wallet::run(path, output, command).await,
         Some(Command::Sweep(arguments)) => sweep::run(path, output, arguments).await,
         Some(Command::Broadcast(arguments)) => broadcast::run(path, output, arguments).await,
         Some(Command::Backup(command)) => backup::run(path, output, command).await,
         Some(Command::Ceremony(command)) => ceremony::run(path, output, command).await,
         Some(Command::Script(command)) => offline::script(output, command),
         Some(Command::Charter(offline::CharterCommand::InForce(command))) => {
-            in_force::run(&Desk::open(path).await?, output, command)
+            in_force::run(&Desk::open(path, Scope::Amendments).await?, output, command)
+        }
+        Some(Command::Charter(offline::CharterCommand::MakeStream(arguments))) => {
+            stream::run(output, arguments).await
         }
         Some(Command::Charter(command)) => offline::charter(output, command),
         Some(Command::Evidence(EvidenceCommand::Export { id, output: file })) => {
-            offline::export(&Desk::open(path).await?, output, &id, &file)
+            let (desk, reading) = Desk::open_at(path, &id).await?;
+            offline::export(&desk, &reading, output, &file)
         }
         Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root, charter })) => {
             offline::verify(output, &bundle, kind, head, root, charter)
@@ -171,29 +229,49 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// How long `status` listens for heartbeats, which come every second.
-const LISTEN: std::time::Duration = std::time::Duration::from_millis(2_500);
+const LISTEN: Duration = Duration::from_millis(2_500);
 
 async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let mut news = Box::pin(client.news().await?);
-    let book = client.book(&cluster).await.context("reading the ceremonies from the nodes")?;
+    // Heartbeats alone say how nodes are. The record adds who was excluded and who is accused, if it can be had meanwhile.
+    let reader = client.clone();
+    let mut record = tokio::spawn(async move { reader.library(&Scope::All).await });
+    let mut book: Option<Book> = None;
     let mut heartbeats = std::collections::BTreeMap::new();
-    let nodes = cluster.charter().roster();
     let mut printed = Vec::new();
     loop {
         let until = tokio::time::Instant::now() + LISTEN;
-        while let Ok(Some(heard)) = tokio::time::timeout_at(until, news.next()).await {
-            if let News::Health(heartbeat) = heard {
-                let before = heartbeats.remove(&heartbeat.node);
-                let node = heartbeat.node;
-                heartbeats.insert(node, health::Heard::new(&cluster.context, *heartbeat, before));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => break,
+                read = &mut record, if book.is_none() => {
+                    if let Ok(Ok(library)) = read {
+                        library.set_back.iter().for_each(|set_back| eprintln!("WARNING: {set_back}"));
+                        book = Some(library.book);
+                    } else {
+                        book = Some(Book::clone(&client.amendments()));
+                    }
+                }
+                heard = news.next() => {
+                    let Some(heard) = heard else { bail!("the bus is gone") };
+                    if let News::Health(heartbeat) = heard {
+                        let node = heartbeat.node;
+                        let before = heartbeats.remove(&node);
+                        let heard = health::Heard::new(&cluster.context, *heartbeat, Moment::now(), before);
+                        heartbeats.insert(node, heard);
+                    }
+                }
             }
         }
+        let known = Arc::new(book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
+        let nodes = known.context().charter().roster();
         let all: Vec<_> = nodes
             .iter()
-            .map(|node| health::status(&book, *node, heartbeats.get(&u32::from(*node)), now()))
+            .map(|node| health::status(&known, *node, heartbeats.get(&u32::from(*node)), Moment::now()))
             .collect();
-        let charter = book.context().charter();
+        let is_connected = *client.connected().borrow();
+        let charter = known.context().charter();
         let mut text =
             format!("cluster {} ({})\n", charter.cluster(), charter.kind().to_string().to_uppercase());
         for node in &all {
@@ -219,6 +297,9 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
         if !watch {
             let is_well = |level| matches!(level, health::Level::Good | health::Level::Excluded);
             let bad = all.iter().filter(|node| !is_well(node.level)).count();
+            if !is_connected {
+                bail!("the bus cannot be reached");
+            }
             if bad > 0 {
                 bail!("{bad} of {} nodes are not healthy", all.len());
             }

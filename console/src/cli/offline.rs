@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::broker::{BrokerHost, nats_config};
+use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Charter, ClusterKind};
 use ceremonies::evidence::{Expected, Material, verify as verify_bundle};
-use ceremonies::ids::{CeremonyId, UnixMillis};
+use ceremonies::ids::UnixMillis;
 use ceremonies::kms_policy::key_policy;
 use ceremonies::script::Script;
 use clap::Subcommand;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::in_force::InForce;
 use super::{Desk, Output};
+use crate::client::Reading;
 use crate::config::read;
 
 #[derive(Subcommand)]
@@ -82,7 +84,12 @@ pub(super) enum CharterCommand {
         /// Where the streams are stored.
         #[arg(long, default_value = "/var/lib/nats")]
         store: PathBuf,
+        /// The public half (`U…`) of the NKey that makes the stream of the log and changes nothing else.
+        #[arg(long, value_name = "NKEY")]
+        keeper: String,
     },
+    /// Make the stream of the log on a broker, or say how the one that is there differs from what the log needs.
+    MakeStream(super::stream::StreamArguments),
 }
 
 pub(super) fn script(output: Output, command: ScriptCommand) -> Result<()> {
@@ -186,15 +193,29 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             let policy = key_policy(&admin, &role, &load(&file)?.attestation().measurements)?;
             output.print(&policy, &serde_json::to_string_pretty(&policy)?)
         }
-        CharterCommand::NatsConfig { file, listen, store } => {
-            let config = nats_config(&load(&file)?, BrokerHost { listen: &listen, store: &store });
+        CharterCommand::MakeStream(_) => bail!("the stream is made on a broker"),
+        CharterCommand::NatsConfig { file, listen, store, keeper } => {
+            let is_user = keeper.starts_with('U') && nkeys::KeyPair::from_public_key(&keeper).is_ok();
+            if !is_user {
+                bail!("--keeper is no public user NKey (U…): `nk -gen user` makes one");
+            }
+            let host = BrokerHost { listen: &listen, store: &store, keeper: &keeper };
+            let config = nats_config(&load(&file)?, host);
             output.print(&json!({ "config": config }), config.trim_end())
         }
     }
 }
 
-pub(super) fn export(desk: &Desk, output: Output, id: &CeremonyId, file: &Path) -> Result<()> {
+pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path) -> Result<()> {
+    let id = reading.ceremony();
     let chapter = desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?;
+    let recorded = reading.recorded();
+    if chapter.ceremony.phase() == Phase::Closed && !recorded.recorded {
+        bail!(
+            "the close of {id} is {recorded}: a bundle of a closed ceremony is written once a quorum of nodes has \
+             recorded it"
+        );
+    }
     let root = desk.cluster.context.root().to_pem()?.into_bytes();
     let material =
         Material::of(&desk.book, root, id).with_context(|| format!("no ceremony `{id}` is known"))?;
@@ -204,10 +225,20 @@ pub(super) fn export(desk: &Desk, output: Output, id: &CeremonyId, file: &Path) 
             format!("{} cannot be written; an existing file is not replaced", file.display())
         })?;
     std::io::Write::write_all(&mut target, &bundle)?;
-    let words = ceremonies::words::spoken(&chapter.ceremony.head().hash);
+    let words = super::ceremony::head_words(&chapter.ceremony, &recorded);
+    let said = match &words {
+        Some(words) => format!("head: {words}"),
+        None => format!("the head has no words for paper yet: {recorded}"),
+    };
     output.print(
-        &json!({ "file": file, "bytes": bundle.len(), "head": chapter.ceremony.head().hash, "head_words": words }),
-        &format!("{} ({} bytes)\nhead: {words}", file.display(), bundle.len()),
+        &json!({
+            "file": file,
+            "bytes": bundle.len(),
+            "head": chapter.ceremony.head().hash,
+            "head_words": words,
+            "record": recorded,
+        }),
+        &format!("{} ({} bytes)\n{said}", file.display(), bundle.len()),
     )
 }
 

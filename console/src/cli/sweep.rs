@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Desk, Output};
+use crate::client::Scope;
 
 #[derive(Args)]
 pub(super) struct SweepArguments {
@@ -163,7 +164,7 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepArguments) -> Result<()> {
-    let desk = Desk::open(path).await?;
+    let desk = Desk::open(path, Scope::All).await?;
     let wallet = |name: &WalletName| -> Result<Wallet> {
         desk.book.wallet(name).with_context(|| format!("no wallet `{name}` is committed"))
     };

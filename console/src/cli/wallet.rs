@@ -1,5 +1,7 @@
 //! Wallets from the command line: keys, addresses, and which copies of their shares exist.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
 use ceremonies::charter::ClusterKind;
@@ -10,6 +12,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Desk, Output};
+use crate::client::Scope;
 use crate::ledger;
 use crate::room::now;
 
@@ -27,10 +30,12 @@ pub(super) enum WalletCommand {
     },
 }
 
-pub(super) fn run(desk: &Desk, output: Output, command: WalletCommand) -> Result<()> {
+pub(super) async fn run(path: Option<PathBuf>, output: Output, command: WalletCommand) -> Result<()> {
     match command {
-        WalletCommand::List => list(desk, output),
-        WalletCommand::Show { name, path } => show(desk, output, &name, &path),
+        WalletCommand::List => list(&Desk::open(path, Scope::All).await?, output),
+        WalletCommand::Show { name, path: below } => {
+            show(&Desk::open(path, Scope::Wallet(name.clone())).await?, output, &name, &below)
+        }
     }
 }
 

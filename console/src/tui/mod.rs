@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ceremonies::ceremony::Ceremony;
+use ceremonies::entry::Entry;
 use ceremonies::ids::NodeIndex;
 use ceremonies::manifest::Manifest;
 use ceremonies::script::Act;
@@ -25,11 +26,12 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::model::ReviewAct;
-pub use self::model::{Model, OpenForm, Popup, Review, Screen};
+pub use self::model::{Model, OpenForm, Popup, Review, Screen, Standing};
 pub use self::update::{Effect, Event, SIGN_WORD, update};
 pub use self::view::view;
-use crate::client::Client;
+use crate::client::{Client, Scope, SubmitError};
 use crate::config::{Cluster, Me};
+use crate::health::Moment;
 use crate::signer::{self, SignError};
 use crate::terminal;
 use crate::{custodian, room};
@@ -65,7 +67,7 @@ pub async fn run(cluster: Cluster) -> Result<()> {
         }
         let event = tokio::select! {
             Some(event) = queue.recv() => event,
-            _ = tick.tick() => Event::Tick(room::now()),
+            _ = tick.tick() => Event::Tick(Moment::now()),
             input = input.next() => match input {
                 Some(Ok(Input::Key(key))) if key.kind != KeyEventKind::Release => Event::Key(key),
                 Some(Ok(Input::Paste(text))) => Event::Paste(text),
@@ -133,27 +135,30 @@ async fn watch(shell: Arc<Shell>) {
 async fn perform(shell: Arc<Shell>, effect: Effect) {
     let done = match effect {
         Effect::Quit => return,
-        Effect::Load => match shell.client.book(&shell.cluster).await {
-            Ok(book) => {
-                let mut logs: Vec<_> = book.iter().map(|(_, chapter)| chapter.entries.clone()).collect();
-                logs.sort_by_key(|log| log.first().map(|entry| entry.time));
-                Event::Loaded(logs.into_iter().flatten().collect())
-            }
-            // The next tick asks again.
-            Err(_) => return,
+        Effect::Load => match shell.client.library(&Scope::All).await {
+            Ok(library) => Event::Loaded(Box::new(library)),
+            Err(error) => Event::NotLoaded(chain(&error)),
         },
-        Effect::CatchUp(id, after) => match shell.client.read(&id, after).await {
-            Ok(entries) if entries.is_empty() => return,
-            Ok(entries) => Event::More(entries),
-            Err(_) => return,
+        Effect::CatchUp(id, known) => match shell.client.read(&id, &known).await {
+            Ok(reading) => {
+                shell.client.remember(&reading);
+                let set_back = shell.client.set_back_of(&reading);
+                Event::Read(Box::new(reading), set_back)
+            }
+            Err(error) => Event::NotRead(id, chain(&error)),
         },
         Effect::Unwrap(me, ceremony, act, node) => unwrap(&shell, me, ceremony, act, node).await,
-        Effect::Sign(review, passphrase) => sign(&shell, review, passphrase).await,
+        Effect::Sign(review, passphrase, known) => sign(&shell, review, passphrase, known).await,
     };
     shell.send(done).await;
 }
 
-async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<String>>) -> Event {
+async fn sign(
+    shell: &Shell,
+    review: Box<Review>,
+    passphrase: Option<Zeroizing<String>>,
+    known: Vec<Entry>,
+) -> Event {
     let (key, statement) = (review.me.key.clone(), review.statement.clone());
     // The SSH agent may wait for a touch.
     let signed =
@@ -179,11 +184,12 @@ async fn sign(shell: &Shell, review: Box<Review>, passphrase: Option<Zeroizing<S
             (id.clone(), signature.0.event(armoured))
         }
     };
-    match shell.client.submit(&ceremony, event).await {
-        Ok(seq) => {
-            let said = format!("{} signed: entry {seq} of {ceremony}.", review.me.person);
+    match shell.client.submit(&known, &ceremony, event).await {
+        Ok(receipt) => {
+            let said = format!("{} signed {ceremony}: {receipt}.", review.me.person);
             Event::Done(ceremony, said)
         }
+        Err(SubmitError::Unknown(outcome)) => Event::Unclear(outcome.to_string()),
         Err(error) => Event::Failed(chain(&error)),
     }
 }

@@ -1,19 +1,23 @@
 //! Everything the terminal shows, as data. Pop-ups and half-typed text included: drawing needs nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use ceremonies::book::{Book, Chapter};
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::script::Step;
 use ceremonies::wire::bus::Progress;
 use zeroize::Zeroizing;
 
+use crate::client::Recorded;
 use crate::config::{Cluster, Me};
-use crate::health::{self, Heard, NodeStatus};
+use crate::fork::Fork;
+use crate::health::{self, Heard, Moment, NodeStatus};
+use crate::memory::SetBack;
 use crate::room::Signature;
 
 /// Longest text typed into a field, in characters.
@@ -221,6 +225,17 @@ pub enum Line {
     Filter(String),
 }
 
+/// How nodes stand to a ceremony, as they said when they were last read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The last entry at that time.
+    pub head: Hash,
+    /// What nodes have signed of it.
+    pub recorded: Recorded,
+    /// Where the log parts, or has parted.
+    pub fork: Option<Fork>,
+}
+
 /// The terminal's state.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any combination occurs")]
 pub struct Model {
@@ -230,8 +245,24 @@ pub struct Model {
     pub book: Book,
     /// Whether the book has been read since the start.
     pub loaded: bool,
+    /// Whether it is being read.
+    pub loading: bool,
+    /// Why it could not be read the last time; empty where it was.
+    pub load_trouble: String,
+    /// The ceremonies that are not in the book, each with why: nodes list them.
+    pub unread: BTreeMap<CeremonyId, String>,
+    /// How nodes stand to the ceremonies that were looked at.
+    pub standings: BTreeMap<CeremonyId, Standing>,
+    /// What nodes show less of than this console has seen.
+    pub set_back: BTreeMap<CeremonyId, SetBack>,
+    /// The ceremonies that are being read.
+    pub(super) reading: BTreeSet<CeremonyId>,
+    /// Those that are to be read, once more or when others are done.
+    pub(super) to_read: BTreeSet<CeremonyId>,
     /// Now, in whole seconds' steps.
     pub now: UnixMillis,
+    /// The same moment, as durations are measured.
+    pub steady: Instant,
     /// Whether the bus is connected.
     pub connected: bool,
     /// The last heartbeat of each node.
@@ -267,7 +298,15 @@ impl Model {
             cluster,
             book,
             loaded: false,
+            loading: false,
+            load_trouble: String::new(),
+            unread: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            set_back: BTreeMap::new(),
+            reading: BTreeSet::new(),
+            to_read: BTreeSet::new(),
             now,
+            steady: Instant::now(),
             connected: false,
             heartbeats: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -289,10 +328,34 @@ impl Model {
         self.book.context().charter()
     }
 
+    /// This moment.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.now, steady: self.steady }
+    }
+
+    /// How nodes stand to the last entry of a ceremony; none where they were not read since it came.
+    #[must_use]
+    pub fn standing(&self, ceremony: &Ceremony) -> Option<&Standing> {
+        let standing = self.standings.get(&ceremony.manifest().ceremony)?;
+        (standing.head == ceremony.head().hash).then_some(standing)
+    }
+
+    /// Why the words for paper of a ceremony are not shown; none where its last entry is recorded.
+    #[must_use]
+    pub fn no_words(&self, ceremony: &Ceremony) -> Option<String> {
+        match self.standing(ceremony) {
+            Some(standing) if standing.recorded.recorded => None,
+            Some(standing) => Some(format!("Words for paper: not yet, {}.", standing.recorded)),
+            None => Some("Words for paper: not yet, nodes were not asked where they stand.".to_owned()),
+        }
+    }
+
     /// Every node's status.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeStatus> {
-        let status = |node: NodeIndex| health::status(&self.book, node, self.heartbeats.get(&node), self.now);
+        let moment = self.moment();
+        let status = |node: NodeIndex| health::status(&self.book, node, self.heartbeats.get(&node), moment);
         self.charter().roster().into_iter().map(status).collect()
     }
 

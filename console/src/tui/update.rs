@@ -5,19 +5,24 @@ mod popups;
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, NodeIndex};
 use ceremonies::script::Act;
+use ceremonies::text::chain;
 use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use zeroize::Zeroizing;
 
 pub use self::popups::SIGN_WORD;
 use self::popups::in_popup;
-use super::model::{Line, MAX_TYPED, Model, OpenForm, Popup, Review, Screen, Who, WhoFor};
-use crate::client::News;
+use super::model::{
+    Line, MAX_TYPED, Model, OpenForm, Popup, Review, ReviewAct, Screen, Standing, Who, WhoFor,
+};
+use crate::client::{Library, News, Reading, settle};
 use crate::config::Me;
 use crate::custodian::Released;
-use crate::health::Heard;
+use crate::fork::fork;
+use crate::health::{Heard, Moment};
+use crate::memory::SetBack;
 
 /// What happens to the terminal.
 pub enum Event {
@@ -28,19 +33,25 @@ pub enum Event {
     /// The terminal has another size.
     Resized,
     /// A second has passed.
-    Tick(UnixMillis),
+    Tick(Moment),
     /// The bus was connected or lost.
     Connected(bool),
     /// The bus tells something.
     News(News),
-    /// All ceremonies, read from the nodes, in the order in which they fold.
-    Loaded(Vec<Entry>),
-    /// More entries of a ceremony.
-    More(Vec<Entry>),
+    /// All ceremonies, as nodes gave them.
+    Loaded(Box<Library>),
+    /// They could not be read, and why.
+    NotLoaded(String),
+    /// A ceremony as nodes have it, and what they show less of than was seen.
+    Read(Box<Reading>, Option<SetBack>),
+    /// It could not be read, and why.
+    NotRead(CeremonyId, String),
     /// Something asked of the bus was done.
     Done(CeremonyId, String),
     /// Something asked of the bus was refused or failed.
     Failed(String),
+    /// What was handed in may be recorded or not.
+    Unclear(String),
     /// The key needs a passphrase.
     Locked(Box<Review>),
     /// A backup was unwrapped and can be released.
@@ -51,12 +62,12 @@ pub enum Event {
 pub enum Effect {
     /// Read all ceremonies.
     Load,
-    /// Read what a ceremony has behind this number.
-    CatchUp(CeremonyId, u64),
+    /// Read what a ceremony has behind these entries, and how nodes stand.
+    CatchUp(CeremonyId, Vec<Entry>),
     /// Read the backup of a node that a step of this act asks for, and seal its file key to the node's enclave.
     Unwrap(Me, Box<Ceremony>, Act, NodeIndex),
-    /// Sign and submit.
-    Sign(Box<Review>, Option<Zeroizing<String>>),
+    /// Sign and submit for a ceremony with this log.
+    Sign(Box<Review>, Option<Zeroizing<String>>, Vec<Entry>),
     /// Leave.
     Quit,
 }
@@ -73,21 +84,34 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         }
         Event::Resized => (true, Vec::new()),
         Event::Tick(now) => {
-            model.now = now;
-            let stale = model.connected && !model.loaded;
-            (true, if stale { vec![Effect::Load] } else { follow_open(model) })
+            (model.now, model.steady) = (now.wall, now.steady);
+            let effects = if model.loaded { follow_open(model) } else { load(model) };
+            (true, effects)
         }
         Event::Connected(connected) => {
             model.connected = connected;
-            (true, if connected { vec![Effect::Load] } else { Vec::new() })
+            (true, load(model))
         }
         Event::News(news) => told(model, news),
-        Event::Loaded(entries) => {
-            model.loaded = true;
-            take(model, entries);
+        Event::Loaded(library) => {
+            take_library(model, *library);
+            (true, follow_open(model))
+        }
+        Event::NotLoaded(why) => {
+            model.loading = false;
+            model.load_trouble = why;
             (true, Vec::new())
         }
-        Event::More(entries) => (take(model, entries), Vec::new()),
+        Event::Read(reading, set_back) => read(model, *reading, set_back),
+        Event::NotRead(id, why) => {
+            model.reading.remove(&id);
+            if model.open.as_ref() == Some(&id) {
+                // What was known of it is old now.
+                model.standings.remove(&id);
+                model.message = format!("{id} cannot be read: {why}");
+            }
+            (true, read_next(model))
+        }
         Event::Done(ceremony, what) => {
             model.busy = false;
             model.message = what;
@@ -98,6 +122,11 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         Event::Failed(why) => {
             model.busy = false;
             model.popup = Some(Popup::Message { title: "Refused".to_owned(), text: why });
+            (true, Vec::new())
+        }
+        Event::Unclear(why) => {
+            model.busy = false;
+            model.popup = Some(Popup::Message { title: "Outcome unknown".to_owned(), text: why });
             (true, Vec::new())
         }
         Event::Unwrapped(me, released) => {
@@ -115,16 +144,21 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
     }
 }
 
+/// How many ceremonies are read at once.
+const MAX_READING: usize = 8;
+/// How many may wait for that.
+const MAX_TO_READ: usize = 256;
+
+/// In how many sessions one node is shown.
+const MAX_SESSIONS: usize = 64;
+
 fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
     match news {
-        News::Log(id) => {
-            let after = model.book.get(&id).map_or(0, |chapter| chapter.ceremony.head().seq);
-            (false, vec![Effect::CatchUp(id, after)])
-        }
+        News::Log(id) => (false, catch_up(model, id)),
         News::Health(heartbeat) => {
             if let Ok(node) = NodeIndex::try_from(heartbeat.node) {
                 let before = model.heartbeats.remove(&node);
-                let heard = Heard::new(&model.cluster.context, *heartbeat, before);
+                let heard = Heard::new(&model.cluster.context, *heartbeat, model.moment(), before);
                 model.heartbeats.insert(node, heard);
             }
             (model.screen == Screen::Cluster, Vec::new())
@@ -133,6 +167,10 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
             if let (Ok(id), Ok(node)) =
                 (progress.ceremony.parse::<CeremonyId>(), NodeIndex::try_from(progress.node))
             {
+                // A node in more sessions than that makes them up.
+                if model.progress.keys().filter(|(_, by)| *by == node).count() >= MAX_SESSIONS {
+                    model.progress.retain(|(_, by), _| *by != node);
+                }
                 model.progress.insert((id, node), *progress);
             }
             (model.screen == Screen::Ceremonies, Vec::new())
@@ -140,26 +178,91 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
     }
 }
 
-/// The ceremony in front is read again now and then: a hint may have been lost.
-fn follow_open(model: &Model) -> Vec<Effect> {
-    let Some(ceremony) = model.ceremony() else { return Vec::new() };
-    let running = !matches!(ceremony.phase_at(model.now), ceremonies::ceremony::Phase::Closed);
-    let effect = Effect::CatchUp(ceremony.manifest().ceremony.clone(), ceremony.head().seq);
-    if running && model.connected { vec![effect] } else { Vec::new() }
+/// Reads all, unless that is under way.
+fn load(model: &mut Model) -> Vec<Effect> {
+    if !model.connected || model.loading {
+        return Vec::new();
+    }
+    model.loading = true;
+    vec![Effect::Load]
 }
 
-fn take(model: &mut Model, entries: Vec<Entry>) -> bool {
-    let mut changed = false;
-    for entry in entries {
-        match model.book.take(entry) {
-            Ok(taken) => changed |= taken == ceremonies::book::Taken::New,
-            Err(error) => {
-                model.message = format!("a node's log was not taken: {error}");
-                return true;
-            }
+/// Reads a ceremony, or once more when the reading that is under way is done.
+fn catch_up(model: &mut Model, id: CeremonyId) -> Vec<Effect> {
+    if model.reading.contains(&id) || model.reading.len() >= MAX_READING {
+        if model.to_read.len() < MAX_TO_READ {
+            model.to_read.insert(id);
+        }
+        return Vec::new();
+    }
+    model.reading.insert(id.clone());
+    let known = log(model, &id);
+    vec![Effect::CatchUp(id, known)]
+}
+
+fn read_next(model: &mut Model) -> Vec<Effect> {
+    let next = model.to_read.iter().find(|id| !model.reading.contains(*id)).cloned();
+    match next {
+        Some(id) if model.reading.len() < MAX_READING => {
+            model.to_read.remove(&id);
+            catch_up(model, id)
+        }
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// A ceremony's log as it is known.
+fn log(model: &Model, id: &CeremonyId) -> Vec<Entry> {
+    model.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default()
+}
+
+/// The ceremony in front is read again now and then: a hint may have been lost, and nodes go on to record what they hold.
+fn follow_open(model: &mut Model) -> Vec<Effect> {
+    let Some(ceremony) = model.ceremony() else { return Vec::new() };
+    let closed = matches!(ceremony.phase_at(model.now), ceremonies::ceremony::Phase::Closed);
+    let settled = closed && model.standing(ceremony).is_some_and(|standing| standing.recorded.recorded);
+    let id = ceremony.manifest().ceremony.clone();
+    if settled || !model.connected || model.reading.contains(&id) { Vec::new() } else { catch_up(model, id) }
+}
+
+/// Takes what was loaded. What has gone on here meanwhile stays.
+fn take_library(model: &mut Model, library: Library) {
+    model.loading = false;
+    model.loaded = true;
+    model.load_trouble.clear();
+    let mut book = library.book;
+    for (id, chapter) in model.book.iter() {
+        let loaded = book.get(id).map(|chapter| chapter.entries.as_slice()).unwrap_or_default();
+        if chapter.entries.len() > loaded.len() && chapter.entries.starts_with(loaded) {
+            // It was folded before, on this book or an earlier one.
+            let _ = book.read(&chapter.entries);
         }
     }
-    changed
+    model.book = book;
+    let aside = library.aside.into_iter().map(|aside| (aside.ceremony, chain(&aside.why)));
+    let missing = library.missing.into_iter().map(|(id, troubles)| (id, troubles.to_string()));
+    model.unread = aside.chain(missing).filter(|(id, _)| model.book.get(id).is_none()).collect();
+    model.set_back =
+        library.set_back.into_iter().map(|set_back| (set_back.ceremony.clone(), set_back)).collect();
+}
+
+fn read(model: &mut Model, mut reading: Reading, set_back: Option<SetBack>) -> (bool, Vec<Effect>) {
+    let id = reading.ceremony().clone();
+    model.reading.remove(&id);
+    match settle(&mut model.book, &mut reading) {
+        Ok(()) => {
+            let head = reading.branches().tree().tip().hash;
+            let standing = Standing { head, recorded: reading.recorded(), fork: fork(&reading) };
+            model.standings.insert(id.clone(), standing);
+            model.unread.remove(&id);
+        }
+        Err(error) => model.message = format!("{id} was not taken: {}", chain(&error)),
+    }
+    match set_back {
+        Some(set_back) => drop(model.set_back.insert(id, set_back)),
+        None => drop(model.set_back.remove(&id)),
+    }
+    (true, read_next(model))
 }
 
 fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
@@ -239,6 +342,15 @@ fn back(model: &mut Model) {
     } else if model.screen == Screen::Ceremonies {
         model.open = None;
     }
+}
+
+/// What signs a review: for the ceremony as its log is known here.
+fn sign(model: &Model, review: Box<Review>, passphrase: Option<Zeroizing<String>>) -> Effect {
+    let known = match &review.act {
+        ReviewAct::Open(_) => Vec::new(),
+        ReviewAct::Sign(id, _) | ReviewAct::Release(id, _, _) => log(model, id),
+    };
+    Effect::Sign(review, passphrase, known)
 }
 
 fn show(model: &mut Model, title: &str, text: impl Into<String>) {
@@ -329,6 +441,10 @@ fn withdraw(model: &mut Model) {
 
 fn fingerprint(model: &mut Model) {
     let Some(ceremony) = model.ceremony() else { return };
+    if let Some(why) = model.no_words(ceremony) {
+        show(model, "No words yet", why);
+        return;
+    }
     let (title, hash) = match ceremony.record() {
         Some(record) => (format!("Wallet {}", record.wallet), record.fingerprint()),
         None => ("Manifest".to_owned(), ceremony.manifest().hash()),
@@ -373,7 +489,7 @@ fn command(model: &mut Model, text: &str) -> Vec<Effect> {
         "ceremonies" => model.screen = Screen::Ceremonies,
         "wallets" => model.screen = Screen::Wallets,
         "log" => model.screen = Screen::Log,
-        "reload" => return vec![Effect::Load],
+        "reload" => return load(model),
         other => {
             model.message = format!(
                 "`{other}` is no command: open, sign, withdraw, cluster, ceremonies, wallets, log, reload, quit"

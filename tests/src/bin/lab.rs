@@ -339,6 +339,8 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     for item in &ceremony.manifest().inventory {
         println!("  {item}");
     }
-    println!("closed; head {}", ceremonies::words::spoken(&ceremony.head().hash));
+    let head = ceremonies::words::spoken(&ceremony.head().hash);
+    let recorded = room.wait_recorded(&id, PATIENCE).await?;
+    println!("closed, {recorded}; head {head}");
     Ok(())
 }

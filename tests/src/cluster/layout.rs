@@ -102,6 +102,12 @@ impl Layout {
         self.folder.join("nats")
     }
 
+    /// The seed of the NKey that makes the stream.
+    #[must_use]
+    pub fn keeper(&self) -> PathBuf {
+        self.nats().join("keeper.seed")
+    }
+
     pub(super) fn streams(&self) -> PathBuf {
         self.nats().join("streams")
     }

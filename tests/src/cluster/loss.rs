@@ -9,7 +9,7 @@ use ceremonies::charter::Charter;
 use ceremonies::ids::NodeIndex;
 use tokio::process::Command;
 
-use super::{Cluster, new_nkey, write_broker};
+use super::{Cluster, new_nkey, wait_for_port, write_broker};
 
 /// A SQLite database and the files beside it.
 const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
@@ -48,6 +48,18 @@ impl Cluster {
         enclave.resume().await;
         agent.resume().await;
         changed
+    }
+
+    /// Destroys the broker's streams. It starts again empty, and without the stream of the log until somebody makes it.
+    ///
+    /// # Errors
+    /// When the files cannot be deleted, or the broker does not come up again.
+    pub async fn lose_streams(&self) -> Result<()> {
+        self.broker.hold().await;
+        let lost = fs::remove_dir_all(self.layout.streams()).context("deleting the streams");
+        self.broker.resume().await;
+        lost?;
+        wait_for_port(self.settings.nats_port, "the broker", &self.layout.nats().join("nats.log")).await
     }
 
     /// Destroys what a node has stored and starts it anew, as on a fresh machine.
@@ -103,6 +115,9 @@ impl Cluster {
         let next = Charter::parse(draft.to_toml()?.as_bytes())?;
         write_broker(&self.layout, &self.settings, &next)?;
         self.broker.resume().await;
+        let log = self.layout.nats().join("nats.log");
+        wait_for_port(self.settings.nats_port, "the broker", &log).await?;
+        self.make_stream().await?;
         for node in nodes {
             let taken = Command::new(node_program)
                 .arg("--config")

@@ -15,7 +15,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use super::super::model::{
     Model, OpenForm, Popup, Review, ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor,
 };
-use super::{Effect, show, type_into};
+use super::{Effect, show, sign, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
@@ -34,7 +34,7 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         (Popup::Passphrase { review, mut typed }, code) => match code {
             KeyCode::Enter => {
                 model.busy = true;
-                return vec![Effect::Sign(review, Some(typed))];
+                return vec![sign(model, review, Some(typed))];
             }
             KeyCode::Backspace => {
                 typed.pop();
@@ -273,7 +273,7 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode) -> Vec<Effect
         KeyCode::Enter if review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
             model.busy = true;
             model.say("Signing…");
-            return vec![Effect::Sign(Box::new(review), None)];
+            return vec![sign(model, Box::new(review), None)];
         }
         KeyCode::Enter => {
             model.message = format!("Type `{SIGN_WORD}` to sign, Esc to leave it.");

@@ -86,6 +86,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         .map(|line| Line::styled(format!(" {line}"), phase_style(model, &phase)))
         .collect();
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
+    lines.extend(record(model, ceremony, width));
     // Before the words, so that a small terminal cuts those and not a node.
     lines.extend(ladder(model, ceremony, width));
     lines.extend(changes(ceremony, width));
@@ -116,6 +117,8 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     if running {
         lines.push(Line::styled(" Manifest in words (f: as a code):", FAINT));
         lines.extend(spoken(&words::spoken(&ceremony.manifest().hash()), width));
+    } else if let Some(why) = model.no_words(ceremony) {
+        lines.extend(wrap(&why, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
     } else {
         lines.push(Line::styled(" Head in words, for paper:", FAINT));
         lines.extend(spoken(&words::spoken(&ceremony.head().hash), width));
@@ -126,6 +129,23 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     ));
     lines.truncate(inner_height(area));
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
+}
+
+/// How nodes stand to the last entry, and both branches of a log that parts.
+fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
+    let Some(standing) = model.standing(ceremony) else {
+        return vec![Line::styled(" not yet asked how nodes stand", FAINT)];
+    };
+    let style = if standing.recorded.recorded { FAINT } else { BOLD };
+    let said = wrap(&standing.recorded.to_string(), width).into_iter();
+    let mut lines: Vec<Line<'_>> = said.map(|line| Line::styled(format!(" {line}"), style)).collect();
+    if let Some(fork) = &standing.fork {
+        let style = if fork.healed { FAINT } else { colour(model, Color::Red).patch(BOLD) };
+        for line in fork.lines().iter().flat_map(|line| wrap(line, width)) {
+            lines.push(Line::styled(format!(" {line}"), style));
+        }
+    }
+    lines
 }
 
 /// What an amendment changes in the charter, or an inventory in the ledger.

@@ -27,9 +27,17 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
         frame.render_widget(Paragraph::new(text), area);
         return;
     }
-    let [top, middle, bottom] =
-        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(2)]).areas(area);
+    let warnings = warnings(model, inner_width(area));
+    let height = u16::try_from(warnings.len()).unwrap_or(0);
+    let [top, warned, middle, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(height),
+        Constraint::Fill(1),
+        Constraint::Length(2),
+    ])
+    .areas(area);
     title(model, frame, top);
+    frame.render_widget(Paragraph::new(warnings), warned);
     match (model.screen, model.ceremony()) {
         (Screen::Cluster, _) => screens::cluster(model, frame, middle),
         (Screen::Ceremonies, Some(ceremony)) => ceremony::view(model, ceremony, frame, middle),
@@ -41,6 +49,19 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     if let Some(popup) = &model.popup {
         popups::view(model, popup, frame, middle);
     }
+}
+
+/// Most lines of warnings: the screen behind them must stay of use.
+const MAX_WARNINGS: usize = 4;
+
+/// What must be seen on every screen: that nodes show less than this console has seen.
+fn warnings<'a>(model: &Model, width: usize) -> Vec<Line<'a>> {
+    let style = colour(model, Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED);
+    let more = model.set_back.len().saturating_sub(1);
+    let more = if more == 0 { String::new() } else { format!(" ({more} ceremonies more)") };
+    let said = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
+    let lines = said.iter().flat_map(|said| wrap(said, width)).take(MAX_WARNINGS);
+    lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
 }
 
 /// A colour where colours are used, else the terminal's own.

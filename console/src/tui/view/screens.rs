@@ -11,7 +11,7 @@ use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style
 use crate::cli::event_line;
 use crate::health::Level;
 use crate::ledger;
-use crate::tui::model::Model;
+use crate::tui::model::{Model, Standing};
 
 pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [nodes, files] = Layout::vertical([Constraint::Fill(1), Constraint::Length(6)]).areas(area);
@@ -55,6 +55,18 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything lies ")), files);
 }
 
+/// What stands in an empty list: that there is nothing, or that it is not known.
+fn nothing<'a>(model: &Model, none: &'static str) -> Vec<Line<'a>> {
+    if model.loaded {
+        return vec![Line::styled(none, FAINT)];
+    }
+    let mut lines = vec![Line::styled(" Reading from the nodes…", FAINT)];
+    if !model.load_trouble.is_empty() {
+        lines.push(Line::styled(format!(" Not known: {}", model.load_trouble), BOLD));
+    }
+    lines
+}
+
 pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let listed = model.listed();
     let mut lines = Vec::new();
@@ -63,17 +75,22 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let phase = chapter.ceremony.phase_at(model.now).to_string();
         let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
         let selected = place == model.selection();
-        let text = format!("{}{id:<32} {phase:<12} {step}", mark(selected));
+        let record = match model.standing(&chapter.ceremony) {
+            Some(Standing { fork: Some(fork), .. }) if !fork.healed => "FORK ",
+            Some(Standing { recorded, .. }) if !recorded.recorded => "unrecorded ",
+            Some(_) | None => "",
+        };
+        let text = format!("{}{id:<32} {phase:<12} {record}{step}", mark(selected));
         let style = if selected { SELECTED } else { ratatui::style::Style::new() };
         lines.push(Line::styled(text, style));
     }
+    for (id, why) in &model.unread {
+        let text = format!("! {id}: listed, and not shown: {why}");
+        let text = wrap(&text, inner_width(area)).swap_remove(0);
+        lines.push(Line::styled(text, BOLD));
+    }
     if lines.is_empty() {
-        let text = if model.loaded {
-            " No ceremony yet: press o to open one."
-        } else {
-            " Reading from the nodes…"
-        };
-        lines.push(Line::styled(text, FAINT));
+        lines.extend(nothing(model, " No ceremony yet: press o to open one."));
     }
     frame.render_widget(
         Paragraph::new(lines).block(block(model, format!(" {} ceremonies ", listed.len()))),
@@ -110,7 +127,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
-        lines.push(Line::styled(" No wallet is committed yet.", FAINT));
+        lines.extend(nothing(model, " No wallet is committed yet."));
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
@@ -209,7 +226,7 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(Line::styled(text, style));
     }
     if lines.is_empty() {
-        lines.push(Line::styled(" Nothing was logged yet.", FAINT));
+        lines.extend(nothing(model, " Nothing was logged yet."));
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} entries ", shown.len()))), area);

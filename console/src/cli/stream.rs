@@ -1,0 +1,50 @@
+//! Making the stream of the log, as the broker's administrator.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::charter::Charter;
+use clap::Args;
+use serde_json::json;
+
+use super::Output;
+use crate::config::read;
+use crate::keeper::{KeeperError, Made, make_stream};
+
+#[derive(Args)]
+pub(super) struct StreamArguments {
+    /// The charter, so that the stream is made for the cluster that is meant.
+    file: PathBuf,
+    /// The broker's URL.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The file with the seed of the keeper's NKey, whose public half `nats-config --keeper` was given.
+    #[arg(long, value_name = "FILE")]
+    seed: PathBuf,
+    /// On how many servers the stream is kept: 3 on a cluster of three.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+}
+
+pub(super) async fn run(output: Output, arguments: StreamArguments) -> Result<()> {
+    let StreamArguments { file, server, seed, replicas } = arguments;
+    let charter = Charter::parse(&read("charter", &file)?)?;
+    let seed = zeroize::Zeroizing::new(read("keeper seed", &seed)?);
+    let seed = std::str::from_utf8(&seed).ok().context("the keeper's seed is not text")?;
+    let (made, said) = match make_stream(&server, seed, replicas).await {
+        Ok(Made::New) => (true, "made, and is as it must be"),
+        Ok(Made::There) => (false, "there already, and is as it must be"),
+        Err(KeeperError::Differs(differences)) => {
+            let lines: Vec<String> = differences.iter().map(|difference| format!("  {difference}")).collect();
+            bail!(
+                "the stream on {server} is not as it must be; agents write to no such stream:\n{}",
+                lines.join("\n")
+            );
+        }
+        Err(error) => return Err(error.into()),
+    };
+    output.print(
+        &json!({ "cluster": charter.cluster(), "made": made }),
+        &format!("the stream of {} is {said}", charter.cluster()),
+    )
+}

@@ -1,0 +1,215 @@
+//! Which ceremonies there are, in the words of nodes: nothing of it is folded, and where they differ that is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::record::{HOSTILE, Tip};
+use ceremonies::subject;
+use ceremonies::text::one_line;
+use ceremonies::wire::{VERSION, bus};
+use prost::Message;
+
+use super::answer;
+use super::failover;
+use super::trouble::{Trouble, Troubles, named, those};
+use super::voices::Voices;
+use super::{Bus, ClientError, Nodes, PACE, malformed};
+
+/// Most ceremonies that are listed by one node: what the stream holds, with room.
+const MAX_LISTED: usize = 40_000;
+
+/// A ceremony as one node has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its last entry.
+    pub tip: Tip,
+    /// Which kind, in the node's word.
+    pub kind: String,
+    /// The wallet it is about.
+    pub wallet: String,
+    /// Which generation.
+    pub generation: u32,
+    /// Where it stood at its last entry.
+    pub phase: String,
+    /// When it was opened.
+    pub opened: UnixMillis,
+    /// When its last entry was appended.
+    pub last: UnixMillis,
+}
+
+/// A ceremony as all nodes have it that were heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which.
+    pub id: CeremonyId,
+    /// Each node's word.
+    pub said: BTreeMap<NodeIndex, Summary>,
+}
+
+impl Row {
+    /// The nodes at each end of the log.
+    #[must_use]
+    pub fn heads(&self) -> BTreeMap<Tip, Vec<NodeIndex>> {
+        let mut heads: BTreeMap<Tip, Vec<NodeIndex>> = BTreeMap::new();
+        for (node, summary) in &self.said {
+            heads.entry(summary.tip).or_default().push(*node);
+        }
+        heads
+    }
+
+    /// The end that the most nodes name, of several the latest, and who names it.
+    #[must_use]
+    pub fn head(&self) -> Option<(Tip, Vec<NodeIndex>)> {
+        self.heads().into_iter().max_by_key(|(tip, nodes)| (nodes.len(), tip.seq))
+    }
+
+    /// The word of the most nodes.
+    #[must_use]
+    pub fn summary(&self) -> Option<&Summary> {
+        let (tip, _) = self.head()?;
+        self.said.values().find(|summary| summary.tip == tip)
+    }
+
+    /// How far nodes agree, of so many that were heard: in words.
+    #[must_use]
+    pub fn agreement(&self, nodes: usize) -> String {
+        let heads = self.heads();
+        if heads.len() > 1 {
+            let each = heads.iter().rev().map(|(tip, nodes)| format!("entry {} ({})", tip.seq, named(nodes)));
+            return format!("NODES DIFFER: {}", each.collect::<Vec<_>>().join(", "));
+        }
+        let by: Vec<NodeIndex> = self.said.keys().copied().collect();
+        if by.len() <= HOSTILE && nodes > by.len() {
+            return format!("only {}", those(&by, "knows it"));
+        }
+        format!("listed by {} of {nodes}", by.len())
+    }
+}
+
+/// All ceremonies that nodes list.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// Latest first.
+    pub rows: Vec<Row>,
+    /// The nodes that were heard.
+    pub heard: BTreeSet<NodeIndex>,
+    /// What became of the others.
+    pub troubles: Troubles,
+}
+
+impl Catalogue {
+    /// Brings the lists of several nodes together.
+    #[must_use]
+    pub fn merged(lists: BTreeMap<NodeIndex, Vec<(CeremonyId, Summary)>>, troubles: Troubles) -> Self {
+        let heard = lists.keys().copied().collect();
+        let mut rows: BTreeMap<CeremonyId, Row> = BTreeMap::new();
+        for (node, list) in lists {
+            for (id, summary) in list {
+                let row = rows.entry(id.clone()).or_insert_with(|| Row { id, said: BTreeMap::new() });
+                row.said.insert(node, summary);
+            }
+        }
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        // By what the most say, so that no one node decides the order.
+        rows.sort_by_cached_key(|row| {
+            let opened = row.summary().map(|summary| summary.opened);
+            (std::cmp::Reverse(opened), row.id.clone())
+        });
+        Self { rows, heard, troubles }
+    }
+
+    /// A ceremony's row.
+    #[must_use]
+    pub fn row(&self, id: &CeremonyId) -> Option<&Row> {
+        self.rows.iter().find(|row| row.id == *id)
+    }
+}
+
+fn summary(raw: bus::Summary) -> Result<(CeremonyId, Summary), Trouble> {
+    let id: CeremonyId = raw.ceremony.try_into().map_err(malformed)?;
+    let hash: Hash = raw.last_hash.as_slice().try_into().map_err(malformed)?;
+    let summary = Summary {
+        tip: Tip { seq: raw.last_seq, hash },
+        kind: one_line(&raw.kind),
+        wallet: one_line(&raw.wallet),
+        generation: raw.generation,
+        phase: one_line(&raw.phase),
+        opened: UnixMillis(raw.opened_ms),
+        last: UnixMillis(raw.last_ms),
+    };
+    Ok((id, summary))
+}
+
+impl<B: Bus> Nodes<B> {
+    /// One node's list, page by page. What comes of strangers is kept apart.
+    async fn list_of(
+        &self,
+        voices: &Voices,
+        node: NodeIndex,
+    ) -> Result<(Vec<(CeremonyId, Summary)>, bool), Trouble> {
+        let subject = subject::list(node);
+        let mut list: Vec<(CeremonyId, Summary)> = Vec::new();
+        let mut seen: BTreeSet<CeremonyId> = BTreeSet::new();
+        let (mut after, mut strange) = (String::new(), false);
+        loop {
+            let request = bus::List { version: VERSION, nonce: answer::nonce(), after: after.clone() };
+            let request = request.encode_to_vec();
+            let bytes = self.ask(subject.clone(), request.clone()).await?;
+            let page = answer::read::<bus::ListReply>(voices, node, (&subject, &request), &bytes)?;
+            strange |= page.unverified.is_some();
+            let before = list.len();
+            for raw in page.body.summaries {
+                let (id, summary) = summary(raw)?;
+                after = id.to_string();
+                if seen.insert(id.clone()) {
+                    list.push((id, summary));
+                }
+                if list.len() > MAX_LISTED {
+                    return Err(Trouble::Overfull("a list of ceremonies"));
+                }
+            }
+            // A page that brings nothing new would be followed by others without end.
+            if !page.body.more || list.len() == before {
+                return Ok((list, strange));
+            }
+        }
+    }
+
+    /// All ceremonies that the nodes list. Where no node is heard that the charter lists, what others list is given with no
+    /// node to vouch for it: their logs must prove themselves.
+    ///
+    /// # Errors
+    /// [`ClientError`] where no node gave a list.
+    pub async fn catalogue(&self) -> Result<Catalogue, ClientError> {
+        let voices = self.voices(None);
+        let list = |node| self.list_of(&voices, node);
+        let everyone = failover::everyone(&voices.nodes(), &self.quiet(), PACE, list).await;
+        self.remember_quiet(&everyone.troubles);
+        let mut troubles = everyone.troubles;
+        let (mut listed, mut strange) = (BTreeMap::new(), BTreeMap::new());
+        for (node, (list, is_strange)) in everyone.answers {
+            if is_strange {
+                strange.insert(node, list);
+            } else {
+                self.heard(node);
+                listed.insert(node, list);
+            }
+        }
+        if listed.is_empty() && strange.is_empty() {
+            return Err(ClientError::nodes(troubles));
+        }
+        let nobody = listed.is_empty();
+        let mut catalogue = if nobody {
+            Catalogue::merged(strange, Troubles::default())
+        } else {
+            for node in strange.keys() {
+                troubles.add(*node, Trouble::Refused("it signs with a key that no charter lists".to_owned()));
+            }
+            Catalogue::merged(listed, troubles)
+        };
+        if nobody {
+            catalogue.heard.clear();
+        }
+        Ok(catalogue)
+    }
+}

@@ -1,0 +1,128 @@
+//! The connection to the bus.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::{ConnectOptions, Event};
+use bytes::Bytes;
+use ceremonies::subject;
+use futures_util::Stream;
+use tokio::sync::watch;
+
+use super::news::{self, News};
+use super::trouble::Trouble;
+use super::{Bus, ClientError, Nodes};
+use crate::config::Cluster;
+use crate::memory::Memory;
+
+/// How long a connection is waited for before a question is given up.
+const CONNECTING: Duration = Duration::from_secs(3);
+/// How long any answer is waited for. Those who ask have shorter limits.
+const ANSWERING: Duration = Duration::from_secs(10);
+
+/// NATS, with this console's credentials.
+#[derive(Clone)]
+pub struct Nats {
+    client: async_nats::Client,
+    connected: watch::Receiver<bool>,
+}
+
+impl Bus for Nats {
+    async fn ask(&self, subject: String, request: Vec<u8>) -> Result<Bytes, Trouble> {
+        let mut connected = self.connected.clone();
+        let up = tokio::time::timeout(CONNECTING, connected.wait_for(|connected| *connected)).await;
+        let is_up = matches!(up, Ok(Ok(_)));
+        drop(up);
+        if !is_up {
+            return Err(Trouble::NotConnected);
+        }
+        let answer =
+            self.client.request(subject, request.into()).await.map_err(|error| match error.kind() {
+                RequestErrorKind::TimedOut => Trouble::Silent(ANSWERING),
+                RequestErrorKind::NoResponders => Trouble::Absent,
+                RequestErrorKind::InvalidSubject
+                | RequestErrorKind::MaxPayloadExceeded
+                | RequestErrorKind::Other => Trouble::Bus(error),
+            })?;
+        Ok(answer.payload)
+    }
+}
+
+/// A connection to the bus, with the nodes that can be asked over it. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    nodes: Nodes<Nats>,
+    nats: Nats,
+}
+
+impl Deref for Client {
+    type Target = Nodes<Nats>;
+    fn deref(&self) -> &Nodes<Nats> {
+        &self.nodes
+    }
+}
+
+impl Client {
+    /// Connects, now or as soon as the broker is there.
+    ///
+    /// # Errors
+    /// [`ClientError`] for what waiting would not mend.
+    pub async fn connect(cluster: &Cluster) -> Result<Self, ClientError> {
+        let seed_file = &cluster.nats.seed;
+        let seed = std::fs::read_to_string(seed_file)
+            .map_err(|error| ClientError::Seed(seed_file.clone(), error))?;
+        let seed = zeroize::Zeroizing::new(seed.trim().to_owned());
+        let nkey = nkeys::KeyPair::from_seed(&seed).map_err(|_| ClientError::Key)?.public_key();
+        let consoles = cluster.charter().consoles();
+        let console = consoles.iter().find(|console| console.nkey == nkey).ok_or(ClientError::Unknown)?;
+        let (sender, connected) = watch::channel(false);
+        let client = ConnectOptions::with_nkey(seed.to_string())
+            .name(format!("console {}", console.name))
+            .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis(100u64.saturating_mul(1 << attempt.min(5)))
+            })
+            .request_timeout(Some(ANSWERING))
+            .event_callback(move |event| {
+                let sender = sender.clone();
+                async move {
+                    match event {
+                        Event::Connected => {
+                            sender.send_replace(true);
+                        }
+                        Event::Disconnected | Event::Closed => {
+                            sender.send_replace(false);
+                        }
+                        _ => {}
+                    }
+                }
+            })
+            .connect(&cluster.nats.servers)
+            .await
+            .map_err(ClientError::Connect)?;
+        let nats = Nats { client, connected };
+        let memory = Memory::of(cluster);
+        Ok(Self { nodes: Nodes::new(nats.clone(), cluster.context.clone(), memory), nats })
+    }
+
+    /// Whether the bus is connected, and when that changes.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.nats.connected.clone()
+    }
+
+    /// What nodes tell without being asked, as far as they have signed it.
+    ///
+    /// # Errors
+    /// [`ClientError::Subscribe`].
+    pub async fn news(&self) -> Result<impl Stream<Item = News> + Send + use<>, ClientError> {
+        let mut all = Vec::new();
+        for name in [subject::HEADS, subject::HEALTH, subject::PROGRESS] {
+            all.push(self.nats.client.subscribe(name).await.map_err(ClientError::Subscribe)?);
+        }
+        Ok(news::heard(self.nodes.clone(), futures_util::stream::select_all(all)))
+    }
+}

@@ -1,0 +1,293 @@
+//! As much of the record as a command shows: the ceremonies it is about, what they rest on, and the amendments.
+//!
+//! Which ceremonies there are is the nodes' word; what is in the book was folded here. Logs that were folded before are
+//! taken from the console's own folder, and folded again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ceremonies::book::{Book, NotTaken};
+use ceremonies::ceremony::Rejection;
+use ceremonies::charter::CeremonyKind;
+use ceremonies::entry::{Entry, Event};
+use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
+use ceremonies::record::{HOSTILE, Tip};
+use futures_util::{StreamExt, stream};
+
+use super::branches::{Branches, Budget};
+use super::catalogue::{Catalogue, Row};
+use super::failover;
+pub use super::gather::SetAside;
+use super::gather::gather;
+use super::reading::{Reading, proposed};
+use super::trouble::{Trouble, Troubles};
+use super::{Bus, ClientError, Nodes, PACE};
+use crate::memory::{SetBack, set_back_in, set_back_in_list};
+use crate::room::now;
+
+/// How many ceremonies are read at once.
+const AT_ONCE: usize = 8;
+/// How many ceremonies are read that one node alone lists, while others are heard.
+const MAX_LONELY: usize = 32;
+
+/// Which ceremonies are read, beside the amendments.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// None.
+    Amendments,
+    /// These, with all that they rest on.
+    Ceremonies(Vec<CeremonyId>),
+    /// Those that nodes list under this wallet.
+    Wallet(WalletName),
+    /// All.
+    All,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Library {
+    /// All that folds.
+    pub book: Book,
+    /// What does not.
+    pub aside: Vec<SetAside>,
+    /// All that nodes list.
+    pub catalogue: Catalogue,
+    /// The ceremonies that no node gave, each with why.
+    pub missing: BTreeMap<CeremonyId, Troubles>,
+    /// What nodes show less of than this console has seen.
+    pub set_back: Vec<SetBack>,
+}
+
+/// The ceremony that a log's ceremony works on.
+fn origin(log: &[Entry]) -> Option<CeremonyId> {
+    match &log.first()?.event {
+        Event::Opened { manifest, .. } => manifest.origin.as_ref().map(|origin| origin.ceremony.clone()),
+        _ => None,
+    }
+}
+
+/// The ceremonies to read of a list. What one node alone lists is not read without end.
+fn chosen<'a>(catalogue: &'a Catalogue, wanted: impl Fn(&Row) -> bool + 'a) -> Vec<CeremonyId> {
+    let mut lonely: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+    let mut is_read = |row: &&Row| {
+        let mut by = row.said.keys();
+        let (Some(node), None) = (by.next(), by.next()) else { return true };
+        let count = lonely.entry(*node).or_default();
+        *count += 1;
+        catalogue.heard.len() <= HOSTILE || *count <= MAX_LONELY
+    };
+    let rows = catalogue.rows.iter().filter(|row| wanted(row));
+    rows.filter(|row| is_read(row)).map(|row| row.id.clone()).collect()
+}
+
+fn is_amendment(row: &Row) -> bool {
+    row.said.values().any(|summary| summary.kind == CeremonyKind::Amend.to_string())
+}
+
+impl<B: Bus> Nodes<B> {
+    /// A log as the most nodes list it, or where none does as one of them gives it; chained, and not folded.
+    async fn fetch(&self, id: &CeremonyId, row: Option<&Row>) -> Result<Vec<Entry>, Troubles> {
+        let cached = self.memory().log(id);
+        let head = row.and_then(Row::head).map(|(tip, _)| tip);
+        if let Some(log) = head.and_then(|tip| up_to(&cached, tip)) {
+            return Ok(log);
+        }
+        let has_it =
+            |node: &NodeIndex| row.and_then(|row| row.said.get(node)).is_some_and(|s| Some(s.tip) == head);
+        let mut order = self.order(&self.voices(None).nodes());
+        let quiet = self.quiet();
+        order.sort_by_key(|node| (quiet.contains(node), !has_it(node)));
+        let read = |node| self.log_of(id, node, &cached);
+        let (_, log, troubles) = failover::first(&order, PACE, read).await?;
+        self.remember_quiet(&troubles);
+        Ok(log)
+    }
+
+    /// One node's whole log.
+    async fn log_of(
+        &self,
+        id: &CeremonyId,
+        node: NodeIndex,
+        cached: &[Entry],
+    ) -> Result<Vec<Entry>, Trouble> {
+        let voices = self.voices(proposed(cached));
+        let given = self.pages(&voices, id, node, cached.len() as u64 + 1, Budget::default()).await?;
+        let mut branches = Branches::new(id.clone(), cached);
+        let follows = given.entries.into_iter().all(|entry| {
+            let before = branches.tree().tip();
+            branches.add(entry).is_ok() && branches.tree().tip().seq > before.seq
+        });
+        if follows && branches.tree().tip().seq > 0 {
+            return Ok(branches.main());
+        }
+        let given = self.pages(&voices, id, node, 1, Budget::default()).await?;
+        let mut branches = Branches::new(id.clone(), &[]);
+        for entry in given.entries {
+            branches.add(entry)?;
+        }
+        Ok(branches.main())
+    }
+
+    async fn fetch_all(
+        &self,
+        catalogue: &Catalogue,
+        ids: BTreeSet<CeremonyId>,
+        into: &mut BTreeMap<CeremonyId, Vec<Entry>>,
+        missing: &mut BTreeMap<CeremonyId, Troubles>,
+    ) {
+        let fetch = |id: CeremonyId| async move {
+            let log = self.fetch(&id, catalogue.row(&id)).await;
+            (id, log)
+        };
+        let mut fetched = stream::iter(ids).map(fetch).buffer_unordered(AT_ONCE);
+        while let Some((id, log)) = fetched.next().await {
+            match log {
+                Ok(log) => drop(into.insert(id, log)),
+                Err(troubles) => drop(missing.insert(id, troubles)),
+            }
+        }
+    }
+
+    /// Reads and folds as much of the record as asked for.
+    ///
+    /// # Errors
+    /// [`ClientError`] where no node gave a list. What cannot be read or does not fold is in the library, with why.
+    pub async fn library(&self, scope: &Scope) -> Result<Library, ClientError> {
+        let mut catalogue = self.catalogue().await?;
+        let (mut logs, mut missing) = (BTreeMap::new(), BTreeMap::new());
+        let first = || self.shared.first.clone();
+        // Whose words count follows from the amendments: where that has changed, the list is asked for again.
+        loop {
+            let known = self.charter().hash();
+            let amendments = chosen(&catalogue, is_amendment).into_iter();
+            let unread: BTreeSet<CeremonyId> = amendments.filter(|id| !logs.contains_key(id)).collect();
+            if unread.is_empty() {
+                break;
+            }
+            self.fetch_all(&catalogue, unread, &mut logs, &mut missing).await;
+            let (book, _) = gather(first(), logs.values().cloned().collect());
+            self.learn(book);
+            if self.charter().hash() == known {
+                break;
+            }
+            catalogue = self.catalogue().await?;
+        }
+        let wanted = match scope {
+            Scope::Amendments => Vec::new(),
+            Scope::Ceremonies(ids) => ids.clone(),
+            Scope::Wallet(wallet) => {
+                chosen(&catalogue, |row| row.said.values().any(|summary| summary.wallet == wallet.as_str()))
+            }
+            Scope::All => chosen(&catalogue, |_| true),
+        };
+        let mut unread: BTreeSet<CeremonyId> = wanted.into_iter().collect();
+        loop {
+            unread.retain(|id| !logs.contains_key(id) && !missing.contains_key(id));
+            if unread.is_empty() {
+                break;
+            }
+            self.fetch_all(&catalogue, std::mem::take(&mut unread), &mut logs, &mut missing).await;
+            unread.extend(logs.values().filter_map(|log| origin(log)));
+        }
+        let (book, aside) = gather(first(), logs.into_values().collect());
+        for (id, chapter) in book.iter() {
+            if self.memory().log(id).len() != chapter.entries.len() {
+                self.memory().keep(id, &chapter.entries);
+            }
+        }
+        let set_back = self.set_back(&catalogue);
+        Ok(Library { book, aside, catalogue, missing, set_back })
+    }
+
+    /// What nodes list less of than this console has seen recorded.
+    #[must_use]
+    pub fn set_back(&self, catalogue: &Catalogue) -> Vec<SetBack> {
+        let heard: Vec<NodeIndex> = catalogue.heard.iter().copied().collect();
+        let rows: BTreeMap<&CeremonyId, &Row> = catalogue.rows.iter().map(|row| (&row.id, row)).collect();
+        let seen = self.memory().all_seen().into_iter();
+        seen.filter_map(|(id, seen)| set_back_in_list(&id, &seen, rows.get(&id).copied(), &heard, now()))
+            .collect()
+    }
+
+    /// Brings a ceremony in the book to where the nodes stand, and says how they stand. What is recorded is remembered.
+    ///
+    /// # Errors
+    /// [`ClientError`] where no node gave a log that holds.
+    pub async fn catch_up(&self, book: &mut Book, id: &CeremonyId) -> Result<Reading, ClientError> {
+        let known = book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
+        let mut reading = self.read(id, &known).await?;
+        settle(book, &mut reading)?;
+        self.remember(&reading);
+        Ok(reading)
+    }
+
+    /// Remembers a log that was folded, and what of it is recorded.
+    pub fn remember(&self, reading: &Reading) {
+        if let Some(tip) = reading.recorded_tip() {
+            self.memory().saw(reading.ceremony(), tip);
+        }
+        let log = reading.log();
+        if self.memory().log(reading.ceremony()).last().map(Entry::hash) != log.last().map(Entry::hash) {
+            self.memory().keep(reading.ceremony(), &log);
+        }
+    }
+
+    /// Whether nodes show less of a ceremony than this console has seen recorded.
+    #[must_use]
+    pub fn set_back_of(&self, reading: &Reading) -> Option<SetBack> {
+        set_back_in(&self.memory().seen(reading.ceremony())?, reading, now())
+    }
+}
+
+/// The cached log as far as this entry, where it contains it.
+fn up_to(cached: &[Entry], tip: Tip) -> Option<Vec<Entry>> {
+    let last = usize::try_from(tip.seq).ok()?.checked_sub(1)?;
+    (cached.get(last)?.hash() == tip.hash).then(|| cached[..=last].to_vec())
+}
+
+/// Takes the log of a reading into the book. Where it does not hold, the reading stands on another branch afterwards that
+/// does.
+///
+/// # Errors
+/// [`ClientError::Refuted`] where no branch holds, with the first reason.
+pub fn settle(book: &mut Book, reading: &mut Reading) -> Result<(), ClientError> {
+    let mut bad = BTreeSet::new();
+    let mut first = None;
+    while let Err((seq, source)) = take(book, reading) {
+        let refuted = ClientError::Refuted {
+            ceremony: reading.ceremony().clone(),
+            seq,
+            nodes: super::those(&reading.holders(), "").trim_end().to_owned(),
+            source,
+        };
+        let cause = first.take().unwrap_or(refuted);
+        if !reading.leave(&mut bad, seq) {
+            return Err(cause);
+        }
+        first = Some(cause);
+    }
+    Ok(())
+}
+
+/// Takes a reading's log into the book, in the place of another branch where there is one.
+///
+/// # Errors
+/// The entry that does not hold, and why.
+fn take(book: &mut Book, reading: &Reading) -> Result<(), (u64, Box<Rejection>)> {
+    let log = reading.log();
+    let known = book.get(reading.ceremony()).map(|chapter| chapter.entries.as_slice()).unwrap_or_default();
+    if !log.starts_with(known) {
+        return book.read(&log).map(drop).map_err(|(seq, source)| (seq, Box::new(source)));
+    }
+    for entry in log.into_iter().skip(known.len()) {
+        let seq = entry.seq;
+        match book.take(entry) {
+            Ok(_) => {}
+            Err(NotTaken::Rejected { source, .. }) => return Err((seq, source)),
+            // The branches chain, so that neither can be.
+            Err(NotTaken::Gap { .. } | NotTaken::Fork { .. }) => {
+                return Err((seq, Box::new(Rejection::Opening)));
+            }
+        }
+    }
+    Ok(())
+}
