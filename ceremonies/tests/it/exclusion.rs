@@ -497,7 +497,8 @@ fn an_excluded_node_may_not_append_to_the_amendment_that_takes_it_back_with_its_
 #[test]
 fn the_broker_knows_no_excluded_node() {
     let config = |charter: &Charter| {
-        nats_config(charter, BrokerHost { listen: "0.0.0.0:4222", store: FilePath::new("/var/lib/nats") })
+        let store = FilePath::new("/var/lib/nats");
+        nats_config(charter, BrokerHost { listen: "0.0.0.0:4222", store, keeper: "UKEEPER" })
     };
     let names = |config: &str| {
         [&nkey("node 4").public_key(), "mpc.*.*.4", "health.4"].map(|name| config.contains(name))

@@ -13,8 +13,8 @@ use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
-use console::client::{ClientError, News};
-use console::health::{self, Level, NodeStatus};
+use console::client::{News, Receipt, SubmitError};
+use console::health::{self, Level, Moment, NodeStatus};
 use console::room::{RoomError, Signature, now};
 use futures_util::StreamExt as _;
 use lab::cluster::{Cluster, Plan};
@@ -67,7 +67,7 @@ pub(crate) async fn is_given_up(room: &mut Room, test: &CeremonyId, party: NodeI
     room.withdraw(test, "as expected".parse().unwrap()).await.unwrap();
 }
 
-fn refused(result: Result<u64, RoomError>) -> String {
+fn refused(result: Result<Receipt, RoomError>) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -120,16 +120,16 @@ async fn refuses_wrong_approvals(room: &mut Room, other: &CeremonyId, id: &Cerem
     let for_other = signature(operator.role, operator.person.as_str());
     let statement = for_other.statement(room.ceremony(other).unwrap()).unwrap();
     let armoured = console::signer::sign(&operator.key, &statement, None).unwrap();
-    let answer = room.client.submit(id, for_other.event(armoured.clone())).await;
+    let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, for_other.event(armoured.clone())).await;
     assert!(
-        matches!(&answer, Err(ClientError::Refused(why)) if why.contains("not over this statement")),
+        matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("not over this statement")),
         "{answer:?}"
     );
 
     let two_roles = signature(Role::Auditor, "witness-1");
-    let answer = room.client.submit(id, two_roles.event(armoured.clone())).await;
+    let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, two_roles.event(armoured.clone())).await;
     assert!(
-        matches!(&answer, Err(ClientError::Refused(why)) if why.contains("witness-1 may not act as auditor")),
+        matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("witness-1 may not act as auditor")),
         "{answer:?}"
     );
 
@@ -149,9 +149,9 @@ async fn refuses_words_that_are_not_peoples(room: &Room, id: &CeremonyId) {
         log::event::Kind::Attested(log::Attested { node: 1, document: vec![1; 100] }),
     ];
     for kind in events {
-        let answer = room.client.submit(id, log::Event { kind: Some(kind) }).await;
+        let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, log::Event { kind: Some(kind) }).await;
         assert!(
-            matches!(&answer, Err(ClientError::Refused(why)) if why.contains("speak for themselves")),
+            matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("speak for themselves")),
             "{answer:?}"
         );
     }
@@ -218,8 +218,8 @@ async fn a_node_with_another_ones_document_is_red(room: &Room) {
         let from = NodeIndex::try_from(heartbeat.node).unwrap();
         let other = if from == node(1) { node(2) } else { node(1) };
         let status = |of, heartbeat| {
-            let heard = health::Heard::new(room.book.context(), heartbeat, None);
-            health::status(&room.book, of, Some(&heard), now())
+            let heard = health::Heard::new(room.book.context(), heartbeat, Moment::now(), None);
+            health::status(&room.book, of, Some(&heard), Moment::now())
         };
         assert_eq!(status(from, (*heartbeat).clone()).attestation, "accepted");
         heartbeat.node = other.into();
@@ -245,8 +245,8 @@ pub(crate) async fn status_of(
         if heartbeat.node != u32::from(index) {
             continue;
         }
-        let heard = health::Heard::new(room.book.context(), *heartbeat, None);
-        let status = health::status(&room.book, index, Some(&heard), now());
+        let heard = health::Heard::new(room.book.context(), *heartbeat, Moment::now(), None);
+        let status = health::status(&room.book, index, Some(&heard), Moment::now());
         if until(&status) {
             return status;
         }

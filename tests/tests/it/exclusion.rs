@@ -11,7 +11,7 @@ use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
-use console::health::{self, Level};
+use console::health::{self, Level, Moment};
 use console::room::{Subject, now};
 use lab::cluster::Cluster;
 use lab::drive::Room;
@@ -68,7 +68,7 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     let without = written(&cluster, &["exclude", "4"]).unwrap();
     amends(&cluster, &mut room, &without, "Two nodes accuse node 4").await;
     assert!(!is_let_in(&cluster, &old_seed).await, "the broker");
-    assert_eq!(health::status(&room.book, node(4), None, now()).level, Level::Excluded);
+    assert_eq!(health::status(&room.book, node(4), None, Moment::now()).level, Level::Excluded);
     status_of(&room, node(1), PATIENCE, |status| status.summary == "healthy, hears 3 peers").await;
     // It ends well only where all others are healthy.
     let status = (0..20).find_map(|_| run(&cluster.layout().console(), &["status"], None).ok()).unwrap();
