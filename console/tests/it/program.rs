@@ -124,6 +124,7 @@ fn unknown_outcome_has_an_exit_code_of_its_own_however_it_is_wrapped() {
         assert_eq!(exit_code(&error), expected, "{error:#}");
     }
     let help = String::from_utf8(custody(&["--help"]).stdout).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("3 outcome unknown"), "{help}");
 }
 
