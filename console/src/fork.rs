@@ -149,10 +149,7 @@ impl Fork {
         let mut lines = vec![if self.healed {
             format!("forked after entry {}; healed: no node stands on another branch", self.after)
         } else {
-            format!(
-                "FORK after entry {}: sign nothing on this ceremony's account until it has healed",
-                self.after
-            )
+            format!("FORK after entry {}: sign nothing in this ceremony before it has healed", self.after)
         }];
         let mut branch = |name: &str, branch: &Branch| {
             let short: String = branch.hash.to_string().chars().take(8).collect();
@@ -169,7 +166,7 @@ impl Fork {
                 lines.push("  no node shows its entries".to_owned());
             }
         };
-        if !self.shown.entries.is_empty() {
+        if !self.healed && !self.shown.entries.is_empty() {
             branch("the branch shown", &self.shown);
         }
         for other in &self.others {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ceremonies::book::{Book, NotTaken};
+use ceremonies::book::{Book, NotTaken, SetAside};
 use ceremonies::ceremony::Rejection;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Entry, Event};
@@ -16,8 +16,6 @@ use futures_util::{StreamExt, stream};
 use super::branches::{Branches, Budget};
 use super::catalogue::{Catalogue, Row};
 use super::failover;
-pub use super::gather::SetAside;
-use super::gather::gather;
 use super::reading::{Reading, proposed};
 use super::trouble::{Trouble, Troubles};
 use super::{Bus, ClientError, Nodes, PACE};
@@ -164,7 +162,7 @@ impl<B: Bus> Nodes<B> {
                 break;
             }
             self.fetch_all(&catalogue, unread, &mut logs, &mut missing).await;
-            let (book, _) = gather(first(), logs.values().cloned().collect());
+            let (book, _) = Book::gather(first(), logs.values().cloned());
             self.learn(book);
             if self.charter().hash() == known {
                 break;
@@ -188,7 +186,7 @@ impl<B: Bus> Nodes<B> {
             self.fetch_all(&catalogue, std::mem::take(&mut unread), &mut logs, &mut missing).await;
             unread.extend(logs.values().filter_map(|log| origin(log)));
         }
-        let (book, aside) = gather(first(), logs.into_values().collect());
+        let (book, aside) = Book::gather(first(), logs.into_values());
         for (id, chapter) in book.iter() {
             if self.memory().log(id).len() != chapter.entries.len() {
                 self.memory().keep(id, &chapter.entries);

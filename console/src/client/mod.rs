@@ -8,13 +8,14 @@ mod branches;
 mod catalogue;
 mod connection;
 mod failover;
-mod gather;
 mod heads;
 mod library;
 mod news;
 mod reading;
 mod receipt;
 mod submitting;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod voices;
 
@@ -41,7 +42,7 @@ pub use self::branches::{Branches, Budget, Misfit};
 pub use self::catalogue::{Catalogue, Row};
 pub use self::connection::{Client, Nats};
 pub use self::heads::Heads;
-pub use self::library::{Library, Scope, SetAside, settle};
+pub use self::library::{Library, Scope, settle};
 pub use self::news::{Ear, News};
 pub use self::reading::Reading;
 pub use self::receipt::{Outcome, Receipt, Recorded, Refusal};

@@ -21,15 +21,26 @@ use super::trouble::Trouble;
 use super::voices::Voices;
 use super::{Bus, ClientError, Nodes, answer};
 
-/// How long a node may keep an event to itself before another is given it as well.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long one node's answer is waited for.
-const ANSWERING: Duration = Duration::from_secs(6);
-/// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(12);
-/// How long one look at the nodes may take.
-const LOOKING: Pace = Pace { patience: Duration::from_millis(700), limit: Duration::from_millis(1200) };
-/// Pauses between two readings, the last one repeated.
+/// How long is waited while an event is handed in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Before another node is given it as well.
+    pub(super) hand: Duration,
+    /// For one node's answer.
+    pub(super) answer: Duration,
+    /// For one look at the nodes.
+    pub(super) look: Pace,
+    /// In all.
+    pub(super) limit: Duration,
+}
+
+const USUAL: Patience = Patience {
+    hand: Duration::from_secs(1),
+    answer: Duration::from_secs(6),
+    look: Pace { patience: Duration::from_millis(700), limit: Duration::from_millis(1200) },
+    limit: Duration::from_secs(12),
+};
+/// Pauses between two looks, the last one repeated.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(30),
     Duration::from_millis(70),
@@ -66,6 +77,16 @@ impl<B: Bus> Nodes<B> {
         ceremony: &CeremonyId,
         event: log::Event,
     ) -> Result<Receipt, SubmitError> {
+        self.submit_within(USUAL, known, ceremony, event).await
+    }
+
+    pub(super) async fn submit_within(
+        &self,
+        patience: Patience,
+        known: &[Entry],
+        ceremony: &CeremonyId,
+        event: log::Event,
+    ) -> Result<Receipt, SubmitError> {
         let wanted = Event::try_from(event.clone())?;
         let opens = match &wanted {
             Event::Opened { manifest, .. } => manifest.amendment.clone(),
@@ -76,7 +97,7 @@ impl<B: Bus> Nodes<B> {
         let mut tally = Tally::new(ceremony.clone(), voices.nodes(), voices.members());
         let mut queue: VecDeque<NodeIndex> = self.order(&voices.nodes()).into();
         let mut untried = queue.len();
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + patience.limit;
         let mut asked = FuturesUnordered::new();
         let (mut next_hand, mut next_read, mut reads) = (Instant::now(), Instant::now() + PAUSES[0], 0);
         loop {
@@ -85,16 +106,19 @@ impl<B: Bus> Nodes<B> {
                 && let Some(node) = queue.pop_front()
             {
                 untried = untried.saturating_sub(1);
-                let answer = self.hand(&voices, ceremony, node, event.clone());
+                let answer = self.hand(&voices, ceremony, node, event.clone(), patience.answer);
                 asked.push(async move { (node, answer.await) });
-                next_hand = now + PATIENCE;
+                next_hand = now + patience.hand;
             }
             tokio::select! {
                 Some((node, reply)) = asked.next() => {
-                    let soon = if untried > 0 { PAUSES[0] } else { PATIENCE };
+                    let soon = if untried > 0 { PAUSES[0] } else { patience.hand };
                     match &reply {
                         Reply::Taken => next_read = Instant::now(),
-                        Reply::Rejected(_) => next_hand = Instant::now(),
+                        Reply::Rejected(_) => {
+                            next_read = Instant::now();
+                            next_hand = Instant::now() + PAUSES[0];
+                        }
                         // Others may take it meanwhile, and this one later.
                         Reply::Unknown(_) | Reply::Unreached(_) => {
                             queue.push_back(node);
@@ -104,7 +128,7 @@ impl<B: Bus> Nodes<B> {
                     tally.replied(node, reply);
                 }
                 () = sleep_until(next_read.min(end)) => {
-                    self.poll(&mut gathering, LOOKING).await;
+                    self.poll(&mut gathering, patience.look).await;
                     let found = gathering.branches.carrying(&wanted);
                     tally.read(&gathering.branches, &found, &gathering.heads);
                     next_read = Instant::now() + PAUSES[reads.min(PAUSES.len() - 1)];
@@ -132,11 +156,12 @@ impl<B: Bus> Nodes<B> {
         ceremony: &CeremonyId,
         node: NodeIndex,
         event: log::Event,
+        patience: Duration,
     ) -> Reply {
         let submit = bus::Submit { version: VERSION, event: Some(event), nonce: answer::nonce() };
         let (subject, request) = (subject::submit(ceremony, node), submit.encode_to_vec());
-        let asked = tokio::time::timeout(ANSWERING, self.ask(subject.clone(), request.clone())).await;
-        let answer = match asked.unwrap_or(Err(Trouble::Silent(ANSWERING))) {
+        let asked = tokio::time::timeout(patience, self.ask(subject.clone(), request.clone())).await;
+        let answer = match asked.unwrap_or(Err(Trouble::Silent(patience))) {
             Ok(answer) => answer,
             Err(trouble) => return Reply::Unreached(trouble),
         };

@@ -15,10 +15,13 @@ mod screens;
 use std::path::Path;
 
 use ceremonies::entry::Entry;
-use ceremonies::ids::UnixMillis;
+use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::record::Verdict;
 use ceremonies::wire::log;
+use console::client::Recorded;
 use console::config::{Cluster, Me};
-use console::tui::{Model, Screen};
+use console::fork::Fork;
+use console::tui::{Model, Screen, Standing};
 use prost::Message as _;
 
 /// A moment in the recorded ceremony, after its last entry.
@@ -63,6 +66,20 @@ fn cluster(folder: &Path) -> Cluster {
     cluster
 }
 
+fn nodes(indices: &[u8]) -> Vec<NodeIndex> {
+    indices.iter().map(|index| NodeIndex::new(*index).unwrap()).collect()
+}
+
+/// Has nodes stand so to the last entry of the ceremony that is open.
+fn stand(model: &mut Model, verdict: &Verdict, fork: Option<Fork>) {
+    let Some((id, head)) = model.ceremony().map(|open| (open.manifest().ceremony.clone(), open.head().hash))
+    else {
+        return;
+    };
+    let recorded = Recorded::new(verdict, 5);
+    model.standings.insert(id, Standing { head, recorded, fork });
+}
+
 /// The terminal after the first `count` entries of the recorded ceremony, with that ceremony open.
 fn model(count: usize) -> Model {
     let folder = tempfile::tempdir().unwrap();
@@ -73,6 +90,7 @@ fn model(count: usize) -> Model {
     for entry in entries {
         model.book.take(entry).unwrap();
     }
+    stand(&mut model, &Verdict::Recorded { by: nodes(&[1, 2, 3, 4]) }, None);
     model.loaded = true;
     model.connected = true;
     model.screen = Screen::Ceremonies;

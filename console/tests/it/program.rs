@@ -2,6 +2,10 @@
 
 use std::process::{Command, Output};
 
+use console::cli::exit_code;
+use console::client::{ClientError, Outcome, Refusal, SubmitError};
+use console::room::RoomError;
+
 use crate::data;
 
 fn custody(arguments: &[&str]) -> Output {
@@ -59,8 +63,14 @@ fn charter_and_scripts_are_checked_and_rendered() {
     let charter = data("charter.toml");
     let charter = charter.to_str().unwrap();
     assert_eq!(code(&custody(&["charter", "check", charter])), 0);
-    let config = custody(&["charter", "nats-config", charter]);
-    assert!(String::from_utf8(config.stdout).unwrap().contains("mpc.*.*.5"));
+    let keeper = nkeys::KeyPair::new_user().public_key();
+    let config = custody(&["charter", "nats-config", charter, "--keeper", &keeper]);
+    let config = String::from_utf8(config.stdout).unwrap();
+    assert!(config.contains("mpc.*.*.5") && config.contains(&keeper));
+    assert_eq!(code(&custody(&["charter", "nats-config", charter])), 2, "the keeper is not left out");
+    for keeper in ["", "nobody", &nkeys::KeyPair::new_account().public_key()] {
+        assert_eq!(code(&custody(&["charter", "nats-config", charter, "--keeper", keeper])), 1, "{keeper}");
+    }
     let policy = custody(&[
         "charter",
         "kms-policy",
@@ -73,6 +83,49 @@ fn charter_and_scripts_are_checked_and_rendered() {
     assert!(String::from_utf8(policy.stdout).unwrap().contains("kms:RecipientAttestation:PCR0"));
     assert_eq!(code(&custody(&["script", "check"])), 0);
     assert_eq!(code(&custody(&["charter", "diff", charter, charter])), 0);
+}
+
+#[test]
+fn stream_is_not_made_without_a_broker_or_a_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = folder.path().join("keeper.seed");
+    let charter = data("charter.toml");
+    let make = |seed: &std::path::Path| {
+        let fixed = ["charter", "make-stream", charter.to_str().unwrap(), "--server", "nats://127.0.0.1:1"];
+        custody(&[&fixed[..], &["--seed", seed.to_str().unwrap()]].concat())
+    };
+    assert!(complaint(&make(&seed)).contains("keeper.seed"));
+    for (content, why) in [("SUAA", "cannot be used"), ("", "cannot be used")] {
+        std::fs::write(&seed, content).unwrap();
+        let refused = make(&seed);
+        assert_eq!(code(&refused), 1);
+        assert!(complaint(&refused).contains(why), "{}", complaint(&refused));
+    }
+    std::fs::write(&seed, nkeys::KeyPair::new_user().seed().unwrap()).unwrap();
+    let refused = make(&seed);
+    assert_eq!(code(&refused), 1);
+    assert!(complaint(&refused).contains("broker cannot be reached"), "{}", complaint(&refused));
+}
+
+#[test]
+fn unknown_outcome_has_an_exit_code_of_its_own_however_it_is_wrapped() {
+    let outcome =
+        || Outcome { ceremony: "dkg-w-1".parse().unwrap(), standing: "entry 6, held by 2 of 5".to_owned() };
+    let refusal = || Refusal { by: Vec::new(), why: "no".to_owned() };
+    for (error, expected) in [
+        (anyhow::Error::new(SubmitError::Unknown(outcome())), 3),
+        (anyhow::Error::new(RoomError::Submit(SubmitError::Unknown(outcome()))).context("signing"), 3),
+        (anyhow::Error::new(outcome()), 3),
+        (anyhow::Error::new(SubmitError::Refused(refusal())), 1),
+        (anyhow::Error::new(RoomError::Submit(SubmitError::Refused(refusal()))), 1),
+        (anyhow::Error::new(SubmitError::Client(ClientError::NotConnected)), 1),
+        (anyhow::anyhow!("anything else"), 1),
+    ] {
+        assert_eq!(exit_code(&error), expected, "{error:#}");
+    }
+    let help = String::from_utf8(custody(&["--help"]).stdout).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("3 outcome unknown"), "{help}");
 }
 
 #[test]

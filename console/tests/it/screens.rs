@@ -7,15 +7,20 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::Charter;
 use ceremonies::evidence::{self, Expected};
-use ceremonies::ids::NodeIndex;
+use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::record::Verdict;
 use ceremonies::wire::bus::Progress;
-use console::tui::{Event, Model, Popup, Screen, update, view};
+use console::client::News;
+use console::fork::{self, Branch, Fate, Fork, Stand};
+use console::health::Moment;
+use console::memory::{Seen, SetBack};
+use console::tui::{Effect, Event, Model, Popup, Screen, update, view};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Modifier;
 
-use crate::{data, model};
+use crate::{data, model, nodes, stand};
 
 fn drawn(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -109,6 +114,149 @@ fn an_excluded_node_has_a_word_and_a_sign_of_its_own_and_is_not_counted() {
         }
         assert_eq!(screen.matches("not heard from").count(), 4);
     }
+}
+
+fn line(seq: u64, by: u8, event: &str, fate: Option<Fate>) -> fork::Line {
+    fork::Line { seq, node: NodeIndex::new(by).unwrap(), event: event.to_owned(), fate }
+}
+
+fn on(nodes: &[u8], round: u32) -> Vec<Stand> {
+    let stand = |index: &u8| Stand { node: NodeIndex::new(*index).unwrap(), round, votes: true };
+    nodes.iter().map(stand).collect()
+}
+
+fn forked(healed: bool) -> Fork {
+    let (fate, node_4) =
+        if healed { (Fate::TakenAgain(6), Vec::new()) } else { (Fate::Undecided, on(&[4, 5], 0)) };
+    let shown = vec![line(6, 1, "operator-1 as operator, approve: -", None)];
+    let other = vec![line(6, 4, "operator-2 as operator, approve: -", Some(fate))];
+    let branch = |entries, nodes, hash: &[u8]| Branch { seq: 6, hash: Hash::of_bytes(hash), nodes, entries };
+    Fork {
+        after: 5,
+        healed,
+        shown: branch(shown, on(&[1, 2, 3], u32::from(healed)), b"shown"),
+        others: vec![branch(other, node_4, b"other")],
+    }
+}
+
+#[test]
+fn ceremony_shows_how_nodes_stand_and_both_branches_of_a_fork() {
+    let mut model = model(6);
+    stand(&mut model, &Verdict::Majority { by: nodes(&[1, 3, 4]), silent: nodes(&[2, 5]) }, None);
+    let screen = drawn(&model, 80, 24);
+    assert!(screen.contains("held by 3 of 5 (nodes 2, 5 silent)"), "{screen}");
+    let unknown = Verdict::Unknown { by: nodes(&[1, 2, 3]), elsewhere: nodes(&[4, 5]), silent: Vec::new() };
+    stand(&mut model, &unknown, Some(forked(false)));
+    snapshot("ceremony_fork", &model);
+    stand(&mut model, &Verdict::Recorded { by: nodes(&[1, 2, 3, 4]) }, Some(forked(true)));
+    snapshot("ceremony_healed", &model);
+    model.standings.clear();
+    assert!(drawn(&model, 80, 24).contains("not yet asked how nodes stand"));
+}
+
+#[test]
+fn words_for_paper_are_not_shown_before_the_head_is_recorded() {
+    let mut closed = model(56);
+    let words = ceremonies::words::spoken(&closed.ceremony().unwrap().head().hash);
+    let first = words.split(' ').next().unwrap().to_owned();
+    assert!(drawn(&closed, 160, 50).contains(&first));
+    let of_one = Verdict::Unknown { by: nodes(&[1]), elsewhere: Vec::new(), silent: nodes(&[2, 3, 4, 5]) };
+    let of_three = Verdict::Majority { by: nodes(&[1, 2, 3]), silent: nodes(&[4, 5]) };
+    for verdict in [Some(of_one), Some(of_three), None] {
+        closed.standings.clear();
+        if let Some(verdict) = &verdict {
+            stand(&mut closed, verdict, None);
+        }
+        let screen = drawn(&closed, 160, 50);
+        assert!(!screen.contains(&first) && screen.contains("Words for paper: not yet"), "{screen}");
+        press(&mut closed, &[KeyCode::Char('f')]);
+        assert!(matches!(&closed.popup, Some(Popup::Message { title, .. }) if title == "No words yet"));
+        closed.popup = None;
+    }
+    // What nodes said of an entry says nothing of the next.
+    let mut stale = model(55);
+    let standings = stale.standings.clone();
+    stale = model(56);
+    stale.standings = standings;
+    assert!(drawn(&stale, 160, 50).contains("Words for paper: not yet"));
+}
+
+#[test]
+fn record_that_was_set_back_is_warned_of_on_every_screen() {
+    let mut model = model(6);
+    let id = model.open.clone().unwrap();
+    let seen = Seen { seq: 9, hash: Hash::ZERO, at: model.now };
+    let set_back = SetBack { ceremony: id.clone(), seen, nodes: nodes(&[1, 2]), other: false };
+    model.set_back.insert(id, set_back);
+    for screen in Screen::ALL {
+        model.screen = screen;
+        let drawn = drawn(&model, 80, 24);
+        assert!(drawn.contains("WARNING: nodes 1, 2 show an older log"), "{drawn}");
+        assert!(drawn.contains("set stores back"), "{drawn}");
+    }
+    model.screen = Screen::Cluster;
+    snapshot("set_back", &model);
+}
+
+#[test]
+fn what_is_not_known_is_not_shown_as_empty() {
+    let mut model = model(0);
+    model.loaded = false;
+    for screen in [Screen::Ceremonies, Screen::Wallets, Screen::Log] {
+        model.screen = screen;
+        model.load_trouble.clear();
+        let reading = drawn(&model, 80, 24);
+        assert!(reading.contains("Reading from the nodes"), "{reading}");
+        model.load_trouble = "no node gave an answer that can be used: node 3 is not on the bus".to_owned();
+        let failed = drawn(&model, 80, 24);
+        assert!(failed.contains("Not known: no node gave"), "{failed}");
+        assert!(!failed.contains("No ceremony yet") && !failed.contains("Nothing was logged"), "{failed}");
+    }
+    model.loaded = true;
+    model.screen = Screen::Ceremonies;
+    assert!(drawn(&model, 80, 24).contains("No ceremony yet"));
+    model.unread.insert("dkg-x-1".parse().unwrap(), "it rests on dkg-w-1, which is not known".to_owned());
+    let listed = drawn(&model, 80, 24);
+    assert!(listed.contains("! dkg-x-1: listed, and not shown: it rests on"), "{listed}");
+    assert!(!listed.contains("No ceremony yet"), "{listed}");
+}
+
+#[test]
+fn one_load_and_one_reading_of_a_ceremony_are_under_way_at_a_time() {
+    let mut model = model(6);
+    model.loaded = false;
+    let loads = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Load)).count();
+    let tick = || Event::Tick(Moment::now());
+    assert_eq!(loads(&update(&mut model, Event::Connected(true)).1), 1);
+    for _ in 0..3 {
+        assert_eq!(loads(&update(&mut model, tick()).1), 0);
+    }
+    update(&mut model, Event::NotLoaded("no answer".to_owned()));
+    assert_eq!(loads(&update(&mut model, tick()).1), 1, "asked again");
+    model.loaded = true;
+    let id = model.open.clone().unwrap();
+    let hint = || Event::News(News::Log(id.clone()));
+    assert!(
+        matches!(update(&mut model, hint()).1.as_slice(), [Effect::CatchUp(of, known)] if *of == id && known.len() == 6)
+    );
+    for _ in 0..3 {
+        assert!(update(&mut model, hint()).1.is_empty() && update(&mut model, tick()).1.is_empty());
+    }
+    let after = update(&mut model, Event::NotRead(id.clone(), "no answer".to_owned())).1;
+    assert!(
+        matches!(after.as_slice(), [Effect::CatchUp(of, _)] if *of == id),
+        "the hints were not forgotten"
+    );
+    assert!(model.message.contains("no answer"));
+    assert!(update(&mut model, Event::NotRead(id, "again".to_owned())).1.is_empty());
+    // Hints of one node start no readings without end.
+    let started: usize = (0..600)
+        .map(|number| {
+            let id = format!("dkg-x-{number}").parse().unwrap();
+            update(&mut model, Event::News(News::Log(id))).1.len()
+        })
+        .sum();
+    assert_eq!(started, 8);
 }
 
 /// The terminal of a cluster that has held an inventory.

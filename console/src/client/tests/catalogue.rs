@@ -1,0 +1,69 @@
+//! Lists: what nodes say together, and where they differ.
+
+use super::*;
+use crate::client::Troubles;
+use crate::client::catalogue::{Catalogue, Summary};
+use crate::memory::{Seen, set_back_in_list};
+
+fn summary(seq: u64, opened: i64) -> Summary {
+    Summary {
+        tip: Tip { seq, hash: Hash::of_bytes(&seq.to_be_bytes()) },
+        kind: "dkg".to_owned(),
+        wallet: "w".to_owned(),
+        generation: 1,
+        phase: "gathering".to_owned(),
+        opened: UnixMillis(opened),
+        last: UnixMillis(opened),
+    }
+}
+
+fn merged(lists: &[(u8, &[(&str, Summary)])]) -> Catalogue {
+    let list = |list: &[(&str, Summary)]| {
+        list.iter().map(|(id, summary)| (id.parse().unwrap(), summary.clone())).collect()
+    };
+    let lists = lists.iter().map(|(by, of)| (node(*by), list(of))).collect();
+    Catalogue::merged(lists, Troubles::default())
+}
+
+#[test]
+fn lists_are_brought_together_latest_first() {
+    let catalogue = merged(&[
+        (1, &[("dkg-a-1", summary(3, 10)), ("dkg-b-1", summary(2, 20))]),
+        (2, &[("dkg-a-1", summary(3, 10))]),
+    ]);
+    let ids: Vec<&str> = catalogue.rows.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!(ids, ["dkg-b-1", "dkg-a-1"]);
+    assert_eq!(catalogue.rows[1].agreement(2), "listed by 2 of 2");
+    assert_eq!(catalogue.rows[0].agreement(2), "only node 1 knows it");
+}
+
+#[test]
+fn different_heads_are_shown_as_such_and_the_most_decide_what_is_shown() {
+    let catalogue = merged(&[
+        (1, &[("dkg-a-1", summary(9, 10))]),
+        (2, &[("dkg-a-1", summary(9, 10))]),
+        (3, &[("dkg-a-1", Summary { phase: "void".to_owned(), ..summary(12, 99) })]),
+    ]);
+    let row = &catalogue.rows[0];
+    assert_eq!(row.agreement(5), "NODES DIFFER: entry 12 (3), entry 9 (1, 2)");
+    assert_eq!(row.summary().unwrap().phase, "gathering");
+    assert_eq!(row.head().unwrap().0.seq, 9);
+}
+
+#[test]
+fn list_that_was_set_back_is_noticed() {
+    let seen = Seen { seq: 9, hash: summary(9, 0).tip.hash, at: UnixMillis(0) };
+    let heard = [node(1), node(2)];
+    let back = |lists: &[(u8, &[(&str, Summary)])]| {
+        let catalogue = merged(lists);
+        set_back_in_list(&"dkg-a-1".parse().unwrap(), &seen, catalogue.rows.first(), &heard, UnixMillis(1))
+    };
+    let at = |seq: u64| [("dkg-a-1", summary(seq, 10))];
+    assert_eq!(back(&[(1, &at(9)), (2, &at(9))]), None);
+    assert_eq!(back(&[(1, &at(11)), (2, &at(8))]), None, "one may lag for a while");
+    assert_eq!(back(&[(1, &at(8)), (2, &at(8))]).unwrap().nodes, heard);
+    assert!(back(&[]).unwrap().to_string().contains("nodes 1, 2"));
+    let other = Summary { tip: Tip { seq: 9, hash: Hash::ZERO }, ..summary(9, 10) };
+    let other = [("dkg-a-1", other)];
+    assert!(back(&[(1, &other), (2, &other)]).unwrap().other);
+}

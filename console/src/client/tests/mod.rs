@@ -1,0 +1,302 @@
+//! A cluster of five nodes that answer in this process, each as its test wants it to.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod catalogue;
+mod hearing;
+mod reading;
+mod submitting;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ceremonies::attestation::TrustRoot;
+use ceremonies::ceremony::Context;
+use ceremonies::charter::Charter;
+use ceremonies::entry::{Entry, EntryError, Event, Place};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::record::{Head, Lock, SignedHead, Tip};
+use ceremonies::said::{self, Topic};
+use ceremonies::wire::record::HeadNews;
+use ceremonies::wire::{VERSION, bus, log};
+use nkeys::KeyPair;
+use prost::Message;
+
+use super::branches::Branches;
+use super::failover::Pace;
+use super::heads::Heads;
+use super::submitting::Patience;
+use super::{Bus, Nodes, Trouble, Voices};
+use crate::memory::Memory;
+
+/// Short, so that what is silent is known soon.
+const QUICK: Patience = Patience {
+    hand: Duration::from_millis(60),
+    answer: Duration::from_millis(150),
+    look: Pace { patience: Duration::from_millis(60), limit: Duration::from_millis(100) },
+    limit: Duration::from_millis(900),
+};
+
+struct Keys {
+    nodes: BTreeMap<NodeIndex, KeyPair>,
+    charter: Arc<Charter>,
+    root: Arc<TrustRoot>,
+}
+
+/// The charter of the recorded cluster, with nodes whose keys are at hand.
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let data = |name: &str| {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
+    };
+    let mut draft = Charter::parse(&data("charter.toml")).unwrap().draft();
+    let mut nodes = BTreeMap::new();
+    for node in &mut draft.nodes {
+        let key = KeyPair::new_user();
+        node.nkey = key.public_key();
+        nodes.insert(node.index, key);
+    }
+    Keys {
+        nodes,
+        charter: Arc::new(Charter::parse(draft.to_toml().unwrap().as_bytes()).unwrap()),
+        root: Arc::new(TrustRoot::from_pem(&data("root.pem")).unwrap()),
+    }
+});
+
+fn node(index: u8) -> NodeIndex {
+    NodeIndex::new(index).unwrap()
+}
+
+fn id() -> CeremonyId {
+    "dkg-w-1".parse().unwrap()
+}
+
+fn voices() -> Voices {
+    Voices::new(Arc::clone(&KEYS.charter), None)
+}
+
+fn sign(by: u8, bytes: &[u8]) -> Result<Vec<u8>, nkeys::error::Error> {
+    KEYS.nodes[&node(by)].sign(bytes)
+}
+
+/// What somebody might sign: told apart by its reason.
+fn event(reason: &str) -> log::Event {
+    let withdrawn = log::Withdrawn {
+        person: "operator-1".to_owned(),
+        role: "operator".to_owned(),
+        reason: reason.to_owned(),
+        signature: reason.as_bytes().to_vec(),
+    };
+    log::Event { kind: Some(log::event::Kind::Withdrawn(withdrawn)) }
+}
+
+fn parsed(reason: &str) -> Event {
+    Event::try_from(event(reason)).unwrap()
+}
+
+/// The log with one more entry, appended by this node.
+fn grown(log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
+    let place = Place {
+        ceremony: id(),
+        seq: log.len() as u64 + 1,
+        prev: log.last().map_or(Hash::ZERO, Entry::hash),
+        time: UnixMillis(1_800_000_000_000),
+        node: node(by),
+    };
+    let entry = Entry::create(place, event(reason), |bytes| Ok::<_, EntryError>(sign(by, bytes).unwrap()));
+    log.iter().cloned().chain([entry.unwrap()]).collect()
+}
+
+/// A log of so many entries.
+fn log_of(entries: usize) -> Vec<Entry> {
+    (1..=entries).fold(Vec::new(), |log, number| grown(&log, 1, &format!("reason {number}")))
+}
+
+fn tip(log: &[Entry]) -> Tip {
+    log.last().map_or(Tip::ROOT, |entry| Tip { seq: entry.seq, hash: entry.hash() })
+}
+
+fn head_by(key: u8, head: Head) -> HeadNews {
+    let head = SignedHead::create(head, |bytes| sign(key, bytes)).unwrap();
+    HeadNews { head: Some(head.raw().clone()), proof: Vec::new() }
+}
+
+/// A node's head at the end of this log, locked on the end of that one.
+fn head(by: u8, log: &[Entry], locked: &[Entry]) -> HeadNews {
+    let lock = (!locked.is_empty()).then(|| Lock { round: 0, tip: tip(locked) });
+    head_by(
+        by,
+        Head {
+            cluster: KEYS.charter.cluster().clone(),
+            ceremony: id(),
+            node: node(by),
+            round: 0,
+            votes: true,
+            tip: tip(log),
+            lock,
+            time: UnixMillis(0),
+        },
+    )
+}
+
+/// Heads that nodes gave themselves.
+fn own_heads(heads: &[(u8, HeadNews)]) -> Heads {
+    let mut all = Heads::default();
+    for (by, head) in heads {
+        all.take(&voices(), &id(), node(*by), vec![head.clone()]);
+    }
+    all
+}
+
+/// How a node behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Honest,
+    /// Takes questions and never answers.
+    Silent,
+    /// Is not on the bus.
+    Absent,
+    /// Says that it took every event, and keeps none.
+    Liar,
+    /// Refuses every event.
+    Refuses,
+    /// Takes what it is given to a log of its own.
+    Forks,
+    /// Signs with a key that nobody knows.
+    Stranger,
+    /// Answers with what node 1 signs.
+    Another,
+    /// Never comes to an end.
+    Endless,
+}
+
+#[derive(Default)]
+struct World {
+    ways: BTreeMap<NodeIndex, Way>,
+    /// The log of all honest nodes.
+    log: Vec<Entry>,
+    /// How many of its entries honest nodes are locked on.
+    locked: usize,
+    /// Whether honest nodes lock what they take.
+    locks: bool,
+    private: BTreeMap<NodeIndex, Vec<Entry>>,
+    /// Who was handed an event.
+    handed: Vec<NodeIndex>,
+    asked: usize,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<World>>);
+
+impl Fake {
+    fn new(log: Vec<Entry>, ways: &[(u8, Way)]) -> Self {
+        let ways = ways.iter().map(|(index, way)| (node(*index), *way)).collect();
+        let locked = log.len();
+        Self(Arc::new(Mutex::new(World { ways, log, locked, locks: true, ..World::default() })))
+    }
+
+    fn world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+
+    fn nodes(&self) -> Nodes<Fake> {
+        let context = Context::new(Arc::clone(&KEYS.charter), Arc::clone(&KEYS.root)).unwrap();
+        Nodes::new(self.clone(), context, Memory::default())
+    }
+}
+
+impl World {
+    fn way(&self, node: NodeIndex) -> Way {
+        self.ways.get(&node).copied().unwrap_or(Way::Honest)
+    }
+
+    fn submit(&mut self, at: NodeIndex, submit: bus::Submit) -> bus::SubmitReply {
+        use bus::submit_reply::Outcome;
+        self.handed.push(at);
+        let event = submit.event.unwrap();
+        let wanted = Event::try_from(event.clone()).unwrap();
+        let Some(log::event::Kind::Withdrawn(withdrawn)) = event.kind else {
+            panic!("not what is handed in")
+        };
+        let log = if self.way(at) == Way::Forks {
+            self.private.entry(at).or_insert_with(|| self.log.clone())
+        } else {
+            &mut self.log
+        };
+        let outcome = match self.ways.get(&at).copied().unwrap_or(Way::Honest) {
+            Way::Liar => Outcome::Seq(6),
+            Way::Refuses => Outcome::Rejection("not \u{7} this one".to_owned()),
+            _ if log.iter().any(|entry| entry.event == wanted) => {
+                Outcome::Rejection("is signed already".to_owned())
+            }
+            _ => {
+                *log = grown(log, at.get(), &withdrawn.reason);
+                Outcome::Seq(log.len() as u64)
+            }
+        };
+        if self.locks && self.way(at) != Way::Forks {
+            self.locked = self.log.len();
+        }
+        bus::SubmitReply { outcome: Some(outcome) }
+    }
+
+    fn read(&self, at: NodeIndex, read: &bus::Read) -> bus::ReadReply {
+        let log = self.private.get(&at).unwrap_or(&self.log);
+        if log.is_empty() {
+            return bus::ReadReply { refusal: "no such ceremony".to_owned(), ..Default::default() };
+        }
+        // On a branch of its own a node may well say that it is locked on what nobody else has.
+        let locked = self.locked.min(log.len());
+        let skip = usize::try_from(read.from_seq).unwrap() - 1;
+        // Pages of three, so that there are several.
+        let entries = log.iter().skip(skip).take(3).map(|entry| entry.raw().clone()).collect();
+        bus::ReadReply {
+            entries,
+            last_seq: if self.way(at) == Way::Endless { u64::MAX } else { log.len() as u64 },
+            heads: vec![head(at.get(), log, &log[..locked])],
+            ..Default::default()
+        }
+    }
+}
+
+impl Bus for Fake {
+    async fn ask(&self, subject: String, request: Vec<u8>) -> Result<Bytes, Trouble> {
+        let at = node(subject.rsplit('.').next().unwrap().parse().unwrap());
+        let way = self.world(|world| {
+            world.asked += 1;
+            world.way(at)
+        });
+        match way {
+            Way::Silent => std::future::pending().await,
+            Way::Absent => return Err(Trouble::Absent),
+            _ => {}
+        }
+        let body = self.world(|world| match subject.split('.').nth(1).unwrap() {
+            "submit" => world.submit(at, bus::Submit::decode(request.as_slice()).unwrap()).encode_to_vec(),
+            "read" => world.read(at, &bus::Read::decode(request.as_slice()).unwrap()).encode_to_vec(),
+            other => panic!("nobody is asked for {other}"),
+        });
+        let signer = if way == Way::Another { 1 } else { at.get() };
+        let sign = |bytes: &[u8]| {
+            if way == Way::Stranger { KeyPair::new_user().sign(bytes) } else { sign(signer, bytes) }
+        };
+        let topic = Topic::answer_to(&subject, &request);
+        Ok(said::say(KEYS.charter.cluster(), topic, node(signer), body, sign).unwrap().into())
+    }
+}
+
+fn branches(main: &[Entry], others: &[&[Entry]]) -> Branches {
+    let mut branches = Branches::new(id(), main);
+    for other in others {
+        for entry in *other {
+            branches.add(entry.clone()).unwrap();
+        }
+    }
+    branches
+}
+
+fn heartbeat(by: u8, time_ms: i64) -> bus::Heartbeat {
+    bus::Heartbeat { version: VERSION, node: by.into(), time_ms, ..Default::default() }
+}
