@@ -11,6 +11,8 @@ mod exposure;
 mod gather;
 mod inventory;
 mod lineage;
+#[cfg(test)]
+mod model;
 mod needed;
 mod opening;
 

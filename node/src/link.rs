@@ -326,7 +326,27 @@ async fn carry(
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use enclave::wire::MAX_FRAME;
+    use enclave::wire::link::Deliver;
+
     use super::*;
+
+    #[tokio::test]
+    async fn message_that_no_frame_holds_is_left_out_and_the_link_stays_up() {
+        let (agent, enclave) = tokio::io::duplex(1024);
+        let (_, mut sender) = wire::split(agent);
+        let (mut receiver, _) = wire::split(enclave);
+        let deliver = |length: usize| {
+            let payload = vec![0; length];
+            to_enclave::Kind::Deliver(Deliver { label: vec![1; 32], from: 1, payload })
+        };
+        send(&mut sender, deliver(MAX_FRAME)).await.unwrap();
+        send(&mut sender, deliver(1)).await.unwrap();
+        let arrived = receiver.receive::<ToEnclave>().await.unwrap().unwrap();
+        assert_eq!(arrived.kind, Some(deliver(1)));
+        drop(receiver);
+        assert!(send(&mut sender, deliver(1)).await.is_err(), "a broken link is no error of one message");
+    }
 
     #[tokio::test]
     async fn monitor_is_asked_for_the_port_and_what_follows_its_answer_is_the_enclaves() {

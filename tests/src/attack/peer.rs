@@ -209,6 +209,8 @@ impl Mind {
         let node = NodeIndex::try_from(start.node)?;
         let charter = Arc::new(Charter::parse(&start.charter)?);
         let mut book = Book::new(Context::new(charter, Arc::clone(&self.trust))?);
+        let records = start.records.iter().map(|record| Record::parse(record));
+        book.rest_on(records.collect::<Result<Vec<_>, _>>()?);
         let mut id = None;
         for bytes in start.others.iter().flat_map(|other| &other.entries).chain(&start.log) {
             let entry = Entry::decode(bytes)?;

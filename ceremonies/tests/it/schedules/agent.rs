@@ -1,7 +1,5 @@
 //! What an agent does, after `node/src/agent`. It may die at every [`World::hazard`].
 
-use std::collections::BTreeSet;
-
 use ceremonies::book::{Book, Examined, NotTaken};
 use ceremonies::ceremony::{Duty, Rejection};
 use ceremonies::entry::{Entry, Place};
@@ -312,6 +310,7 @@ impl World {
 
     fn order(&mut self, at: usize, id: &CeremonyId, duty: &Duty) -> Result<(), Stop> {
         let by = node(u8::try_from(at).unwrap() + 1);
+        let now = self.clock(at);
         let agent = self.agent(at)?;
         let Some(chapter) = agent.book.get(id) else { return Ok(()) };
         let ceremony = chapter.ceremony.clone();
@@ -335,16 +334,8 @@ impl World {
         };
         let request = self.ask(at, Asked::Start(id.clone(), duty.clone()))?;
         let book = &self.agent(at)?.book;
-        let newest = book.wallet(&ceremony.manifest().wallet).map(|wallet| wallet.record.ceremony);
-        let mut ids = Vec::new();
-        for other in newest.iter().chain([id]) {
-            ids.extend(
-                book.origins(other).iter().map(|chapter| chapter.ceremony.manifest().ceremony.clone()),
-            );
-            ids.push(other.clone());
-        }
-        let mut seen = BTreeSet::from([id]);
-        let others = ids.iter().filter(|other| seen.insert(other));
+        let needed = book.needed_for(id, now).logs.into_iter();
+        let others = needed.map(|log| &log.ceremony.manifest().ceremony);
         let others = others.filter_map(|other| Self::shown(book, other)).collect();
         let Some(log) = Self::shown(book, id) else { return Ok(()) };
         self.send(at, ToEnclave::Start { request, log: Box::new(log), others, blob });
