@@ -12,7 +12,7 @@ use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
 use console::health::{self, Level, Moment};
-use console::room::{Subject, now};
+use console::room::Subject;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 
