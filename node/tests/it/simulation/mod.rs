@@ -63,11 +63,15 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Runs a schedule again and prints what happened in it.
 fn show(seed: u64) {
-    let mut world = World::new(seed, None, true);
-    let ended = catch_unwind(AssertUnwindSafe(|| play(&mut world)));
-    for note in world.notes() {
-        println!("{note}");
-    }
+    let agents = tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stdout);
+    let ended = tracing::subscriber::with_default(agents.finish(), || {
+        let mut world = World::new(seed, None, true);
+        catch_unwind(AssertUnwindSafe(|| play(&mut world)))
+    });
     assert!(ended.is_err(), "schedule {seed} ends otherwise when it is run again");
 }
 

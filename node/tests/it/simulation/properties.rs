@@ -63,7 +63,7 @@ fn tip_of(entry: &Entry) -> Tip {
 }
 
 impl World {
-    pub(super) fn breaks(&mut self, property: Property, finding: impl FnOnce() -> String) {
+    pub(super) fn breaks(&self, property: Property, finding: impl FnOnce() -> String) {
         if self.only.is_none_or(|only| only == property) {
             let finding = finding();
             self.note(|| format!("BROKEN {property:?}: {finding}"));
@@ -287,8 +287,14 @@ impl World {
         for (id, tip) in receipts {
             for at in self.honest() {
                 if !self.log_of(at, &id).iter().any(|entry| tip_of(entry) == tip) {
+                    let self_heads = self.log_of(at, &id).len();
                     self.breaks(Property::Receipts, || {
-                        format!("entry {} of {id} was recorded, and {} ends without it", tip.seq, node(at))
+                        format!(
+                            "entry {} of {id} was recorded, and {} ends without it: {:?}",
+                            tip.seq,
+                            node(at),
+                            self_heads
+                        )
                     });
                 }
             }

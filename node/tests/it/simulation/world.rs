@@ -109,11 +109,12 @@ pub(super) struct World {
     pub(super) questions: Vec<Question>,
     pub(super) feeds: BTreeMap<(CeremonyId, usize), Hash>,
     pub(super) forks: usize,
-    notes: Option<Vec<String>>,
+    /// Whether what happens is printed.
+    is_told: bool,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, slip: Option<Slip>, keeps_notes: bool) -> Self {
+    pub(super) fn new(seed: u64, slip: Option<Slip>, is_told: bool) -> Self {
         let mut draw = StdRng::seed_from_u64(seed);
         let hostile = draw.random_range(0..NODES);
         let is_broker_hostile = draw.random_range(0..4) > 0;
@@ -152,7 +153,7 @@ impl World {
             questions: Vec::new(),
             feeds: BTreeMap::new(),
             forks: 0,
-            notes: keeps_notes.then(Vec::new),
+            is_told,
         };
         for at in 0..NODES {
             world.hosts[at].clock = i64::try_from(world.below(4000)).unwrap() - 2000;
@@ -184,15 +185,10 @@ impl World {
         if of.is_empty() { None } else { Some(of[self.below(of.len())].clone()) }
     }
 
-    pub(super) fn note(&mut self, note: impl FnOnce() -> String) {
-        let now = self.now;
-        if let Some(notes) = &mut self.notes {
-            notes.push(format!("{:>6}.{:03} {}", now / 1000, now % 1000, note()));
+    pub(super) fn note(&self, note: impl FnOnce() -> String) {
+        if self.is_told {
+            println!("{:>6}.{:03} {}", self.now / 1000, self.now % 1000, note());
         }
-    }
-
-    pub(super) fn notes(&self) -> &[String] {
-        self.notes.as_deref().unwrap_or_default()
     }
 
     pub(super) fn is_honest(&self, at: usize) -> bool {
@@ -328,6 +324,7 @@ impl World {
     /// Tells a core what happened and does what it asks for.
     fn feed(&mut self, at: usize, event: Event) {
         let moment = self.moment(at);
+        let _span = self.is_told.then(|| tracing::info_span!("agent", node = %node(at)).entered());
         let Some(core) = &mut self.hosts[at].core else { return };
         for effect in core.handle(moment, event) {
             self.perform(at, effect);
