@@ -1,8 +1,9 @@
 //! One node's part in deciding a ceremony's order: what it voted for, what it is locked on, where the others stand.
 //!
 //! The rule that safety rests on is short: in one round a node votes for one growing branch, and it never votes for a
-//! branch without its lock unless a later lock is proven to it. Rounds, choices and waiting only bring honest nodes
-//! together again.
+//! branch without its lock unless a later lock that contradicts it is proven to it. A later lock on less of the same branch
+//! contradicts nothing: what a quorum may have locked beyond it must not be let go. Rounds, choices and waiting only bring
+//! honest nodes together again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,10 +87,26 @@ impl Ballot {
     }
 
     /// Takes a node's statement, whose signature has been checked, with the votes that its lock rests on, checked
-    /// likewise. Returns whether it is news.
-    pub fn hear(&mut self, tree: &Tree, head: SignedHead, proof: Vec<SignedHead>) -> bool {
+    /// likewise. Returns whether it is news: a proof for a statement that was known without one is.
+    pub fn hear(
+        &mut self,
+        tree: &Tree,
+        members: &BTreeSet<NodeIndex>,
+        head: SignedHead,
+        proof: Vec<SignedHead>,
+    ) -> bool {
         let node = head.node;
-        if let Some(known) = self.heard.get(&node) {
+        if let Some(known) = self.heard.get_mut(&node) {
+            if known.head.head() == head.head() {
+                let proves = |proof: &[SignedHead]| {
+                    head.lock.is_some_and(|lock| Self::is_proven(lock, proof, tree, members))
+                };
+                let is_better = proves(&proof) && !proves(&known.proof);
+                if is_better {
+                    known.proof = proof;
+                }
+                return is_better;
+            }
             let before = &known.head;
             let both_vote = before.votes && head.votes && before.round == head.round;
             if both_vote && node != self.me && tree.conflicts(before.tip, head.tip) == Some(true) {
@@ -101,7 +118,7 @@ impl Ballot {
             } else {
                 stage(&head) >= stage(before)
             };
-            if !newer || known.head.head() == head.head() {
+            if !newer {
                 return false;
             }
         }
@@ -139,13 +156,19 @@ impl Ballot {
         let Some(&(seq, _)) = votes.get(needed - 1).filter(|(seq, _)| *seq > 0) else { return false };
         let Some(tip) = tree.at(seq) else { return false };
         let lock = Lock { round, tip };
-        if self.memory.lock >= Some(lock) {
+        if self.memory.lock.is_some_and(|held| !Self::gives_way(held, lock, tree)) {
             return false;
         }
         let proof = votes.iter().take(needed).map(|(_, head)| (*head).clone()).collect();
         self.memory.lock = Some(lock);
         self.memory.proof = proof;
         true
+    }
+
+    /// Whether a lock gives way to another, on the branch that is stood on.
+    fn gives_way(held: Lock, new: Lock, tree: &Tree) -> bool {
+        let is_less = new.tip != held.tip && tree.contains(held.tip, new.tip) == Some(true);
+        new > held && !is_less
     }
 
     /// Who stands on a branch that this node's conflicts with.
@@ -215,20 +238,27 @@ impl Ballot {
         voters.len() >= quorum(members.len())
     }
 
-    /// The latest lock that is this node's own or proven to it.
+    /// What the branch to stand on must contain: of the locks that are this node's own or proven to it, the latest, and
+    /// what earlier ones add to its branch. One that contradicts a later one is given up.
     #[must_use]
-    pub fn latest_lock(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Option<Lock> {
+    pub fn locked_branch(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Tip {
         let claimed = self.heard.values().filter_map(|heard| Some((heard.head.lock?, &heard.proof)));
         let proven = claimed.filter(|(lock, proof)| Self::is_proven(*lock, proof, tree, members));
-        proven.map(|(lock, _)| lock).chain(self.memory.lock).max()
+        let known = |lock: &Lock| tree.branch(lock.tip).is_some();
+        let mut locks: Vec<Lock> =
+            proven.map(|(lock, _)| lock).chain(self.memory.lock).filter(known).collect();
+        locks.sort_unstable_by_key(|lock| Reverse(*lock));
+        locks.into_iter().fold(Tip::ROOT, |branch, lock| {
+            if tree.contains(lock.tip, branch) == Some(true) { lock.tip } else { branch }
+        })
     }
 
-    /// The branch to stand on, of those that nodes stand on and that are known whole: one with the latest lock; where
+    /// The branch to stand on, of those that nodes stand on and that are known whole: one with the locks that hold; where
     /// they part, the one that commits a generation, else the one that more nodes stand on, else the one with the
     /// smaller hash.
     #[must_use]
     pub fn choose(&self, tree: &Tree, members: &BTreeSet<NodeIndex>, commits: impl Fn(Tip) -> bool) -> Tip {
-        let base = self.latest_lock(tree, members).map_or(Tip::ROOT, |lock| lock.tip);
+        let base = self.locked_branch(tree, members);
         let stands = self.heard.values().map(|heard| (Some(heard.head.node), heard.head.tip));
         let mut branches: Vec<(Option<NodeIndex>, Vec<Tip>)> = stands
             .chain([(None, tree.tip())])

@@ -18,6 +18,7 @@ mod machine;
 mod orders;
 mod people;
 mod rebuild;
+mod record;
 mod renewal;
 mod reports;
 mod schedules;

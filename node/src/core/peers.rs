@@ -72,9 +72,10 @@ impl Core {
         };
         let proof: Vec<SignedHead> =
             told.proof.into_iter().take(MAX_HEADS).filter_map(|raw| self.checked(raw, &id)).collect();
+        let members = self.members();
         let log = self.log_of(&id);
         let lacks = !log.tree.knows(head.tip);
-        if log.ballot.hear(&log.tree, head, proof) {
+        if log.ballot.hear(&log.tree, &members, head, proof) {
             if lacks {
                 self.plan(Work::Read);
             }

@@ -46,10 +46,10 @@ impl Core {
                 return;
             }
         };
-        let now = self.now.steady;
+        let (members, now) = (self.members(), self.now.steady);
         let log = self.log_of(id);
         let proof = log.ballot.memory().proof.clone();
-        log.ballot.hear(&log.tree, signed.clone(), proof);
+        log.ballot.hear(&log.tree, &members, signed.clone(), proof);
         log.shown = Some(signed);
         log.changed_at = now;
         self.show(std::slice::from_ref(id));

@@ -10,5 +10,6 @@
 mod config;
 mod nitro;
 mod program;
+mod simulation;
 mod supervision;
 mod tool;

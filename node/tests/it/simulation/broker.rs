@@ -1,0 +1,217 @@
+//! The broker's streams, and what it says of them to a node that it lies to.
+
+use std::collections::BTreeMap;
+
+use ceremonies::broker::stream_config;
+use ceremonies::ids::CeremonyId;
+use node::core::{Mark, StreamEntry, StreamError, StreamSeen};
+use rand::RngExt as _;
+use serde_json::{Value, json};
+
+use super::world::World;
+
+/// Messages in one batch.
+const BATCH: usize = 16;
+
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub(super) config: Value,
+    first: u64,
+    last: u64,
+    messages: BTreeMap<u64, (Option<CeremonyId>, Vec<u8>)>,
+}
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        Self { config: stream_config(1), first: 1, last: 0, messages: BTreeMap::new() }
+    }
+
+    /// The same with a setting that loses messages.
+    pub(super) fn foreign() -> Self {
+        let mut stream = Self::new();
+        stream.config["storage"] = json!("memory");
+        stream
+    }
+
+    fn last_of(&self, ceremony: &CeremonyId) -> u64 {
+        let mut of = self.messages.iter().rev().filter(|(_, (id, _))| id.as_ref() == Some(ceremony));
+        of.next().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// Takes a message on any subject, whatever it says.
+    pub(super) fn put(&mut self, ceremony: Option<CeremonyId>, bytes: Vec<u8>) -> u64 {
+        self.last += 1;
+        self.messages.insert(self.last, (ceremony, bytes));
+        self.last
+    }
+
+    pub(super) fn shorten(&mut self, tail: u64) {
+        self.last = self.last.saturating_sub(tail).max(self.first - 1);
+        self.messages.split_off(&(self.last + 1));
+    }
+
+    pub(super) fn lose_head(&mut self, head: u64) {
+        self.first = (self.first + head).min(self.last + 1);
+        self.messages = self.messages.split_off(&self.first);
+    }
+
+    pub(super) fn lose_one(&mut self, seq: u64) {
+        self.messages.remove(&seq);
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) fn messages(&self) -> impl Iterator<Item = (&Option<CeremonyId>, &[u8])> {
+        self.messages.values().map(|(id, bytes)| (id, bytes.as_slice()))
+    }
+
+    fn entry(&self, seq: u64) -> Option<StreamEntry> {
+        let (ceremony, payload) = self.messages.get(&seq)?.clone();
+        Some(StreamEntry { ceremony, seq, payload })
+    }
+
+    pub(super) fn seen(&self, mark: Option<Mark>) -> StreamSeen {
+        StreamSeen {
+            config: self.config.clone(),
+            first: self.first,
+            last: self.last,
+            marked: mark.and_then(|mark| self.entry(mark.seq)).map(|entry| entry.mark()),
+        }
+    }
+
+    pub(super) fn read(&self, after: u64) -> Vec<StreamEntry> {
+        let Some(from) = after.checked_add(1) else { return Vec::new() };
+        self.messages.range(from..).take(BATCH).filter_map(|(seq, _)| self.entry(*seq)).collect()
+    }
+
+    pub(super) fn append(
+        &mut self,
+        ceremony: &CeremonyId,
+        expected: Option<u64>,
+        read_to: u64,
+        bytes: Vec<u8>,
+    ) -> Result<u64, StreamError> {
+        let last = self.last_of(ceremony);
+        let expected = expected.unwrap_or(last);
+        if expected > read_to || expected != last {
+            return Err(StreamError::Conflict);
+        }
+        Ok(self.put(Some(ceremony.clone()), bytes))
+    }
+}
+
+pub(super) fn unavailable() -> StreamError {
+    StreamError::Unavailable("no answer within 3 s".to_owned())
+}
+
+impl World {
+    /// The stream as this node's broker has it.
+    fn stream_of(&mut self, at: usize) -> Result<&mut Stream, StreamError> {
+        if self.is_cut[at] || self.is_without_stream {
+            return Err(unavailable());
+        }
+        let view = self.views[at];
+        self.streams[view].as_mut().ok_or(StreamError::Absent)
+    }
+
+    pub(super) fn inspect(&mut self, at: usize, mark: Option<Mark>) -> Result<StreamSeen, StreamError> {
+        let lie = if self.is_lied_to[at] { self.below(8) } else { 0 };
+        let mut seen = self.stream_of(at)?.seen(mark);
+        match lie {
+            1 => seen.marked = mark,
+            2 => seen.marked = None,
+            3 => seen.config = Stream::foreign().config,
+            4 => return Err(StreamError::Absent),
+            5 => seen.first = 7,
+            _ => {}
+        }
+        Ok(seen)
+    }
+
+    pub(super) fn read_stream(&mut self, at: usize, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
+        let lie = if self.is_lied_to[at] { self.below(12) } else { 0 };
+        let mut read = self.stream_of(at)?.read(after);
+        if read.is_empty() {
+            return if lie == 1 { Err(unavailable()) } else { Ok(read) };
+        }
+        let chosen = self.below(read.len());
+        match lie {
+            1 => return Err(unavailable()),
+            2 => return Ok(Vec::new()),
+            3 => drop(read.remove(chosen)),
+            4 => {
+                let bit = self.below(read[chosen].payload.len().max(1));
+                if let Some(byte) = read[chosen].payload.get_mut(bit) {
+                    *byte ^= 1 << self.draw().random_range(0..8);
+                }
+            }
+            5 => read[chosen].ceremony = self.any_ceremony(),
+            6 => read[chosen].ceremony = None,
+            7 => {
+                if let Some(last) = read.last_mut() {
+                    last.seq += 1000;
+                }
+            }
+            8 => {
+                if let Some(last) = read.last_mut() {
+                    last.seq = u64::MAX;
+                }
+            }
+            9 => read[chosen].payload = self.any_entry().map(|entry| entry.encode()).unwrap_or_default(),
+            _ => {}
+        }
+        Ok(read)
+    }
+
+    /// An append as the shell does it: what was acknowledged is read back. A hostile broker answers that as it likes.
+    pub(super) fn append_to_stream(
+        &mut self,
+        at: usize,
+        ceremony: &CeremonyId,
+        expected: Option<u64>,
+        read_to: u64,
+        bytes: Vec<u8>,
+    ) -> Result<u64, StreamError> {
+        let lie = if self.is_lied_to[at] { self.below(10) } else { 0 };
+        let stream = self.stream_of(at)?;
+        match lie {
+            1 => Err(StreamError::Conflict),
+            2 => Err(StreamError::Forged),
+            3 => Err(unavailable()),
+            4 => Ok(stream.len() + 1),
+            5 => Ok(u64::MAX),
+            6 => Ok(1),
+            7 => {
+                let _ = stream.append(ceremony, expected, read_to, bytes);
+                Err(unavailable())
+            }
+            8 => {
+                // Only this node sees what it has written.
+                let mut alone = stream.clone();
+                let appended = alone.append(ceremony, expected, read_to, bytes);
+                self.views[at] = self.streams.len();
+                self.streams.push(Some(alone));
+                appended
+            }
+            _ => stream.append(ceremony, expected, read_to, bytes),
+        }
+    }
+
+    /// Has every node see one stream again: one of those that there are, if any is as it must be.
+    pub(super) fn mend_stream(&mut self) {
+        let good = |stream: &Option<Stream>| {
+            stream.as_ref().is_some_and(|stream| stream.config["storage"] == json!("file"))
+        };
+        let usable: Vec<usize> = (0..self.streams.len()).filter(|at| good(&self.streams[*at])).collect();
+        let chosen = if usable.is_empty() || self.strikes(6) {
+            self.streams.push(Some(Stream::new()));
+            self.streams.len() - 1
+        } else {
+            usable[self.below(usable.len())]
+        };
+        self.note(|| format!("from now on all see stream {chosen}"));
+        self.views = [chosen; super::charter::NODES];
+    }
+}

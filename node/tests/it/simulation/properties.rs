@@ -1,0 +1,356 @@
+//! What must hold, whatever one host and the broker do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ceremonies::book::{Book, Examined};
+use ceremonies::ceremony::Phase;
+use ceremonies::entry::{Entry, Place};
+use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::record::{HOSTILE, SignedHead, Tip, quorum};
+use ceremonies::wire::{bus, log, record};
+use prost::Message as _;
+
+use super::charter::{NODES, node, node_key, place};
+use super::world::{Slip, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Property {
+    /// What heads call recorded stays, at its place, in every honest log.
+    Receipts,
+    /// What an honest node took is in the record, or the fold refuses it.
+    Loss,
+    /// Honest nodes that can talk have the same logs.
+    Forks,
+    /// Nothing stands behind a close that was recorded.
+    Closed,
+    /// A stream that must not be used is not written to, and one that has lost something is given it back.
+    Stream,
+    /// Whatever is in a store, the node starts, with what it had.
+    Start,
+}
+
+/// What heads have ever said.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// The locks that honest nodes have ever shown.
+    locks: BTreeMap<(CeremonyId, u32), BTreeMap<usize, BTreeSet<Tip>>>,
+    /// The last entries that somebody who picked the heads they like could call recorded.
+    receipts: BTreeMap<CeremonyId, BTreeSet<Tip>>,
+    /// Which entry stands before which.
+    before: BTreeMap<Hash, Tip>,
+}
+
+impl Ledger {
+    /// The entries of a branch from the first on; none where they are not known.
+    pub(super) fn line(&self, tip: Tip) -> Option<Vec<Tip>> {
+        let mut line = Vec::new();
+        let mut here = tip;
+        while here.seq > 0 {
+            line.push(here);
+            here = *self.before.get(&here.hash)?;
+        }
+        line.reverse();
+        Some(line)
+    }
+
+    fn shared(one: &[Tip], other: &[Tip]) -> usize {
+        one.iter().zip(other).take_while(|(a, b)| a == b).count()
+    }
+}
+
+fn tip_of(entry: &Entry) -> Tip {
+    Tip { seq: entry.seq, hash: entry.hash() }
+}
+
+impl World {
+    pub(super) fn breaks(&self, property: Property, finding: impl FnOnce() -> String) {
+        if self.only.is_none_or(|only| only == property) {
+            let finding = finding();
+            self.note(|| format!("BROKEN {property:?}: {finding}"));
+            panic!("{property:?}: {finding}");
+        }
+    }
+
+    /// Takes note of what an honest node says in public.
+    pub(super) fn note_heads(&mut self, from: usize, subject: &str, payload: &[u8]) {
+        let heads: Vec<record::Head> = match subject.split('.').next() {
+            Some("head") => {
+                let news = record::News::decode(payload).unwrap();
+                news.heads.into_iter().filter_map(|news| news.head).collect()
+            }
+            Some("record") => match record::ToPeer::decode(payload).unwrap().kind {
+                Some(record::to_peer::Kind::Entries(entries)) => {
+                    entries.head.and_then(|news| news.head).into_iter().collect()
+                }
+                Some(record::to_peer::Kind::List(news)) => {
+                    news.heads.into_iter().filter_map(|news| news.head).collect()
+                }
+                _ => Vec::new(),
+            },
+            Some("console") => {
+                let body = record::Said::decode(payload).unwrap().body;
+                let reply = bus::ReadReply::decode(body.as_slice()).unwrap_or_default();
+                reply.heads.into_iter().filter_map(|news| news.head).collect()
+            }
+            _ => Vec::new(),
+        };
+        for raw in heads {
+            if let Ok(head) = SignedHead::from_wire(raw)
+                && place(head.node) == from
+            {
+                self.note_head(from, &head);
+            }
+        }
+    }
+
+    fn note_head(&mut self, from: usize, head: &SignedHead) {
+        let Some(core) = &self.hosts[from].core else { return };
+        if let Some(chapter) = core.book().get(&head.ceremony) {
+            let mut before = Tip::ROOT;
+            for entry in &chapter.entries {
+                self.ledger.before.entry(entry.hash()).or_insert(before);
+                before = tip_of(entry);
+            }
+        }
+        let counted = if self.slip == Some(Slip::CountsVotes) {
+            head.votes.then_some((head.round, head.tip))
+        } else {
+            head.lock.map(|lock| (lock.round, lock.tip))
+        };
+        let Some((round, tip)) = counted else { return };
+        let key = (head.ceremony.clone(), round);
+        if !self.ledger.locks.entry(key.clone()).or_default().entry(from).or_default().insert(tip) {
+            return;
+        }
+        let Some(line) = self.ledger.line(tip) else {
+            return self
+                .breaks(Property::Receipts, || format!("{} shows a lock that it does not have", node(from)));
+        };
+        // As many as lack for a quorum when the hostile host says what fits.
+        let honest = quorum(NODES) - HOSTILE;
+        let mut shared: Vec<usize> = self.ledger.locks[&key]
+            .values()
+            .map(|tips| {
+                let lines = tips.iter().filter_map(|tip| self.ledger.line(*tip));
+                lines.map(|other| Ledger::shared(&line, &other)).max().unwrap_or_default()
+            })
+            .collect();
+        shared.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        let recorded = shared.get(honest - 1).copied().unwrap_or_default();
+        if recorded > 0 {
+            self.is_recorded(&head.ceremony, line[recorded - 1], round);
+        }
+    }
+
+    fn is_recorded(&mut self, ceremony: &CeremonyId, tip: Tip, round: u32) {
+        if !self.ledger.receipts.entry(ceremony.clone()).or_default().insert(tip) {
+            return;
+        }
+        self.note(|| {
+            format!("recorded in round {round}: {ceremony} {} {:.8}", tip.seq, tip.hash.to_string())
+        });
+        let line = self.ledger.line(tip).unwrap();
+        let others: Vec<Tip> = self.ledger.receipts[ceremony].iter().copied().collect();
+        for other in others {
+            let theirs = self.ledger.line(other).unwrap();
+            if Ledger::shared(&line, &theirs) < line.len().min(theirs.len()) {
+                self.breaks(Property::Receipts, || {
+                    format!("{ceremony} is recorded up to {tip:?} and up to {other:?}")
+                });
+            }
+        }
+    }
+
+    /// A console's own verdict must be among those.
+    pub(super) fn console_believes(&mut self, ceremony: &CeremonyId, tip: Tip) {
+        let receipts = self.ledger.receipts.get(ceremony).cloned().unwrap_or_default();
+        let has = |receipt: &Tip| self.ledger.line(*receipt).is_some_and(|line| line.contains(&tip));
+        if !receipts.iter().any(has) {
+            self.breaks(Property::Receipts, || format!("a console calls {tip:?} of {ceremony} recorded"));
+        }
+    }
+
+    fn log_of(&self, at: usize, ceremony: &CeremonyId) -> Vec<Entry> {
+        let chapter = self.hosts[at].core.as_ref().and_then(|core| core.book().get(ceremony));
+        chapter.map(|chapter| chapter.entries.clone()).unwrap_or_default()
+    }
+
+    fn heads_of(&self, at: usize) -> BTreeMap<CeremonyId, Tip> {
+        let Some(core) = &self.hosts[at].core else { return BTreeMap::new() };
+        let tip = |entries: &[Entry]| entries.last().map_or(Tip::ROOT, tip_of);
+        core.book().iter().map(|(id, chapter)| (id.clone(), tip(&chapter.entries))).collect()
+    }
+
+    /// Whether all honest nodes have the same logs.
+    fn is_of_one_mind(&self) -> bool {
+        let honest = self.honest();
+        honest.iter().all(|at| self.heads_of(*at) == self.heads_of(honest[0]))
+    }
+
+    /// What an honest node took and that is in no log, though the fold would take it.
+    fn owed(&self) -> Vec<usize> {
+        let at = self.honest()[0];
+        let Some(core) = &self.hosts[at].core else { return Vec::new() };
+        let is_owed = |number: &usize| {
+            let question = &self.questions[*number];
+            question.is_owed
+                && !self.has_ended(core.book(), &question.ceremony, question.event.as_ref().unwrap())
+        };
+        (0..self.questions.len()).filter(is_owed).collect()
+    }
+
+    fn has_ended(&self, book: &Book, ceremony: &CeremonyId, event: &log::Event) -> bool {
+        let chapter = book.get(ceremony);
+        let stands = chapter.is_some_and(|chapter| {
+            chapter.entries.iter().any(|entry| {
+                let body = log::EntryBody::decode(entry.raw().body.as_slice()).unwrap();
+                body.event.as_ref() == Some(event)
+            })
+        });
+        if stands {
+            return true;
+        }
+        let now = self.clock(self.honest()[0]);
+        let place = Place {
+            ceremony: ceremony.clone(),
+            seq: chapter.map_or(1, |chapter| chapter.ceremony.head().seq + 1),
+            prev: chapter.map_or(Hash::ZERO, |chapter| chapter.ceremony.head().hash),
+            time: chapter.map_or(now, |chapter| now.max(chapter.ceremony.head().time)),
+            node: node(self.honest()[0]),
+        };
+        let key = node_key(self.honest()[0]);
+        let sign = |bytes: &[u8]| key.sign(bytes).map_err(Box::<dyn std::error::Error>::from);
+        let entry = Entry::create(place, event.clone(), sign).unwrap();
+        match book.examine(entry) {
+            Ok(Examined::New(_)) => false,
+            Ok(Examined::Known) | Err(_) => true,
+        }
+    }
+
+    /// Whether the stream has every entry of every log.
+    fn lacks_in_stream(&self) -> Option<(CeremonyId, u64)> {
+        let stream = self.streams[self.views[0]].as_ref()?;
+        let has: BTreeSet<Hash> = stream
+            .messages()
+            .filter_map(|(_, bytes)| Entry::decode(bytes).ok())
+            .map(|it| it.hash())
+            .collect();
+        let core = self.hosts[self.honest()[0]].core.as_ref()?;
+        let entries = core.book().iter().flat_map(|(_, chapter)| &chapter.entries);
+        let lacks = entries.into_iter().find(|entry| !has.contains(&entry.hash()))?;
+        Some((lacks.ceremony.clone(), lacks.seq))
+    }
+
+    /// Whether nothing is left to be waited for.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let settled = self.is_of_one_mind();
+        settled && (self.is_without_stream || self.owed().is_empty() && self.lacks_in_stream().is_none())
+    }
+
+    /// What must hold in the end.
+    pub(super) fn check_end(&mut self) {
+        let honest = self.honest();
+        self.check_receipts();
+        self.check_closed();
+        if !self.is_of_one_mind() {
+            let heads: Vec<_> = honest.iter().map(|at| (node(*at), self.heads_of(*at))).collect();
+            self.breaks(Property::Forks, || format!("honest nodes end with different logs: {heads:#?}"));
+        }
+        if !self.is_without_stream {
+            if let Some(number) = self.owed().first().copied() {
+                let question = &self.questions[number];
+                let (at, id) = (node(question.at), question.ceremony.clone());
+                let event = question.event.as_ref().and_then(|event| event.kind.clone());
+                let what = match event {
+                    Some(log::event::Kind::Signed(signed)) => format!("{}'s {}", signed.person, signed.step),
+                    Some(log::event::Kind::Withdrawn(withdrawn)) => {
+                        format!("{}'s withdrawal", withdrawn.person)
+                    }
+                    _ => "the opening".to_owned(),
+                };
+                self.breaks(Property::Loss, || format!("{what} of {id}, question {number} to {at}, is lost"));
+            }
+            if let Some((id, seq)) = self.lacks_in_stream() {
+                self.breaks(Property::Stream, || format!("the stream lacks entry {seq} of {id}"));
+            }
+        }
+        self.check_start();
+    }
+
+    fn check_receipts(&mut self) {
+        let receipts: Vec<(CeremonyId, Tip)> = self
+            .ledger
+            .receipts
+            .iter()
+            .flat_map(|(id, tips)| tips.iter().map(|tip| (id.clone(), *tip)))
+            .collect();
+        for (id, tip) in receipts {
+            for at in self.honest() {
+                if !self.log_of(at, &id).iter().any(|entry| tip_of(entry) == tip) {
+                    let self_heads = self.log_of(at, &id).len();
+                    self.breaks(Property::Receipts, || {
+                        format!(
+                            "entry {} of {id} was recorded, and {} ends without it: {:?}",
+                            tip.seq,
+                            node(at),
+                            self_heads
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    fn check_closed(&mut self) {
+        let receipts = self.ledger.receipts.clone();
+        for at in self.honest() {
+            let Some(core) = &self.hosts[at].core else { continue };
+            let mut beyond = Vec::new();
+            for (id, tips) in &receipts {
+                for line in tips.iter().filter_map(|tip| self.ledger.line(*tip)) {
+                    let entries: Vec<Entry> =
+                        line.iter().filter_map(|tip| self.entry(id, tip.hash)).collect();
+                    let closed = core.book().fold_branch(&entries);
+                    let is_closed = closed.is_ok_and(|ceremony| ceremony.phase() == Phase::Closed);
+                    let stands: Vec<Tip> = self.log_of(at, id).iter().map(tip_of).collect();
+                    if is_closed && stands != line {
+                        beyond.push(id.clone());
+                    }
+                }
+            }
+            for id in beyond {
+                self.breaks(Property::Closed, || {
+                    format!("{id} was closed and recorded, and {} has something else", node(at))
+                });
+            }
+        }
+    }
+
+    fn entry(&self, id: &CeremonyId, hash: Hash) -> Option<Entry> {
+        self.pool.get(id)?.iter().find(|entry| entry.hash() == hash).cloned()
+    }
+
+    /// Every node starts again with what is in its store.
+    fn check_start(&mut self) {
+        for at in self.honest() {
+            let before = self.heads_of(at);
+            let mut store = self.hosts[at].store.clone();
+            let slip = self.slip;
+            let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.start(slip).book));
+            let tip = |book: &Book| -> BTreeMap<CeremonyId, Tip> {
+                let tip = |entries: &[Entry]| entries.last().map_or(Tip::ROOT, tip_of);
+                book.iter().map(|(id, chapter)| (id.clone(), tip(&chapter.entries))).collect()
+            };
+            match again {
+                Ok(book) if tip(&book) == before => {}
+                Ok(book) => {
+                    let after = tip(&book);
+                    self.breaks(Property::Start, || {
+                        format!("{} had {before:?} and starts with {after:?}", node(at))
+                    });
+                }
+                Err(_) => self.breaks(Property::Start, || format!("{} does not start again", node(at))),
+            }
+        }
+    }
+}

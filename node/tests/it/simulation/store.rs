@@ -1,0 +1,110 @@
+//! A node's store in memory, by the rules of `node::store`.
+
+use std::collections::BTreeMap;
+
+use ceremonies::book::Book;
+use ceremonies::entry::Entry;
+use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::record::Memory;
+use node::core::{Mark, Remembered, StoreOp, StoreReply};
+
+use super::charter::CONTEXT;
+use super::world::Slip;
+
+#[derive(Clone, Default)]
+pub(super) struct Store {
+    entries: BTreeMap<CeremonyId, BTreeMap<u64, Entry>>,
+    branches: BTreeMap<(CeremonyId, u64, Hash), Entry>,
+    ballots: BTreeMap<CeremonyId, Memory>,
+    read_to: Option<Mark>,
+    /// Until when it takes nothing.
+    pub(super) refuses_until: u64,
+}
+
+impl Store {
+    pub(super) fn perform(&mut self, op: StoreOp) -> Result<StoreReply, String> {
+        match op {
+            StoreOp::Append(entry) => self.append(entry)?,
+            StoreOp::Switch { ceremony, keep, entries, memory } => {
+                self.set_rest_aside(&ceremony, keep);
+                for entry in entries {
+                    self.entries.entry(ceremony.clone()).or_default().entry(entry.seq).or_insert(entry);
+                }
+                self.ballots.insert(ceremony, memory);
+            }
+            StoreOp::PutAside(entry) => self.put_aside(entry),
+            StoreOp::Remember(ceremony, memory) => {
+                self.ballots.insert(ceremony, memory);
+            }
+            StoreOp::ReadTo(mark) => self.read_to = Some(mark),
+            StoreOp::Probe(_) => return Ok(StoreReply::Held(Vec::new())),
+            StoreOp::DiscardPending(_) | StoreOp::DeleteBefore(..) => return Ok(StoreReply::Count(0)),
+            StoreOp::KeepReleased(..)
+            | StoreOp::DropReleased(_)
+            | StoreOp::RecordBan { .. }
+            | StoreOp::KeepEvidence(..) => {}
+            StoreOp::Released(_) => return Ok(StoreReply::Object(None)),
+            StoreOp::Share(..) => return Ok(StoreReply::Share(None)),
+            StoreOp::PutPending(_) | StoreOp::Promote(..) | StoreOp::ClaimSigning { .. } => {
+                return Err("no enclave takes part".to_owned());
+            }
+        }
+        Ok(StoreReply::Done)
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), String> {
+        let log = self.entries.entry(entry.ceremony.clone()).or_default();
+        let hash = entry.hash();
+        let stored = log.entry(entry.seq).or_insert(entry);
+        if stored.hash() == hash {
+            return Ok(());
+        }
+        Err(format!("the log forks at entry {}: {} is stored, {hash} is offered", stored.seq, stored.hash()))
+    }
+
+    fn put_aside(&mut self, entry: Entry) {
+        self.branches.insert((entry.ceremony.clone(), entry.seq, entry.hash()), entry);
+    }
+
+    fn set_rest_aside(&mut self, ceremony: &CeremonyId, keep: u64) {
+        let rest = self.entries.get_mut(ceremony).map(|log| log.split_off(&(keep + 1))).unwrap_or_default();
+        for entry in rest.into_values() {
+            self.put_aside(entry);
+        }
+    }
+
+    /// What an agent starts with, as `node::shell` reads it.
+    pub(super) fn start(&mut self, slip: Option<Slip>) -> Remembered {
+        let logs = self.entries.values().map(|log| log.values().cloned().collect::<Vec<_>>());
+        let book = if slip == Some(Slip::StartsByTheClock) {
+            let mut logs: Vec<_> = logs.collect();
+            logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+            let mut book = Book::new(CONTEXT.clone());
+            for entry in logs.into_iter().flatten() {
+                book.take(entry).expect("own copy of a log does not fold");
+            }
+            book
+        } else {
+            let (book, aside) = Book::gather(CONTEXT.clone(), logs);
+            for log in aside {
+                if log.from() > 1 {
+                    self.set_rest_aside(&log.ceremony, log.from() - 1);
+                }
+            }
+            book
+        };
+        let forgets = slip == Some(Slip::ForgetsBallots);
+        Remembered {
+            book,
+            ballots: if forgets { BTreeMap::new() } else { self.ballots.clone() },
+            aside: self.branches.values().cloned().collect(),
+            read_to: self.read_to,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn forget_branches(&mut self) {
+        self.branches.clear();
+    }
+}
