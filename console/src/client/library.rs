@@ -83,7 +83,7 @@ fn is_amendment(row: &Row) -> bool {
 
 impl<B: Bus> Nodes<B> {
     /// A log as the most nodes list it, or where none does as one of them gives it; chained, and not folded.
-    async fn fetch(&self, id: &CeremonyId, row: Option<&Row>) -> Result<Vec<Entry>, Troubles> {
+    async fn fetch(&self, id: &CeremonyId, row: Option<&Row>, proven: bool) -> Result<Vec<Entry>, Troubles> {
         let cached = self.memory().log(id);
         let head = row.and_then(Row::head).map(|(tip, _)| tip);
         if let Some(log) = head.and_then(|tip| up_to(&cached, tip)) {
@@ -94,35 +94,39 @@ impl<B: Bus> Nodes<B> {
         let mut order = self.order(&self.voices(None).nodes());
         let quiet = self.quiet();
         order.sort_by_key(|node| (quiet.contains(node), !has_it(node)));
-        let read = |node| self.log_of(id, node, &cached);
+        let read = |node| self.log_of(id, node, &cached, head, proven);
         let (_, log, troubles) = failover::first(&order, PACE, read).await?;
         self.remember_quiet(&troubles);
         Ok(log)
     }
 
-    /// One node's whole log.
+    /// One node's whole log, which must have the entry that the most nodes list last. Where nodes are heard, what nobody has
+    /// signed is not taken.
     async fn log_of(
         &self,
         id: &CeremonyId,
         node: NodeIndex,
         cached: &[Entry],
+        head: Option<Tip>,
+        proven: bool,
     ) -> Result<Vec<Entry>, Trouble> {
         let voices = self.voices(proposed(cached));
-        let given = self.pages(&voices, id, node, cached.len() as u64 + 1, Budget::default()).await?;
-        let mut branches = Branches::new(id.clone(), cached);
-        let follows = given.entries.into_iter().all(|entry| {
-            let before = branches.tree().tip();
-            branches.add(entry).is_ok() && branches.tree().tip().seq > before.seq
-        });
-        if follows && branches.tree().tip().seq > 0 {
-            return Ok(branches.main());
+        for known in [cached, &[]] {
+            let given = self.pages(&voices, id, node, known.len() as u64 + 1, Budget::default()).await?;
+            if let Some(error) = given.unverified.filter(|_| proven) {
+                return Err(Trouble::Unverified(error));
+            }
+            let mut branches = Branches::new(id.clone(), known);
+            let follows = given.entries.into_iter().all(|entry| {
+                let before = branches.tree().tip().seq;
+                branches.add(entry).is_ok() && branches.tree().tip().seq > before
+            });
+            let log = branches.main();
+            if follows && !log.is_empty() && head.is_none_or(|head| up_to(&log, head).is_some()) {
+                return Ok(log);
+            }
         }
-        let given = self.pages(&voices, id, node, 1, Budget::default()).await?;
-        let mut branches = Branches::new(id.clone(), &[]);
-        for entry in given.entries {
-            branches.add(entry)?;
-        }
-        Ok(branches.main())
+        Err(Trouble::Elsewhere)
     }
 
     async fn fetch_all(
@@ -132,8 +136,11 @@ impl<B: Bus> Nodes<B> {
         into: &mut BTreeMap<CeremonyId, Vec<Entry>>,
         missing: &mut BTreeMap<CeremonyId, Troubles>,
     ) {
+        let proven = !catalogue.heard.is_empty();
+        let rows: BTreeMap<&CeremonyId, &Row> = catalogue.rows.iter().map(|row| (&row.id, row)).collect();
+        let rows = &rows;
         let fetch = |id: CeremonyId| async move {
-            let log = self.fetch(&id, catalogue.row(&id)).await;
+            let log = self.fetch(&id, rows.get(&id).copied(), proven).await;
             (id, log)
         };
         let mut fetched = stream::iter(ids).map(fetch).buffer_unordered(AT_ONCE);
@@ -218,7 +225,8 @@ impl<B: Bus> Nodes<B> {
         Ok(reading)
     }
 
-    /// Remembers a log that was folded, and what of it is recorded.
+    /// Remembers what of a ceremony is recorded, and its log to save reading it again. Whose words count follows from an
+    /// amendment at once.
     pub fn remember(&self, reading: &Reading) {
         if let Some(tip) = reading.recorded_tip() {
             self.memory().saw(reading.ceremony(), tip);
@@ -226,6 +234,12 @@ impl<B: Bus> Nodes<B> {
         let log = reading.log();
         if self.memory().log(reading.ceremony()).last().map(Entry::hash) != log.last().map(Entry::hash) {
             self.memory().keep(reading.ceremony(), &log);
+        }
+        if proposed(&log).is_some() {
+            let mut amendments = Book::clone(&self.amendments());
+            if amendments.read(&log).is_ok() {
+                self.learn(amendments);
+            }
         }
     }
 

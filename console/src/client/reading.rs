@@ -227,10 +227,11 @@ impl Gathering {
         }
         let stands = self.heads.own().get(&node).map(|head| head.tip);
         let unknown = stands.is_some_and(|tip| self.branches.tree().branch(tip).is_none());
-        // Where it stands on another branch than what follows here, that is read whole.
-        next = if unknown { 1 } else { next.min(self.branches.tree().tip().seq + 1) };
+        // It may have gone on meanwhile; else it stands on a branch that is not known here, which is read whole.
+        let ahead = stands.is_some_and(|tip| unknown && tip.seq >= next);
+        next = if unknown && !ahead { 1 } else { next.min(self.branches.tree().tip().seq + 1) };
         self.next.insert(node, next);
-        unknown && !whole
+        ahead || (unknown && !whole)
     }
 
     /// The log that a stranger gave, where nobody who is heard gave anything: it must prove itself.

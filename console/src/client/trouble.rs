@@ -59,30 +59,15 @@ pub enum Trouble {
     /// Entries that are no log of the ceremony.
     #[error("gave entries that are no log")]
     Misfit(#[from] Misfit),
+    /// Another log than the most nodes list.
+    #[error("has another log than the most nodes list")]
+    Elsewhere,
     /// A log or a list that does not end.
     #[error("gave more than is read of one node: {0}")]
     Overfull(&'static str),
     /// It says no.
     #[error("refused: {0}")]
     Refused(String),
-}
-
-impl Trouble {
-    /// Whether the node gave no sign of life.
-    #[must_use]
-    pub fn is_silence(&self) -> bool {
-        match self {
-            Self::NotConnected | Self::Absent | Self::Silent(_) | Self::Bus(_) => true,
-            Self::Unverified(_)
-            | Self::Another(_)
-            | Self::Unreadable(_)
-            | Self::TooLarge(_)
-            | Self::Entry(_)
-            | Self::Misfit(_)
-            | Self::Overfull(_)
-            | Self::Refused(_) => false,
-        }
-    }
 }
 
 /// What became of several nodes, in the order in which it was found out.
