@@ -231,9 +231,14 @@ impl Core {
             Ok(StoreReply::Share(Some(share))) => order.blob = share.blob,
             Ok(StoreReply::Object(Some(object))) => order.backup = object,
             Ok(StoreReply::Share(None)) => {
+                let needed = self.book.get(&order.ceremony);
+                let needed = needed.and_then(|chapter| chapter.ceremony.share_for(&order.duty, self.node()));
+                let named = needed.map_or_else(String::new, |wallet| {
+                    format!(" of {}, generation {}", wallet.record.wallet, wallet.record.generation)
+                });
                 return self.not_ordered(
                     &order,
-                    "this node's store has no share of this wallet's generation: have the node recovered",
+                    &format!("this node's store has no share{named}: have the node recovered"),
                 );
             }
             Ok(StoreReply::Object(None)) => {

@@ -160,7 +160,13 @@ impl Host {
     ///
     /// # Errors
     /// When it cannot be signed.
-    pub fn head(&self, ceremony: &CeremonyId, round: u32, tip: Tip, lock: Option<Lock>) -> Result<SignedHead> {
+    pub fn head(
+        &self,
+        ceremony: &CeremonyId,
+        round: u32,
+        tip: Tip,
+        lock: Option<Lock>,
+    ) -> Result<SignedHead> {
         let head = Head {
             cluster: self.charter.cluster().clone(),
             ceremony: ceremony.clone(),

@@ -120,14 +120,16 @@ async fn refuses_wrong_approvals(room: &mut Room, other: &CeremonyId, id: &Cerem
     let for_other = signature(operator.role, operator.person.as_str());
     let statement = for_other.statement(room.ceremony(other).unwrap()).unwrap();
     let armoured = console::signer::sign(&operator.key, &statement, None).unwrap();
-    let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, for_other.event(armoured.clone())).await;
+    let answer =
+        room.client.submit(&room.book.get(id).unwrap().entries, id, for_other.event(armoured.clone())).await;
     assert!(
         matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("not over this statement")),
         "{answer:?}"
     );
 
     let two_roles = signature(Role::Auditor, "witness-1");
-    let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, two_roles.event(armoured.clone())).await;
+    let answer =
+        room.client.submit(&room.book.get(id).unwrap().entries, id, two_roles.event(armoured.clone())).await;
     assert!(
         matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("witness-1 may not act as auditor")),
         "{answer:?}"
@@ -150,7 +152,10 @@ async fn refuses_words_that_are_not_peoples(room: &Room, id: &CeremonyId) {
         log::event::Kind::Attested(log::Attested { node: 1, document: vec![1; 100] }),
     ];
     for kind in events {
-        let answer = room.client.submit(&room.book.get(id).unwrap().entries, id, log::Event { kind: Some(kind) }).await;
+        let answer = room
+            .client
+            .submit(&room.book.get(id).unwrap().entries, id, log::Event { kind: Some(kind) })
+            .await;
         assert!(
             matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("speak for themselves")),
             "{answer:?}"

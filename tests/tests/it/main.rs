@@ -12,6 +12,7 @@ mod exclusion;
 mod inventory;
 mod kms;
 mod machines;
+mod record;
 mod renewal;
 mod rotation;
 mod store;
