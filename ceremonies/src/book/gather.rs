@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use thiserror::Error;
 
@@ -15,6 +16,7 @@ use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash};
 use crate::manifest::Manifest;
+use crate::text::{chain, one_line};
 
 /// A log, or the rest of one, that is not in the book.
 #[derive(Debug)]
@@ -32,6 +34,17 @@ impl SetAside {
     #[must_use]
     pub fn from(&self) -> u64 {
         self.entries.first().map_or(1, |entry| entry.seq)
+    }
+}
+
+/// What does not fold and why, for a list of ceremonies.
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = one_line(&chain(&self.why));
+        match self.from() {
+            1 => write!(f, "does not fold: {why}"),
+            from => write!(f, "does not fold from entry {from} on: {why}"),
+        }
     }
 }
 

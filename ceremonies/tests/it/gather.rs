@@ -1,5 +1,5 @@
 //! A book gathered from whole logs: in no order, by no clock, and never stopped by a log that does not fold.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::sync::{Arc, LazyLock};
 

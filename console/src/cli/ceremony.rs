@@ -381,8 +381,8 @@ pub(super) async fn submit(
     output.print(&receipt_rendered(&receipt), &text)
 }
 
-/// What nodes list, in their words: nothing of it is folded for this. Where this console has seen the very head recorded,
-/// that is said.
+/// What nodes list, in their words: nothing of it is folded for this but the amendments. Of what was found not to fold
+/// that is told, and no phase. Where this console has seen the very head recorded, that is said.
 async fn list(path: Option<PathBuf>, output: Output) -> Result<()> {
     let desk = Desk::open(path, Scope::Amendments).await?;
     let catalogue = &desk.library.catalogue;
@@ -397,7 +397,9 @@ async fn list(path: Option<PathBuf>, output: Output) -> Result<()> {
         } else {
             row.agreement(nodes)
         };
-        lines.push(format!("{:<36} {}  [{agreement}]", row.id, summary.phase));
+        let aside = desk.library.aside.iter().find(|log| log.ceremony == row.id);
+        let state = aside.map_or_else(|| summary.phase.clone(), |log| format!("! SET ASIDE: it {log}"));
+        lines.push(format!("{:<36} {state}  [{agreement}]", row.id));
         let heads: Vec<Value> = row
             .heads()
             .into_iter()
@@ -408,7 +410,8 @@ async fn list(path: Option<PathBuf>, output: Output) -> Result<()> {
             "kind": summary.kind,
             "wallet": summary.wallet,
             "generation": summary.generation,
-            "phase": summary.phase,
+            "phase": aside.is_none().then_some(&summary.phase),
+            "set_aside": aside.map(|log| json!({ "from": log.from(), "why": log.to_string() })),
             "opened": summary.opened.to_string(),
             "last": summary.last.to_string(),
             "seen_recorded": recorded,

@@ -21,7 +21,6 @@ use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::entry::Entry;
 use ceremonies::ids::CeremonyId;
-use ceremonies::text::chain;
 use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -142,7 +141,7 @@ impl Desk {
             eprintln!("WARNING: {set_back}");
         }
         for aside in &library.aside {
-            eprintln!("note: the log of {} is set aside: {}", aside.ceremony, chain(&aside.why));
+            eprintln!("note: the log of {} {aside}; it is set aside", aside.ceremony);
         }
         for (id, troubles) in &library.missing {
             eprintln!("note: {id} could not be read: {troubles}");

@@ -45,7 +45,7 @@ pub enum Scope {
 pub struct Library {
     /// All that folds.
     pub book: Book,
-    /// What does not.
+    /// What does not. Of a log that folds only up to some entry, the book has those before it.
     pub aside: Vec<SetAside>,
     /// All that nodes list.
     pub catalogue: Catalogue,
@@ -194,7 +194,8 @@ impl<B: Bus> Nodes<B> {
             unread.extend(logs.values().filter_map(|log| origin(log)));
         }
         let (book, aside) = Book::gather(first(), logs.into_values());
-        for (id, chapter) in book.iter() {
+        let broken: BTreeSet<&CeremonyId> = aside.iter().map(|log| &log.ceremony).collect();
+        for (id, chapter) in book.iter().filter(|(id, _)| !broken.contains(id)) {
             if self.memory().log(id).len() != chapter.entries.len() {
                 self.memory().keep(id, &chapter.entries);
             }

@@ -251,6 +251,8 @@ pub struct Model {
     pub load_trouble: String,
     /// The ceremonies that are not in the book, each with why: nodes list them.
     pub unread: BTreeMap<CeremonyId, String>,
+    /// The ceremonies whose logs do not fold, or not to their end, each with why.
+    pub aside: BTreeMap<CeremonyId, String>,
     /// How nodes stand to the ceremonies that were looked at.
     pub standings: BTreeMap<CeremonyId, Standing>,
     /// What nodes show less of than this console has seen.
@@ -301,6 +303,7 @@ impl Model {
             loading: false,
             load_trouble: String::new(),
             unread: BTreeMap::new(),
+            aside: BTreeMap::new(),
             standings: BTreeMap::new(),
             set_back: BTreeMap::new(),
             reading: BTreeSet::new(),
@@ -359,10 +362,11 @@ impl Model {
         self.charter().roster().into_iter().map(status).collect()
     }
 
-    /// The ceremonies that the filter lets through, latest first.
+    /// The ceremonies that fold to their end and that the filter lets through, latest first.
     #[must_use]
     pub fn listed(&self) -> Vec<(&CeremonyId, &Chapter)> {
-        let mut listed: Vec<_> = self.book.iter().filter(|(id, _)| self.passes(id.as_str())).collect();
+        let passes = |id: &CeremonyId| self.passes(id.as_str()) && !self.aside.contains_key(id);
+        let mut listed: Vec<_> = self.book.iter().filter(|(id, _)| passes(id)).collect();
         listed.sort_by_key(|(_, chapter)| std::cmp::Reverse(chapter.ceremony.manifest().opened));
         listed
     }
@@ -373,10 +377,11 @@ impl Model {
         self.filter.is_empty() || text.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
-    /// The ceremony that is open on its screen.
+    /// The ceremony that is open on its screen; none where its log does not fold to its end.
     #[must_use]
     pub fn ceremony(&self) -> Option<&Ceremony> {
-        self.open.as_ref().and_then(|id| self.book.get(id)).map(|chapter| &chapter.ceremony)
+        let open = self.open.as_ref().filter(|id| !self.aside.contains_key(*id));
+        open.and_then(|id| self.book.get(id)).map(|chapter| &chapter.ceremony)
     }
 
     /// The step of the open ceremony that people sign now.

@@ -2,6 +2,8 @@
 
 mod popups;
 
+use std::collections::BTreeMap;
+
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
@@ -239,9 +241,12 @@ fn take_library(model: &mut Model, library: Library) {
         }
     }
     model.book = book;
-    let aside = library.aside.into_iter().map(|aside| (aside.ceremony, chain(&aside.why)));
-    let missing = library.missing.into_iter().map(|(id, troubles)| (id, troubles.to_string()));
-    model.unread = aside.chain(missing).filter(|(id, _)| model.book.get(id).is_none()).collect();
+    let known = |id: &CeremonyId| model.book.get(id).map_or(0, |chapter| chapter.ceremony.head().seq);
+    let aside = library.aside.iter().filter(|log| known(&log.ceremony) < log.from());
+    let aside: BTreeMap<_, _> = aside.map(|log| (log.ceremony.clone(), log.to_string())).collect();
+    let missing = library.missing.into_iter().filter(|(id, _)| known(id) == 0);
+    model.unread = missing.map(|(id, troubles)| (id, troubles.to_string())).collect();
+    model.aside = aside;
     model.set_back =
         library.set_back.into_iter().map(|set_back| (set_back.ceremony.clone(), set_back)).collect();
 }
@@ -255,6 +260,7 @@ fn read(model: &mut Model, mut reading: Reading, set_back: Option<SetBack>) -> (
             let standing = Standing { head, recorded: reading.recorded(), fork: fork(&reading) };
             model.standings.insert(id.clone(), standing);
             model.unread.remove(&id);
+            model.aside.remove(&id);
         }
         Err(error) => model.message = format!("{id} was not taken: {}", chain(&error)),
     }

@@ -11,6 +11,7 @@ mod machine;
 mod paper;
 mod program;
 mod screens;
+mod set_aside;
 
 use std::path::Path;
 

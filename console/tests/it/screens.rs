@@ -22,7 +22,7 @@ use ratatui::style::Modifier;
 
 use crate::{data, model, nodes, stand};
 
-fn drawn(model: &Model, width: u16, height: u16) -> String {
+pub(crate) fn drawn(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view(model, frame)).unwrap();
     terminal.backend().to_string()
@@ -33,7 +33,7 @@ fn snapshot(name: &str, model: &Model) {
     insta::assert_snapshot!(format!("{name}_160x50"), drawn(model, 160, 50));
 }
 
-fn press(model: &mut Model, keys: &[KeyCode]) {
+pub(crate) fn press(model: &mut Model, keys: &[KeyCode]) {
     for key in keys {
         update(model, Event::Key(KeyEvent::new(*key, KeyModifiers::NONE)));
     }
@@ -260,7 +260,7 @@ fn one_load_and_one_reading_of_a_ceremony_are_under_way_at_a_time() {
 }
 
 /// The terminal of a cluster that has held an inventory.
-fn with_an_inventory() -> Model {
+pub(crate) fn with_an_inventory() -> Model {
     let read = |name: &str| std::fs::read(data("inventory").join(name)).unwrap();
     let charter = Arc::new(Charter::parse(&read("charter.toml")).unwrap());
     let root = Arc::new(TrustRoot::from_pem(&read("root.pem")).unwrap());

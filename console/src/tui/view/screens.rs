@@ -70,7 +70,8 @@ fn nothing<'a>(model: &Model, none: &'static str) -> Vec<Line<'a>> {
 pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let listed = model.listed();
     let mut lines = Vec::new();
-    for place in window(model.selection(), listed.len(), inner_height(area)) {
+    let others = not_listed(model, inner_width(area), inner_height(area) / 2);
+    for place in window(model.selection(), listed.len(), inner_height(area) - others.len()) {
         let (id, chapter) = listed[place];
         let phase = chapter.ceremony.phase_at(model.now).to_string();
         let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
@@ -84,11 +85,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let style = if selected { SELECTED } else { ratatui::style::Style::new() };
         lines.push(Line::styled(text, style));
     }
-    for (id, why) in &model.unread {
-        let text = format!("! {id}: listed, and not shown: {why}");
-        let text = wrap(&text, inner_width(area)).swap_remove(0);
-        lines.push(Line::styled(text, BOLD));
-    }
+    lines.extend(others);
     if lines.is_empty() {
         lines.extend(nothing(model, " No ceremony yet: press o to open one."));
     }
@@ -96,6 +93,20 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Paragraph::new(lines).block(block(model, format!(" {} ceremonies ", listed.len()))),
         area,
     );
+}
+
+/// What nodes list beside the ceremonies that can be opened: what does not fold, and what could not be read.
+fn not_listed<'a>(model: &Model, width: usize, most: usize) -> Vec<Line<'a>> {
+    let aside = model.aside.iter().map(|(id, why)| (id, format!("! {id} SET ASIDE: it {why}")));
+    let unread = model.unread.iter().map(|(id, why)| (id, format!("! {id}: listed, and not shown: {why}")));
+    let shown = aside.chain(unread).filter(|(id, _)| model.passes(id.as_str()));
+    let one_line = |text: String| wrap(&text, width).into_iter().next().unwrap_or_default();
+    let mut texts: Vec<String> = shown.map(|(_, text)| one_line(text)).collect();
+    if texts.len() > most {
+        let more = texts.split_off(most.saturating_sub(1)).len();
+        texts.push(format!("! {more} more that do not fold or could not be read: filter with /"));
+    }
+    texts.into_iter().map(|text| Line::styled(text, BOLD)).collect()
 }
 
 /// The lines of a wallet in the list, at most.
