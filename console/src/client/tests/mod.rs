@@ -182,6 +182,8 @@ struct World {
     /// Whether honest nodes lock what they take.
     locks: bool,
     private: BTreeMap<NodeIndex, Vec<Entry>>,
+    /// What every node lists, latest first.
+    listed: Vec<CeremonyId>,
     /// Who was handed an event.
     handed: Vec<NodeIndex>,
     asked: usize,
@@ -242,6 +244,27 @@ impl World {
         bus::SubmitReply { outcome: Some(outcome) }
     }
 
+    fn list(&self, at: NodeIndex, list: &bus::List) -> bus::ListReply {
+        let summary = |id: String| bus::Summary {
+            ceremony: id,
+            last_seq: 1,
+            last_hash: Hash::ZERO.as_bytes().to_vec(),
+            kind: "dkg".to_owned(),
+            ..Default::default()
+        };
+        if self.way(at) == Way::Endless {
+            let begun: usize = list.after.trim_start_matches("dkg-x-").parse().unwrap_or(0);
+            let made_up = (begun + 1..=begun + 5_000).map(|number| summary(format!("dkg-x-{number}")));
+            return bus::ListReply { summaries: made_up.collect(), more: true };
+        }
+        let skip = self.listed.iter().position(|id| id.as_str() == list.after).map_or(0, |at| at + 1);
+        let page = self.listed.iter().skip(skip).take(2);
+        bus::ListReply {
+            summaries: page.map(|id| summary(id.to_string())).collect(),
+            more: self.listed.len() > skip + 2,
+        }
+    }
+
     fn read(&self, at: NodeIndex, read: &bus::Read) -> bus::ReadReply {
         let log = self.private.get(&at).unwrap_or(&self.log);
         if log.is_empty() {
@@ -276,6 +299,7 @@ impl Bus for Fake {
         let body = self.world(|world| match subject.split('.').nth(1).unwrap() {
             "submit" => world.submit(at, bus::Submit::decode(request.as_slice()).unwrap()).encode_to_vec(),
             "read" => world.read(at, &bus::Read::decode(request.as_slice()).unwrap()).encode_to_vec(),
+            "list" => world.list(at, &bus::List::decode(request.as_slice()).unwrap()).encode_to_vec(),
             other => panic!("nobody is asked for {other}"),
         });
         let signer = if way == Way::Another { 1 } else { at.get() };
