@@ -1,9 +1,11 @@
 //! What consoles ask: submitting events, reading logs, listing ceremonies, handing in backups. Every answer is signed and
 //! bound to its question.
 
+use std::collections::BTreeMap;
+
 use ceremonies::book::OpeningError;
 use ceremonies::entry::{Entry, EntryError, Event as LogEvent};
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::said::{self, Topic};
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
@@ -49,6 +51,13 @@ enum Refusal {
 pub(super) fn that_fit(entries: &[Entry], from_seq: u64) -> Vec<log::Entry> {
     let skip = usize::try_from(from_seq.saturating_sub(1)).unwrap_or(usize::MAX);
     up_to(entries.iter().skip(skip), MAX_ANSWER)
+}
+
+/// The entries of other branches that fit into one answer, each behind the one before it.
+pub(super) fn that_fit_aside(aside: &BTreeMap<Hash, Entry>) -> Vec<log::Entry> {
+    let mut entries: Vec<&Entry> = aside.values().collect();
+    entries.sort_by_key(|entry| entry.seq);
+    up_to(entries.into_iter(), MAX_ASIDE)
 }
 
 fn up_to<'a>(entries: impl Iterator<Item = &'a Entry>, most: usize) -> Vec<log::Entry> {
@@ -162,7 +171,7 @@ impl Core {
             last_seq: chapter.ceremony.head().seq,
             refusal: String::new(),
             heads: log.ballot.heads().map(|(head, _)| news(head, &[])).collect(),
-            aside: up_to(log.aside.values(), MAX_ASIDE),
+            aside: that_fit_aside(&log.aside),
         }
     }
 
