@@ -96,9 +96,12 @@ impl Core {
 
     fn submit(&mut self, ceremony: &CeremonyId, request: Request) {
         let outcome = match self.check_submission(ceremony, &request.payload) {
-            Ok(_) if self.store_is_stuck() => {
+            Ok(event) if self.store_is_stuck() => {
+                self.append(ceremony, event, Wish::Console(None));
                 let trouble = self.observed.store.text();
-                bus::submit_reply::Outcome::Unknown(format!("this node's store takes nothing: {trouble}"))
+                bus::submit_reply::Outcome::Unknown(format!(
+                    "not appended yet: this node's store takes nothing: {trouble}"
+                ))
             }
             Ok(event) => {
                 return self.append(ceremony, event, Wish::Console(Some(Box::new(request))));
