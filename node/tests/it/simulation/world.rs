@@ -108,12 +108,14 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) questions: Vec<Question>,
     pub(super) feeds: BTreeMap<(CeremonyId, usize), Hash>,
-    pub(super) forks: usize,
-    notes: Option<Vec<String>>,
+    /// How often a node went over to another branch.
+    pub(super) switches: usize,
+    /// Whether what happens is printed.
+    is_told: bool,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, slip: Option<Slip>, keeps_notes: bool) -> Self {
+    pub(super) fn new(seed: u64, slip: Option<Slip>, is_told: bool) -> Self {
         let mut draw = StdRng::seed_from_u64(seed);
         let hostile = draw.random_range(0..NODES);
         let is_broker_hostile = draw.random_range(0..4) > 0;
@@ -151,8 +153,8 @@ impl World {
             ledger: Ledger::default(),
             questions: Vec::new(),
             feeds: BTreeMap::new(),
-            forks: 0,
-            notes: keeps_notes.then(Vec::new),
+            switches: 0,
+            is_told,
         };
         for at in 0..NODES {
             world.hosts[at].clock = i64::try_from(world.below(4000)).unwrap() - 2000;
@@ -184,15 +186,10 @@ impl World {
         if of.is_empty() { None } else { Some(of[self.below(of.len())].clone()) }
     }
 
-    pub(super) fn note(&mut self, note: impl FnOnce() -> String) {
-        let now = self.now;
-        if let Some(notes) = &mut self.notes {
-            notes.push(format!("{:>6}.{:03} {}", now / 1000, now % 1000, note()));
+    pub(super) fn note(&self, note: impl FnOnce() -> String) {
+        if self.is_told {
+            println!("{:>6}.{:03} {}", self.now / 1000, self.now % 1000, note());
         }
-    }
-
-    pub(super) fn notes(&self) -> &[String] {
-        self.notes.as_deref().unwrap_or_default()
     }
 
     pub(super) fn is_honest(&self, at: usize) -> bool {
@@ -282,7 +279,7 @@ impl World {
             }
             StoreOp::PutAside(entry) => self.pool(entry),
             StoreOp::Switch { ceremony, keep, entries, .. } => {
-                self.forks += 1;
+                self.switches += 1;
                 let tip = entries.last().map(|entry| (entry.seq, entry.hash().to_string()));
                 self.note(|| format!("{} switches {ceremony} behind {keep} to {tip:.8?}", node(at)));
                 for entry in entries {
@@ -328,6 +325,7 @@ impl World {
     /// Tells a core what happened and does what it asks for.
     fn feed(&mut self, at: usize, event: Event) {
         let moment = self.moment(at);
+        let _span = self.is_told.then(|| tracing::info_span!("agent", node = %node(at)).entered());
         let Some(core) = &mut self.hosts[at].core else { return };
         for effect in core.handle(moment, event) {
             self.perform(at, effect);
