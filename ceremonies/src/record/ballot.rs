@@ -126,11 +126,18 @@ impl Ballot {
         true
     }
 
-    /// The branches that others stand on and that are not known here whole.
+    /// The branches that others stand on, are locked on, or prove their locks by, and that are not known here whole; of
+    /// each node one.
     #[must_use]
     pub fn needs(&self, tree: &Tree) -> Vec<Need> {
-        let unknown = self.heard.values().filter(|heard| tree.branch(heard.head.tip).is_none());
-        unknown.map(|heard| Need { node: heard.head.node, tip: heard.head.tip }).collect()
+        let need = |heard: &Heard| {
+            let lock = heard.head.lock.map(|lock| lock.tip);
+            let proof = heard.proof.iter().map(|vote| vote.tip);
+            let mut tips = [heard.head.tip].into_iter().chain(lock).chain(proof);
+            let tip = tips.find(|tip| tree.branch(*tip).is_none())?;
+            Some(Need { node: heard.head.node, tip })
+        };
+        self.heard.values().filter_map(need).collect()
     }
 
     fn is_counted(&self, node: NodeIndex, members: &BTreeSet<NodeIndex>) -> bool {

@@ -17,6 +17,11 @@ use super::{Core, Effect, Request, StoreOp, StreamError};
 const MAX_TRIES: u32 = 24;
 /// Most events that wait for one ceremony: what its people and this node's enclave say at once, with room.
 const MAX_PENDING: usize = 64;
+/// How long an event that does not come through rests before it is tried again, in milliseconds.
+const REST_MS: u64 = 800;
+/// How long an event that nobody waits for any more is kept though the fold refuses it, in milliseconds: what it follows
+/// from may stand in other nodes' logs, and comes here when the broker or they give it.
+const REFUSED_MS: u64 = 60_000;
 
 /// Whose wish an append is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,10 @@ pub(super) struct Pending {
     tries: u32,
     /// Whether the stream was read to its end since the fold refused it.
     has_read: bool,
+    /// When it may be tried again.
+    rests_until: u64,
+    /// When the fold first refused it.
+    refused_at: Option<u64>,
 }
 
 #[derive(Debug, Error)]
@@ -68,7 +77,7 @@ impl Core {
         if waits && !is_console {
             return;
         }
-        let pending = Pending { event, wish, tries: 0, has_read: false };
+        let pending = Pending { event, wish, tries: 0, has_read: false, rests_until: 0, refused_at: None };
         if log.pending.len() >= MAX_PENDING {
             self.is_unknown(&pending, "too many events wait to be appended here");
             return;
@@ -133,10 +142,16 @@ impl Core {
         Entry::create(place, event, |message| self.identity.sign(message).map_err(MakeError::from))
     }
 
-    /// Tries to append what has waited longest.
+    /// Tries to append what has waited longest, and plans the next.
     pub(super) fn append_next(&mut self, id: &CeremonyId) {
+        let now = self.now.steady;
         let Some(log) = self.logs.get_mut(id) else { return };
-        let Some(mut pending) = log.pending.pop_front() else { return };
+        let next = log.pending.iter().position(|pending| pending.rests_until <= now);
+        let Some(mut pending) = next.and_then(|next| log.pending.remove(next)) else { return };
+        if !log.pending.is_empty() {
+            self.plan(Work::Append(id.clone()));
+        }
+        let Some(log) = self.logs.get(id) else { return };
         if !log.ballot.votes() || !self.stream.is_read() {
             let why = self.stream.trouble().unwrap_or_else(|| "nodes disagree about this log".to_owned());
             self.is_unknown(&pending, &format!("not appended yet: {why}"));
@@ -144,7 +159,7 @@ impl Core {
         }
         let entry = match self.make_entry(id, pending.event.clone()) {
             Ok(entry) => entry,
-            Err(error) => return self.is_refused(id, &pending, &chain(&error)),
+            Err(error) => return self.is_dropped(id, &pending, &chain(&error)),
         };
         match self.book.examine(entry) {
             Ok(Examined::New(next)) => self.send_to_stream(id, next, pending),
@@ -157,7 +172,7 @@ impl Core {
                 self.plan(Work::Read);
                 self.plan(Work::Append(id.clone()));
             }
-            Err(refused) => self.is_refused(id, &pending, &chain(&refused)),
+            Err(refused) => self.is_refused(id, pending, &chain(&refused)),
         }
     }
 
@@ -199,6 +214,8 @@ impl Core {
                 self.write(op, Then::Commit(next, Some(stream), Some(Box::new(pending))));
             }
             Err(StreamError::Conflict) => {
+                // What the broker said before of this subject's last message may not have been so.
+                self.log_of(&id).last = None;
                 pending.tries += 1;
                 if pending.tries > MAX_TRIES {
                     self.is_unknown(&pending, "the log grew faster than this node could append");
@@ -240,7 +257,10 @@ impl Core {
                 self.plan_first(Work::Restore(id.clone()));
             }
             // Another node was quicker; what it appended is read now.
-            Err(StreamError::Conflict) => self.plan_first(Work::Read),
+            Err(StreamError::Conflict) => {
+                self.log_of(id).last = None;
+                self.plan_first(Work::Read);
+            }
             Err(error) => {
                 self.stream.failed(&error);
                 warn!(ceremony = %id, %error, "entry that the stream lacks not appended");
@@ -253,6 +273,7 @@ impl Core {
         if let Wish::Console(request) = &mut pending.wish {
             *request = None;
         }
+        pending.rests_until = self.now.steady + REST_MS;
         if pending.wish != Wish::Own {
             self.log_of(id).pending.push_back(pending);
         }
@@ -281,11 +302,29 @@ impl Core {
         });
         match stands.map(|entry| entry.seq) {
             Some(seq) => self.is_appended(pending, seq),
-            None => self.is_refused(id, pending, &chain(refused)),
+            None => self.is_dropped(id, pending, &chain(refused)),
         }
     }
 
-    fn is_refused(&mut self, id: &CeremonyId, pending: &Pending, why: &str) {
+    /// Whoever waits for an answer is told at once. What nobody waits for any more was taken in their name: it is kept
+    /// while what it follows from may yet come.
+    fn is_refused(&mut self, id: &CeremonyId, mut pending: Pending, why: &str) {
+        let now = self.now.steady;
+        let at = *pending.refused_at.get_or_insert(now);
+        let may_be_right = now.saturating_sub(at) < REFUSED_MS || !self.is_settled(id);
+        let is_kept = match &pending.wish {
+            Wish::Console(request) => request.is_none(),
+            Wish::Own => false,
+            Wish::Once | Wish::Again => true,
+        };
+        if is_kept && may_be_right {
+            pending.has_read = false;
+            return self.wait_on(id, pending);
+        }
+        self.is_dropped(id, &pending, why);
+    }
+
+    fn is_dropped(&mut self, id: &CeremonyId, pending: &Pending, why: &str) {
         match &pending.wish {
             Wish::Console(_) => {
                 self.answer_submit(pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));

@@ -3,11 +3,11 @@
 //! This is how a record that the broker lost, changed or withheld comes back. Everything that is taken here carries its
 //! own signatures; whom a message comes from decides only how often it is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
-use ceremonies::record::SignedHead;
+use ceremonies::record::{Ballot, SignedHead};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::record::{self, to_peer};
@@ -18,12 +18,12 @@ use super::record::Work;
 use super::settle::{MAX_HEADS, news};
 use super::{Core, requests};
 
-/// Most ceremonies of which only heads are known.
-const MAX_UNKNOWN: usize = 256;
+/// Most ceremonies of which only heads are known, of one node's heads.
+const MAX_UNKNOWN: usize = 64;
 /// How long an answer is waited for before the same is asked again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1000;
-/// Most logs that are asked for at one look.
-const MAX_ASKS: usize = 32;
+/// Most logs that one node is asked for at one look.
+const MAX_ASKS: usize = 16;
 /// Most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
 /// How long two nodes' records differ before their heads are compared, and how long until that is done again, in
@@ -45,9 +45,19 @@ pub(super) struct Peer {
 
 pub(super) type Peers = BTreeMap<NodeIndex, Peer>;
 
+/// Whether a ballot has this very statement already, as somebody's latest or among their proofs.
+fn has_heard(ballot: &Ballot, head: &SignedHead) -> bool {
+    ballot.heads().any(|(known, proof)| known == head || proof.contains(head))
+}
+
 impl Core {
+    /// A head about this ceremony by a node that may speak in it. What was checked before is not checked again: heads are
+    /// repeated often.
     fn checked(&self, raw: record::Head, id: &CeremonyId) -> Option<SignedHead> {
         let head = SignedHead::from_wire(raw).ok().filter(|head| head.ceremony == *id)?;
+        if self.logs.get(id).is_some_and(|log| has_heard(&log.ballot, &head)) {
+            return Some(head);
+        }
         let known = self.charters_of(id).into_iter().any(|charter| head.is_by_its_node(charter));
         known.then_some(head)
     }
@@ -60,10 +70,10 @@ impl Core {
         if head.node == self.node() {
             return;
         }
-        let is_unknown = |log: &super::Log| log.tree.tip().seq == 0;
-        if !self.logs.contains_key(&id)
-            && self.logs.values().filter(|log| is_unknown(log)).count() >= MAX_UNKNOWN
-        {
+        // One node's talk of ceremonies that nobody else knows must not drown what the others say.
+        let is_its_word =
+            |log: &&super::Log| log.tree.tip().seq == 0 && log.ballot.head_of(head.node).is_some();
+        if !self.logs.contains_key(&id) && self.logs.values().filter(is_its_word).count() >= MAX_UNKNOWN {
             return;
         }
         let Some(head) = self.checked(raw, &id) else {
@@ -99,24 +109,27 @@ impl Core {
         self.publish(subject::peer(to, self.node()), payload);
     }
 
-    /// Asks for the entries on which other nodes stand and that neither the stream nor anybody has given yet.
+    /// Asks for the entries on which other nodes stand and that neither the stream nor anybody has given yet; of each node,
+    /// those that have waited longest.
     pub(super) fn ask_peers(&mut self) {
         let now = self.now.steady;
-        let mut asks = Vec::new();
-        for (id, log) in &mut self.logs {
+        let mut due: BTreeMap<NodeIndex, BTreeSet<(u64, CeremonyId, u64)>> = BTreeMap::new();
+        for (id, log) in &self.logs {
             for need in log.ballot.needs(&log.tree) {
                 let next = log.tree.tip().seq + 1;
                 let first = if need.tip.seq >= next { next } else { 1 };
                 let (at, from) = log.asked.get(&need.node).copied().unwrap_or((0, first));
-                if asks.len() < MAX_ASKS && (at == 0 || now.saturating_sub(at) >= ASK_AGAIN_MS) {
-                    // What was asked for and did not help is asked for from the beginning.
-                    log.asked.insert(need.node, (now.max(1), 1));
-                    asks.push((need.node, record::Ask { ceremony: id.to_string(), from_seq: from }));
+                if at == 0 || now.saturating_sub(at) >= ASK_AGAIN_MS {
+                    due.entry(need.node).or_default().insert((at, id.clone(), from));
                 }
             }
         }
-        for (node, ask) in asks {
-            self.tell(node, to_peer::Kind::Ask(ask));
+        for (node, logs) in due {
+            for (_, id, from_seq) in logs.into_iter().take(MAX_ASKS) {
+                // What was asked for and did not help is asked for from the beginning.
+                self.log_of(&id).asked.insert(node, (now.max(1), 1));
+                self.tell(node, to_peer::Kind::Ask(record::Ask { ceremony: id.to_string(), from_seq }));
+            }
         }
         self.compare();
     }
@@ -146,10 +159,13 @@ impl Core {
 
     fn give(&mut self, to: NodeIndex, ask: &record::Ask) {
         let Ok(id) = ask.ceremony.parse::<CeremonyId>() else { return };
-        let Some(chapter) = self.book.get(&id) else { return };
-        let entries = requests::that_fit(&chapter.entries, ask.from_seq);
-        let head =
-            self.logs.get(&id).and_then(|log| Some(news(log.shown.as_ref()?, &log.ballot.memory().proof)));
+        let Some((chapter, log)) = self.book.get(&id).zip(self.logs.get(&id)) else { return };
+        let mut entries = requests::that_fit(&chapter.entries, ask.from_seq);
+        // Whoever asks from the beginning has not been helped by this branch: what a lock is proven by may stand on others.
+        if ask.from_seq <= 1 && entries.len() == chapter.entries.len() {
+            entries.extend(requests::that_fit_aside(&log.aside));
+        }
+        let head = log.shown.as_ref().map(|shown| news(shown, &log.ballot.memory().proof));
         let entries = record::Entries { ceremony: ask.ceremony.clone(), entries, head };
         self.tell(to, to_peer::Kind::Entries(entries));
     }
@@ -187,12 +203,12 @@ impl Core {
         }
         let (now, same) = (self.now.steady, heartbeat.record_digest == self.record_digest());
         let peer = self.observed.peers.entry(node).or_default();
-        // One that was heard before is a replay.
-        if heartbeat.time_ms <= peer.time_ms {
-            return;
-        }
-        (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms);
+        // Whether the records differ is looked into whatever the time: a clock may have been set back.
         peer.differs_since = if same { None } else { peer.differs_since.or(Some(now)) };
+        // One that was heard before is a replay, and no sign of life.
+        if heartbeat.time_ms > peer.time_ms {
+            (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms);
+        }
     }
 
     /// Compares heads with nodes whose record has differed for a while.

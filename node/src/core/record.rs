@@ -17,7 +17,7 @@ use super::{Core, StoreOp, StreamEntry, Waiting};
 
 /// Most entries of other branches, and of ones that follow nothing known, that are kept of one writer in one ceremony.
 const MAX_ASIDE: usize = 128;
-/// Most entries of a ceremony that follow nothing known.
+/// Most entries of one writer in a ceremony that follow nothing known.
 const MAX_ORPHANS: usize = 64;
 
 /// One ceremony's log as this node has it, beside its fold in the book.
@@ -146,14 +146,20 @@ impl Core {
             }
             self.logs.insert(id.clone(), log);
         }
+        let mut left = Vec::new();
         for entry in aside {
             let id = entry.ceremony.clone();
             self.logs.entry(id.clone()).or_insert_with(|| Log::new(me, Memory::default()));
             let before = place_before(&entry);
             if let Some(log) = self.logs.get_mut(&id).filter(|log| log.tree.knows(before)) {
                 log.tree.put_aside(entry.seq, entry.hash(), entry.prev);
-                log.aside.insert(entry.hash(), entry);
+                log.aside.insert(entry.hash(), entry.clone());
+                left.push(entry);
             }
+        }
+        // This node may have been stopped before it had appended what was on a branch that it has left.
+        for entry in &left {
+            self.append_what_was_left(&entry.ceremony, std::slice::from_ref(entry));
         }
         let all: Vec<CeremonyId> = self.logs.keys().cloned().collect();
         for id in all {
@@ -335,7 +341,7 @@ impl Core {
             return;
         }
         if !log.tree.knows(before) && before != Tip::ROOT {
-            if log.orphans.len() < MAX_ORPHANS {
+            if log.orphans.values().filter(|orphan| orphan.node == entry.node).count() < MAX_ORPHANS {
                 log.orphans.insert(entry.hash(), entry);
             }
             return;

@@ -1,9 +1,11 @@
 //! What consoles ask: submitting events, reading logs, listing ceremonies, handing in backups. Every answer is signed and
 //! bound to its question.
 
+use std::collections::BTreeMap;
+
 use ceremonies::book::OpeningError;
 use ceremonies::entry::{Entry, EntryError, Event as LogEvent};
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::said::{self, Topic};
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
@@ -51,6 +53,13 @@ pub(super) fn that_fit(entries: &[Entry], from_seq: u64) -> Vec<log::Entry> {
     up_to(entries.iter().skip(skip), MAX_ANSWER)
 }
 
+/// The entries of other branches that fit into one answer, each behind the one before it.
+pub(super) fn that_fit_aside(aside: &BTreeMap<Hash, Entry>) -> Vec<log::Entry> {
+    let mut entries: Vec<&Entry> = aside.values().collect();
+    entries.sort_by_key(|entry| entry.seq);
+    up_to(entries.into_iter(), MAX_ASIDE)
+}
+
 fn up_to<'a>(entries: impl Iterator<Item = &'a Entry>, most: usize) -> Vec<log::Entry> {
     let mut size = 0;
     let fits = |entry: &&log::Entry| {
@@ -87,9 +96,12 @@ impl Core {
 
     fn submit(&mut self, ceremony: &CeremonyId, request: Request) {
         let outcome = match self.check_submission(ceremony, &request.payload) {
-            Ok(_) if self.store_is_stuck() => {
+            Ok(event) if self.store_is_stuck() => {
+                self.append(ceremony, event, Wish::Console(None));
                 let trouble = self.observed.store.text();
-                bus::submit_reply::Outcome::Unknown(format!("this node's store takes nothing: {trouble}"))
+                bus::submit_reply::Outcome::Unknown(format!(
+                    "not appended yet: this node's store takes nothing: {trouble}"
+                ))
             }
             Ok(event) => {
                 return self.append(ceremony, event, Wish::Console(Some(Box::new(request))));
@@ -162,7 +174,7 @@ impl Core {
             last_seq: chapter.ceremony.head().seq,
             refusal: String::new(),
             heads: log.ballot.heads().map(|(head, _)| news(head, &[])).collect(),
-            aside: up_to(log.aside.values(), MAX_ASIDE),
+            aside: that_fit_aside(&log.aside),
         }
     }
 

@@ -110,7 +110,10 @@ impl Core {
         let tip = log.ballot.choose(&log.tree, &members, commits);
         if tip != log.tree.tip() {
             let keep = log.tree.shared(tip).unwrap_or_default();
-            let entries = self.entries_of(id, tip).unwrap_or_default();
+            let folds = |entries: &Vec<_>| self.book.fold_branch(entries).is_ok();
+            let Some(entries) = self.entries_of(id, tip).filter(folds) else {
+                return warn!(ceremony = %id, seq = tip.seq, "the branch to stand on does not fold here");
+            };
             let entries: Vec<_> = entries.into_iter().filter(|entry| entry.seq > keep).collect();
             let op =
                 StoreOp::Switch { ceremony: id.clone(), keep, entries, memory: log.ballot.memory().clone() };

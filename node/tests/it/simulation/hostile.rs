@@ -203,9 +203,9 @@ impl World {
         let known: Vec<u32> = self.known_heads().iter().map(|head| head.round).collect();
         let round = self.any(&known).unwrap_or_default();
         match self.below(8) {
-            0 => round + 1,
+            0 => round.saturating_add(1),
             1 => round.saturating_sub(1),
-            2 => round + self.draw().random_range(1..100),
+            2 => round.saturating_add(self.draw().random_range(1..100)),
             3 if self.strikes(8) => u32::MAX,
             _ => round,
         }

@@ -29,6 +29,26 @@ pub(super) enum Property {
     Start,
 }
 
+/// What came about in schedules: one in which nothing happens shows nothing.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    entries: usize,
+    recorded: u64,
+    closed: usize,
+    amended: usize,
+    switches: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.recorded += other.recorded;
+        self.closed += other.closed;
+        self.amended += other.amended;
+        self.switches += other.switches;
+    }
+}
+
 /// What heads have ever said.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -167,6 +187,19 @@ impl World {
         let has = |receipt: &Tip| self.ledger.line(*receipt).is_some_and(|line| line.contains(&tip));
         if !receipts.iter().any(has) {
             self.breaks(Property::Receipts, || format!("a console calls {tip:?} of {ceremony} recorded"));
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let Some(core) = &self.hosts[self.honest()[0]].core else { return Tally::default() };
+        let logs = || core.book().iter().map(|(_, chapter)| chapter);
+        let last = |tips: &BTreeSet<Tip>| tips.iter().map(|tip| tip.seq).max().unwrap_or_default();
+        Tally {
+            entries: logs().map(|log| log.entries.len()).sum(),
+            recorded: self.ledger.receipts.values().map(last).sum(),
+            closed: logs().filter(|log| log.ceremony.phase() == Phase::Closed).count(),
+            amended: core.book().amendments().count(),
+            switches: self.switches,
         }
     }
 

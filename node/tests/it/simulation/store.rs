@@ -81,7 +81,8 @@ impl Store {
             logs.sort_by_key(|log| log.first().map(|entry| entry.time));
             let mut book = Book::new(CONTEXT.clone());
             for entry in logs.into_iter().flatten() {
-                book.take(entry).expect("own copy of a log does not fold");
+                let taken = book.take(entry);
+                taken.unwrap_or_else(|error| panic!("Start: own copy of a log does not fold: {error}"));
             }
             book
         } else {

@@ -108,7 +108,8 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) questions: Vec<Question>,
     pub(super) feeds: BTreeMap<(CeremonyId, usize), Hash>,
-    pub(super) forks: usize,
+    /// How often a node went over to another branch.
+    pub(super) switches: usize,
     /// Whether what happens is printed.
     is_told: bool,
 }
@@ -152,7 +153,7 @@ impl World {
             ledger: Ledger::default(),
             questions: Vec::new(),
             feeds: BTreeMap::new(),
-            forks: 0,
+            switches: 0,
             is_told,
         };
         for at in 0..NODES {
@@ -278,7 +279,7 @@ impl World {
             }
             StoreOp::PutAside(entry) => self.pool(entry),
             StoreOp::Switch { ceremony, keep, entries, .. } => {
-                self.forks += 1;
+                self.switches += 1;
                 let tip = entries.last().map(|entry| (entry.seq, entry.hash().to_string()));
                 self.note(|| format!("{} switches {ceremony} behind {keep} to {tip:.8?}", node(at)));
                 for entry in entries {
