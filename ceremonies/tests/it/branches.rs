@@ -72,8 +72,8 @@ fn reordered(paper: &Paper, moves: impl Fn(&Event) -> bool) -> Paper {
     let mut entries: Vec<&Entry> = paper.log[1..].iter().collect();
     let first = entries.iter().position(|entry| moves(&entry.event)).unwrap();
     let last = entries.iter().rposition(|entry| moves(&entry.event)).unwrap();
-    let moved = entries.remove(first);
-    entries.insert(last, moved);
+    let entry = entries.remove(first);
+    entries.insert(last, entry);
     branch(paper, entries)
 }
 

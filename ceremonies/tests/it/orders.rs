@@ -212,14 +212,14 @@ fn renewal_is_refused_on_the_record_of_another_wallet_ceremony_generation_thresh
         |record| drop(record.public_shares.pop()),
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        let mut changed = right.clone();
-        change(&mut changed);
-        let changed = Record::parse(&changed.encode_to_vec()).unwrap();
+        let mut other = right.clone();
+        change(&mut other);
+        let other = Record::parse(&other.encode_to_vec()).unwrap();
         let mut proposal = proposal(CeremonyKind::Refresh, Some(&dkg.ceremony.committed().unwrap()), 50);
-        proposal.origin = Some(Origin { ceremony: id(&dkg), record: changed.digest() });
+        proposal.origin = Some(Origin { ceremony: id(&dkg), record: other.digest() });
         let manifest = proposal.manifest(&CHARTER, &Script::builtin(CeremonyKind::Refresh).unwrap()).unwrap();
         let opening = entry(first_place(&manifest, manifest.opened), opened(&manifest));
-        let taken = take(&mut fresh(&[&changed]), &[opening]);
+        let taken = take(&mut fresh(&[&other]), &[opening]);
         assert_eq!(is_unknown(taken), number > 0, "change {number}");
     }
 }

@@ -251,30 +251,17 @@ fn ballot_locks_nothing_without_a_quorum_that_votes_in_its_round_for_its_branch(
     branch(&mut tree, "b", 0, 3);
     let cases: [(&str, Vec<SignedHead>); 6] = [
         ("three votes", vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a"))]),
-        (
-            "another round",
-            vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(4, 1, tip(3, "a"))],
-        ),
+        ("another round", vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(4, 1, tip(3, "a"))]),
         (
             "a round that was only left",
-            vec![
-                vote(2, 0, tip(3, "a")),
-                vote(3, 0, tip(3, "a")),
-                head(4, 0, false, tip(3, "a"), None),
-            ],
+            vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), head(4, 0, false, tip(3, "a"), None)],
         ),
-        (
-            "another branch",
-            vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(4, 0, tip(3, "b"))],
-        ),
+        ("another branch", vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(4, 0, tip(3, "b"))]),
         (
             "a branch that is not known",
             vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(4, 0, tip(3, "c"))],
         ),
-        (
-            "a stranger",
-            vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(6, 0, tip(3, "a"))],
-        ),
+        ("a stranger", vec![vote(2, 0, tip(3, "a")), vote(3, 0, tip(3, "a")), vote(6, 0, tip(3, "a"))]),
     ];
     for (case, heads) in cases {
         let mut ballot = ballot(&tree, Memory::default());
@@ -505,7 +492,7 @@ fn entry_is_recorded_when_a_quorum_has_locked_it_or_a_later_one_in_one_round() {
 fn entry_is_not_recorded_by_votes_nor_by_locks_of_several_rounds_branches_or_strangers() {
     let mut tree = trunk(4);
     branch(&mut tree, "b", 2, 4);
-    let three = [locked(1, 2, tip(4, "a")), locked(2, 2, tip(4, "a")), locked(3, 2, tip(4, "a"))];
+    let heads = [locked(1, 2, tip(4, "a")), locked(2, 2, tip(4, "a")), locked(3, 2, tip(4, "a"))];
     let cases: [(&str, SignedHead); 7] = [
         ("a vote", vote(4, 2, tip(4, "a"))),
         ("another round", locked(4, 1, tip(4, "a"))),
@@ -516,7 +503,7 @@ fn entry_is_not_recorded_by_votes_nor_by_locks_of_several_rounds_branches_or_str
         ("a stranger", locked(6, 2, tip(4, "a"))),
     ];
     for (case, fourth) in cases {
-        let heads = [&three[..], &[fourth]].concat();
+        let heads = [&heads[..], &[fourth]].concat();
         assert!(!matches!(verdict(&tree, &heads, 4), Verdict::Recorded { .. }), "{case}");
         assert!(Standing::new(&tree, &heads, &members()).recorded_to() < 4, "{case}");
     }
@@ -536,18 +523,18 @@ fn last_head_of_a_node_counts() {
 fn majority_is_said_only_when_no_other_branch_was_seen_and_the_rest_is_silent() {
     let mut tree = trunk(4);
     branch(&mut tree, "b", 2, 4);
-    let three: Vec<SignedHead> = (1..=3).map(|by| vote(by, 0, tip(4, "a"))).collect();
+    let heads: Vec<SignedHead> = (1..=3).map(|by| vote(by, 0, tip(4, "a"))).collect();
     let (by, silent) = ((1..=3).map(node).collect(), vec![node(4), node(5)]);
-    assert_eq!(verdict(&tree, &three, 4), Verdict::Majority { by, silent });
+    assert_eq!(verdict(&tree, &heads, 4), Verdict::Majority { by, silent });
     for (case, fourth) in [
         ("another branch", vote(4, 0, tip(4, "b"))),
         ("one that is not known", vote(4, 0, tip(4, "c"))),
         ("one that is behind and speaks", vote(4, 0, tip(3, "a"))),
     ] {
-        let heads = [&three[..], &[fourth]].concat();
+        let heads = [&heads[..], &[fourth]].concat();
         assert!(matches!(verdict(&tree, &heads, 4), Verdict::Unknown { .. }), "{case}");
     }
-    assert!(matches!(verdict(&tree, &three[..2], 4), Verdict::Unknown { .. }), "two of five");
+    assert!(matches!(verdict(&tree, &heads[..2], 4), Verdict::Unknown { .. }), "two of five");
     assert!(matches!(verdict(&tree, &[], 4), Verdict::Unknown { .. }));
 }
 

@@ -12,6 +12,7 @@ use ceremonies::statement::Answer;
 use ceremonies::wire::{bus, log};
 use console::client::News;
 use console::config::{Cluster, Me};
+use console::health::Moment;
 use console::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 use console::signer;
 use console::tui::{Event as TuiEvent, Model, Screen, update, view};
@@ -145,7 +146,7 @@ pub(crate) fn frames() {
         for number in 0..FRAMES {
             let heartbeat = heartbeats[usize::try_from(number).unwrap() % heartbeats.len()].clone();
             update(&mut model, TuiEvent::News(News::Health(Box::new(heartbeat))));
-            update(&mut model, TuiEvent::Tick(paper.now));
+            update(&mut model, TuiEvent::Tick(Moment { wall: paper.now, steady: Instant::now() }));
             terminal.draw(|frame| view(&model, frame)).unwrap();
         }
         let frame = begun.elapsed().as_secs_f64() * 1000.0 / f64::from(FRAMES);

@@ -379,10 +379,10 @@ async fn fork_is_healed_and_both_branches_stay() {
     let step = room.ceremony(&id).unwrap().current_step().unwrap().clone();
     let witness = room.people(Role::Witness).next().unwrap().clone();
     let operator = room.people(Role::Operator).next().unwrap().clone();
-    let stop = Answer::Withdraw("stop".parse().unwrap());
+    let end = Answer::Withdraw("stop".parse().unwrap());
     let signatures = [
         (Signature::by(&witness, step.id.clone(), Answer::None), &witness.key),
-        (Signature::by(&operator, "withdraw".parse().unwrap(), stop), &operator.key),
+        (Signature::by(&operator, "withdraw".parse().unwrap(), end), &operator.key),
     ];
     let entries = signatures.map(|(signature, key)| {
         let statement = signature.statement(room.ceremony(&id).unwrap()).unwrap();

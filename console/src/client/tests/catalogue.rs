@@ -71,7 +71,7 @@ fn list_that_was_set_back_is_noticed() {
 fn listing(ways: &[(u8, Way)]) -> Fake {
     let fake = Fake::new(Vec::new(), ways);
     fake.world(|world| {
-        world.listed = (1..=5).map(|number| format!("dkg-w-{number}").parse().unwrap()).collect()
+        world.listed = (1..=5).map(|number| format!("dkg-w-{number}").parse().unwrap()).collect();
     });
     fake
 }

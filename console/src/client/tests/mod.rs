@@ -1,6 +1,6 @@
 //! A cluster of five nodes that answer in this process, each as its test wants it to.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod catalogue;
 mod hearing;

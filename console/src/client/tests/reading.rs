@@ -1,6 +1,7 @@
 //! Reading: several nodes are asked, what does not chain is left, and one node's branch is nobody else's.
 
 use ceremonies::record::{Tree, Verdict};
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::client::branches::{Budget, Misfit};
@@ -257,7 +258,6 @@ fn what_is_remembered_is_read_back_and_never_goes_back() {
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     assert!(memory.log(&id()).len() < 4);
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder.path().join("a/b")), 0o700);
     memory.keep(&id(), &log);
