@@ -154,7 +154,9 @@ impl Agent {
 
     /// Gives an order that is refused for this reason.
     async fn is_refused(&mut self, order: Order, why: &str) {
-        let reason = self.orders(order).await.expect_err(why);
+        let answer = self.orders(order).await;
+        assert!(answer.is_err(), "{why}");
+        let reason = answer.unwrap_err();
         assert!(reason.contains(why), "{reason}");
     }
 }

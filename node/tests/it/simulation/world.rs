@@ -80,6 +80,7 @@ pub(super) struct Host {
     is_stream_refused: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is one way in which this world is bad")]
 pub(super) struct World {
     pub(super) slip: Option<Slip>,
     /// The one property that is checked; all where none is named.
@@ -414,8 +415,8 @@ impl World {
             self.note_heads(from, subject, &payload);
         }
         match subject.split('.').collect::<Vec<_>>().as_slice() {
-            ["head", _] => self.to_all(from, &Message::Heads(payload)),
-            ["health", _] => self.to_all(from, &Message::Heartbeat(payload)),
+            ["head", _] => self.tell_all(from, &Message::Heads(payload)),
+            ["health", _] => self.tell_all(from, &Message::Heartbeat(payload)),
             ["record", to, _] => {
                 let to = place(NodeIndex::new(to.parse().unwrap()).unwrap());
                 self.send(from, to, Message::Peer(subject::node(subject).unwrap(), payload));
@@ -425,7 +426,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_all(&mut self, from: usize, message: &Message) {
+    pub(super) fn tell_all(&mut self, from: usize, message: &Message) {
         for to in (0..NODES).filter(|to| *to != from) {
             self.send(from, to, message.clone());
         }
