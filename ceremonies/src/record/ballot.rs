@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{HOSTILE, Lock, SignedHead, Tip, Tree, quorum};
+use super::{HOSTILE, Lock, SignedHead, Standing, Tip, Tree, quorum};
 use crate::ids::NodeIndex;
 
 /// What of a ballot must survive a restart; stored before a head that follows from it is shown to anybody.
@@ -211,6 +211,29 @@ impl Ballot {
     pub fn somebody_went_on(&self, members: &BTreeSet<NodeIndex>) -> bool {
         let mut others = self.heard.values().map(|heard| &heard.head);
         others.any(|head| self.is_counted(head.node, members) && head.round > self.memory.round)
+    }
+
+    /// Whether the last entry of the branch that is stood on waits: for this node's lock, or for the other locks that make
+    /// it recorded, as far as a quorum that this node has heard can tell.
+    fn waits(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
+        let last = tree.tip().seq;
+        let is_locked = self.memory.lock.is_some_and(|lock| lock.tip.seq >= last && tree.is_main(lock.tip));
+        let heads = || self.heard.values().map(|heard| &heard.head);
+        let can_tell = heads().filter(|head| members.contains(&head.node)).count() >= quorum(members.len());
+        !is_locked || can_tell && Standing::new(tree, heads(), members).recorded_to() < last
+    }
+
+    /// The round to leave this one for, if any: the one to which an honest node has gone for certain; else the next, where
+    /// this node's branch can find no quorum in this one, or where its last entry `is_overdue` and nodes disagree. That
+    /// this node has locked the entry does not end the wait: where another left the round before it had, only a round
+    /// in which both vote again brings their locks together.
+    #[must_use]
+    pub fn next_round(&self, tree: &Tree, members: &BTreeSet<NodeIndex>, is_overdue: bool) -> Option<u32> {
+        let is_contested = || !self.opponents(tree, members).is_empty() || self.somebody_went_on(members);
+        let is_stuck = || is_overdue && self.waits(tree, members) && is_contested();
+        let gives_up = self.is_outvoted(tree, members) || is_stuck();
+        let next = gives_up.then(|| self.memory.round.saturating_add(1));
+        self.round_to_follow(members).or(next).filter(|next| *next > self.memory.round)
     }
 
     /// Leaves this round for a later one: nothing is voted for in this one any more.

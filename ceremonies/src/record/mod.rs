@@ -11,6 +11,8 @@
 
 mod ballot;
 mod head;
+#[cfg(test)]
+mod model;
 mod standing;
 mod tree;
 

@@ -146,6 +146,10 @@ impl Core {
             }
             self.logs.insert(id.clone(), log);
         }
+        // A ballot binds also where this node stands on nothing yet.
+        for (id, memory) in ballots {
+            self.logs.insert(id, Log::new(me, memory));
+        }
         let mut left = Vec::new();
         for entry in aside {
             let id = entry.ceremony.clone();

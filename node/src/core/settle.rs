@@ -10,8 +10,8 @@ use tracing::{error, warn};
 use super::record::{Then, Work};
 use super::{Core, StoreOp};
 
-/// How long an entry may stay without a lock while nodes disagree, before this node leaves the round, in milliseconds:
-/// some ten times what votes take to come round.
+/// How long an entry may stay without being recorded while nodes disagree, before this node leaves the round, in
+/// milliseconds: some ten times what votes take to come round.
 const STUCK_MS: u64 = 2000;
 /// How long a node that has left a round waits for the others before it votes without them, in milliseconds.
 const GATHER_MS: u64 = 1000;
@@ -81,15 +81,10 @@ impl Core {
             log.unlocked_since = now;
             return self.remember_ballot(id);
         }
-        let round = log.ballot.memory().round;
         if log.ballot.votes() {
-            let waits = log.locked_to() < log.tree.tip().seq;
-            let is_stuck = waits && now.saturating_sub(log.unlocked_since) > STUCK_MS;
-            let opponents = log.ballot.opponents(&log.tree, &members);
-            let contested = !opponents.is_empty() || log.ballot.somebody_went_on(&members);
-            let gives_up = log.ballot.is_outvoted(&log.tree, &members) || (is_stuck && contested);
-            let next = log.ballot.round_to_follow(&members).or(gives_up.then(|| round.saturating_add(1)));
-            if let Some(next) = next.filter(|next| *next > round) {
+            let is_overdue = now.saturating_sub(log.unlocked_since) > STUCK_MS;
+            if let Some(next) = log.ballot.next_round(&log.tree, &members, is_overdue) {
+                let opponents = log.ballot.opponents(&log.tree, &members);
                 warn!(ceremony = %id, round = next, ?opponents, "nodes disagree about the log: a new round");
                 log.ballot.leave(next);
                 log.left_at = now;
@@ -109,9 +104,10 @@ impl Core {
         };
         let tip = log.ballot.choose(&log.tree, &members, commits);
         if tip != log.tree.tip() {
-            let keep = log.tree.shared(tip).unwrap_or_default();
+            // A branch that is not here whole, or does not fold, would take the place of one that does.
             let folds = |entries: &Vec<_>| self.book.fold_branch(entries).is_ok();
-            let Some(entries) = self.entries_of(id, tip).filter(folds) else {
+            let whole = self.entries_of(id, tip).filter(folds);
+            let Some((keep, entries)) = log.tree.shared(tip).zip(whole) else {
                 return warn!(ceremony = %id, seq = tip.seq, "the branch to stand on does not fold here");
             };
             let entries: Vec<_> = entries.into_iter().filter(|entry| entry.seq > keep).collect();
@@ -142,7 +138,10 @@ impl Core {
 
     /// What only time moves: rounds that nobody ends.
     pub(super) fn settle_again(&mut self) {
-        let moving = |log: &super::Log| !log.ballot.votes() || log.locked_to() < log.tree.tip().seq;
+        let members = self.members();
+        let moving = |log: &super::Log| {
+            !log.ballot.votes() || log.ballot.next_round(&log.tree, &members, true).is_some()
+        };
         let ids: Vec<CeremonyId> =
             self.logs.iter().filter(|(_, log)| moving(log)).map(|(id, _)| id.clone()).collect();
         for id in ids {
