@@ -184,14 +184,15 @@ fn branch_is_refused_of_another_manifest_and_what_the_fold_refuses() {
     refused!(book(&[&closed]).with_branch(&gap), BranchError::Rejected { seq: 4, .. });
 }
 
-/// An approved amendment that allows another image.
-fn amendment(image: u8) -> Paper {
+/// An amendment that allows another image, approved so many minutes after its opening.
+fn amendment(image: u8, minutes: i64) -> Paper {
     let next = CHARTER.allowing(&Measurement { pcr0: pcr(image), ..allowed() }, None).unwrap();
     let mut proposal = proposal(CeremonyKind::Amend, None, image);
     proposal.wallet = ABOUT_THE_CHARTER.parse().unwrap();
     proposal.amendment = Some(Arc::new(next));
     let script = Script::builtin(CeremonyKind::Amend).unwrap();
     let mut paper = Paper::start(context(), &proposal.manifest(&CHARTER, &script).unwrap(), Vec::new());
+    paper.now = paper.now.plus(minutes * MINUTE);
     paper.sign("compare", "wendy", Role::Witness, Answer::None).unwrap();
     for (person, role) in &QUORUM {
         paper.approve(person, *role).unwrap();
@@ -199,22 +200,27 @@ fn amendment(image: u8) -> Paper {
     paper
 }
 
-#[test]
-fn branch_is_refused_that_takes_back_a_charter_or_puts_another_in_force() {
-    let (first, mut second) = (amendment(7), amendment(8));
-    takes_back(&book(&[&first]), &without(&first, is_approval));
-    // Both amend the same charter: the one that was approved first is in force.
-    let mut later = opening(&first);
-    later.now = later.now.plus(MINUTE);
-    for entry in &first.log[1..] {
+/// The branch on which the same was said so many minutes after the opening.
+fn said_later(paper: &Paper, minutes: i64) -> Paper {
+    let mut later = opening(paper);
+    later.now = later.now.plus(minutes * MINUTE);
+    for entry in &paper.log[1..] {
         later.append(entry.node.get(), event(entry)).unwrap();
     }
+    later
+}
+
+#[test]
+fn branch_is_refused_that_takes_back_a_charter_or_puts_another_in_force() {
+    // Both amend the same charter: the one that was approved first is in force.
+    let (first, second) = (amendment(7, 1), amendment(8, 2));
+    takes_back(&book(&[&first]), &without(&first, is_approval));
     let known = book(&[&first, &second]);
     let in_force = known.context().charter().hash();
     assert_eq!(in_force, first.ceremony.manifest().amendment.as_ref().unwrap().hash());
-    takes_back(&known, &later);
-    book(&[&first]).with_branch(&later.log).unwrap();
-    second.now = second.now.plus(MINUTE);
-    let healed = known.with_branch(&reordered(&second, is_approval).log).unwrap();
+    takes_back(&known, &said_later(&first, 3));
+    takes_back(&known, &said_later(&second, 0));
+    book(&[&first]).with_branch(&said_later(&first, 3).log).unwrap();
+    let healed = known.with_branch(&said_later(&second, 3).log).unwrap();
     assert_eq!(healed.context().charter().hash(), in_force);
 }

@@ -140,6 +140,7 @@ fn head_is_nobodys_when_another_key_signed_it_or_its_node_is_excluded_or_unknown
     let elsewhere = Head { cluster: "elsewhere".parse().unwrap(), ..right.clone() };
     assert!(!signed("node 3", elsewhere).is_by_its_node(&CHARTER));
     let mut draft = draft();
+    draft.amends = Some(CHARTER.hash());
     draft.nodes[2].excluded = true;
     assert!(!signed("node 3", right).is_by_its_node(&written(&draft).unwrap()));
 }
