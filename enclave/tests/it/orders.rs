@@ -375,6 +375,6 @@ async fn other_branch_of_another_ceremony_is_taken_once_that_is_over_and_nothing
     agent.orders(with(&reordered(&first), &over)).await.unwrap();
     let again = agent.authorised(next(&first, CeremonyKind::TestSign, 92)).await;
     let again = |banning: &Paper| Order { log: again.log.clone(), ..with(&first, banning) };
-    agent.is_refused(again(&unbanned), "takes back what this one shows").await;
+    agent.is_refused(again(&unbanned), "forks at entry").await;
     agent.orders(again(&over)).await.unwrap();
 }
