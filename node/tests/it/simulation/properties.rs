@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ceremonies::book::{Book, Examined};
+use ceremonies::book::{Book, Examined, MAX_AHEAD_MS};
 use ceremonies::ceremony::Phase;
 use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Hash};
-use ceremonies::record::{HOSTILE, SignedHead, Tip, quorum};
+use ceremonies::record::{HOSTILE, Lock, SignedHead, Tip, quorum};
 use ceremonies::wire::{bus, log, record};
 use prost::Message as _;
 
@@ -21,6 +21,8 @@ pub(super) enum Property {
     Loss,
     /// Honest nodes that can talk have the same logs.
     Forks,
+    /// What all honest nodes have is recorded, whatever heads a console is shown.
+    Recorded,
     /// Nothing stands behind a close that was recorded.
     Closed,
     /// A stream that must not be used is not written to, and one that has lost something is given it back.
@@ -56,6 +58,8 @@ pub(super) struct Ledger {
     locks: BTreeMap<(CeremonyId, u32), BTreeMap<usize, BTreeSet<Tip>>>,
     /// The last entries that somebody who picked the heads they like could call recorded.
     receipts: BTreeMap<CeremonyId, BTreeSet<Tip>>,
+    /// The lock that each honest node has shown last, and those of the hostile host that honest nodes passed on.
+    shown: BTreeMap<(CeremonyId, usize), BTreeSet<Lock>>,
     /// Which entry stands before which.
     before: BTreeMap<Hash, Tip>,
 }
@@ -114,10 +118,16 @@ impl World {
             }
             _ => Vec::new(),
         };
-        for raw in heads {
-            if let Ok(head) = SignedHead::from_wire(raw)
-                && place(head.node) == from
-            {
+        for head in heads.into_iter().filter_map(|raw| SignedHead::from_wire(raw).ok()) {
+            let author = place(head.node);
+            if author == from || author == self.hostile {
+                let shown = self.ledger.shown.entry((head.ceremony.clone(), author)).or_default();
+                if author == from {
+                    shown.clear();
+                }
+                shown.extend(head.lock);
+            }
+            if author == from {
                 self.note_head(from, &head);
             }
         }
@@ -274,9 +284,35 @@ impl World {
         Some((lacks.ceremony.clone(), lacks.seq))
     }
 
+    /// A ceremony whose last entry no quorum has locked in one round.
+    fn not_recorded(&self) -> Option<CeremonyId> {
+        let is_recorded = |(id, tip): &(CeremonyId, Tip)| {
+            let lockers = (0..NODES).flat_map(|at| {
+                let shown = self.ledger.shown.get(&(id.clone(), at)).into_iter().flatten();
+                let locks = shown.filter(|lock| lock.tip == *tip);
+                locks.map(|lock| lock.round).collect::<BTreeSet<u32>>()
+            });
+            let mut rounds: BTreeMap<u32, usize> = BTreeMap::new();
+            lockers.for_each(|round| *rounds.entry(round).or_default() += 1);
+            rounds.into_values().any(|lockers| lockers >= quorum(NODES))
+        };
+        let all = self.heads_of(self.honest()[0]);
+        all.into_iter().find(|log| !is_recorded(log)).map(|(id, _)| id)
+    }
+
+    /// How long, in milliseconds, until no honest clock is too slow for what the logs hold.
+    pub(super) fn held_back_for(&self) -> u64 {
+        let honest = self.honest();
+        let now = honest.iter().map(|at| self.clock(*at)).min().unwrap();
+        let books = honest.iter().filter_map(|at| Some(self.hosts[*at].core.as_ref()?.book()));
+        let times = books.flat_map(|book| book.iter().map(|(_, chapter)| chapter.ceremony.head().time));
+        let ahead = times.max().map_or(0, |last| last.since(now) - MAX_AHEAD_MS);
+        u64::try_from(ahead).unwrap_or_default()
+    }
+
     /// Whether nothing is left to be waited for.
     pub(super) fn is_at_rest(&self) -> bool {
-        let settled = self.is_of_one_mind();
+        let settled = self.is_of_one_mind() && self.not_recorded().is_none();
         settled && (self.is_without_stream || self.owed().is_empty() && self.lacks_in_stream().is_none())
     }
 
@@ -288,6 +324,9 @@ impl World {
         if !self.is_of_one_mind() {
             let heads: Vec<_> = honest.iter().map(|at| (node(*at), self.heads_of(*at))).collect();
             self.breaks(Property::Forks, || format!("honest nodes end with different logs: {heads:#?}"));
+        }
+        if let Some(id) = self.not_recorded() {
+            self.breaks(Property::Recorded, || format!("{id} is never recorded to its end"));
         }
         if !self.is_without_stream {
             if let Some(number) = self.owed().first().copied() {
