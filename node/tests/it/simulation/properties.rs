@@ -23,8 +23,6 @@ pub(super) enum Property {
     Forks,
     /// What all honest nodes have is recorded, whatever heads a console is shown.
     Recorded,
-    /// Nothing stands behind a close that was recorded.
-    Closed,
     /// A stream that must not be used is not written to, and one that has lost something is given it back.
     Stream,
     /// Whatever is in a store, the node starts, with what it had.
@@ -320,7 +318,6 @@ impl World {
     pub(super) fn check_end(&mut self) {
         let honest = self.honest();
         self.check_receipts();
-        self.check_closed();
         if !self.is_of_one_mind() {
             let heads: Vec<_> = honest.iter().map(|at| (node(*at), self.heads_of(*at))).collect();
             self.breaks(Property::Forks, || format!("honest nodes end with different logs: {heads:#?}"));
@@ -371,35 +368,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn check_closed(&mut self) {
-        let receipts = self.ledger.receipts.clone();
-        for at in self.honest() {
-            let Some(core) = &self.hosts[at].core else { continue };
-            let mut beyond = Vec::new();
-            for (id, tips) in &receipts {
-                for line in tips.iter().filter_map(|tip| self.ledger.line(*tip)) {
-                    let entries: Vec<Entry> =
-                        line.iter().filter_map(|tip| self.entry(id, tip.hash)).collect();
-                    let closed = core.book().fold_branch(&entries);
-                    let is_closed = closed.is_ok_and(|ceremony| ceremony.phase() == Phase::Closed);
-                    let stands: Vec<Tip> = self.log_of(at, id).iter().map(tip_of).collect();
-                    if is_closed && stands != line {
-                        beyond.push(id.clone());
-                    }
-                }
-            }
-            for id in beyond {
-                self.breaks(Property::Closed, || {
-                    format!("{id} was closed and recorded, and {} has something else", node(at))
-                });
-            }
-        }
-    }
-
-    fn entry(&self, id: &CeremonyId, hash: Hash) -> Option<Entry> {
-        self.pool.get(id)?.iter().find(|entry| entry.hash() == hash).cloned()
     }
 
     /// Every node starts again with what is in its store.

@@ -94,10 +94,9 @@ impl Store {
             }
             book
         };
-        let forgets = slip == Some(Slip::ForgetsBallots);
         Remembered {
             book,
-            ballots: if forgets { BTreeMap::new() } else { self.ballots.clone() },
+            ballots: self.ballots.clone(),
             aside: self.branches.values().cloned().collect(),
             read_to: self.read_to,
         }

@@ -24,8 +24,6 @@ const REMEMBERED: usize = 400;
 /// A defence that is taken out on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slip {
-    /// A store that forgets ballots.
-    ForgetsBallots,
     /// Receipts for what a quorum votes for, not for what it has locked.
     CountsVotes,
     /// Nodes that hear of the record from the stream alone.
