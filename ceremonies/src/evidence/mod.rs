@@ -1,11 +1,12 @@
 //! The evidence bundle: what remains of a ceremony, and what a stranger checks offline.
 //!
-//! The log, the charter and the root are the authority; every other file is derived from them. To verify is
-//! to derive everything again and compare to the byte, so no file can say what the log does not. Bytes in,
-//! bytes out: nothing here touches a disk or a network.
+//! The log, the charter and the root are the authority, and beside them what nodes said of the log; every other file is
+//! derived from these. To verify is to derive everything again and compare to the byte, so no file can say what the log
+//! does not. Bytes in, bytes out: nothing here touches a disk or a network.
 
 mod archive;
 mod render;
+mod said;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ use crate::book::{Book, Chapter};
 use crate::ceremony::{Ceremony, Context, ForeignRoot, Rejection};
 use crate::charter::{Charter, CharterError};
 use crate::entry::{Entry, EntryError};
-use crate::ids::CeremonyId;
+use crate::ids::{CeremonyId, NodeIndex};
+use crate::record::{HeadError, SignedHead};
 use crate::wire::log;
 
 /// The log of this ceremony, length-delimited.
@@ -47,6 +49,10 @@ pub struct Material {
     pub log: Vec<Entry>,
     /// The entries of every ceremony that made a generation up to the one that this one works on, in order.
     pub origins: Vec<Vec<Entry>>,
+    /// Where nodes stood when the bundle was made.
+    pub heads: Vec<SignedHead>,
+    /// Entries of branches beside the log, each behind the one that it follows.
+    pub branches: Vec<Entry>,
 }
 
 /// Why no bundle can be made.
@@ -91,6 +97,15 @@ pub enum EvidenceError {
     /// The origins do not lead from the wallet's key generation to the generation that the ceremony works on, or past it.
     #[error("the logs in origins/ are not those that the ceremony's wallet rests on")]
     Origins,
+    /// A head is no head.
+    #[error("heads.binpb has something that is no head")]
+    HeadForm(#[from] HeadError),
+    /// A head is of another ceremony, or not signed by its node.
+    #[error("heads.binpb: the head of node {0} is not signed by it, or not for this ceremony")]
+    Head(NodeIndex),
+    /// An entry beside the log is of another ceremony, follows nothing, or is not signed by its node.
+    #[error("branches.binpb: entry {0} follows no other, or is not signed by its node for this ceremony")]
+    Branch(u64),
     /// A file could not be rendered.
     #[error("{0} could not be rendered")]
     Render(&'static str),
@@ -136,6 +151,8 @@ impl Material {
             root,
             log: entries(chapter),
             origins: book.origins(id).into_iter().map(entries).collect(),
+            heads: Vec::new(),
+            branches: Vec::new(),
         })
     }
 
@@ -172,11 +189,12 @@ impl Material {
             (ROOT.to_owned(), self.root.clone()),
             (LOG.to_owned(), delimited(&self.log)),
             ("script.toml".to_owned(), ceremony.script().text().as_bytes().to_vec()),
-            ("README.txt".to_owned(), render::readme(ceremony, self.amendments.len()).into_bytes()),
-            ("log.jsonl".to_owned(), render::log(&self.log)?),
+            ("README.txt".to_owned(), render::readme(ceremony, self).into_bytes()),
+            ("log.jsonl".to_owned(), render::log("log.jsonl", &self.log)?),
             ("allowed_signers".to_owned(), render::allowed_signers(ceremony.charter())?.into_bytes()),
             ("signatures.json".to_owned(), render::signatures(ceremony)?),
         ]);
+        files.extend(self.said_files()?);
         for (folder, logs) in [(AMENDMENTS, &self.amendments), (ORIGINS, &self.origins)] {
             for (number, log) in (1..).zip(logs) {
                 files.insert(numbered(folder, number), delimited(log));
@@ -220,6 +238,7 @@ impl Material {
     /// [`EvidenceError`] when the log does not hold.
     pub fn bundle(&self) -> Result<Vec<u8>, EvidenceError> {
         let ceremony = self.fold()?;
+        self.said(&ceremony)?;
         Ok(archive::write(&self.files(&ceremony)?)?)
     }
 
@@ -236,6 +255,10 @@ impl Material {
             log: undelimited(LOG, &file(LOG)?)?,
             origins: logs(ORIGINS)?,
             amendments: logs(AMENDMENTS)?,
+            heads: files.get(said::HEADS).map_or_else(|| Ok(Vec::new()), |bytes| said::read_heads(bytes))?,
+            branches: files
+                .get(said::BRANCHES)
+                .map_or_else(|| Ok(Vec::new()), |bytes| undelimited(said::BRANCHES, bytes))?,
         })
     }
 }

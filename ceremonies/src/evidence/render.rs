@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::EvidenceError;
+use super::{EvidenceError, Material};
 use crate::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network, derive};
 use crate::ceremony::Ceremony;
 use crate::charter::{Charter, ClusterKind};
@@ -16,10 +16,10 @@ use crate::wallet::Object;
 use crate::wallet::Record;
 use crate::words;
 
-pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
+pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
     let manifest = ceremony.manifest();
-    let amended = match amendments {
-        0 => "",
+    let amended = match material.amendments.as_slice() {
+        [] => "",
         _ => {
             "charter.toml is the cluster's first charter; amendments/ has the logs of the ceremonies that amended it\n\
              up to this one, which belong to what everything follows from.\n"
@@ -31,6 +31,13 @@ pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
             "signed-transaction.hex is what the network takes. broadcast.json says who sent it and in which block it\n\
              stands, or why it was not sent from there. No log proves a block: look it up with a node of your own.\n"
         }
+    };
+    let heads = if material.heads.is_empty() {
+        ""
+    } else {
+        "heads.binpb has what nodes signed of where they stand in the log, and branches.binpb what was once appended\n\
+         beside it: they do not follow from the log, and the .jsonl beside each says the same for people. An entry\n\
+         stays, whatever one node does, once half of the nodes and one more have locked it, or a later one, in one round.\n"
     };
     format!(
         "Evidence of ceremony {} ({}), cluster {} ({}).\n\
@@ -48,7 +55,7 @@ pub(super) fn readme(ceremony: &Ceremony, amendments: usize) -> String {
          log.binpb is the authority: the entries, each with its length before it, signed and chained by hash.\n\
          log.jsonl says the same for people. Every other file follows from the log, charter.toml and root.pem.\n\
          signatures.json holds digests, signatures (r, s and DER) for any ECDSA library, under the public key\n\
-         in wallet.json (secp256k1, SEC1 compressed).\n{amended}{sent}",
+         in wallet.json (secp256k1, SEC1 compressed).\n{heads}{amended}{sent}",
         manifest.ceremony,
         manifest.kind,
         manifest.cluster,
@@ -194,7 +201,7 @@ pub(super) fn broadcast(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
     pretty("broadcast.json", &json!({ "transaction": id, "said": said }))
 }
 
-pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
+pub(super) fn log(name: &'static str, entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
     let mut bytes = Vec::new();
     for entry in entries {
         let line = json!({
@@ -206,7 +213,7 @@ pub(super) fn log(entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
             "appended_by": entry.node,
             "event": event(&entry.event),
         });
-        serde_json::to_writer(&mut bytes, &line).map_err(|_| EvidenceError::Render("log.jsonl"))?;
+        serde_json::to_writer(&mut bytes, &line).map_err(|_| EvidenceError::Render(name))?;
         bytes.push(b'\n');
     }
     Ok(bytes)

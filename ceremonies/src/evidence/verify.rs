@@ -121,6 +121,12 @@ pub struct Report {
     pub head: Hash,
     /// The head's words.
     pub head_words: String,
+    /// Whether the bundle shows that a quorum of nodes has recorded the log to its head.
+    pub recorded: bool,
+    /// Which nodes hold it.
+    pub holders: String,
+    /// What was appended beside the log, and who stood there.
+    pub branches: Vec<String>,
     /// Who disagreed, and why.
     pub disagreements: Vec<String>,
     /// Everything that was checked.
@@ -136,6 +142,11 @@ impl fmt::Display for Report {
         for disagreement in &self.disagreements {
             writeln!(f, "  !!  disagreed: {disagreement}")?;
         }
+        for branch in &self.branches {
+            writeln!(f, "  !!  another branch: {branch}")?;
+        }
+        let recorded = if self.recorded { "" } else { "NOT SHOWN TO BE RECORDED: " };
+        writeln!(f, "nodes: {recorded}{}", self.holders)?;
         writeln!(f, "stands at: {}{}", self.phase, if self.complete { "" } else { " (NOT COMPLETE)" })?;
         write!(f, "head: {}", self.head_words)
     }
@@ -169,6 +180,7 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     if expected.head.as_ref().is_some_and(|paper| words::normalise(paper) != head_words) {
         return Err(VerifyError::Head { found: head_words });
     }
+    let said = material.said(&ceremony)?;
     let checks = checks(&material, &ceremony, &files, root)?;
     let phase = ceremony.phase();
     let disagreed = |signed: &crate::ceremony::StepSignature| match &signed.answer {
@@ -182,6 +194,9 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
         phase: phase.to_string(),
         head: ceremony.head().hash,
         head_words,
+        recorded: said.recorded,
+        holders: said.holders,
+        branches: said.branches,
         disagreements: ceremony.signatures().iter().filter_map(disagreed).collect(),
         checks,
     })

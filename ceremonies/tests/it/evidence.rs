@@ -54,7 +54,7 @@ fn lab() -> Expected {
     Expected { kind: Some(ClusterKind::Lab), ..Expected::default() }
 }
 
-fn unpack(bundle: &[u8]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn unpack(bundle: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut archive = ZipArchive::new(Cursor::new(bundle)).unwrap();
     (0..archive.len())
         .map(|index| {
@@ -76,7 +76,7 @@ fn pack_with(files: &BTreeMap<String, Vec<u8>>, options: SimpleFileOptions) -> V
 }
 
 /// Packs as a bundle is packed.
-fn pack(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+pub(crate) fn pack(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default())

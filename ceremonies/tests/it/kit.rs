@@ -720,6 +720,8 @@ impl Paper {
             amendments: Vec::new(),
             log: self.log.clone(),
             origins: self.origins.clone(),
+            heads: Vec::new(),
+            branches: Vec::new(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod rebuild;
 mod record;
 mod renewal;
 mod reports;
+mod said;
 mod schedules;
 mod signing;
 mod transfer;

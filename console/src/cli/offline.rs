@@ -219,6 +219,9 @@ pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path
     let root = desk.cluster.context.root().to_pem()?.into_bytes();
     let material =
         Material::of(&desk.book, root, id).with_context(|| format!("no ceremony `{id}` is known"))?;
+    let heads = reading.heads().all().cloned();
+    let beside = reading.branches().aside().into_iter().cloned();
+    let material = material.with_what_nodes_said(&chapter.ceremony, heads, beside);
     let bundle = material.bundle()?;
     let mut target =
         std::fs::OpenOptions::new().write(true).create_new(true).open(file).with_context(|| {

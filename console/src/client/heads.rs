@@ -52,6 +52,11 @@ impl Heads {
         self.relayed.iter().chain(&self.own).map(|(node, head)| (*node, head)).collect()
     }
 
+    /// All heads, of each node its own and what others relayed.
+    pub fn all(&self) -> impl Iterator<Item = &SignedHead> {
+        self.relayed.values().chain(self.own.values())
+    }
+
     /// The heads that count for a verdict on the branch that the tree stands on. What is relayed of a node that is silent
     /// counts where it cannot have become untrue: a lock, or a vote for another branch. That it stood further back says
     /// nothing.

@@ -71,6 +71,8 @@ pub static FIRST_BUNDLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         amendments: Vec::new(),
         log: ENTRIES[..1].to_vec(),
         origins: Vec::new(),
+        heads: Vec::new(),
+        branches: Vec::new(),
     };
     material.bundle().unwrap()
 });

@@ -37,7 +37,9 @@ pub fn play(data: &[u8]) {
     });
     match &ends[&node(1)] {
         Ok(Product::Signature(_)) => {}
-        Ok(Product::Share(_) | Product::Repaired(_) | Product::Helped) => panic!("no signature, and no fault"),
+        Ok(Product::Share(_) | Product::Repaired(_) | Product::Helped) => {
+            panic!("no signature, and no fault")
+        }
         Err(abort) => {
             assert!(changed, "an honest signer is refused: {abort}");
             assert!(abort.culprit != Some(node(1)) && abort.ban != Some(node(1)), "{abort}");

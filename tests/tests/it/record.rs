@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
+use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::record::Tip;
 use ceremonies::said::Topic;
@@ -415,5 +416,16 @@ async fn fork_is_healed_and_both_branches_stay() {
         );
     }
     assert!(hashes.iter().any(|hash| aside.contains(hash)), "the other is kept");
+
+    // Who was not there reads of both in the evidence.
+    assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
+    let bundle = folder.path().join("b.zip");
+    let export = ["evidence", "export", id.as_str(), "-o", bundle.to_str().unwrap()];
+    run(&cluster.layout().console(), &export, None).unwrap();
+    let report = verify(&std::fs::read(bundle).unwrap(), &Expected::default()).unwrap();
+    assert!(report.recorded, "{report}");
+    let stands = healed[before.len()].hash();
+    let other = hashes.iter().find(|hash| **hash != stands).unwrap().to_string();
+    assert!(report.branches.iter().any(|branch| branch.contains(&other)), "{report}");
     cluster.stop().await;
 }
