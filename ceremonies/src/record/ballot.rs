@@ -134,7 +134,7 @@ impl Ballot {
             let lock = heard.head.lock.map(|lock| lock.tip);
             let proof = heard.proof.iter().map(|vote| vote.tip);
             let mut tips = [heard.head.tip].into_iter().chain(lock).chain(proof);
-            let tip = tips.find(|tip| tree.branch(*tip).is_none())?;
+            let tip = tips.find(|tip| tree.shared(*tip).is_none())?;
             Some(Need { node: heard.head.node, tip })
         };
         self.heard.values().filter_map(need).collect()
@@ -276,7 +276,7 @@ impl Ballot {
     pub fn locked_branch(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Tip {
         let claimed = self.heard.values().filter_map(|heard| Some((heard.head.lock?, &heard.proof)));
         let proven = claimed.filter(|(lock, proof)| Self::is_proven(*lock, proof, tree, members));
-        let known = |lock: &Lock| tree.branch(lock.tip).is_some();
+        let known = |lock: &Lock| tree.shared(lock.tip).is_some();
         let mut locks: Vec<Lock> =
             proven.map(|(lock, _)| lock).chain(self.memory.lock).filter(known).collect();
         locks.sort_unstable_by_key(|lock| Reverse(*lock));

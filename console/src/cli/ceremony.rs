@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use super::list::{Filter, list};
 use super::{Desk, Output};
 use crate::client::{News, Reading, Receipt, Recorded, Scope};
 use crate::config::Me;
@@ -70,8 +71,8 @@ pub(super) enum CeremonyCommand {
         #[arg(long)]
         signature: PathBuf,
     },
-    /// Every ceremony.
-    List,
+    /// Ceremonies, the newest first.
+    List(Filter),
     /// One ceremony: phase, steps, signatures.
     Show {
         /// Which.
@@ -196,7 +197,9 @@ pub(super) fn key<'a>(
 /// The ceremony that a command is about; none where it may be about any.
 fn about_one(command: &CeremonyCommand) -> Option<&CeremonyId> {
     match command {
-        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List => None,
+        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List(_) => {
+            None
+        }
         CeremonyCommand::Show { id } | CeremonyCommand::Follow { id } | CeremonyCommand::Abort { id, .. } => {
             Some(id)
         }
@@ -207,8 +210,8 @@ fn about_one(command: &CeremonyCommand) -> Option<&CeremonyId> {
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: CeremonyCommand) -> Result<()> {
-    if matches!(command, CeremonyCommand::List) {
-        return list(path, output).await;
+    if let CeremonyCommand::List(filter) = &command {
+        return list(path, output, filter).await;
     }
     match about_one(&command).cloned() {
         Some(id) => {
@@ -268,7 +271,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
                 .with_context(|| format!("{} is no manifest", manifest.display()))?;
             submit_opening(&desk, output, &manifest, read(&signature)?).await
         }
-        CeremonyCommand::List
+        CeremonyCommand::List(_)
         | CeremonyCommand::Show { .. }
         | CeremonyCommand::Follow { .. }
         | CeremonyCommand::Statement(_)
@@ -281,7 +284,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
 /// What is done in one ceremony.
 async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: CeremonyCommand) -> Result<()> {
     match command {
-        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List => {
+        CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List(_) => {
             bail!("this is about no one ceremony")
         }
         CeremonyCommand::Show { id } => {
@@ -379,52 +382,6 @@ pub(super) async fn submit(
     let receipt = desk.client.submit(desk.known(id), id, signature.event(armoured)).await?;
     let text = format!("{} signed {} as {}: {receipt}", signature.person, signature.step, signature.role);
     output.print(&receipt_rendered(&receipt), &text)
-}
-
-/// What nodes list, in their words: nothing of it is folded for this but the amendments. Of what was found not to fold
-/// that is told, and no phase. Where this console has seen the very head recorded, that is said.
-async fn list(path: Option<PathBuf>, output: Output) -> Result<()> {
-    let desk = Desk::open(path, Scope::Amendments).await?;
-    let catalogue = &desk.library.catalogue;
-    let nodes = desk.book.context().charter().members().len();
-    let seen: std::collections::BTreeMap<_, _> = desk.client.memory().all_seen().into_iter().collect();
-    let (mut lines, mut values) = (Vec::new(), Vec::new());
-    for row in &catalogue.rows {
-        let Some(summary) = row.summary() else { continue };
-        let recorded = seen.get(&row.id).is_some_and(|seen| seen.hash == summary.tip.hash);
-        let agreement = if recorded && row.heads().len() == 1 {
-            "seen recorded".to_owned()
-        } else {
-            row.agreement(nodes)
-        };
-        let aside = desk.library.aside.iter().find(|log| log.ceremony == row.id);
-        let state = aside.map_or_else(|| summary.phase.clone(), |log| format!("! SET ASIDE: it {log}"));
-        lines.push(format!("{:<36} {state}  [{agreement}]", row.id));
-        let heads: Vec<Value> = row
-            .heads()
-            .into_iter()
-            .map(|(tip, nodes)| json!({ "seq": tip.seq, "hash": tip.hash, "nodes": nodes }))
-            .collect();
-        values.push(json!({
-            "id": row.id,
-            "kind": summary.kind,
-            "wallet": summary.wallet,
-            "generation": summary.generation,
-            "phase": aside.is_none().then_some(&summary.phase),
-            "set_aside": aside.map(|log| json!({ "from": log.from(), "why": log.to_string() })),
-            "opened": summary.opened.to_string(),
-            "last": summary.last.to_string(),
-            "seen_recorded": recorded,
-            "heads": heads,
-        }));
-    }
-    if lines.is_empty() {
-        lines.push("no node that answered lists a ceremony".to_owned());
-    }
-    if !catalogue.troubles.is_empty() {
-        lines.push(format!("not heard: {}", catalogue.troubles));
-    }
-    output.print(&json!(values), &lines.join("\n"))
 }
 
 /// The head in words for paper: only once it is recorded.

@@ -4,6 +4,7 @@ mod backup;
 mod broadcast;
 mod ceremony;
 mod in_force;
+mod list;
 mod offline;
 mod output;
 mod paper;

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 pub use self::answer::verified;
 pub use self::branches::{Branches, Budget, Misfit};
-pub use self::catalogue::{Catalogue, Row};
+pub use self::catalogue::{Catalogue, Row, Summary};
 pub use self::connection::{Client, Nats};
 pub use self::heads::Heads;
 pub use self::library::{Library, Scope, settle};

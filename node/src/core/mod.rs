@@ -147,6 +147,8 @@ pub struct Core {
     observed: Observed,
     /// Ceremonies that are not over.
     running: BTreeSet<CeremonyId>,
+    /// Ceremonies whose ballot something or time may move.
+    unsettled: BTreeSet<CeremonyId>,
     /// Whether anything happened that may have given this node something to do.
     duties_due: bool,
     /// What the store failed to do and is asked again.
@@ -181,6 +183,7 @@ impl Core {
             next_ticket: 1,
             observed: Observed::default(),
             running: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             duties_due: true,
             retries: Vec::new(),
             looked_at: 0,

@@ -166,10 +166,8 @@ impl Core {
             self.append_what_was_left(&entry.ceremony, std::slice::from_ref(entry));
         }
         let all: Vec<CeremonyId> = self.logs.keys().cloned().collect();
-        for id in all {
-            self.running.insert(id.clone());
-            self.plan(Work::Settle(id));
-        }
+        self.running.extend(all.iter().cloned());
+        self.work.extend(all.into_iter().map(Work::Settle));
     }
 
     /// Whose heads count: the nodes of the charter in force that it does not exclude.
@@ -184,6 +182,13 @@ impl Core {
         let own = ceremony.map(ceremonies::ceremony::Ceremony::charter);
         let proposed = ceremony.and_then(|ceremony| ceremony.manifest().amendment.as_deref());
         [Some(self.book.context().charter().as_ref()), own, proposed].into_iter().flatten().collect()
+    }
+
+    /// Looks at all ballots again where other nodes' heads count than before.
+    fn recount(&mut self, before: &BTreeSet<NodeIndex>) {
+        if self.members() != *before {
+            self.unsettled.extend(self.logs.keys().cloned());
+        }
     }
 
     pub(super) fn log_of(&mut self, id: &CeremonyId) -> &mut Log {
@@ -396,11 +401,12 @@ impl Core {
 
     fn commit(&mut self, next: Next, stream: Option<u64>, pending: Option<Box<Pending>>) {
         let entry = next.entry().clone();
-        let id = entry.ceremony.clone();
+        let (id, members) = (entry.ceremony.clone(), self.members());
         for log in self.book.commit(next) {
             warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
             self.logs.remove(&log.ceremony);
         }
+        self.recount(&members);
         self.observed.entries += 1;
         self.running.insert(id.clone());
         self.duties_due = true;
@@ -428,10 +434,12 @@ impl Core {
     fn switched(&mut self, id: &CeremonyId, tip: Tip) {
         let Some(entries) = self.entries_of(id, tip) else { return };
         let before = self.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
+        let members = self.members();
         if let Err((seq, refused)) = self.book.read(&entries) {
             warn!(ceremony = %id, seq, refused = %chain(&refused), "branch does not fold");
             return;
         }
+        self.recount(&members);
         warn!(ceremony = %id, seq = tip.seq, hash = %tip.hash, "the fork is healed here: another branch is stood on");
         self.running.insert(id.clone());
         self.duties_due = true;

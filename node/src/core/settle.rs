@@ -74,6 +74,7 @@ impl Core {
 
     /// What a ballot comes to now: one step at a time, each stored before the next.
     pub(super) fn settle(&mut self, id: &CeremonyId) {
+        self.unsettled.insert(id.clone());
         self.state(id);
         let (members, now) = (self.members(), self.now.steady);
         let Some(log) = self.logs.get_mut(id).filter(|log| log.tree.tip().seq > 0) else { return };
@@ -136,15 +137,16 @@ impl Core {
         log.ballot.votes() && log.ballot.opponents(&log.tree, &self.members()).is_empty()
     }
 
-    /// What only time moves: rounds that nobody ends.
+    /// What only time moves: rounds that nobody ends. A log that would not move however long nothing comes is not looked at
+    /// again until something does, so that history costs nothing here.
     pub(super) fn settle_again(&mut self) {
         let members = self.members();
-        let moving = |log: &super::Log| {
+        let moves = |log: &super::Log| {
             !log.ballot.votes() || log.ballot.next_round(&log.tree, &members, true).is_some()
         };
-        let ids: Vec<CeremonyId> =
-            self.logs.iter().filter(|(_, log)| moving(log)).map(|(id, _)| id.clone()).collect();
-        for id in ids {
+        let logs = &self.logs;
+        self.unsettled.retain(|id| logs.get(id).is_some_and(moves));
+        for id in self.unsettled.clone() {
             self.plan(Work::Settle(id));
         }
     }
