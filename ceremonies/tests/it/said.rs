@@ -16,6 +16,8 @@ use crate::kit::Paper;
 use crate::machine::NOW;
 use crate::refused;
 
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// A ceremony under way: opened, and attested by all.
 fn paper() -> Paper {
     let mut paper = Paper::dkg();
@@ -56,7 +58,8 @@ fn beside(log: &[Entry], by: u8) -> Entry {
 }
 
 fn follows(log: &[Entry], by: u8, key: u8) -> Entry {
-    let [.., before, last] = log else { panic!("a log of two entries") };
+    let (last, rest) = log.split_last().unwrap();
+    let before = rest.last().unwrap();
     let event = log::EntryBody::decode(last.raw().body.as_slice()).unwrap().event.unwrap();
     let place = Place {
         ceremony: last.ceremony.clone(),
@@ -174,7 +177,7 @@ fn bundle_is_refused_when_what_nodes_said_was_changed() {
     let heads: Vec<SignedHead> = (1..=4).map(|by| locked(by, &paper, end(&paper.log))).collect();
     let material = paper.material().with_what_nodes_said(&paper.ceremony, heads, [beside(&paper.log, 3)]);
     let files = unpack(&material.bundle().unwrap());
-    let changed = |change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let changed = |change: &dyn Fn(&mut Files)| {
         let mut files = files.clone();
         change(&mut files);
         verify(&pack(&files), &Expected::default())

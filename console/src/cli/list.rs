@@ -144,6 +144,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -160,7 +161,7 @@ mod tests {
     }
 
     fn filter(arguments: &[&str]) -> Filter {
-        Line::try_parse_from([&["list"], arguments].concat()).unwrap_or_else(|error| panic!("{error}")).filter
+        Line::try_parse_from([&["list"], arguments].concat()).unwrap().filter
     }
 
     fn summary(phase: &str) -> Summary {
