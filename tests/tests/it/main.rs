@@ -15,6 +15,7 @@ mod machines;
 mod record;
 mod renewal;
 mod rotation;
+mod slow;
 mod store;
 mod transactions;
 mod vault;

@@ -29,11 +29,11 @@ use crate::ceremonies::{PATIENCE, node, open, plan};
 use crate::consoles::run;
 
 /// How long nodes may take to be of one mind again.
-const HEALED: Duration = Duration::from_secs(30);
+pub(crate) const HEALED: Duration = Duration::from_secs(30);
 /// How long anything may take that one silent node must not hold up.
-const SOON: Duration = Duration::from_secs(8);
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
-async fn cluster(folder: &std::path::Path) -> (Cluster, Room) {
+pub(crate) async fn cluster(folder: &std::path::Path) -> (Cluster, Room) {
     let cluster = Cluster::start(&plan(folder, 5, 3)).await.unwrap();
     let room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     (cluster, room)
@@ -49,7 +49,12 @@ async fn stored(cluster: &Cluster, index: u8, id: &CeremonyId) -> Vec<log::Entry
 }
 
 /// Waits until the stores of these nodes have one log of at least so many entries, and returns it.
-async fn of_one_mind(cluster: &Cluster, nodes: &[u8], id: &CeremonyId, least: usize) -> Vec<Entry> {
+pub(crate) async fn of_one_mind(
+    cluster: &Cluster,
+    nodes: &[u8],
+    id: &CeremonyId,
+    least: usize,
+) -> Vec<Entry> {
     let begun = Instant::now();
     loop {
         let mut logs = Vec::new();
@@ -66,7 +71,11 @@ async fn of_one_mind(cluster: &Cluster, nodes: &[u8], id: &CeremonyId, least: us
 }
 
 /// Waits for a heartbeat that is as asked.
-async fn heartbeat(room: &Room, from: u8, until: impl Fn(&bus::Heartbeat) -> bool) -> bus::Heartbeat {
+pub(crate) async fn heartbeat(
+    room: &Room,
+    from: u8,
+    until: impl Fn(&bus::Heartbeat) -> bool,
+) -> bus::Heartbeat {
     let mut news = Box::pin(room.client.news().await.unwrap());
     let wait = async {
         loop {
