@@ -254,7 +254,7 @@ fn checks(
     root: Hash,
 ) -> Result<Vec<Check>, VerifyError> {
     let mut checks = vec![
-        Check { name: "files", found: format!("{} files, each as it follows from the log", files.len()) },
+        Check { name: "files", found: format!("{} files, each as it must be", files.len()) },
         Check { name: "chain", found: format!("{} entries, signed and chained", material.log.len()) },
         Check { name: "charter", found: charter(material, ceremony) },
         Check { name: "script", found: ceremony.script().hash().to_string() },
