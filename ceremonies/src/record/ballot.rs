@@ -226,14 +226,14 @@ impl Ballot {
     /// The round to leave this one for, if any: the one to which an honest node has gone for certain; else the next, where
     /// this node's branch can find no quorum in this one, or where its last entry `is_overdue` and nodes disagree. That
     /// this node has locked the entry does not end the wait: where another left the round before it had, only a round
-    /// in which both vote again brings their locks together. Nobody goes on alone: a round is left for the next only once
-    /// more than half of the nodes have come to it, so that the others catch up.
+    /// in which both vote again brings their locks together. Nobody waits alone: a round in which too little is voted for is
+    /// left only once more than half of the nodes have come to it, so that the others catch up.
     #[must_use]
     pub fn next_round(&self, tree: &Tree, members: &BTreeSet<NodeIndex>, is_overdue: bool) -> Option<u32> {
         let is_contested = || !self.opponents(tree, members).is_empty() || self.somebody_went_on(members);
         let is_stuck = || is_overdue && self.waits(tree, members) && is_contested();
         let is_alone = 2 * self.arrived(members) <= members.len();
-        let gives_up = !is_alone && (self.is_outvoted(tree, members) || is_stuck());
+        let gives_up = self.is_outvoted(tree, members) || !is_alone && is_stuck();
         let next = gives_up.then(|| self.memory.round.saturating_add(1));
         self.round_to_follow(members).or(next).filter(|next| *next > self.memory.round)
     }
