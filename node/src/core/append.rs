@@ -45,6 +45,8 @@ pub(super) struct Pending {
     tries: u32,
     /// Whether the stream was read to its end since the fold refused it.
     has_read: bool,
+    /// Whether what was passed over was read once more for its sake: a flood must not put it off for ever.
+    has_reread: bool,
     /// When it may be tried again.
     rests_until: u64,
     /// When the fold first refused it.
@@ -77,7 +79,15 @@ impl Core {
         if waits && !is_console {
             return;
         }
-        let pending = Pending { event, wish, tries: 0, has_read: false, rests_until: 0, refused_at: None };
+        let pending = Pending {
+            event,
+            wish,
+            tries: 0,
+            has_read: false,
+            has_reread: false,
+            rests_until: 0,
+            refused_at: None,
+        };
         if log.pending.len() >= MAX_PENDING {
             self.is_unknown(&pending, "too many events wait to be appended here");
             return;
@@ -157,6 +167,11 @@ impl Core {
             self.is_unknown(&pending, &format!("not appended yet: {why}"));
             return self.wait_on(id, pending);
         }
+        if !pending.has_reread && self.reread(id) {
+            pending.has_reread = true;
+            self.log_of(id).pending.push_front(pending);
+            return self.plan(Work::Append(id.clone()));
+        }
         let entry = match self.make_entry(id, pending.event.clone()) {
             Ok(entry) => entry,
             Err(error) => return self.is_dropped(id, &pending, &chain(&error)),
@@ -174,6 +189,18 @@ impl Core {
             }
             Err(refused) => self.is_refused(id, pending, &chain(&refused)),
         }
+    }
+
+    /// Reads once more what was passed over, if that is to be done: it may be an entry that was damaged on its way here, and
+    /// to append behind it without it would fork the log.
+    fn reread(&mut self, id: &CeremonyId) -> bool {
+        let read_to = self.stream.read_to();
+        let log = self.log_of(id);
+        let Some(first) = log.doubted.take() else { return false };
+        log.reread_to = read_to;
+        self.writer = Writer::Reading;
+        self.effect(Effect::ReadStream(first.saturating_sub(1)));
+        true
     }
 
     fn send_to_stream(&mut self, id: &CeremonyId, next: Box<ceremonies::book::Next>, pending: Pending) {

@@ -30,6 +30,10 @@ pub(super) struct Log {
     pub(super) orphans: BTreeMap<Hash, Entry>,
     /// The stream's sequence of the last message of its subject; none where it must be looked up.
     pub(super) last: Option<u64>,
+    /// The first message of its subject that was passed over and read only once.
+    pub(super) doubted: Option<u64>,
+    /// Up to which sequence such messages were read twice.
+    pub(super) reread_to: u64,
     /// How many entries of the branch, from the first, stand in the stream.
     pub(super) have: u64,
     /// What is to be appended.
@@ -54,6 +58,8 @@ impl Log {
             aside: BTreeMap::new(),
             orphans: BTreeMap::new(),
             last: Some(0),
+            doubted: None,
+            reread_to: 0,
             have: 0,
             pending: VecDeque::new(),
             shown: None,
@@ -282,6 +288,9 @@ impl Core {
         // A message about a ceremony that was never opened needs no place: nobody appends to it.
         if let Some(log) = self.logs.get_mut(id) {
             log.last = log.last.max(Some(stream));
+            if stream > log.reread_to {
+                log.doubted.get_or_insert(stream);
+            }
         }
     }
 

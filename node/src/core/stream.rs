@@ -34,6 +34,8 @@ pub(super) struct Stream {
     /// Whether everything was read since the connection.
     is_read: bool,
     inspected_at: Option<u64>,
+    /// The sequence of the first message that it has, when it was last looked at.
+    first: u64,
     /// What is wrong with a stream that is used all the same.
     blemish: Option<String>,
 }
@@ -46,6 +48,7 @@ impl Stream {
             stored: (mark, 0),
             is_read: false,
             inspected_at: None,
+            first: 1,
             blemish: None,
         }
     }
@@ -139,7 +142,9 @@ impl Core {
         let began = seen.first > 1 && seen.last > 0;
         self.stream.blemish =
             began.then(|| format!("the stream begins at message {}: what was before is gone", seen.first));
-        if self.stream.mark.is_some() && seen.marked != self.stream.mark {
+        let lost_its_beginning = began && seen.first > self.stream.first;
+        self.stream.first = seen.first;
+        if self.stream.mark.is_some() && (seen.marked != self.stream.mark || lost_its_beginning) {
             warn!(
                 "the stream is another than before, or shorter: it is read anew, and given back what it lacks"
             );
@@ -147,6 +152,7 @@ impl Core {
             self.stream.is_read = false;
             for log in self.logs.values_mut() {
                 (log.last, log.have) = (Some(0), 0);
+                (log.doubted, log.reread_to) = (None, 0);
             }
         }
         if self.stream.state != State::Usable {
