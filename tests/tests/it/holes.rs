@@ -1,4 +1,4 @@
-//! Holes in what the broker and the stores give back: a flipped bit on its disk, copies of an older day, and two brokers at once.
+//! Holes in what the broker and the stores give back: flipped bits, copies of an older day, and two brokers at once.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{Ceremony, Phase};
@@ -20,6 +21,10 @@ use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::service::{Launched, Launcher, Service, logged};
 use node::store::Store;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::ceremonies::{PATIENCE, node, open};
 use crate::record::{HEALED, cluster, of_one_mind};
@@ -50,6 +55,97 @@ async fn aside(cluster: &Cluster) -> usize {
         count += store.aside().await.unwrap().len();
     }
     count
+}
+
+/// A way to the broker that flips a bit in a message that the stream gives, when it is told to.
+struct Flipper {
+    url: String,
+    flips: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Flipper {
+    async fn before(broker: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let broker = broker.trim_start_matches("nats://").to_owned();
+        let flips = Arc::new(AtomicBool::new(false));
+        let flip = Arc::clone(&flips);
+        let task = tokio::spawn(async move {
+            while let Ok((agent, _)) = listener.accept().await {
+                let Ok(broker) = TcpStream::connect(&broker).await else { continue };
+                let ((mut from_agent, to_agent), (from_broker, mut to_broker)) =
+                    (agent.into_split(), broker.into_split());
+                tokio::spawn(async move { copy(&mut from_agent, &mut to_broker).await });
+                tokio::spawn(relay(from_broker, to_agent, Arc::clone(&flip)));
+            }
+        });
+        Self { url, flips, task }
+    }
+
+    fn flip_one(&self) {
+        self.flips.store(true, Ordering::SeqCst);
+    }
+
+    async fn flipped(&self) {
+        let begun = Instant::now();
+        while self.flips.load(Ordering::SeqCst) {
+            assert!(begun.elapsed() < PATIENCE, "the stream gave nothing to flip");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Passes on what the broker says, message by message.
+async fn relay(from: OwnedReadHalf, mut to: OwnedWriteHalf, flips: Arc<AtomicBool>) -> std::io::Result<()> {
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        if from.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let words = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let words: Vec<&str> = words.split(' ').collect();
+        let size = |place: usize| words.get(words.len() - place)?.parse::<usize>().ok();
+        let (headers, total) = match words[0] {
+            "MSG" => (0, size(1)),
+            "HMSG" => (size(2).unwrap_or_default(), size(1)),
+            _ => (0, None),
+        };
+        if let Some(total) = total {
+            let mut message = vec![0; total + 2];
+            from.read_exact(&mut message).await?;
+            let is_read = String::from_utf8_lossy(&message[..headers]).contains("Nats-Sequence");
+            if is_read && total > headers && flips.swap(false, Ordering::SeqCst) {
+                message[headers + (total - headers) / 2] ^= 1;
+            }
+            line.extend(message);
+        }
+        to.write_all(&line).await?;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bits_in_read_answers_make_no_fork() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    let flipper = Flipper::before(&cluster.nats_url()).await;
+    point(&cluster, 2, &flipper.url).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let mut log = Vec::new();
+    for act in [Act::Approve, Act::ReadBack, Act::Close] {
+        flipper.flip_one();
+        room.lead_to(&id, act, PATIENCE).await.unwrap();
+        flipper.flipped().await;
+        let longer = of_one_mind(&cluster, &ALL, &id, log.len() + 1).await;
+        assert_eq!(longer[..log.len()], log[..]);
+        log = longer;
+    }
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
+    assert_eq!(aside(&cluster).await, 0, "a node has seen a fork");
+    flipper.task.abort();
+    cluster.stop().await;
 }
 
 fn copy_folder(from: &Path, to: &Path) {
