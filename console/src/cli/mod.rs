@@ -12,6 +12,7 @@ mod stream;
 mod sweep;
 mod wallet;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,8 @@ struct Desk {
     client: Client,
     library: Library,
     book: Book,
+    /// What has been warned of.
+    warned: BTreeSet<String>,
 }
 
 impl Desk {
@@ -138,8 +141,9 @@ impl Desk {
         let cluster = cluster(path)?;
         let client = Client::connect(&cluster).await?;
         let mut library = client.library(&scope).await.context("reading the record from the nodes")?;
+        let mut warned = BTreeSet::new();
         for set_back in &library.set_back {
-            eprintln!("WARNING: {set_back}");
+            warn_once(&mut warned, set_back.to_string());
         }
         for aside in &library.aside {
             eprintln!("note: the log of {} {aside}; it is set aside", aside.ceremony);
@@ -148,7 +152,7 @@ impl Desk {
             eprintln!("note: {id} could not be read: {troubles}");
         }
         let book = std::mem::replace(&mut library.book, Book::new(cluster.context.clone()));
-        Ok(Self { cluster, client, library, book })
+        Ok(Self { cluster, client, library, book, warned })
     }
 
     /// Reads one ceremony with all that it rests on, and how nodes stand.
@@ -162,13 +166,20 @@ impl Desk {
         let read = self.client.catch_up(&mut self.book, id).await;
         let reading = read.with_context(|| format!("no ceremony `{id}` is known here"))?;
         if let Some(set_back) = self.client.set_back_of(&reading) {
-            eprintln!("WARNING: {set_back}");
+            warn_once(&mut self.warned, set_back.to_string());
         }
         Ok(reading)
     }
 
     fn known(&self, id: &CeremonyId) -> &[Entry] {
         self.book.get(id).map(|chapter| chapter.entries.as_slice()).unwrap_or_default()
+    }
+}
+
+fn warn_once(warned: &mut BTreeSet<String>, text: String) {
+    if !warned.contains(&text) {
+        eprintln!("WARNING: {text}");
+        warned.insert(text);
     }
 }
 
