@@ -90,8 +90,7 @@ impl LogStream {
         };
         Ok(StreamSeen {
             config: info["config"].clone(),
-            first: number("first_seq"),
-            last: number("last_seq"),
+            lost: number("last_seq").saturating_sub(number("messages")),
             marked,
         })
     }

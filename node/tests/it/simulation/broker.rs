@@ -75,8 +75,7 @@ impl Stream {
     pub(super) fn seen(&self, mark: Option<Mark>) -> StreamSeen {
         StreamSeen {
             config: self.config.clone(),
-            first: self.first,
-            last: self.last,
+            lost: self.last - self.messages.len() as u64,
             marked: mark.and_then(|mark| self.entry(mark.seq)).map(|entry| entry.mark()),
         }
     }
@@ -124,7 +123,7 @@ impl World {
             2 => seen.marked = None,
             3 => seen.config = Stream::foreign().config,
             4 => return Err(StreamError::Absent),
-            5 => seen.first = 7,
+            5 => seen.lost += 6,
             _ => {}
         }
         Ok(seen)
