@@ -58,8 +58,10 @@ pub struct Mark {
 pub struct StreamSeen {
     /// Its configuration, as JetStream's API gives it.
     pub config: Value,
-    /// How many of the messages up to its last it does not have: none may ever be deleted.
-    pub lost: u64,
+    /// The sequence of its first message; one more than the last where it has none.
+    pub first: u64,
+    /// The sequence of its last message.
+    pub last: u64,
     /// What stands where the mark was, if anything does.
     pub marked: Option<Mark>,
 }

@@ -34,8 +34,8 @@ pub(super) struct Stream {
     /// Whether everything was read since the connection.
     is_read: bool,
     inspected_at: Option<u64>,
-    /// How many messages it had lost when it was last looked at.
-    lost: u64,
+    /// The sequence of the first message that it has, when it was last looked at.
+    first: u64,
     /// What is wrong with a stream that is used all the same.
     blemish: Option<String>,
 }
@@ -48,7 +48,7 @@ impl Stream {
             stored: (mark, 0),
             is_read: false,
             inspected_at: None,
-            lost: 0,
+            first: 1,
             blemish: None,
         }
     }
@@ -139,15 +139,12 @@ impl Core {
             self.stream.is_read = false;
             return;
         }
-        self.stream.blemish = (seen.lost > 0).then(|| {
-            format!(
-                "the stream has lost {} messages: the nodes' own copies give it back what it lacks",
-                seen.lost
-            )
-        });
-        let lost_more = seen.lost > self.stream.lost;
-        self.stream.lost = seen.lost;
-        if self.stream.mark.is_some() && (seen.marked != self.stream.mark || lost_more) {
+        let began = seen.first > 1 && seen.last > 0;
+        self.stream.blemish =
+            began.then(|| format!("the stream begins at message {}: what was before is gone", seen.first));
+        let lost_its_beginning = began && seen.first > self.stream.first;
+        self.stream.first = seen.first;
+        if self.stream.mark.is_some() && (seen.marked != self.stream.mark || lost_its_beginning) {
             warn!(
                 "the stream is another than before, or shorter: it is read anew, and given back what it lacks"
             );

@@ -90,7 +90,8 @@ impl LogStream {
         };
         Ok(StreamSeen {
             config: info["config"].clone(),
-            lost: number("last_seq").saturating_sub(number("messages")),
+            first: number("first_seq"),
+            last: number("last_seq"),
             marked,
         })
     }

@@ -376,17 +376,6 @@ async fn bit_flipped_in_a_block_of_the_stream_hides_nothing() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn message_that_the_stream_lost_is_given_back_by_nodes_that_had_read_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let (cluster, mut room) = cluster(folder.path()).await;
-    let (id, log) = struck(&cluster, &mut room).await;
-    cluster.broker().resume().await;
-    stands_in_the_stream(&cluster, &id, &log).await;
-    assert_eq!(aside(&cluster).await, 0, "a node has seen a fork");
-    cluster.stop().await;
-}
-
 fn is_void(ceremony: &Ceremony) -> bool {
     matches!(ceremony.phase_at(now()), Phase::Void(_))
 }

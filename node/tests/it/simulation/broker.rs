@@ -75,7 +75,8 @@ impl Stream {
     pub(super) fn seen(&self, mark: Option<Mark>) -> StreamSeen {
         StreamSeen {
             config: self.config.clone(),
-            lost: self.last - self.messages.len() as u64,
+            first: self.first,
+            last: self.last,
             marked: mark.and_then(|mark| self.entry(mark.seq)).map(|entry| entry.mark()),
         }
     }
@@ -123,7 +124,7 @@ impl World {
             2 => seen.marked = None,
             3 => seen.config = Stream::foreign().config,
             4 => return Err(StreamError::Absent),
-            5 => seen.lost += 6,
+            5 => seen.first = 7,
             _ => {}
         }
         Ok(seen)
