@@ -15,6 +15,7 @@ mod lineage;
 mod model;
 mod needed;
 mod opening;
+mod shelf;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -316,11 +317,24 @@ impl Book {
     /// [`Rejection`] of the first entry that is refused, with its number; the book is as it was.
     pub fn read(&mut self, log: &[Entry]) -> Result<Ceremony, (u64, Rejection)> {
         let ceremony = self.fold_branch(log)?;
-        let chapter = Chapter { entries: log.to_vec(), ceremony: ceremony.clone() };
-        self.chapters.insert(ceremony.manifest().ceremony.clone(), chapter);
-        self.tell_of_backups(&ceremony.manifest().ceremony);
-        self.follow_amendments();
+        self.put(log, ceremony.clone());
         Ok(ceremony)
+    }
+
+    /// The same, and gives back what is taken out of the book because another charter is in force by that.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn replace(&mut self, log: &[Entry]) -> Result<Vec<SetAside>, (u64, Rejection)> {
+        let ceremony = self.fold_branch(log)?;
+        Ok(self.put(log, ceremony))
+    }
+
+    fn put(&mut self, log: &[Entry], ceremony: Ceremony) -> Vec<SetAside> {
+        let id = ceremony.manifest().ceremony.clone();
+        self.chapters.insert(id.clone(), Chapter { entries: log.to_vec(), ceremony });
+        self.tell_of_backups(&id);
+        self.follow_amendments()
     }
 
     /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not

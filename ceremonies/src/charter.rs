@@ -177,9 +177,11 @@ impl CeremonyKind {
     }
 }
 
-impl fmt::Display for CeremonyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl CeremonyKind {
+    /// Its name in charters, ids and lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Dkg => "dkg",
             Self::TestSign => "test-sign",
             Self::Amend => "amend",
@@ -188,7 +190,13 @@ impl fmt::Display for CeremonyKind {
             Self::Transfer => "transfer",
             Self::Rebuild => "rebuild",
             Self::Inventory => "inventory",
-        })
+        }
+    }
+}
+
+impl fmt::Display for CeremonyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod ids;
 pub mod inventory;
 pub mod kms_policy;
+pub mod listing;
 pub mod manifest;
 pub mod record;
 pub mod said;

@@ -209,14 +209,21 @@ impl Memory {
         }
     }
 
-    /// Every head that was seen recorded.
+    /// The heads that were seen recorded last, at most so many.
     #[must_use]
-    pub fn all_seen(&self) -> Vec<(CeremonyId, Seen)> {
+    pub fn last_seen(&self, most: usize) -> Vec<(CeremonyId, Seen)> {
         let Some(folder) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else {
             return Vec::new();
         };
-        let names = folder.filter_map(|file| file.ok()?.file_name().into_string().ok());
-        let ids = names.filter_map(|name| name.strip_suffix(".seen.json")?.parse::<CeremonyId>().ok());
+        let dated = |file: io::Result<fs::DirEntry>| {
+            let file = file.ok()?;
+            let name = file.file_name().into_string().ok()?;
+            let id: CeremonyId = name.strip_suffix(".seen.json")?.parse().ok()?;
+            Some((file.metadata().ok()?.modified().ok()?, id))
+        };
+        let mut dated: Vec<_> = folder.filter_map(dated).collect();
+        dated.sort_unstable_by(|one, other| other.cmp(one));
+        let ids = dated.into_iter().take(most).map(|(_, id)| id);
         ids.filter_map(|id| self.seen(&id).map(|seen| (id, seen))).collect()
     }
 }

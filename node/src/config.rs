@@ -13,6 +13,10 @@ const MAX_NAME: usize = 64;
 /// The lowest context id that an enclave may have; those below are the hypervisor's and the hosts'.
 const FIRST_CID: u32 = 4;
 
+/// How long a ceremony that is over stays in memory unless the file says otherwise, in seconds: as long as its heads are
+/// repeated.
+const SHELVE_AFTER_S: u32 = 60;
+
 /// The file as written by people.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +39,14 @@ pub struct Config {
     pub host: Option<Host>,
     /// Where this node keeps its backups; left out, it keeps none.
     pub vault: Option<Vault>,
+    /// How long a ceremony that is over stays in memory after its last change, in seconds; its log stays in the store
+    /// for ever.
+    #[serde(default = "shelve_after_s")]
+    pub shelve_after_s: u32,
+}
+
+fn shelve_after_s() -> u32 {
+    SHELVE_AFTER_S
 }
 
 /// What this host runs the enclave with.

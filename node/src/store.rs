@@ -7,6 +7,7 @@ mod perform;
 mod record;
 mod released;
 mod shares;
+mod shelf;
 
 use std::time::Duration;
 
@@ -161,16 +162,18 @@ impl Store {
         Ok(Self { pool, is_sqlite })
     }
 
-    /// The ceremonies of which entries are stored.
+    /// The ceremonies of which entries are stored and that are not shelved.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn ceremonies(&self) -> Result<Vec<CeremonyId>, StoreError> {
         let what = "list ceremonies";
-        let rows = sqlx::query("SELECT ceremony FROM entries WHERE seq = 1")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed(what))?;
+        let rows = sqlx::query(
+            "SELECT ceremony FROM entries WHERE seq = 1 AND ceremony NOT IN (SELECT ceremony FROM shelf)",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(what))?;
         rows.iter()
             .map(|row| {
                 let text: String = row.try_get(0).map_err(failed(what))?;
@@ -192,13 +195,7 @@ impl Store {
                 .fetch_all(&self.pool)
                 .await
                 .map_err(failed(what))?;
-        let entry = |row: &AnyRow| {
-            Ok(log::Entry {
-                body: row.try_get(0).map_err(failed(what))?,
-                signature: row.try_get(1).map_err(failed(what))?,
-            })
-        };
-        rows.iter().map(entry).collect()
+        rows.iter().map(|row| record::raw_entry(row, what)).collect()
     }
 
     /// Claims a request id, once and for ever.

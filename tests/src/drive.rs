@@ -44,7 +44,7 @@ impl Room {
         let client = Client::connect(&cluster).await?;
         let begun = Instant::now();
         let book = loop {
-            match client.library(&Scope::All).await {
+            match client.library(&Scope::Current).await {
                 Ok(library) => break library.book,
                 Err(error) if begun.elapsed() > patience => return Err(error).context("no node answers"),
                 Err(_) => tokio::time::sleep(LOOK).await,

@@ -300,7 +300,7 @@ impl Book {
     pub(super) fn take_out_overdue(&mut self) -> Vec<SetAside> {
         let is_overdue = |chapter: &Chapter| {
             let (charter, opened) = (chapter.ceremony.charter().hash(), chapter.entries.first());
-            opened.is_some_and(|first| self.named(&charter, first.time).charter().hash() != charter)
+            opened.is_some_and(|first| self.is_overdue(&charter, first.time))
         };
         let overdue = self.chapters.iter().filter(|(_, chapter)| is_overdue(chapter));
         let mut out: Vec<CeremonyId> = overdue.map(|(id, _)| id.clone()).collect();

@@ -54,7 +54,7 @@ pub(super) struct ReleaseArguments {
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: BackupCommand) -> Result<()> {
     let (act, arguments) = match command {
         BackupCommand::List { wallet } => {
-            let scope = wallet.clone().map_or(Scope::All, Scope::Wallet);
+            let scope = wallet.clone().map_or(Scope::Current, Scope::Wallet);
             return list(&Desk::open(path, scope).await?, output, wallet.as_ref());
         }
         BackupCommand::Prove(arguments) => (Act::Prove, arguments),

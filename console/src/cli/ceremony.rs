@@ -218,7 +218,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
             let (desk, reading) = Desk::open_at(path, &id).await?;
             run_in(desk, reading, output, command).await
         }
-        None => open(Desk::open(path, Scope::All).await?, output, command).await,
+        None => open(Desk::open(path, Scope::Current).await?, output, command).await,
     }
 }
 

@@ -5,43 +5,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{UnixMillis, WalletName};
-use clap::{Args, ValueEnum};
+use ceremonies::listing::{Standing, Wanted};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Desk, Output};
-use crate::client::{Row, Scope, Summary};
+use crate::client::{Row, Scope};
 
 /// How many ceremonies are listed where nobody says how many.
-const PAGE: usize = 50;
-
-/// Where a ceremony stands, as far as a list tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Standing {
-    /// Not over: gathering, authorised or committed.
-    Running,
-    Gathering,
-    Authorised,
-    Committed,
-    Closed,
-    Abandoned,
-    Void,
-}
-
-impl Standing {
-    /// Whether a phase, in a node's words, is this.
-    fn is(self, phase: &str) -> bool {
-        let word = phase.split([':', ' ']).next().unwrap_or_default();
-        match self {
-            Self::Running => ["gathering", "authorised", "committed"].contains(&word),
-            Self::Gathering => word == "gathering",
-            Self::Authorised => word == "authorised",
-            Self::Committed => word == "committed",
-            Self::Closed => word == "closed",
-            Self::Abandoned => word == "abandoned",
-            Self::Void => word == "void",
-        }
-    }
-}
+const PAGE: u32 = 50;
 
 /// Which ceremonies are listed. What nodes disagree about is listed if any node's word fits.
 #[derive(Debug, Default, Args)]
@@ -63,45 +35,49 @@ pub(super) struct Filter {
     until: Option<jiff::Timestamp>,
     /// At most so many, the newest first.
     #[arg(long, value_name = "COUNT", default_value_t = PAGE, conflicts_with = "all")]
-    limit: usize,
+    limit: u32,
     /// However many there are.
     #[arg(long)]
     all: bool,
 }
 
 impl Filter {
-    fn fits(&self, summary: &Summary, is_set_aside: bool) -> bool {
+    fn wanted(&self) -> Wanted {
         let at = |time: &jiff::Timestamp| UnixMillis(time.as_millisecond());
-        self.wallet.as_ref().is_none_or(|wallet| summary.wallet == wallet.as_str())
-            && self.kind.is_none_or(|kind| summary.kind == kind.to_string())
-            && self.phase.is_none_or(|phase| is_set_aside || phase.is(&summary.phase))
-            && self.since.as_ref().is_none_or(|since| summary.opened >= at(since))
-            && self.until.as_ref().is_none_or(|until| summary.opened < at(until))
+        Wanted {
+            ceremony: None,
+            wallet: self.wallet.clone(),
+            kinds: self.kind.into_iter().collect(),
+            standing: self.phase,
+            since: self.since.as_ref().map(at),
+            until: self.until.as_ref().map(at),
+            most: (!self.all).then_some(self.limit),
+        }
     }
+}
 
-    fn takes(&self, row: &Row, is_set_aside: bool) -> bool {
-        row.said.values().any(|summary| self.fits(summary, is_set_aside))
-    }
-
-    fn most(&self) -> usize {
-        if self.all { usize::MAX } else { self.limit }
-    }
+/// Whether a row is listed. What was found not to fold stands nowhere, and is not hidden by a phase.
+fn is_listed(wanted: &Wanted, row: &Row, is_set_aside: bool) -> bool {
+    let anywhere = Wanted { standing: None, ..wanted.clone() };
+    row.is_wanted(if is_set_aside { &anywhere } else { wanted })
 }
 
 /// What nodes list, in their words: nothing of it is folded for this but the amendments. Of what was found not to fold
 /// that is told, and no phase. Where this console has seen the very head recorded, that is said.
 pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter) -> Result<()> {
-    let desk = Desk::open(path, Scope::Amendments).await?;
+    let wanted = filter.wanted();
+    let desk = Desk::open(path, Scope::Listed(wanted.clone())).await?;
     let catalogue = &desk.library.catalogue;
     let nodes = desk.book.context().charter().members().len();
-    let seen: std::collections::BTreeMap<_, _> = desk.client.memory().all_seen().into_iter().collect();
     let aside_of = |row: &Row| desk.library.aside.iter().find(|log| log.ceremony == row.id);
     let fitting: Vec<&Row> =
-        catalogue.rows.iter().filter(|row| filter.takes(row, aside_of(row).is_some())).collect();
+        catalogue.rows.iter().filter(|row| is_listed(&wanted, row, aside_of(row).is_some())).collect();
+    let most = wanted.most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let (mut lines, mut values) = (Vec::new(), Vec::new());
-    for row in fitting.iter().take(filter.most()) {
+    for row in fitting.iter().take(most) {
         let Some(summary) = row.summary() else { continue };
-        let recorded = seen.get(&row.id).is_some_and(|seen| seen.hash == summary.tip.hash);
+        let seen = desk.client.memory().seen(&row.id);
+        let recorded = seen.is_some_and(|seen| seen.hash == summary.tip.hash);
         let agreement = if recorded && row.heads().len() == 1 {
             "seen recorded".to_owned()
         } else {
@@ -128,12 +104,10 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
             "heads": heads,
         }));
     }
-    if catalogue.rows.is_empty() {
-        lines.push("no node that answered lists a ceremony".to_owned());
-    } else if lines.is_empty() {
-        lines.push(format!("none of {} ceremonies is such", catalogue.rows.len()));
+    if lines.is_empty() {
+        lines.push("no node that answered lists such a ceremony".to_owned());
     }
-    let left = fitting.len().saturating_sub(filter.most());
+    let left = catalogue.left.max(fitting.len().saturating_sub(most));
     if left > 0 {
         lines.push(format!("{left} older ones are not shown: --all, or --limit COUNT"));
     }
@@ -153,6 +127,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::client::Summary;
 
     #[derive(Parser)]
     struct Line {
@@ -182,11 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_listed_where_nothing_is_asked_for() {
-        assert!(filter(&[]).takes(&row(&["closed"]), false));
-        assert_eq!(filter(&[]).most(), PAGE);
-        assert_eq!(filter(&["--limit", "3"]).most(), 3);
-        assert_eq!(filter(&["--all"]).most(), usize::MAX);
+    fn the_newest_are_listed_where_nobody_says_how_many() {
+        assert_eq!(filter(&[]).wanted(), Wanted { most: Some(PAGE), ..Wanted::default() });
+        assert_eq!(filter(&["--limit", "3"]).wanted().most, Some(3));
+        assert_eq!(filter(&["--all"]).wanted(), Wanted::default());
     }
 
     #[test]
@@ -201,35 +175,19 @@ mod tests {
             (["--since", "2027-01-15T08:00:01Z"], false),
             (["--until", "2027-01-15T08:00:00Z"], false),
             (["--until", "2027-01-15T08:00:01Z"], true),
+            (["--phase", "closed"], true),
+            (["--phase", "void"], false),
         ] {
-            assert_eq!(filter(&arguments).takes(&row, false), takes, "{arguments:?}");
+            assert_eq!(is_listed(&filter(&arguments).wanted(), &row, false), takes, "{arguments:?}");
         }
-        assert!(!filter(&["--wallet", "treasury", "--kind", "refresh"]).takes(&row, false));
-    }
-
-    #[test]
-    fn ceremony_is_listed_by_where_it_stands_whatever_the_reason() {
-        for (phase, names) in [
-            ("gathering", ["running", "gathering"]),
-            ("authorised", ["running", "authorised"]),
-            ("committed", ["running", "committed"]),
-            ("closed", ["closed", "closed"]),
-            ("abandoned after the commit: closed", ["abandoned", "abandoned"]),
-            ("void: withdrawn by olga, closed", ["void", "void"]),
-        ] {
-            for standing in Standing::value_variants() {
-                let name = standing.to_possible_value().unwrap().get_name().to_owned();
-                let takes = filter(&["--phase", &name]).takes(&row(&[phase]), false);
-                assert_eq!(takes, names.contains(&name.as_str()), "{phase} as {name}");
-            }
-        }
+        assert!(!is_listed(&filter(&["--wallet", "treasury", "--kind", "refresh"]).wanted(), &row, false));
     }
 
     #[test]
     fn what_nodes_disagree_about_or_what_does_not_fold_is_not_hidden() {
-        let filter = filter(&["--phase", "void"]);
-        assert!(filter.takes(&row(&["closed", "void: expired"]), false));
-        assert!(!filter.takes(&row(&["closed"]), false));
-        assert!(filter.takes(&row(&["closed"]), true));
+        let wanted = filter(&["--phase", "void"]).wanted();
+        assert!(is_listed(&wanted, &row(&["closed", "void: expired"]), false));
+        assert!(!is_listed(&wanted, &row(&["closed"]), false));
+        assert!(is_listed(&wanted, &row(&["closed"]), true));
     }
 }

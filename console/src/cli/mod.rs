@@ -247,7 +247,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let mut news = Box::pin(client.news().await?);
     // Heartbeats alone say how nodes are. The record adds who was excluded and who is accused, if it can be had meanwhile.
     let reader = client.clone();
-    let mut record = tokio::spawn(async move { reader.library(&Scope::All).await });
+    let mut record = tokio::spawn(async move { reader.library(&Scope::Current).await });
     let mut book: Option<Book> = None;
     let mut heartbeats = std::collections::BTreeMap::new();
     let mut printed = Vec::new();

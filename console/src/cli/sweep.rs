@@ -164,7 +164,7 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepArguments) -> Result<()> {
-    let desk = Desk::open(path, Scope::All).await?;
+    let desk = Desk::open(path, Scope::Current).await?;
     let wallet = |name: &WalletName| -> Result<Wallet> {
         desk.book.wallet(name).with_context(|| format!("no wallet `{name}` is committed"))
     };

@@ -32,7 +32,7 @@ pub(super) enum WalletCommand {
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: WalletCommand) -> Result<()> {
     match command {
-        WalletCommand::List => list(&Desk::open(path, Scope::All).await?, output),
+        WalletCommand::List => list(&Desk::open(path, Scope::Current).await?, output),
         WalletCommand::Show { name, path: below } => {
             show(&Desk::open(path, Scope::Wallet(name.clone())).await?, output, &name, &below)
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::listing::{Line, Wanted};
 use ceremonies::record::{HOSTILE, Tip};
 use ceremonies::subject;
 use ceremonies::text::one_line;
@@ -37,6 +38,9 @@ pub struct Summary {
     pub last: UnixMillis,
 }
 
+/// One node's answer, with whether it is a stranger's.
+type Page = (Vec<(CeremonyId, Summary)>, usize, bool);
+
 /// A ceremony as all nodes have it that were heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -70,6 +74,20 @@ impl Row {
         self.said.values().find(|summary| summary.tip == tip)
     }
 
+    /// Whether it is wanted by any node's word.
+    #[must_use]
+    pub fn is_wanted(&self, wanted: &Wanted) -> bool {
+        self.said.values().any(|summary| {
+            wanted.takes(Line {
+                ceremony: self.id.as_str(),
+                wallet: &summary.wallet,
+                kind: &summary.kind,
+                phase: &summary.phase,
+                opened: summary.opened,
+            })
+        })
+    }
+
     /// How far nodes agree, of so many that were heard: in words.
     #[must_use]
     pub fn agreement(&self, nodes: usize) -> String {
@@ -86,11 +104,13 @@ impl Row {
     }
 }
 
-/// All ceremonies that nodes list.
+/// The ceremonies that nodes list.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     /// Latest first.
     pub rows: Vec<Row>,
+    /// How many more there are than were asked for, by the word of the node that knows of most.
+    pub left: usize,
     /// The nodes that were heard.
     pub heard: BTreeSet<NodeIndex>,
     /// What became of the others.
@@ -115,7 +135,13 @@ impl Catalogue {
             let opened = row.summary().map(|summary| summary.opened);
             (std::cmp::Reverse(opened), row.id.clone())
         });
-        Self { rows, heard, troubles }
+        Self { rows, left: 0, heard, troubles }
+    }
+
+    /// Adds what another list has besides.
+    pub fn extend(&mut self, other: Self) {
+        let known: BTreeSet<CeremonyId> = self.rows.iter().map(|row| row.id.clone()).collect();
+        self.rows.extend(other.rows.into_iter().filter(|row| !known.contains(&row.id)));
     }
 
     /// A ceremony's row.
@@ -142,17 +168,19 @@ fn summary(raw: bus::Summary) -> Result<(CeremonyId, Summary), Trouble> {
 
 impl<B: Bus> Nodes<B> {
     /// One node's list, page by page. What comes of strangers is kept apart.
-    async fn list_of(
-        &self,
-        voices: &Voices,
-        node: NodeIndex,
-    ) -> Result<(Vec<(CeremonyId, Summary)>, bool), Trouble> {
+    async fn list_of(&self, voices: &Voices, node: NodeIndex, wanted: &[Wanted]) -> Result<Page, Trouble> {
+        let wanted: Vec<bus::Wanted> = wanted.iter().map(Wanted::to_wire).collect();
         let subject = subject::list(node);
         let mut list: Vec<(CeremonyId, Summary)> = Vec::new();
         let mut seen: BTreeSet<CeremonyId> = BTreeSet::new();
         let (mut after, mut strange) = (String::new(), false);
         loop {
-            let request = bus::List { version: VERSION, nonce: answer::nonce(), after: after.clone() };
+            let request = bus::List {
+                version: VERSION,
+                nonce: answer::nonce(),
+                after: after.clone(),
+                wanted: wanted.clone(),
+            };
             let request = request.encode_to_vec();
             let bytes = self.ask(subject.clone(), request.clone()).await?;
             let page = answer::read::<bus::ListReply>(voices, node, (&subject, &request), &bytes)?;
@@ -170,24 +198,27 @@ impl<B: Bus> Nodes<B> {
             }
             // A page that brings nothing new would be followed by others without end.
             if !page.body.more || list.len() == before {
-                return Ok((list, strange));
+                let left = usize::try_from(page.body.left).unwrap_or(usize::MAX);
+                return Ok((list, left, strange));
             }
         }
     }
 
-    /// All ceremonies that the nodes list. Where no node is heard that the charter lists, what others list is given with no
+    /// The ceremonies that the nodes list, those that any of these wishes takes; without any, all. Where no node is heard that the charter lists, what others list is given with no
     /// node to vouch for it: their logs must prove themselves.
     ///
     /// # Errors
     /// [`ClientError`] where no node gave a list.
-    pub async fn catalogue(&self) -> Result<Catalogue, ClientError> {
+    pub async fn catalogue(&self, wanted: &[Wanted]) -> Result<Catalogue, ClientError> {
         let voices = self.voices(None);
-        let list = |node| self.list_of(&voices, node);
+        let list = |node| self.list_of(&voices, node, wanted);
         let everyone = failover::everyone(&voices.nodes(), &self.quiet(), PACE, list).await;
         self.remember_quiet(&everyone.troubles);
         let mut troubles = everyone.troubles;
         let (mut listed, mut strange) = (BTreeMap::new(), BTreeMap::new());
-        for (node, (list, is_strange)) in everyone.answers {
+        let mut most_left = 0;
+        for (node, (list, left, is_strange)) in everyone.answers {
+            most_left = left.max(most_left);
             if is_strange {
                 strange.insert(node, list);
             } else {
@@ -210,6 +241,7 @@ impl<B: Bus> Nodes<B> {
         if nobody {
             catalogue.heard.clear();
         }
+        catalogue.left = most_left;
         Ok(catalogue)
     }
 }

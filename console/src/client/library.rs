@@ -10,6 +10,7 @@ use ceremonies::ceremony::Rejection;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
+use ceremonies::listing::{Standing, Wanted};
 use ceremonies::record::{HOSTILE, Tip};
 use futures_util::{StreamExt, stream};
 
@@ -19,7 +20,7 @@ use super::failover;
 use super::reading::{Reading, proposed};
 use super::trouble::{Trouble, Troubles};
 use super::{Bus, ClientError, Nodes, PACE};
-use crate::memory::{SetBack, set_back_in, set_back_in_list};
+use crate::memory::{Seen, SetBack, set_back_in, set_back_in_list};
 use crate::room::now;
 
 /// How many ceremonies are read at once.
@@ -27,17 +28,53 @@ const AT_ONCE: usize = 8;
 /// How many ceremonies are read that one node alone lists, while others are heard.
 const MAX_LONELY: usize = 32;
 
+/// How many test signings and transactions that are over are read beside what the wallets rest on.
+const RECENT: u32 = 50;
+/// How many of the ceremonies that this console saw recorded last are looked at again each time: whoever sets the whole
+/// cluster back takes away the latest.
+const LOOKED_AT_AGAIN: usize = 32;
+
 /// Which ceremonies are read, beside the amendments.
 #[derive(Debug, Clone)]
 pub enum Scope {
     /// None.
     Amendments,
+    /// None; these are listed.
+    Listed(Wanted),
     /// These, with all that they rest on.
     Ceremonies(Vec<CeremonyId>),
-    /// Those that nodes list under this wallet.
+    /// What made this wallet and its copies, and its latest ceremonies.
     Wallet(WalletName),
-    /// All.
-    All,
+    /// What made all wallets and their copies, what is under way, and the latest ceremonies.
+    Current,
+}
+
+/// The kinds of ceremony from which it follows what a wallet is, and where copies of its shares are.
+fn lasting() -> Wanted {
+    let lasts = |kind: &CeremonyKind| kind.makes_shares() || *kind == CeremonyKind::Inventory;
+    Wanted::of_kinds(CeremonyKind::ALL.into_iter().filter(lasts))
+}
+
+impl Scope {
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted = vec![Wanted::of_kinds([CeremonyKind::Amend])];
+        match self {
+            Self::Amendments => {}
+            Self::Listed(listed) => wanted.push(listed.clone()),
+            Self::Ceremonies(ids) => wanted.extend(ids.iter().cloned().map(Wanted::one)),
+            Self::Wallet(wallet) => {
+                let wallet = Some(wallet.clone());
+                wanted.push(Wanted { wallet: wallet.clone(), ..lasting() });
+                wanted.push(Wanted { wallet, most: Some(RECENT), ..Wanted::default() });
+            }
+            Self::Current => {
+                wanted.push(lasting());
+                wanted.push(Wanted { standing: Some(Standing::Running), ..Wanted::default() });
+                wanted.push(Wanted { most: Some(RECENT), ..Wanted::default() });
+            }
+        }
+        wanted
+    }
 }
 
 /// What was read.
@@ -47,7 +84,7 @@ pub struct Library {
     pub book: Book,
     /// What does not. Of a log that folds only up to some entry, the book has those before it.
     pub aside: Vec<SetAside>,
-    /// All that nodes list.
+    /// What nodes list.
     pub catalogue: Catalogue,
     /// The ceremonies that no node gave, each with why.
     pub missing: BTreeMap<CeremonyId, Troubles>,
@@ -55,10 +92,12 @@ pub struct Library {
     pub set_back: Vec<SetBack>,
 }
 
-/// The ceremony that a log's ceremony works on.
-fn origin(log: &[Entry]) -> Option<CeremonyId> {
+/// The ceremony that a log's ceremony works on, and the wallet.
+fn origin(log: &[Entry]) -> Option<(CeremonyId, WalletName)> {
     match &log.first()?.event {
-        Event::Opened { manifest, .. } => manifest.origin.as_ref().map(|origin| origin.ceremony.clone()),
+        Event::Opened { manifest, .. } => {
+            Some((manifest.origin.as_ref()?.ceremony.clone(), manifest.wallet.clone()))
+        }
         _ => None,
     }
 }
@@ -157,7 +196,10 @@ impl<B: Bus> Nodes<B> {
     /// # Errors
     /// [`ClientError`] where no node gave a list. What cannot be read or does not fold is in the library, with why.
     pub async fn library(&self, scope: &Scope) -> Result<Library, ClientError> {
-        let mut catalogue = self.catalogue().await?;
+        let recent = self.memory().last_seen(LOOKED_AT_AGAIN);
+        let mut wanted = scope.wanted();
+        wanted.extend(recent.iter().map(|(id, _)| Wanted::one(id.clone())));
+        let mut catalogue = self.catalogue(&wanted).await?;
         let (mut logs, mut missing) = (BTreeMap::new(), BTreeMap::new());
         let first = || self.shared.first.clone();
         // Whose words count follows from the amendments: where that has changed, the list is asked for again.
@@ -174,24 +216,37 @@ impl<B: Bus> Nodes<B> {
             if self.charter().hash() == known {
                 break;
             }
-            catalogue = self.catalogue().await?;
+            catalogue = self.catalogue(&wanted).await?;
         }
         let wanted = match scope {
-            Scope::Amendments => Vec::new(),
+            Scope::Amendments | Scope::Listed(_) => Vec::new(),
             Scope::Ceremonies(ids) => ids.clone(),
             Scope::Wallet(wallet) => {
-                chosen(&catalogue, |row| row.said.values().any(|summary| summary.wallet == wallet.as_str()))
+                let wallet = Wanted { wallet: Some(wallet.clone()), ..Wanted::default() };
+                chosen(&catalogue, |row| row.is_wanted(&wallet))
             }
-            Scope::All => chosen(&catalogue, |_| true),
+            Scope::Current => chosen(&catalogue, |_| true),
         };
         let mut unread: BTreeSet<CeremonyId> = wanted.into_iter().collect();
+        let mut asked: BTreeSet<WalletName> = BTreeSet::new();
         loop {
             unread.retain(|id| !logs.contains_key(id) && !missing.contains_key(id));
             if unread.is_empty() {
                 break;
             }
             self.fetch_all(&catalogue, std::mem::take(&mut unread), &mut logs, &mut missing).await;
-            unread.extend(logs.values().filter_map(|log| origin(log)));
+            let origins: BTreeMap<CeremonyId, WalletName> =
+                logs.values().filter_map(|log| origin(log)).collect();
+            let unlisted = origins.iter().filter(|(id, _)| catalogue.row(id).is_none());
+            let wallets: BTreeSet<WalletName> = unlisted.map(|(_, wallet)| wallet.clone()).collect();
+            let new: Vec<WalletName> =
+                wallets.into_iter().filter(|wallet| asked.insert(wallet.clone())).collect();
+            let made = |wallet| Wanted { wallet: Some(wallet), ..lasting() };
+            let made: Vec<Wanted> = new.into_iter().map(made).collect();
+            if !made.is_empty() {
+                catalogue.extend(self.catalogue(&made).await?);
+            }
+            unread.extend(origins.into_keys());
         }
         let (book, aside) = Book::gather(first(), logs.into_values());
         let broken: BTreeSet<&CeremonyId> = aside.iter().map(|log| &log.ceremony).collect();
@@ -200,18 +255,16 @@ impl<B: Bus> Nodes<B> {
                 self.memory().keep(id, &chapter.entries);
             }
         }
-        let set_back = self.set_back(&catalogue);
+        let set_back = Self::set_back(&recent, &catalogue);
         Ok(Library { book, aside, catalogue, missing, set_back })
     }
 
     /// What nodes list less of than this console has seen recorded.
-    #[must_use]
-    pub fn set_back(&self, catalogue: &Catalogue) -> Vec<SetBack> {
+    fn set_back(seen: &[(CeremonyId, Seen)], catalogue: &Catalogue) -> Vec<SetBack> {
         let heard: Vec<NodeIndex> = catalogue.heard.iter().copied().collect();
-        let rows: BTreeMap<&CeremonyId, &Row> = catalogue.rows.iter().map(|row| (&row.id, row)).collect();
-        let seen = self.memory().all_seen().into_iter();
-        seen.filter_map(|(id, seen)| set_back_in_list(&id, &seen, rows.get(&id).copied(), &heard, now()))
-            .collect()
+        let set_back =
+            |(id, seen): &(CeremonyId, Seen)| set_back_in_list(id, seen, catalogue.row(id), &heard, now());
+        seen.iter().filter_map(set_back).collect()
     }
 
     /// Brings a ceremony in the book to where the nodes stand, and says how they stand. What is recorded is remembered.

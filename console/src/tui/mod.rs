@@ -135,7 +135,7 @@ async fn watch(shell: Arc<Shell>) {
 async fn perform(shell: Arc<Shell>, effect: Effect) {
     let done = match effect {
         Effect::Quit => return,
-        Effect::Load => match shell.client.library(&Scope::All).await {
+        Effect::Load => match shell.client.library(&Scope::Current).await {
             Ok(library) => Event::Loaded(Box::new(library)),
             Err(error) => Event::NotLoaded(chain(&error)),
         },

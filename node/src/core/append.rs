@@ -10,7 +10,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::record::{Then, Work, Writer};
-use super::{Core, Effect, Request, StoreOp, StreamError};
+use super::{Core, Effect, Request, StoreOp, StreamError, shelf};
 
 /// How often an append gives way to entries that other agents appended first. With five agents that all
 /// answer one entry at once, the last comes through at the fifth try.
@@ -73,6 +73,9 @@ fn is_known(refused: &NotTaken) -> bool {
 impl Core {
     /// Plans an append. An event that waits already is not planned again.
     pub(super) fn append(&mut self, id: &CeremonyId, event: log::Event, wish: Wish) {
+        if self.shelf.has(id) {
+            return self.recall(id, Some(shelf::Then::Append(event, wish)));
+        }
         let log = self.log_of(id);
         let waits = log.pending.iter().any(|pending| pending.event == event);
         let is_console = matches!(wish, Wish::Console(_));
@@ -134,7 +137,7 @@ impl Core {
                 .filter(|(_, log)| log.have < log.tree.tip().seq && log.ballot.votes())
                 .map(|(id, _)| id.clone())
                 .collect();
-            for id in self.in_order(short) {
+            for id in self.in_order(short).into_iter().chain(self.shelf.short()) {
                 self.plan(Work::Restore(id));
             }
         }
@@ -224,7 +227,9 @@ impl Core {
         match std::mem::replace(&mut self.writer, Writer::Idle) {
             Writer::Appending(next, pending) => self.own_appended(next, *pending, result),
             Writer::Restoring(id, seq) => self.restored(&id, seq, result),
-            other @ (Writer::Idle | Writer::Reading | Writer::Storing { .. }) => self.writer = other,
+            other @ (Writer::Idle | Writer::Reading | Writer::Recalling(_) | Writer::Storing { .. }) => {
+                self.writer = other;
+            }
         }
     }
 

@@ -49,7 +49,7 @@ impl Core {
             Some(Preflight::Failed(at)) if now.saturating_sub(*at) < PREFLIGHT_PAUSE_MS => return false,
             Some(Preflight::Failed(_)) | None => {}
         }
-        if self.has_vault {
+        if self.pace.has_vault {
             self.preflights.insert(id.clone(), Preflight::Asked);
             self.effect(Effect::Preflight(id.clone()));
         } else {
@@ -95,7 +95,7 @@ impl Core {
     fn objects(&self, id: &CeremonyId, backups: &link::Backups) -> Result<(Vec<Object>, UnixMillis), String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         let rules = ceremony.charter().backup().ok_or("the charter asks for no backups")?;
-        if !self.has_vault {
+        if !self.pace.has_vault {
             return Err("this node has no [vault] in its configuration".to_owned());
         }
         let manifest = ceremony.manifest();

@@ -50,7 +50,9 @@ impl Core {
     /// What is due in the ceremonies that are under way. Nothing is done on a log that was not read whole, or about which
     /// nodes disagree.
     pub(super) fn do_duties(&mut self) {
-        let Some(own) = self.own.filter(|_| self.stream.is_read() && self.duties_due) else { return };
+        if !self.stream.is_read() || !self.duties_due {
+            return;
+        }
         self.duties_due = false;
         let now = self.now.wall;
         let mut due = Vec::new();
@@ -64,7 +66,7 @@ impl Core {
             };
             if is_over {
                 over.push(id.clone());
-            } else if self.is_settled(id) && !self.is_saying(id) {
+            } else if let Some(own) = self.own.filter(|_| self.is_settled(id) && !self.is_saying(id)) {
                 due.extend(chapter.ceremony.duty(self.node(), &own, now).map(|duty| (id.clone(), duty)));
             }
         }
@@ -88,7 +90,11 @@ impl Core {
             | Writer::Storing { then: Then::Commit(next, _, Some(pending)), .. } => {
                 next.entry().ceremony == *id && own(&pending.wish)
             }
-            Writer::Idle | Writer::Reading | Writer::Restoring(..) | Writer::Storing { .. } => false,
+            Writer::Idle
+            | Writer::Reading
+            | Writer::Recalling(_)
+            | Writer::Restoring(..)
+            | Writer::Storing { .. } => false,
         };
         waits || is_written
     }
@@ -244,7 +250,13 @@ impl Core {
             Ok(StoreReply::Object(None)) => {
                 return self.not_ordered(&order, "the backup was released but not handed in");
             }
-            Ok(StoreReply::Done | StoreReply::Count(_) | StoreReply::Claim(_) | StoreReply::Held(_)) => {
+            Ok(
+                StoreReply::Done
+                | StoreReply::Count(_)
+                | StoreReply::Claim(_)
+                | StoreReply::Held(_)
+                | StoreReply::Log(_),
+            ) => {
                 return self.not_ordered(&order, "the store answered something else than was asked");
             }
             Err(trouble) => return self.not_ordered(&order, &trouble),

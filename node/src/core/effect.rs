@@ -7,6 +7,7 @@ use ceremonies::record::Memory;
 use ceremonies::wire::bus;
 use serde_json::Value;
 
+use super::shelf::{Shelved, StoredLog};
 use crate::store::{Claim, PendingShare, StoredShare};
 use crate::vault::ObjectKey;
 
@@ -105,6 +106,10 @@ pub enum StoreOp {
     Remember(CeremonyId, Memory),
     /// Remember how far the stream was read.
     ReadTo(Mark),
+    /// From now on start without this log, and with this line in its place.
+    Shelve(Box<Shelved>),
+    /// Read a log that is shelved.
+    Recall(CeremonyId),
     /// Store a new share as pending, and read it back.
     PutPending(PendingShare),
     /// Read a share.
@@ -152,6 +157,8 @@ pub enum StoreReply {
     Done,
     /// So many were affected.
     Count(u64),
+    /// The log.
+    Log(Box<StoredLog>),
     /// The share that is stored, if one is.
     Share(Option<StoredShare>),
     /// What came of a claim.

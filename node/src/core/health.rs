@@ -201,7 +201,7 @@ impl Core {
             last_round_ms: self.observed.last_round,
             last_signature_ms: self.observed.last_signature,
             entries: self.observed.entries,
-            ceremonies: u32::try_from(self.logs.len()).unwrap_or(u32::MAX),
+            ceremonies: u32::try_from(self.logs.len() + self.shelf.len()).unwrap_or(u32::MAX),
             stream_trouble: self.stream.trouble().unwrap_or_default(),
             record_digest: self.record_digest(),
             forked: forked.take(MAX_FORKED).map(|(id, _)| id.to_string()).collect(),

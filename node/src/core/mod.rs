@@ -15,6 +15,7 @@ mod peers;
 mod record;
 mod requests;
 mod settle;
+mod shelf;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +38,9 @@ pub use self::effect::{
 };
 use self::health::Observed;
 use self::record::{Log, Writer};
+pub(crate) use self::shelf::FOLD;
+use self::shelf::Shelf;
+pub use self::shelf::{Shelved, StoredLog};
 use self::stream::Stream;
 
 /// How often the shell says that time has passed.
@@ -66,14 +70,25 @@ impl Identity {
 
 /// What a node remembers from before it was started.
 pub struct Remembered {
-    /// All logs, folded.
+    /// The logs that are not shelved, folded.
     pub book: Book,
-    /// Its ballots.
+    /// The ceremonies that are shelved.
+    pub shelf: Vec<Shelved>,
+    /// Its ballots in the others.
     pub ballots: BTreeMap<CeremonyId, Memory>,
     /// The entries of branches that it does not stand on.
     pub aside: Vec<Entry>,
     /// How far it had read the stream.
     pub read_to: Option<Mark>,
+}
+
+/// What differs between nodes and between a cluster and a simulation.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Whether this node has a vault.
+    pub has_vault: bool,
+    /// How long a ceremony that is over stays in memory after its last change, in milliseconds.
+    pub shelve_after_ms: u64,
 }
 
 /// What the enclave was asked and has not answered.
@@ -85,6 +100,15 @@ enum Asked {
     Health,
     /// Something to do in a ceremony.
     Start(CeremonyId, Duty),
+}
+
+impl Asked {
+    fn ceremony(&self) -> Option<&CeremonyId> {
+        match self {
+            Self::Attestation(id) | Self::Start(id, _) => Some(id),
+            Self::Health => None,
+        }
+    }
 }
 
 /// What an answer of the store or of a slow service is waited for.
@@ -110,6 +134,10 @@ enum Waiting {
     BanStored(CeremonyId, Box<log::event::Kind>),
     /// The old shares, before their deletion is said.
     RetiredDeleted(CeremonyId, Box<log::event::Kind>),
+    /// A log that comes back.
+    Recalled(CeremonyId),
+    /// A line in the place of a log.
+    Shelved(Box<Shelved>),
     /// The shares that the heartbeat lists.
     Probed,
     /// A released backup that was handed in.
@@ -127,6 +155,9 @@ pub struct Core {
     effects: Vec<Effect>,
     book: Book,
     logs: BTreeMap<CeremonyId, Log>,
+    shelf: Shelf,
+    /// Logs that were opened under a charter which is not the right one as this node sees it now.
+    not_allowed: BTreeMap<CeremonyId, Vec<Entry>>,
     stream: Stream,
     writer: Writer,
     /// What the writer does next.
@@ -138,8 +169,7 @@ pub struct Core {
     next_request: u64,
     /// Sessions ordered on this connection, by label.
     ordered: BTreeSet<Hash>,
-    /// Whether this node has a vault.
-    has_vault: bool,
+    pace: Pace,
     preflights: BTreeMap<CeremonyId, backups::Preflight>,
     vault_rests_until: u64,
     waiting: BTreeMap<Ticket, Waiting>,
@@ -160,14 +190,16 @@ pub struct Core {
 impl Core {
     /// The core of a node that remembers this.
     #[must_use]
-    pub fn new(identity: Identity, remembered: Remembered, has_vault: bool, now: Now) -> Self {
-        let Remembered { book, ballots, aside, read_to } = remembered;
+    pub fn new(identity: Identity, remembered: Remembered, pace: Pace, now: Now) -> Self {
+        let Remembered { book, shelf, ballots, aside, read_to } = remembered;
         let mut core = Self {
             identity,
             now,
             effects: Vec::new(),
             book,
             logs: BTreeMap::new(),
+            shelf: Shelf::new(shelf, read_to.is_some()),
+            not_allowed: BTreeMap::new(),
             stream: Stream::new(read_to),
             writer: Writer::Idle,
             work: VecDeque::new(),
@@ -176,7 +208,7 @@ impl Core {
             asked: BTreeMap::new(),
             next_request: 1,
             ordered: BTreeSet::new(),
-            has_vault,
+            pace,
             preflights: BTreeMap::new(),
             vault_rests_until: 0,
             waiting: BTreeMap::new(),
@@ -192,10 +224,15 @@ impl Core {
         core
     }
 
-    /// The book of all ceremonies as this node has them.
+    /// The book of the ceremonies that are not shelved, as this node has them.
     #[must_use]
     pub fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// The ceremonies that are shelved.
+    pub fn shelf(&self) -> impl Iterator<Item = &Shelved> {
+        self.shelf.iter()
     }
 
     fn node(&self) -> NodeIndex {
@@ -205,6 +242,13 @@ impl Core {
     /// Takes what happened, and says what is to be done.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
+        self.take_event(event);
+        self.write_on();
+        self.do_duties();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn take_event(&mut self, event: Event) {
         match event {
             Event::Tick => self.tick(),
             Event::Connected => self.connected(),
@@ -224,9 +268,6 @@ impl Core {
             Event::Preflighted(ceremony, result) => self.preflighted(&ceremony, result),
             Event::Put(ticket, result) => self.put(ticket, result),
         }
-        self.write_on();
-        self.do_duties();
-        std::mem::take(&mut self.effects)
     }
 
     fn tick(&mut self) {
@@ -241,6 +282,7 @@ impl Core {
             self.look_at_stream();
             self.ask_peers();
             self.append_again();
+            self.shelve();
             self.drop_what_never_commits();
             self.report_health();
             self.repeat_heads();
@@ -297,6 +339,8 @@ impl Core {
             Waiting::RetiredDeleted(ceremony, kind) => {
                 self.retired_deleted(&ceremony, *kind, result.map(|_| ()));
             }
+            Waiting::Recalled(ceremony) => self.recalled(&ceremony, result),
+            Waiting::Shelved(line) => self.is_shelved(*line, result.map(|_| ())),
             Waiting::Probed => self.probed(result),
             Waiting::ReleasedKept(ceremony, request) => {
                 self.released_kept(&ceremony, &request, result.map(|_| ()));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::ids::{CeremonyId, NodeIndex};
 use ceremonies::record::{Ballot, SignedHead};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
@@ -16,14 +16,15 @@ use prost::Message;
 
 use super::record::Work;
 use super::settle::{MAX_HEADS, news};
-use super::{Core, requests};
+use super::shelf::Then;
+use super::{Core, Event, requests};
 
 /// Most ceremonies of which only heads are known, of one node's heads.
-const MAX_UNKNOWN: usize = 64;
+pub(super) const MAX_UNKNOWN: usize = 64;
 /// How long an answer is waited for before the same is asked again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1000;
 /// Most logs that one node is asked for at one look.
-const MAX_ASKS: usize = 16;
+pub(super) const MAX_ASKS: usize = 16;
 /// Most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
 /// How long two nodes' records differ before their heads are compared, and how long until that is done again, in
@@ -64,10 +65,18 @@ impl Core {
 
     /// A head and the votes that its lock rests on, all of them signed by nodes of the cluster.
     fn hear(&mut self, told: record::HeadNews) {
+        let told_again = told.clone();
         let Some(raw) = told.head else { return };
         let Some(head) = SignedHead::from_wire(raw.clone()).ok() else { return };
         let id = head.ceremony.clone();
         if head.node == self.node() {
+            return;
+        }
+        if self.shelf.has(&id) {
+            if self.checked(raw, &id).is_some() {
+                let news = record::News { heads: vec![told_again] };
+                self.hear_of_line(&head, Event::Heads(news.encode_to_vec()));
+            }
             return;
         }
         // One node's talk of ceremonies that nobody else knows must not drown what the others say.
@@ -128,13 +137,18 @@ impl Core {
             for (_, id, from_seq) in logs.into_iter().take(MAX_ASKS) {
                 // What was asked for and did not help is asked for from the beginning.
                 self.log_of(&id).asked.insert(node, (now.max(1), 1));
-                self.tell(node, to_peer::Kind::Ask(record::Ask { ceremony: id.to_string(), from_seq }));
+                self.ask(node, &id, from_seq);
             }
         }
         self.compare();
     }
 
-    fn is_over_budget(&mut self, from: NodeIndex) -> bool {
+    /// Asks a node for its head in a ceremony, and for the entries from this number on.
+    pub(super) fn ask(&mut self, node: NodeIndex, id: &CeremonyId, from_seq: u64) {
+        self.tell(node, to_peer::Kind::Ask(record::Ask { ceremony: id.to_string(), from_seq }));
+    }
+
+    pub(super) fn is_over_budget(&mut self, from: NodeIndex) -> bool {
         let now = self.now.steady;
         let peer = self.observed.peers.entry(from).or_default();
         if now.saturating_sub(peer.answered.0) >= 1000 {
@@ -150,15 +164,25 @@ impl Core {
         };
         match kind {
             to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) if self.is_over_budget(from) => {}
-            to_peer::Kind::Ask(ask) => self.give(from, &ask),
+            to_peer::Kind::Ask(ask) => self.give(from, ask),
             to_peer::Kind::Entries(entries) => self.given(from, entries),
             to_peer::Kind::AskList(ask) => self.give_list(from, &ask),
             to_peer::Kind::List(list) => self.listed(from, list),
         }
     }
 
-    fn give(&mut self, to: NodeIndex, ask: &record::Ask) {
+    fn give(&mut self, to: NodeIndex, ask: record::Ask) {
         let Ok(id) = ask.ceremony.parse::<CeremonyId>() else { return };
+        if let Some(line) = self.shelf.get(&id) {
+            if ask.from_seq > line.head.seq {
+                let head = self.head_of_line(line).map(|head| news(&head, &[]));
+                let answer = record::Entries { ceremony: ask.ceremony, entries: Vec::new(), head };
+                return self.tell(to, to_peer::Kind::Entries(answer));
+            }
+            let kind = Some(to_peer::Kind::Ask(ask));
+            let again = record::ToPeer { version: VERSION, kind }.encode_to_vec();
+            return self.recall(&id, Some(Then::Handle(Event::FromPeer(to, again))));
+        }
         let Some((chapter, log)) = self.book.get(&id).zip(self.logs.get(&id)) else { return };
         let mut entries = requests::that_fit(&chapter.entries, ask.from_seq);
         // Whoever asks from the beginning has not been helped by this branch: what a lock is proven by may stand on others.
@@ -228,9 +252,17 @@ impl Core {
     }
 
     fn give_list(&mut self, to: NodeIndex, ask: &record::AskList) {
-        let shown = self.logs.iter().filter(|(id, _)| id.as_str() > ask.after.as_str());
-        let heads = shown.filter_map(|(_, log)| Some(news(log.shown.as_ref()?, &[])));
-        let list = record::News { heads: heads.take(MAX_HEADS).collect() };
+        let follows = |id: &CeremonyId| id.as_str() > ask.after.as_str();
+        let shown = self.logs.iter().filter(|(id, log)| follows(id) && log.shown.is_some());
+        let lines = self.shelf.iter().map(|line| &line.ceremony).filter(|id| follows(id));
+        let mut ids: BTreeSet<&CeremonyId> = shown.map(|(id, _)| id).take(MAX_HEADS).collect();
+        ids.extend(lines.take(MAX_HEADS));
+        let head = |id: &CeremonyId| match self.shelf.get(id) {
+            Some(line) => self.head_of_line(line),
+            None => self.logs.get(id)?.shown.clone(),
+        };
+        let heads = ids.into_iter().take(MAX_HEADS).filter_map(head).map(|head| news(&head, &[]));
+        let list = record::News { heads: heads.collect() };
         self.tell(to, to_peer::Kind::List(list));
     }
 
@@ -250,19 +282,10 @@ impl Core {
 
     /// Sum of the hashes of all heads, modulo 2^256. A hint: two nodes whose sums differ compare their heads.
     pub(super) fn record_digest(&self) -> Vec<u8> {
-        let mut sum = [0_u8; 32];
-        for hash in self.logs.values().map(|log| log.tree.tip().hash) {
-            add(&mut sum, &hash);
+        let mut sum = self.shelf.sum();
+        for log in self.logs.values() {
+            sum.add(&log.tree.tip().hash);
         }
         sum.to_vec()
-    }
-}
-
-fn add(sum: &mut [u8; 32], hash: &Hash) {
-    let mut carry = 0;
-    for (digit, other) in sum.iter_mut().zip(hash.as_bytes()).rev() {
-        let total = u16::from(*digit) + u16::from(*other) + carry;
-        [_, *digit] = total.to_be_bytes();
-        carry = total >> 8;
     }
 }

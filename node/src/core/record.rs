@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use ceremonies::book::{Examined, Next, NotTaken, check_clock};
+use ceremonies::book::{Examined, Next, NotTaken, SetAside, check_clock};
 use ceremonies::charter::Charter;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
@@ -46,6 +46,8 @@ pub(super) struct Log {
     pub(super) left_at: u64,
     /// When anything changed.
     pub(super) changed_at: u64,
+    /// When it was recalled from the shelf, and the last entry that it had, which was recorded then.
+    pub(super) recalled: Option<(u64, Tip)>,
     /// When each node was asked for entries, and from which number on it is asked next.
     pub(super) asked: BTreeMap<NodeIndex, (u64, u64)>,
 }
@@ -66,6 +68,7 @@ impl Log {
             unlocked_since: 0,
             left_at: 0,
             changed_at: 0,
+            recalled: None,
             asked: BTreeMap::new(),
         }
     }
@@ -82,7 +85,7 @@ impl Log {
 }
 
 /// What the writer does next.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Work {
     /// Take a message of the stream.
     Streamed(StreamEntry),
@@ -98,12 +101,35 @@ pub(super) enum Work {
     Read,
 }
 
+impl Work {
+    /// The ceremony that it is about, if it is about one.
+    pub(super) fn ceremony(&self) -> Option<&CeremonyId> {
+        match self {
+            Self::Streamed(message) => message.ceremony.as_ref(),
+            Self::Take(entry) => Some(&entry.ceremony),
+            Self::Settle(id) | Self::Append(id) | Self::Restore(id) => Some(id),
+            Self::Read => None,
+        }
+    }
+
+    /// Whether the log must be there for it, not only its line. What is no entry says nothing about any log.
+    fn needs_log(&self) -> bool {
+        match self {
+            Self::Streamed(message) => Entry::decode(&message.payload).is_ok(),
+            Self::Take(_) | Self::Append(_) | Self::Restore(_) => true,
+            Self::Settle(_) | Self::Read => false,
+        }
+    }
+}
+
 /// The one who writes: one thing at a time, so that no entry is judged before the one before it is stored.
 #[derive(Debug)]
 pub(super) enum Writer {
     Idle,
     /// The stream is being read.
     Reading,
+    /// A log that is shelved is on its way back.
+    Recalling(CeremonyId),
     /// An entry is on its way into the stream.
     Appending(Box<Next>, Box<Pending>),
     /// An entry that the stream has lost is on its way back, with its number.
@@ -114,6 +140,18 @@ pub(super) enum Writer {
         then: Then,
         failed: bool,
     },
+}
+
+impl Writer {
+    /// The ceremony that is being written to, if one is.
+    pub(super) fn ceremony(&self) -> Option<&CeremonyId> {
+        match self {
+            Self::Recalling(id) | Self::Restoring(id, _) => Some(id),
+            Self::Appending(next, _) => Some(&next.entry().ceremony),
+            Self::Storing { then, .. } => Some(then.ceremony()),
+            Self::Idle | Self::Reading => None,
+        }
+    }
 }
 
 /// What follows once the store has it.
@@ -129,12 +167,22 @@ pub(super) enum Then {
     Settle(CeremonyId),
 }
 
+impl Then {
+    fn ceremony(&self) -> &CeremonyId {
+        match self {
+            Self::Commit(next, ..) => &next.entry().ceremony,
+            Self::Aside(entry) => &entry.ceremony,
+            Self::Switched(id, _) | Self::Settle(id) => id,
+        }
+    }
+}
+
 /// An entry's place.
 pub(super) fn tip_of(entry: &Entry) -> Tip {
     Tip { seq: entry.seq, hash: entry.hash() }
 }
 
-fn place_before(entry: &Entry) -> Tip {
+pub(super) fn place_before(entry: &Entry) -> Tip {
     Tip { seq: entry.seq.saturating_sub(1), hash: entry.prev }
 }
 
@@ -197,6 +245,30 @@ impl Core {
         }
     }
 
+    /// Lets go of what no charter allows now, and takes again what this one allows: which charter is in force may turn out
+    /// otherwise more than once while nodes disagree about an amendment. Ballots bind all the while.
+    fn follow_charter(&mut self, before: &Hash, out: Vec<SetAside>) {
+        for log in out {
+            warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
+            let Some(known) = self.logs.remove(&log.ceremony) else { continue };
+            let forgotten = Log::new(self.node(), known.ballot.memory().clone());
+            self.logs.insert(log.ceremony.clone(), forgotten);
+            let entries = log.entries.into_iter().chain(known.aside.into_values()).collect();
+            self.not_allowed.insert(log.ceremony, entries);
+        }
+        if self.book.context().charter().hash() == *before {
+            return;
+        }
+        self.drop_overdue_lines();
+        let is_allowed =
+            |entries: &[Entry]| entries.first().is_some_and(|first| self.book.examine(first.clone()).is_ok());
+        let allowed: Vec<Vec<Entry>> =
+            self.not_allowed.extract_if(.., |_, entries| is_allowed(entries)).map(|(_, log)| log).collect();
+        for entry in allowed.into_iter().flatten() {
+            self.plan(Work::Take(Box::new(entry)));
+        }
+    }
+
     pub(super) fn log_of(&mut self, id: &CeremonyId) -> &mut Log {
         let me = self.identity.node;
         self.logs.entry(id.clone()).or_insert_with(|| Log::new(me, Memory::default()))
@@ -216,7 +288,15 @@ impl Core {
     /// Does what is planned until the writer has to wait.
     pub(super) fn write_on(&mut self) {
         while matches!(self.writer, Writer::Idle) {
-            match self.work.pop_front() {
+            let next = self.work.pop_front();
+            let shelved = next.as_ref().and_then(Work::ceremony).filter(|id| self.shelf.has(id)).cloned();
+            if let Some((id, work)) = shelved.zip(next.as_ref()).filter(|(_, work)| work.needs_log()) {
+                self.plan_first(work.clone());
+                self.recall(&id, None);
+                self.writer = Writer::Recalling(id);
+                return;
+            }
+            match next {
                 Some(Work::Streamed(entry)) => self.streamed(entry),
                 Some(Work::Take(entry)) => self.take(*entry, None),
                 Some(Work::Settle(id)) => self.settle(&id),
@@ -411,10 +491,9 @@ impl Core {
     fn commit(&mut self, next: Next, stream: Option<u64>, pending: Option<Box<Pending>>) {
         let entry = next.entry().clone();
         let (id, members) = (entry.ceremony.clone(), self.members());
-        for log in self.book.commit(next) {
-            warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
-            self.logs.remove(&log.ceremony);
-        }
+        let charter = self.book.context().charter().hash();
+        let out = self.book.commit(next);
+        self.follow_charter(&charter, out);
         self.recount(&members);
         self.observed.entries += 1;
         self.running.insert(id.clone());
@@ -444,9 +523,13 @@ impl Core {
         let Some(entries) = self.entries_of(id, tip) else { return };
         let before = self.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
         let members = self.members();
-        if let Err((seq, refused)) = self.book.read(&entries) {
-            warn!(ceremony = %id, seq, refused = %chain(&refused), "branch does not fold");
-            return;
+        let charter = self.book.context().charter().hash();
+        match self.book.replace(&entries) {
+            Ok(out) => self.follow_charter(&charter, out),
+            Err((seq, refused)) => {
+                warn!(ceremony = %id, seq, refused = %chain(&refused), "branch does not fold");
+                return;
+            }
         }
         self.recount(&members);
         warn!(ceremony = %id, seq = tip.seq, hash = %tip.hash, "the fork is healed here: another branch is stood on");

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use ceremonies::book::OpeningError;
+use ceremonies::ceremony::Ceremony;
 use ceremonies::entry::{Entry, EntryError, Event as LogEvent};
-use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::listing::{self, Line, Wanted};
 use ceremonies::said::{self, Topic};
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
@@ -15,7 +17,8 @@ use tracing::error;
 
 use super::append::Wish;
 use super::settle::news;
-use super::{Core, Request, RequestKind};
+use super::shelf::{Shelved, Then};
+use super::{Core, Event, Request, RequestKind};
 
 /// Most bytes of entries in one answer: below the bus's limit of 1 MiB, with room for heads and framing.
 const MAX_ANSWER: usize = 640 * 1024;
@@ -23,6 +26,8 @@ const MAX_ANSWER: usize = 640 * 1024;
 const MAX_ASIDE: usize = 192 * 1024;
 /// Most ceremonies in one answer to a list.
 const MAX_LISTED: usize = 500;
+/// Most wishes of one list that are looked at.
+const MAX_WANTED: usize = 64;
 
 /// Why a submission is not even tried.
 #[derive(Debug, Error)]
@@ -72,6 +77,9 @@ fn up_to<'a>(entries: impl Iterator<Item = &'a Entry>, most: usize) -> Vec<log::
 impl Core {
     pub(super) fn request(&mut self, request: Request) {
         match request.kind.clone() {
+            RequestKind::Submit(ceremony) | RequestKind::Read(ceremony) if self.shelf.has(&ceremony) => {
+                self.recall(&ceremony, Some(Then::Handle(Event::Request(request))));
+            }
             RequestKind::Submit(ceremony) => self.submit(&ceremony, request),
             RequestKind::Read(ceremony) => {
                 let reply = self.read(&ceremony, &request.payload);
@@ -178,28 +186,52 @@ impl Core {
         }
     }
 
+    /// The ceremonies that are asked for, a page of them, the newest first.
     fn list(&self, payload: &[u8]) -> bus::ListReply {
-        let after = bus::List::decode(payload).map(|list| list.after).unwrap_or_default();
-        let mut ceremonies: Vec<_> = self.book.iter().map(|(_, chapter)| &chapter.ceremony).collect();
-        ceremonies.sort_by_key(|ceremony| {
-            std::cmp::Reverse((ceremony.manifest().opened, ceremony.manifest().ceremony.clone()))
+        let asked = bus::List::decode(payload).unwrap_or_default();
+        let known = asked.wanted.len();
+        let wanted: Vec<Wanted> =
+            asked.wanted.iter().take(MAX_WANTED).filter_map(Wanted::from_wire).collect();
+        if wanted.is_empty() && known > 0 {
+            return bus::ListReply::default();
+        }
+        let folded = self.book.iter().map(|(_, chapter)| self.summary(&chapter.ceremony));
+        let mut all: Vec<bus::Summary> = folded.chain(self.shelf.iter().map(Shelved::summary)).collect();
+        all.sort_unstable_by(|one, other| {
+            (other.opened_ms, &other.ceremony).cmp(&(one.opened_ms, &one.ceremony))
         });
-        let position = ceremonies.iter().position(|ceremony| ceremony.manifest().ceremony.as_str() == after);
-        let rest = ceremonies.split_off(position.map_or(0, |position| position + 1));
-        let summaries = rest.iter().take(MAX_LISTED).map(|ceremony| {
-            let (manifest, head) = (ceremony.manifest(), ceremony.head());
-            bus::Summary {
-                ceremony: manifest.ceremony.to_string(),
-                last_seq: head.seq,
-                last_hash: head.hash.as_bytes().to_vec(),
-                kind: manifest.kind.to_string(),
-                wallet: manifest.wallet.to_string(),
-                generation: manifest.generation.0,
-                phase: ceremony.phase_at(self.now.wall).to_string(),
-                opened_ms: manifest.opened.0,
-                last_ms: head.time.0,
-            }
-        });
-        bus::ListReply { summaries: summaries.collect(), more: rest.len() > MAX_LISTED }
+        let lines: Vec<Line<'_>> = all.iter().map(line).collect();
+        let (places, left) = listing::chosen(&wanted, &lines);
+        let mut summaries: Vec<bus::Summary> = places.into_iter().map(|place| all[place].clone()).collect();
+        let position = summaries.iter().position(|summary| summary.ceremony == asked.after);
+        summaries.drain(..position.map_or(0, |position| position + 1));
+        let more = summaries.len() > MAX_LISTED;
+        summaries.truncate(MAX_LISTED);
+        bus::ListReply { summaries, more, left: u32::try_from(left).unwrap_or(u32::MAX) }
+    }
+
+    fn summary(&self, ceremony: &Ceremony) -> bus::Summary {
+        let (manifest, head) = (ceremony.manifest(), ceremony.head());
+        bus::Summary {
+            ceremony: manifest.ceremony.to_string(),
+            last_seq: head.seq,
+            last_hash: head.hash.as_bytes().to_vec(),
+            kind: manifest.kind.to_string(),
+            wallet: manifest.wallet.to_string(),
+            generation: manifest.generation.0,
+            phase: ceremony.phase_at(self.now.wall).to_string(),
+            opened_ms: manifest.opened.0,
+            last_ms: head.time.0,
+        }
+    }
+}
+
+fn line(summary: &bus::Summary) -> Line<'_> {
+    Line {
+        ceremony: &summary.ceremony,
+        wallet: &summary.wallet,
+        kind: &summary.kind,
+        phase: &summary.phase,
+        opened: UnixMillis(summary.opened_ms),
     }
 }

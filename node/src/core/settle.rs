@@ -22,7 +22,7 @@ pub(super) const MAX_HEADS: usize = 64;
 
 impl Core {
     /// Signs and shows where this node stands, where that has changed. What it says has been stored.
-    fn state(&mut self, id: &CeremonyId) {
+    pub(super) fn state(&mut self, id: &CeremonyId) {
         let Some(log) = self.logs.get(id).filter(|log| log.tree.tip().seq > 0) else { return };
         let memory = log.ballot.memory();
         let head = Head {

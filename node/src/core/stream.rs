@@ -154,6 +154,7 @@ impl Core {
                 (log.last, log.have) = (Some(0), 0);
                 (log.doubted, log.reread_to) = (None, 0);
             }
+            self.shelf.doubt_stream();
         }
         if self.stream.state != State::Usable {
             self.stream.state = State::Usable;

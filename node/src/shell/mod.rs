@@ -24,7 +24,7 @@ use self::start::Ready;
 pub use self::start::{StartError, charter_in_force, check, take_bundle};
 use self::stream::LogStream;
 use crate::config::Config;
-use crate::core::{Core, Effect, Event, Now, StoreOp, StreamError, TICK_MS, Ticket};
+use crate::core::{Core, Effect, Event, Now, Pace, StoreOp, StreamError, TICK_MS, Ticket};
 use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
 use crate::store::Store;
 
@@ -92,9 +92,10 @@ impl Agent {
         tasks.spawn(keep_stream(LogStream::new(client.clone()), queue, sender.clone()));
         let (publish, queue) = mpsc::channel(MAX_PUBLISHED);
         tasks.spawn(keep_publishing(client, queue));
-        let has_vault = vault.is_some();
+        let pace =
+            Pace { has_vault: vault.is_some(), shelve_after_ms: u64::from(config.shelve_after_s) * 1000 };
         let slow = Slow::new(config.kms.credentials.clone(), vault, sender.clone());
-        let core = Core::new(identity, remembered, has_vault, steady(begun));
+        let core = Core::new(identity, remembered, pace, steady(begun));
         Ok(Self { node, core, events, sender, store: store_ops, stream, publish, link, slow, tasks, begun })
     }
 

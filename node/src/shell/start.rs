@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use super::BusError;
 use crate::config::Config;
-use crate::core::{Identity, Remembered};
+use crate::core::{Identity, Remembered, Shelved};
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -110,7 +110,7 @@ fn identity(config: &Config) -> Result<(Identity, Context), StartError> {
 pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
     let (identity, context) = identity(config)?;
     let store = Store::open(&config.store).await?;
-    let book = own_book(context, &store).await?;
+    let (book, shelf) = own_book(context, &store).await?;
     let charter = book.context().charter();
     if charter.excludes(identity.node) {
         warn!(node = %identity.node, "the charter in force excludes this node: it takes part in nothing");
@@ -120,6 +120,7 @@ pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
     let aside = store.aside().await?.into_iter().filter_map(|raw| Entry::from_wire(raw).ok());
     let remembered = Remembered {
         book,
+        shelf,
         ballots: store.ballots().await?.into_iter().collect(),
         aside: aside.collect(),
         read_to: store.read_to().await?,
@@ -133,7 +134,7 @@ pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
 /// # Errors
 /// [`StartError`].
 pub async fn charter_in_force(config: &Config) -> Result<Arc<Charter>, StartError> {
-    let book = own_book(identity(config)?.1, &Store::open(&config.store).await?).await?;
+    let (book, _) = own_book(identity(config)?.1, &Store::open(&config.store).await?).await?;
     Ok(Arc::clone(book.context().charter()))
 }
 
@@ -159,7 +160,8 @@ pub async fn check(config: &Config) -> Result<(), StartError> {
 pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartError> {
     let (identity, context) = identity(config)?;
     let store = Store::open(&config.store).await?;
-    let mut book = own_book(context, &store).await?;
+    store.clear_shelf().await?;
+    let (mut book, _) = own_book(context, &store).await?;
     let expected = Expected { charter: Some(identity.charter.hash()), ..Expected::default() };
     for entry in evidence::logs(bundle, &expected)?.into_iter().flatten() {
         if let Examined::New(next) = book.examine(entry)? {
@@ -170,9 +172,10 @@ pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartE
     Ok(book.iter().count())
 }
 
-/// The book of all logs in the store. What does not fold never keeps the agent from starting: it is said, and the rest of
+/// The book of the logs in the store, and the lines of those that are shelved. What does not fold never keeps the agent from starting: it is said, and the rest of
 /// its log goes aside, so that what belongs there can take its place.
-async fn own_book(context: Context, store: &Store) -> Result<Book, StartError> {
+async fn own_book(context: Context, store: &Store) -> Result<(Book, Vec<Shelved>), StartError> {
+    let mut shelf = store.shelf().await?;
     let mut logs = Vec::new();
     for ceremony in store.ceremonies().await? {
         let mut log = Vec::new();
@@ -190,5 +193,11 @@ async fn own_book(context: Context, store: &Store) -> Result<Book, StartError> {
             store.set_rest_aside(ceremony, from - 1).await?;
         }
     }
-    Ok(book)
+    let is_overdue = |line: &Shelved| book.is_overdue(&line.charter, line.began);
+    let overdue: Vec<Shelved> = shelf.extract_if(.., |line| is_overdue(line)).collect();
+    for line in overdue {
+        error!(ceremony = %line.ceremony, "set aside: another charter was in force when it was opened");
+        store.unshelve(&line.ceremony).await?;
+    }
+    Ok((book, shelf))
 }

@@ -19,6 +19,10 @@ impl Store {
             StoreOp::PutAside(entry) => self.put_aside(&entry).await?,
             StoreOp::Remember(ceremony, memory) => self.remember_ballot(&ceremony, &memory).await?,
             StoreOp::ReadTo(mark) => self.set_read_to(mark).await?,
+            StoreOp::Shelve(line) => self.shelve(&line).await?,
+            StoreOp::Recall(ceremony) => {
+                return Ok(StoreReply::Log(Box::new(self.log(&ceremony).await?)));
+            }
             StoreOp::PutPending(share) => {
                 self.put_pending(&share).await?;
                 let stored = self.share(&share.wallet, share.generation, &share.record).await?;

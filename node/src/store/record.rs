@@ -16,13 +16,44 @@ const STREAM: &str = "stream";
 /// The position that is written to show that the store can be written to.
 const PROBE: &str = "probe";
 
-fn unsigned(row: &AnyRow, column: usize, what: &'static str) -> Result<u64, StoreError> {
+pub(super) fn unsigned(row: &AnyRow, column: usize, what: &'static str) -> Result<u64, StoreError> {
     let value: i64 = row.try_get(column).map_err(failed(what))?;
     u64::try_from(value).map_err(|_| StoreError::Malformed { what: "number" })
 }
 
-fn round(value: u64) -> Result<u32, StoreError> {
+pub(super) fn round(value: u64) -> Result<u32, StoreError> {
     u32::try_from(value).map_err(|_| StoreError::Malformed { what: "round" })
+}
+
+pub(super) fn raw_entry(row: &AnyRow, what: &'static str) -> Result<log::Entry, StoreError> {
+    Ok(log::Entry {
+        body: row.try_get(0).map_err(failed(what))?,
+        signature: row.try_get(1).map_err(failed(what))?,
+    })
+}
+
+/// A row of `ballots`.
+pub(super) fn ballot(row: &AnyRow, what: &'static str) -> Result<(CeremonyId, Memory), StoreError> {
+    let ceremony: String = row.try_get(0).map_err(failed(what))?;
+    let hash: String = row.try_get(5).map_err(failed(what))?;
+    let lock = if hash.is_empty() {
+        None
+    } else {
+        let hash: Hash = hash.parse().map_err(malformed("hash of a lock"))?;
+        let tip = Tip { seq: unsigned(row, 4, what)?, hash };
+        Some(Lock { round: round(unsigned(row, 3, what)?)?, tip })
+    };
+    let proof: Vec<u8> = row.try_get(6).map_err(failed(what))?;
+    let proof = record::News::decode(proof.as_slice())
+        .map_err(|_| StoreError::Malformed { what: "proof of a lock" })?;
+    let heads = proof.heads.into_iter().filter_map(|news| news.head);
+    let memory = Memory {
+        round: round(unsigned(row, 1, what)?)?,
+        undecided: unsigned(row, 2, what)? != 0,
+        lock,
+        proof: heads.filter_map(|head| SignedHead::from_wire(head).ok()).collect(),
+    };
+    Ok((ceremony.parse().map_err(malformed("ceremony id"))?, memory))
 }
 
 async fn insert<'e>(entry: &Entry, into: impl Executor<'e, Database = Any>) -> Result<(), StoreError> {
@@ -170,23 +201,20 @@ impl Store {
         Ok(())
     }
 
-    /// The entries of all branches that are not stood on, by their numbers.
+    /// The entries of all branches that are not stood on, by their numbers, of ceremonies that are not shelved.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn aside(&self) -> Result<Vec<log::Entry>, StoreError> {
         let what = "read entries of other branches";
-        let rows = sqlx::query("SELECT body, signature FROM branches ORDER BY ceremony, seq")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed(what))?;
-        let entry = |row: &AnyRow| {
-            Ok(log::Entry {
-                body: row.try_get(0).map_err(failed(what))?,
-                signature: row.try_get(1).map_err(failed(what))?,
-            })
-        };
-        rows.iter().map(entry).collect()
+        let rows = sqlx::query(
+            "SELECT body, signature FROM branches WHERE ceremony NOT IN (SELECT ceremony FROM shelf) \
+             ORDER BY ceremony, seq",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(what))?;
+        rows.iter().map(|row| raw_entry(row, what)).collect()
     }
 
     /// Remembers a ballot.
@@ -197,7 +225,7 @@ impl Store {
         remember(ceremony, memory, &self.pool).await
     }
 
-    /// All ballots that are remembered.
+    /// The ballots that are remembered in ceremonies that are not shelved.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -205,34 +233,12 @@ impl Store {
         let what = "read ballots";
         let rows = sqlx::query(
             "SELECT ceremony, round, undecided, COALESCE(lock_round, 0), COALESCE(lock_seq, 0), \
-             COALESCE(lock_hash, ''), proof FROM ballots",
+             COALESCE(lock_hash, ''), proof FROM ballots WHERE ceremony NOT IN (SELECT ceremony FROM shelf)",
         )
         .fetch_all(&self.pool)
         .await
         .map_err(failed(what))?;
-        let ballot = |row: &AnyRow| {
-            let ceremony: String = row.try_get(0).map_err(failed(what))?;
-            let hash: String = row.try_get(5).map_err(failed(what))?;
-            let lock = if hash.is_empty() {
-                None
-            } else {
-                let hash: Hash = hash.parse().map_err(malformed("hash of a lock"))?;
-                let tip = Tip { seq: unsigned(row, 4, what)?, hash };
-                Some(Lock { round: round(unsigned(row, 3, what)?)?, tip })
-            };
-            let proof: Vec<u8> = row.try_get(6).map_err(failed(what))?;
-            let proof = record::News::decode(proof.as_slice())
-                .map_err(|_| StoreError::Malformed { what: "proof of a lock" })?;
-            let heads = proof.heads.into_iter().filter_map(|news| news.head);
-            let memory = Memory {
-                round: round(unsigned(row, 1, what)?)?,
-                undecided: unsigned(row, 2, what)? != 0,
-                lock,
-                proof: heads.filter_map(|head| SignedHead::from_wire(head).ok()).collect(),
-            };
-            Ok((ceremony.parse().map_err(malformed("ceremony id"))?, memory))
-        };
-        rows.iter().map(ballot).collect()
+        rows.iter().map(|row| ballot(row, what)).collect()
     }
 
     async fn set_position(&self, name: &str, seq: i64, hash: &str) -> Result<(), StoreError> {

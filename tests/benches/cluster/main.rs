@@ -10,6 +10,7 @@
 mod compute;
 mod fold;
 mod frames;
+mod history;
 mod store;
 mod weigh;
 
@@ -92,6 +93,14 @@ fn compare(what: &str, times: &[f64], cost: Cost, cores: u32) {
 
 #[tokio::main]
 async fn main() {
+    // `cargo bench -p lab -- history 10 1000` prints that alone: with thousands of ceremonies it takes a while.
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    if words.next().is_some_and(|word| word == "history") {
+        for count in words {
+            history::history(count.parse().unwrap()).await;
+        }
+        return;
+    }
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     let costs = compute::compute();
     store::store().await;

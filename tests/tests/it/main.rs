@@ -9,6 +9,7 @@ mod consoles;
 mod crashes;
 mod disasters;
 mod exclusion;
+mod history;
 mod holes;
 mod inventory;
 mod kms;

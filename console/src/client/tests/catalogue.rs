@@ -78,14 +78,14 @@ fn listing(ways: &[(u8, Way)]) -> Fake {
 
 #[tokio::test]
 async fn lists_are_read_to_their_last_page() {
-    let catalogue = listing(&[]).nodes().catalogue().await.unwrap();
+    let catalogue = listing(&[]).nodes().catalogue(&[]).await.unwrap();
     assert_eq!((catalogue.rows.len(), catalogue.heard.len()), (5, 5));
     assert!(catalogue.rows.iter().all(|row| row.agreement(5) == "listed by 5 of 5"));
 }
 
 #[tokio::test]
 async fn endless_list_is_given_up_and_its_node_named() {
-    let catalogue = listing(&[(2, Way::Endless), (3, Way::Absent)]).nodes().catalogue().await.unwrap();
+    let catalogue = listing(&[(2, Way::Endless), (3, Way::Absent)]).nodes().catalogue(&[]).await.unwrap();
     assert_eq!((catalogue.rows.len(), catalogue.heard.len()), (5, 3));
     assert!(matches!(catalogue.troubles.of(node(2)), Some(Trouble::Overfull(_) | Trouble::Silent(_))));
 }
@@ -93,17 +93,17 @@ async fn endless_list_is_given_up_and_its_node_named() {
 #[tokio::test]
 async fn list_that_nobody_signed_is_nobodys_word() {
     let stranger = |index| (index, Way::Stranger);
-    let one = listing(&[stranger(4)]).nodes().catalogue().await.unwrap();
+    let one = listing(&[stranger(4)]).nodes().catalogue(&[]).await.unwrap();
     assert!(one.heard.len() == 4 && one.troubles.of(node(4)).is_some());
     // All of them: the nodes of a charter that is yet to be learned. What they list must prove itself.
-    let all = listing(&[1, 2, 3, 4, 5].map(stranger)).nodes().catalogue().await.unwrap();
+    let all = listing(&[1, 2, 3, 4, 5].map(stranger)).nodes().catalogue(&[]).await.unwrap();
     assert_eq!((all.rows.len(), all.heard.len()), (5, 0));
 }
 
 #[tokio::test]
 async fn there_is_no_list_when_no_node_gives_one() {
     let ways = [1, 2, 3, 4, 5].map(|index| (index, if index == 3 { Way::Another } else { Way::Absent }));
-    let error = listing(&ways).nodes().catalogue().await.unwrap_err().to_string();
+    let error = listing(&ways).nodes().catalogue(&[]).await.unwrap_err().to_string();
     assert!(
         error.contains("is not on the bus") && error.contains("node 3 was answered for by node 1"),
         "{error}"

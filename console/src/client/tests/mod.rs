@@ -255,13 +255,14 @@ impl World {
         if self.way(at) == Way::Endless {
             let begun: usize = list.after.trim_start_matches("dkg-x-").parse().unwrap_or(0);
             let made_up = (begun + 1..=begun + 5_000).map(|number| summary(format!("dkg-x-{number}")));
-            return bus::ListReply { summaries: made_up.collect(), more: true };
+            return bus::ListReply { summaries: made_up.collect(), more: true, left: 0 };
         }
         let skip = self.listed.iter().position(|id| id.as_str() == list.after).map_or(0, |at| at + 1);
         let page = self.listed.iter().skip(skip).take(2);
         bus::ListReply {
             summaries: page.map(|id| summary(id.to_string())).collect(),
             more: self.listed.len() > skip + 2,
+            left: 0,
         }
     }
 

@@ -248,7 +248,7 @@ fn what_is_remembered_is_read_back_and_never_goes_back() {
     memory.saw(&id(), tip(&log));
     memory.saw(&id(), tip(&log[..2]));
     assert_eq!(
-        memory.all_seen().into_iter().map(|(id, seen)| (id, seen.seq)).collect::<Vec<_>>(),
+        memory.last_seen(8).into_iter().map(|(id, seen)| (id, seen.seq)).collect::<Vec<_>>(),
         [(id(), 4)]
     );
     // What was damaged is read as far as it chains.

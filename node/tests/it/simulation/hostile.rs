@@ -184,8 +184,7 @@ impl World {
         let Some(id) = self.any_ceremony() else { return };
         let honest = self.honest();
         let Some(at) = self.any(&honest) else { return };
-        let head =
-            self.hosts[at].core.as_ref().and_then(|core| core.book().get(&id)?.entries.last().cloned());
+        let head = self.log_of(at, &id).pop();
         let (first, second) = (self.forge_behind(&id, head.as_ref()), self.forge_behind(&id, head.as_ref()));
         let round = self.any_round();
         for to in honest {

@@ -52,8 +52,8 @@ impl World {
         let Some(viewer) = self.any(&running) else { return };
         match self.below(20) {
             0..=4 => self.read_a_log(),
-            5 => self.withdraw(viewer),
-            6 | 7 => self.open(viewer),
+            5 | 6 => self.withdraw(viewer),
+            7 | 8 => self.open(viewer),
             _ => self.sign(viewer),
         }
         if self.pool.is_empty() {

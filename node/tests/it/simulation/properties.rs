@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::{Book, Examined, MAX_AHEAD_MS};
-use ceremonies::ceremony::Phase;
+use ceremonies::ceremony::{Head, Phase};
 use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::record::{HOSTILE, Lock, SignedHead, Tip, quorum};
 use ceremonies::wire::{bus, log, record};
+use node::core::Remembered;
 use prost::Message as _;
 
 use super::charter::{NODES, node, node_key, place};
@@ -37,6 +38,8 @@ pub(super) struct Tally {
     closed: usize,
     amended: usize,
     switches: usize,
+    shelved: usize,
+    recalled: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -46,6 +49,8 @@ impl std::ops::AddAssign for Tally {
         self.closed += other.closed;
         self.amended += other.amended;
         self.switches += other.switches;
+        self.shelved += other.shelved;
+        self.recalled += other.recalled;
     }
 }
 
@@ -132,13 +137,10 @@ impl World {
     }
 
     fn note_head(&mut self, from: usize, head: &SignedHead) {
-        let Some(core) = &self.hosts[from].core else { return };
-        if let Some(chapter) = core.book().get(&head.ceremony) {
-            let mut before = Tip::ROOT;
-            for entry in &chapter.entries {
-                self.ledger.before.entry(entry.hash()).or_insert(before);
-                before = tip_of(entry);
-            }
+        let mut before = Tip::ROOT;
+        for entry in self.log_of(from, &head.ceremony) {
+            self.ledger.before.entry(entry.hash()).or_insert(before);
+            before = tip_of(&entry);
         }
         let counted = if self.slip == Some(Slip::CountsVotes) {
             head.votes.then_some((head.round, head.tip))
@@ -199,27 +201,47 @@ impl World {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        let Some(core) = &self.hosts[self.honest()[0]].core else { return Tally::default() };
-        let logs = || core.book().iter().map(|(_, chapter)| chapter);
+        let Some(book) = self.whole_book(self.honest()[0]) else { return Tally::default() };
+        let logs = || book.iter().map(|(_, chapter)| chapter);
         let last = |tips: &BTreeSet<Tip>| tips.iter().map(|tip| tip.seq).max().unwrap_or_default();
         Tally {
             entries: logs().map(|log| log.entries.len()).sum(),
             recorded: self.ledger.receipts.values().map(last).sum(),
             closed: logs().filter(|log| log.ceremony.phase() == Phase::Closed).count(),
-            amended: core.book().amendments().count(),
+            amended: book.amendments().count(),
             switches: self.switches,
+            shelved: self.shelved,
+            recalled: self.recalled,
         }
     }
 
-    fn log_of(&self, at: usize, ceremony: &CeremonyId) -> Vec<Entry> {
-        let chapter = self.hosts[at].core.as_ref().and_then(|core| core.book().get(ceremony));
-        chapter.map(|chapter| chapter.entries.clone()).unwrap_or_default()
+    /// A node's log, wherever it has it.
+    pub(super) fn log_of(&self, at: usize, ceremony: &CeremonyId) -> Vec<Entry> {
+        let Some(core) = &self.hosts[at].core else { return Vec::new() };
+        match core.book().get(ceremony) {
+            Some(chapter) => chapter.entries.clone(),
+            None if core.shelf().any(|line| line.ceremony == *ceremony) => {
+                self.hosts[at].store.log(ceremony).entries
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// A node's book with what is shelved.
+    fn whole_book(&self, at: usize) -> Option<Book> {
+        let core = self.hosts[at].core.as_ref()?;
+        let mut book = core.book().clone();
+        for line in core.shelf() {
+            book.read(&self.hosts[at].store.log(&line.ceremony).entries).unwrap();
+        }
+        Some(book)
     }
 
     fn heads_of(&self, at: usize) -> BTreeMap<CeremonyId, Tip> {
         let Some(core) = &self.hosts[at].core else { return BTreeMap::new() };
-        let tip = |entries: &[Entry]| entries.last().map_or(Tip::ROOT, tip_of);
-        core.book().iter().map(|(id, chapter)| (id.clone(), tip(&chapter.entries))).collect()
+        let head = |head: Head| Tip { seq: head.seq, hash: head.hash };
+        let folded = core.book().iter().map(|(id, chapter)| (id.clone(), head(chapter.ceremony.head())));
+        folded.chain(core.shelf().map(|line| (line.ceremony.clone(), head(line.head)))).collect()
     }
 
     /// Whether all honest nodes have the same logs.
@@ -230,12 +252,10 @@ impl World {
 
     /// What an honest node took and that is in no log, though the fold would take it.
     fn owed(&self) -> Vec<usize> {
-        let at = self.honest()[0];
-        let Some(core) = &self.hosts[at].core else { return Vec::new() };
+        let Some(book) = self.whole_book(self.honest()[0]) else { return Vec::new() };
         let is_owed = |number: &usize| {
             let question = &self.questions[*number];
-            question.is_owed
-                && !self.has_ended(core.book(), &question.ceremony, question.event.as_ref().unwrap())
+            question.is_owed && !self.has_ended(&book, &question.ceremony, question.event.as_ref().unwrap())
         };
         (0..self.questions.len()).filter(is_owed).collect()
     }
@@ -276,8 +296,8 @@ impl World {
             .filter_map(|(_, bytes)| Entry::decode(bytes).ok())
             .map(|it| it.hash())
             .collect();
-        let core = self.hosts[self.honest()[0]].core.as_ref()?;
-        let entries = core.book().iter().flat_map(|(_, chapter)| &chapter.entries);
+        let book = self.whole_book(self.honest()[0])?;
+        let entries = book.iter().flat_map(|(_, chapter)| &chapter.entries);
         let lacks = entries.into_iter().find(|entry| !has.contains(&entry.hash()))?;
         Some((lacks.ceremony.clone(), lacks.seq))
     }
@@ -376,15 +396,18 @@ impl World {
             let before = self.heads_of(at);
             let mut store = self.hosts[at].store.clone();
             let slip = self.slip;
-            let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.start(slip).book));
-            let tip = |book: &Book| -> BTreeMap<CeremonyId, Tip> {
-                let tip = |entries: &[Entry]| entries.last().map_or(Tip::ROOT, tip_of);
-                book.iter().map(|(id, chapter)| (id.clone(), tip(&chapter.entries))).collect()
+            let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.start(slip)));
+            let heads = |remembered: &Remembered| -> BTreeMap<CeremonyId, Tip> {
+                let head = |head: Head| Tip { seq: head.seq, hash: head.hash };
+                let folded = remembered.book.iter().map(|(id, it)| (id.clone(), head(it.ceremony.head())));
+                folded
+                    .chain(remembered.shelf.iter().map(|line| (line.ceremony.clone(), head(line.head))))
+                    .collect()
             };
             match again {
-                Ok(book) if tip(&book) == before => {}
-                Ok(book) => {
-                    let after = tip(&book);
+                Ok(remembered) if heads(&remembered) == before => {}
+                Ok(remembered) => {
+                    let after = heads(&remembered);
                     self.breaks(Property::Start, || {
                         format!("{} had {before:?} and starts with {after:?}", node(at))
                     });

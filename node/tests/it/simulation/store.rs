@@ -6,7 +6,7 @@ use ceremonies::book::Book;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::record::Memory;
-use node::core::{Mark, Remembered, StoreOp, StoreReply};
+use node::core::{Mark, Remembered, Shelved, StoreOp, StoreReply, StoredLog};
 
 use super::charter::CONTEXT;
 use super::world::Slip;
@@ -17,6 +17,7 @@ pub(super) struct Store {
     branches: BTreeMap<(CeremonyId, u64, Hash), Entry>,
     ballots: BTreeMap<CeremonyId, Memory>,
     read_to: Option<Mark>,
+    shelf: BTreeMap<CeremonyId, Shelved>,
     /// Until when it takes nothing.
     pub(super) refuses_until: u64,
 }
@@ -37,6 +38,10 @@ impl Store {
                 self.ballots.insert(ceremony, memory);
             }
             StoreOp::ReadTo(mark) => self.read_to = Some(mark),
+            StoreOp::Shelve(line) => {
+                self.shelf.insert(line.ceremony.clone(), *line);
+            }
+            StoreOp::Recall(id) => return Ok(StoreReply::Log(Box::new(self.log(&id)))),
             StoreOp::Probe(_) => return Ok(StoreReply::Held(Vec::new())),
             StoreOp::DiscardPending(_) | StoreOp::DeleteBefore(..) => return Ok(StoreReply::Count(0)),
             StoreOp::KeepReleased(..)
@@ -73,11 +78,31 @@ impl Store {
         }
     }
 
+    pub(super) fn log(&self, id: &CeremonyId) -> StoredLog {
+        StoredLog {
+            entries: self.entries.get(id).map(|log| log.values().cloned().collect()).unwrap_or_default(),
+            memory: self.ballots.get(id).cloned().unwrap_or_default(),
+            aside: self.branches.values().filter(|entry| entry.ceremony == *id).cloned().collect(),
+        }
+    }
+
+    fn is_where_the_log_ends(&self, line: &Shelved) -> bool {
+        let last = self.entries.get(&line.ceremony).and_then(|log| log.values().next_back());
+        last.is_some_and(|last| (last.seq, last.hash()) == (line.head.seq, line.head.hash))
+    }
+
     /// What an agent starts with, as `node::shell` reads it.
     pub(super) fn start(&mut self, slip: Option<Slip>) -> Remembered {
-        let logs = self.entries.values().map(|log| log.values().cloned().collect::<Vec<_>>());
+        let lines = std::mem::take(&mut self.shelf);
+        self.shelf = lines.into_iter().filter(|(_, line)| self.is_where_the_log_ends(line)).collect();
+        let logs: Vec<Vec<Entry>> = self
+            .entries
+            .iter()
+            .filter(|(id, _)| !self.shelf.contains_key(*id))
+            .map(|(_, log)| log.values().cloned().collect())
+            .collect();
         let book = if slip == Some(Slip::StartsByTheClock) {
-            let mut logs: Vec<_> = logs.collect();
+            let mut logs = logs;
             logs.sort_by_key(|log| log.first().map(|entry| entry.time));
             let mut book = Book::new(CONTEXT.clone());
             for entry in logs.into_iter().flatten() {
@@ -94,10 +119,15 @@ impl Store {
             }
             book
         };
+        self.shelf.retain(|_, line| !book.is_overdue(&line.charter, line.began));
+        let is_shelved = |id: &CeremonyId| self.shelf.contains_key(id);
+        let ballots = self.ballots.iter().filter(|(id, _)| !is_shelved(id));
+        let aside = self.branches.values().filter(|entry| !is_shelved(&entry.ceremony));
         Remembered {
             book,
-            ballots: self.ballots.clone(),
-            aside: self.branches.values().cloned().collect(),
+            ballots: ballots.map(|(id, memory)| (id.clone(), memory.clone())).collect(),
+            aside: aside.cloned().collect(),
+            shelf: self.shelf.values().cloned().collect(),
             read_to: self.read_to,
         }
     }
@@ -106,5 +136,9 @@ impl Store {
 impl Store {
     pub(super) fn forget_branches(&mut self) {
         self.branches.clear();
+    }
+
+    pub(super) fn forget_ballots(&mut self) {
+        self.ballots.clear();
     }
 }

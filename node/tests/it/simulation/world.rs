@@ -6,7 +6,7 @@ use ceremonies::broker::stream_differences;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::subject;
-use node::core::{Core, Effect, Event, Identity, Now, Request, StoreOp, TICK_MS, Ticket};
+use node::core::{Core, Effect, Event, Identity, Now, Pace, Request, StoreOp, TICK_MS, Ticket};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -18,6 +18,8 @@ use super::store::Store;
 
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
+/// Ceremonies that are over leave memory within a schedule.
+const PACE: Pace = Pace { has_vault: false, shelve_after_ms: 500 };
 /// How many messages can be replayed.
 const REMEMBERED: usize = 400;
 
@@ -28,8 +30,10 @@ pub(super) enum Slip {
     CountsVotes,
     /// Nodes that hear of the record from the stream alone.
     DeafToPeers,
-    /// Nodes that forget what they were to append once they stand on another branch.
+    /// Stores that do not keep the branch that was left, and a power cut when one is.
     ForgetsWhatWasLeft,
+    /// Stores that do not keep ballots, and power cuts when there are new locks.
+    ForgetsBallots,
     /// A start that orders logs by their claimed times.
     StartsByTheClock,
     /// A shell that says that every stream is as it must be.
@@ -109,6 +113,9 @@ pub(super) struct World {
     pub(super) feeds: BTreeMap<(CeremonyId, usize), Hash>,
     /// How often a node went over to another branch.
     pub(super) switches: usize,
+    /// How often a node shelved a log, and had one come back.
+    pub(super) shelved: usize,
+    pub(super) recalled: usize,
     /// Whether what happens is printed.
     is_told: bool,
 }
@@ -153,6 +160,8 @@ impl World {
             questions: Vec::new(),
             feeds: BTreeMap::new(),
             switches: 0,
+            shelved: 0,
+            recalled: 0,
             is_told,
         };
         for at in 0..NODES {
@@ -225,7 +234,7 @@ impl World {
         let charter = CONTEXT.charter().clone();
         let identity = Identity { node: node(at), charter, nkey: node_key(at) };
         let moment = self.moment(at);
-        self.hosts[at].core = Some(Core::new(identity, remembered, false, moment));
+        self.hosts[at].core = Some(Core::new(identity, remembered, PACE, moment));
         let boot = self.hosts[at].boot;
         let phase = self.draw.random_range(1..TICK_MS);
         self.after(phase, Happening::Tick(at, boot));
@@ -285,6 +294,14 @@ impl World {
                     self.pool(entry);
                 }
             }
+            StoreOp::Shelve(line) => {
+                self.shelved += 1;
+                self.note(|| format!("{} shelves {}", node(at), line.ceremony));
+            }
+            StoreOp::Recall(id) => {
+                self.recalled += 1;
+                self.note(|| format!("{} recalls {id}", node(at)));
+            }
             StoreOp::Remember(ceremony, memory) => {
                 let lock = memory.lock.map(|lock| (lock.round, lock.tip.seq, lock.tip.hash.to_string()));
                 let (round, votes) = (memory.round, !memory.undecided);
@@ -294,14 +311,31 @@ impl World {
             }
             _ => {}
         }
-        let switches = matches!(op, StoreOp::Switch { .. });
+        let has_left = matches!(op, StoreOp::Switch { .. });
+        let has_locked = matches!(&op, StoreOp::Remember(_, memory) if memory.lock.is_some());
         let done = self.hosts[at].store.perform(op);
-        if switches && self.slip == Some(Slip::ForgetsWhatWasLeft) && self.is_honest(at) {
-            self.hosts[at].store.forget_branches();
+        let is_cut_off = match self.slip {
+            Some(Slip::ForgetsWhatWasLeft) => has_left && self.is_honest(at),
+            Some(Slip::ForgetsBallots) => has_locked && self.strikes(20),
+            _ => false,
+        };
+        if is_cut_off {
+            self.cut_power();
+        }
+        done
+    }
+
+    /// All machines stop at once, and what a slip has them forget is gone.
+    fn cut_power(&mut self) {
+        for at in self.honest() {
+            match self.slip {
+                Some(Slip::ForgetsWhatWasLeft) => self.hosts[at].store.forget_branches(),
+                Some(Slip::ForgetsBallots) => self.hosts[at].store.forget_ballots(),
+                _ => {}
+            }
             self.stop(at);
             self.after(10, Happening::Start(at));
         }
-        done
     }
 
     pub(super) fn pool(&mut self, entry: &Entry) {
@@ -488,7 +522,7 @@ impl World {
         {
             self.hostile_hears(*from, bytes);
         }
-        if self.slip == Some(Slip::DeafToPeers) && matches!(message, Message::Peer(..)) {
+        if self.slip == Some(Slip::DeafToPeers) && !matches!(message, Message::Heartbeat(_)) {
             return;
         }
         let event = match message {
