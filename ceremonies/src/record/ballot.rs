@@ -297,6 +297,9 @@ impl Ballot {
             .filter(|(_, tip)| tree.contains(*tip, base) == Some(true))
             .filter_map(|(node, tip)| Some((node, tree.branch(tip)?)))
             .collect();
+        // To know it, a whole branch is folded: once is enough.
+        let mut known: BTreeMap<Tip, bool> = BTreeMap::new();
+        let mut commits = |tip: Tip| *known.entry(tip).or_insert_with(|| commits(tip));
         let mut here = base;
         loop {
             let depth = usize::try_from(here.seq).unwrap_or(usize::MAX);
@@ -306,7 +309,7 @@ impl Ballot {
                 let voters = ways.entry(branch[depth]).or_default();
                 voters.extend(node.filter(|node| self.is_counted(*node, members)));
             }
-            let commits_there = |way: &Tip| {
+            let mut commits_there = |way: &Tip| {
                 let mut ends = branches.iter().filter(|(_, branch)| branch[depth] == *way);
                 ways.len() > 1 && ends.any(|(_, branch)| branch.last().is_some_and(|tip| commits(*tip)))
             };

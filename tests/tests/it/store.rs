@@ -2,8 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use ceremonies::ids::{Generation, Hash, NodeIndex};
+use std::collections::BTreeSet;
+
+use ceremonies::ceremony::Head;
+use ceremonies::charter::CeremonyKind;
+use ceremonies::entry::{Entry, Place};
+use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis};
+use ceremonies::record::{Lock, Memory, Tip};
+use ceremonies::wire::log;
 use lab::postgres::{self, Postgres};
+use node::core::Shelved;
 use node::store::{Claim, PendingShare, ShareState, Store, StoreError};
 
 fn share(generation: u32, blob: &[u8]) -> PendingShare {
@@ -73,10 +81,85 @@ async fn behaves(url: &str) {
     assert_eq!(stored.blob, two.blob, "a blob is stored to the byte");
 }
 
+/// The next entry of a log, as far as a store looks at it.
+fn entry_behind(ceremony: &CeremonyId, before: Option<&Entry>) -> Entry {
+    let place = Place {
+        ceremony: ceremony.clone(),
+        seq: before.map_or(1, |before| before.seq + 1),
+        prev: before.map_or(Hash::ZERO, Entry::hash),
+        time: UnixMillis(1_800_000_000_000),
+        node: NodeIndex::new(1).unwrap(),
+    };
+    let adopted = log::Adopted { node: 1, record: vec![7; 32] };
+    let event = log::Event { kind: Some(log::event::Kind::Adopted(adopted)) };
+    let sign = |_: &[u8]| Ok::<_, Box<dyn std::error::Error>>(vec![7; 64]);
+    Entry::create(place, event, sign).unwrap()
+}
+
+fn line_at(entry: &Entry) -> Shelved {
+    Shelved {
+        ceremony: entry.ceremony.clone(),
+        kind: CeremonyKind::TestSign,
+        wallet: "treasury".parse().unwrap(),
+        generation: Generation(3),
+        phase: "void: withdrawn by olga: it's late".to_owned(),
+        opened: UnixMillis(1_799_999_999_000),
+        charter: Hash::of_bytes(b"charter"),
+        began: UnixMillis(1_800_000_000_000),
+        head: Head { seq: entry.seq, hash: entry.hash(), time: entry.time },
+        round: 4,
+        lock_round: 2,
+    }
+}
+
+async fn shelves(url: &str) {
+    let store = Store::open(url).await.unwrap();
+    let [over, grown, other, open] = ["over", "grown", "other", "open"]
+        .map(|name| format!("test-sign-{name}").parse::<CeremonyId>().unwrap());
+    let mut last = Vec::new();
+    for id in [&over, &grown, &other, &open] {
+        let first = entry_behind(id, None);
+        let second = entry_behind(id, Some(&first));
+        store.append_entry(&first).await.unwrap();
+        store.append_entry(&second).await.unwrap();
+        last.push(second);
+    }
+    let tip = Tip { seq: 2, hash: last[0].hash() };
+    let memory = Memory { round: 4, undecided: false, lock: Some(Lock { round: 2, tip }), proof: Vec::new() };
+    store.remember_ballot(&over, &memory).await.unwrap();
+    store.remember_ballot(&open, &Memory::default()).await.unwrap();
+    let aside = entry_behind(&over, Some(&last[0]));
+    store.put_aside(&aside).await.unwrap();
+    for line in &last[..3] {
+        store.shelve(&line_at(line)).await.unwrap();
+    }
+    store.append_entry(&entry_behind(&grown, Some(&last[1]))).await.unwrap();
+    let elsewhere = Head { hash: Hash::of_bytes(b"another branch"), ..line_at(&last[2]).head };
+    store.shelve(&Shelved { head: elsewhere, ..line_at(&last[2]) }).await.unwrap();
+    drop(store);
+
+    let store = Store::open(url).await.unwrap();
+    assert_eq!(store.shelf().await.unwrap(), [line_at(&last[0])], "a line counts where its log ends");
+    let folded: BTreeSet<CeremonyId> = store.ceremonies().await.unwrap().into_iter().collect();
+    assert_eq!(folded, [grown, other, open.clone()].into());
+    let ballots = store.ballots().await.unwrap();
+    assert_eq!(ballots.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&open]);
+    assert!(store.aside().await.unwrap().is_empty());
+
+    let recalled = store.log(&over).await.unwrap();
+    assert_eq!(recalled.entries.last(), last.first());
+    assert_eq!((recalled.memory, recalled.aside), (memory, vec![aside.clone()]));
+    store.unshelve(&over).await.unwrap();
+    assert!(store.shelf().await.unwrap().is_empty());
+    assert!(store.ceremonies().await.unwrap().contains(&over));
+    assert_eq!(store.aside().await.unwrap(), [aside.raw().clone()]);
+}
+
 #[tokio::test]
 async fn the_store_keeps_its_promises_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     behaves(&format!("sqlite:{}", folder.path().join("store.db").display())).await;
+    shelves(&format!("sqlite:{}", folder.path().join("shelf.db").display())).await;
 }
 
 #[tokio::test]
@@ -88,6 +171,7 @@ async fn the_store_keeps_its_promises_on_postgresql() {
     }
     let server = Postgres::start().unwrap();
     behaves(&server.database("store").unwrap()).await;
+    shelves(&server.database("shelf").unwrap()).await;
 }
 
 #[tokio::test]
