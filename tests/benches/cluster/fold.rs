@@ -8,6 +8,8 @@ use ceremonies::ceremony::Ceremony;
 use ceremonies::entry::{Entry, Event};
 use ceremonies::statement;
 
+use crate::report::Report;
+
 const ROUNDS: u32 = 50;
 
 fn timed(work: impl Fn()) -> Duration {
@@ -19,7 +21,7 @@ fn timed(work: impl Fn()) -> Duration {
 }
 
 /// Folds a closed ceremony's log, and counts what its SSHSIGs and attestation documents cost apart.
-pub(crate) fn fold(entries: &[Entry], book: &Book) {
+pub(crate) fn fold(report: &mut Report, entries: &[Entry], book: &Book) {
     let context = book.context().clone();
     let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
     let ceremony = Ceremony::fold(context.clone(), entries).unwrap();
@@ -52,16 +54,19 @@ pub(crate) fn fold(entries: &[Entry], book: &Book) {
         }
     });
     let rate = |time: Duration| entries.len() as f64 / time.as_secs_f64();
-    println!(
-        "fold: {:.0} entries/s with everything ({} entries, {} of them with an SSHSIG, {} attestations)",
-        rate(all),
+    let what = format!(
+        "with everything ({} entries, {} of them with an SSHSIG, {} attestations)",
         entries.len(),
         ceremony.signatures().len(),
         documents.len()
     );
-    println!("      {:.0} entries/s, SSHSIG checks counted apart", rate(all.saturating_sub(people)));
-    println!(
-        "      {:.0} entries/s, attestations (P-384 chains) counted apart as well (aim ≥ 10000)",
-        rate(all.saturating_sub(people + attested))
+    report.put("fold", &what, rate(all), "entries/s");
+    report.put("fold", "SSHSIG checks counted apart", rate(all.saturating_sub(people)), "entries/s");
+    report.put_beside(
+        "fold",
+        "attestations (P-384 chains) counted apart as well",
+        rate(all.saturating_sub(people + attested)),
+        "entries/s",
+        "≥ 10000",
     );
 }

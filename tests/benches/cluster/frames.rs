@@ -21,6 +21,8 @@ use lab::nsm::{DocumentSpec, LabRoot};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
+use crate::report::Report;
+
 const NODES: u8 = 20;
 /// Each has two entries: its opening and its withdrawal.
 const CEREMONIES: usize = 5_000;
@@ -118,7 +120,7 @@ impl Paper {
 }
 
 /// Times every screen.
-pub(crate) fn frames() {
+pub(crate) fn frames(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let paper = Paper::found(folder.path());
     let mut model = Model::new(paper.cluster.clone(), paper.now, true);
@@ -134,7 +136,8 @@ pub(crate) fn frames() {
     assert_eq!(healthy, heartbeats.len(), "{:?}", model.nodes()[0].attestation);
     let entries: usize = model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum();
     let size: usize = heartbeats.iter().map(prost::Message::encoded_len).sum();
-    println!("console with {healthy} nodes ({size} bytes of heartbeats) and {entries} entries, 160×50:");
+    let bench = format!("frames of a console with {healthy} nodes and {entries} entries, 160×50");
+    report.put(&bench, "heartbeats of all nodes", size as f64, "bytes");
     let mut terminal = Terminal::new(TestBackend::new(160, 50)).unwrap();
     let last = model.open.take();
     for (screen, open) in
@@ -150,6 +153,6 @@ pub(crate) fn frames() {
             terminal.draw(|frame| view(&model, frame)).unwrap();
         }
         let frame = begun.elapsed().as_secs_f64() * 1000.0 / f64::from(FRAMES);
-        println!("      {title}: {frame:.2} ms a frame with its heartbeat (aim < 16)");
+        report.put_beside(&bench, title, frame, "ms a frame with its heartbeat", "< 16");
     }
 }

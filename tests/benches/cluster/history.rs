@@ -22,6 +22,7 @@ use lab::cluster::{Cluster, Plan};
 use lab::drive::Room;
 use node::store::Store;
 
+use crate::report::Report;
 use crate::{PATIENCE, millis, weigh};
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -121,7 +122,7 @@ fn command(program: &Path, cluster: &Path, arguments: &[&str]) -> f64 {
 }
 
 /// Prints what a cluster with so many ceremonies that are over takes.
-pub(crate) async fn history(count: usize) {
+pub(crate) async fn history(report: &mut Report, count: usize) {
     let folder = tempfile::tempdir().unwrap();
     let programs = lab::programs::build().unwrap();
     let custody: PathBuf = programs.node.with_file_name("custody");
@@ -168,15 +169,13 @@ pub(crate) async fn history(count: usize) {
         client.library(&Scope::Current).await.unwrap();
     }
     let current = millis(begun.elapsed() / ROUNDS);
-    println!("history of {count} ceremonies that are over:");
-    println!(
-        "      agent from start to healthy: {start:.0} ms; resident afterwards: {memory:.1} MB (aim < 40)"
-    );
-    println!("      console connects and reads what it shows first: {current:.0} ms");
-    println!("      custody ceremony list: {:.0} ms", command(&custody, &console, &["ceremony", "list"]));
-    println!(
-        "      custody wallet show: {:.0} ms",
-        command(&custody, &console, &["wallet", "show", "bench"])
-    );
+    let name = format!("history-{count}");
+    report.put(&name, "agent from start to healthy", start, "ms");
+    report.put_beside(&name, "agent's resident memory", memory, "MB", "< 40");
+    report.put(&name, "console connects and reads what it shows first", current, "ms");
+    for arguments in [["ceremony", "list"].as_slice(), &["wallet", "show", "bench"]] {
+        let time = command(&custody, &console, arguments);
+        report.put(&name, &format!("custody {}", arguments.join(" ")), time, "ms");
+    }
     cluster.stop().await;
 }

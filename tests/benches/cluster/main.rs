@@ -1,5 +1,6 @@
-//! One run, printed: ceremonies through a whole cluster against the same dkls23 phases in one process, the
-//! fold, the console's frame, and what the processes weigh.
+//! One run, printed: stores, the console's frames, ceremonies through a whole cluster, and what history weighs.
+//!
+//! `cargo bench -p lab -- [--json FILE] [--only NAME…]`; `history-1000` and `history-10000` run only by name.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@ mod compute;
 mod fold;
 mod frames;
 mod history;
+mod report;
 mod store;
 mod weigh;
 
@@ -29,6 +31,7 @@ use lab::cluster::{Cluster, Plan};
 use lab::drive::Room;
 
 use self::compute::Cost;
+use self::report::Report;
 
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Test signings held after the key generation, each with a signature of every group of the cover.
@@ -79,33 +82,44 @@ fn sessions(told: &Mutex<Vec<Progress>>, kind: &str, parties: usize) -> Vec<f64>
     whole.map(|(begun, ended, _)| (ended - begun) as f64).collect()
 }
 
-fn compare(what: &str, times: &[f64], cost: Cost, cores: u32) {
+fn compare(report: &mut Report, what: &str, times: &[f64], cost: Cost, cores: u32) {
     let mean = times.iter().sum::<f64>() / times.len() as f64;
-    println!("{what} through the cluster: {mean:.0} ms a session ({} held)", times.len());
+    report.put(what, &format!("a session through the cluster ({} held)", times.len()), mean, "ms");
     for (of, least) in [
         (format!("total compute ÷ {cores} cores"), cost.total / cores),
         ("the slowest party in each round".to_owned(), cost.slowest),
         ("a thread for every party in one process".to_owned(), cost.threads),
     ] {
-        println!("      ratio {:.2} to {of} ({:.1} ms)", mean / millis(least), millis(least));
+        report.put(what, &of, millis(least), "ms");
+        report.put(what, &format!("ratio to {of}"), mean / millis(least), "");
     }
 }
 
 #[tokio::main]
 async fn main() {
-    // `cargo bench -p lab -- history 10 1000` prints that alone: with thousands of ceremonies it takes a while.
-    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
-    if words.next().is_some_and(|word| word == "history") {
-        for count in words {
-            history::history(count.parse().unwrap()).await;
-        }
-        return;
+    let mut report = Report::from_args();
+    if report.wants("store") {
+        store::store(&mut report).await;
     }
+    if report.wants("frames") {
+        frames::frames(&mut report);
+    }
+    if report.wants("ceremonies") {
+        ceremonies(&mut report).await;
+    }
+    // With thousands of ceremonies it takes many minutes to make them.
+    for count in [10, 1000, 10_000] {
+        if report.names(&format!("history-{count}")) || count == 10 && report.wants("history-10") {
+            history::history(&mut report, count).await;
+        }
+    }
+    report.write();
+}
+
+/// Ceremonies through a whole cluster against the same dkls23 phases in one process, the fold, and what processes weigh.
+async fn ceremonies(report: &mut Report) {
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     let costs = compute::compute();
-    store::store().await;
-    frames::frames();
-
     let folder = tempfile::tempdir().unwrap();
     let plan = Plan {
         folder: folder.path().to_owned(),
@@ -132,15 +146,12 @@ async fn main() {
     let recovery = Subject::Recovery(wallet.clone(), [(lost, Way::Repair)].into());
     let recovery = room.open_about(recovery, purpose.clone()).await.unwrap();
     room.lead_to_close(&recovery, PATIENCE, |_| ()).await.unwrap();
-    compare("key generation (aim ≤ 1.2 to total ÷ cores)", &sessions(&told, "dkg", 5), costs.dkg, cores);
-    compare(
-        "signature (aim ≤ 1.3 to the slowest party)",
-        &sessions(&told, "test", 3),
-        costs.signature,
-        cores,
-    );
-    compare("refresh", &sessions(&told, "refresh", 5), costs.refresh, cores);
-    compare("repair", &sessions(&told, "recover", 4), costs.repair, cores);
+    let key_generation = "key generation (aim ≤ 1.2 to total ÷ cores)";
+    compare(report, key_generation, &sessions(&told, "dkg", 5), costs.dkg, cores);
+    let signature = "signature (aim ≤ 1.3 to the slowest party)";
+    compare(report, signature, &sessions(&told, "test", 3), costs.signature, cores);
+    compare(report, "refresh", &sessions(&told, "refresh", 5), costs.refresh, cores);
+    compare(report, "repair", &sessions(&told, "recover", 4), costs.repair, cores);
     let entries = room.book.get(&id).unwrap().entries.clone();
     let certified = between(
         &entries,
@@ -153,18 +164,17 @@ async fn main() {
         |event| matches!(event, Event::TestSigned(_)),
     );
     let groups = room.ceremony(&id).unwrap().cover().len() as f64;
-    println!("      last approval to certificate: {certified:.0} ms, with KMS, stores and log");
-    println!(
-        "      read-back to the last test signature: {:.0} ms each, with log and orders",
-        tested / groups
-    );
+    let whole = "a key generation with KMS, stores, log and orders";
+    report.put(whole, "last approval to certificate", certified, "ms");
+    report.put(whole, "read-back to the last test signature, each", tested / groups, "ms");
 
-    fold::fold(&entries, &room.book);
+    fold::fold(report, &entries, &room.book);
     for program in ["custody-node", "lab-enclave"] {
         let (_, before) = weigh::weigh(program);
         tokio::time::sleep(Duration::from_secs(10)).await;
         let (rss, after) = weigh::weigh(program);
-        println!("{program}: {rss:.1} MB resident, {:.2} % CPU idle", (after - before) * 10.0);
+        report.put(program, "resident", rss, "MB");
+        report.put(program, "idle", (after - before) * 10.0, "% CPU");
     }
     cluster.stop().await;
 }

@@ -6,6 +6,7 @@ use ceremonies::ids::{Generation, Hash};
 use node::store::{PendingShare, Store};
 
 use crate::millis;
+use crate::report::Report;
 
 /// Bytes of a sealed share are not what is measured here: a small one stands for them.
 const BLOB: usize = 512;
@@ -35,7 +36,7 @@ async fn timed<F: Future<Output = ()>>(work: impl Fn(u32) -> F) -> Duration {
 }
 
 /// Fills stores and prints what they take.
-pub(crate) async fn store() {
+pub(crate) async fn store(report: &mut Report) {
     for wallets in [10, 100_000] {
         let folder = tempfile::tempdir().unwrap();
         let store =
@@ -61,11 +62,8 @@ pub(crate) async fn store() {
             }
         })
         .await;
-        println!(
-            "store of {wallets} wallets: listing {:.2} ms, finding {:.2} ms, refreshing {:.2} ms",
-            millis(listing),
-            millis(finding),
-            millis(refreshing)
-        );
+        for (what, time) in [("listing", listing), ("finding", finding), ("refreshing", refreshing)] {
+            report.put("store", &format!("{what}, of {wallets} wallets"), millis(time), "ms");
+        }
     }
 }
