@@ -1,6 +1,6 @@
--- Ceremonies that are over: what the agent keeps in memory of them. A line counts only while the log ends where it says,
--- and only for the version of the fold that wrote it; otherwise the log is folded anew. Everything in it follows from
--- `entries` and `ballots`.
+-- Ceremonies that are over: what the agent keeps in memory of them. A line counts only while log and ballot are where it
+-- says, and only for the version of the fold that wrote it; otherwise the log is folded anew. Everything in it follows
+-- from `entries` and `ballots`.
 CREATE TABLE shelf (
     ceremony   TEXT   NOT NULL PRIMARY KEY,
     fold       BIGINT NOT NULL,

@@ -24,7 +24,7 @@ pub(super) const MAX_UNKNOWN: usize = 64;
 /// How long an answer is waited for before the same is asked again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1000;
 /// Most logs that one node is asked for at one look.
-pub(super) const MAX_ASKS: usize = 16;
+const MAX_ASKS: usize = 16;
 /// Most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
 /// How long two nodes' records differ before their heads are compared, and how long until that is done again, in
@@ -65,19 +65,19 @@ impl Core {
 
     /// A head and the votes that its lock rests on, all of them signed by nodes of the cluster.
     fn hear(&mut self, told: record::HeadNews) {
-        let told_again = told.clone();
         let Some(raw) = told.head else { return };
         let Some(head) = SignedHead::from_wire(raw.clone()).ok() else { return };
         let id = head.ceremony.clone();
         if head.node == self.node() {
             return;
         }
-        if self.shelf.has(&id) {
-            if self.checked(raw, &id).is_some() {
-                let news = record::News { heads: vec![told_again] };
-                self.hear_of_line(&head, Event::Heads(news.encode_to_vec()));
+        if let Some(line) = self.shelf.get(&id) {
+            if line.says_the_same(&head) || self.checked(raw.clone(), &id).is_none() {
+                return;
             }
-            return;
+            let told = record::HeadNews { head: Some(raw), proof: told.proof };
+            let again = record::News { heads: vec![told] }.encode_to_vec();
+            return self.hear_otherwise(&head, Event::Heads(again));
         }
         // One node's talk of ceremonies that nobody else knows must not drown what the others say.
         let is_its_word =

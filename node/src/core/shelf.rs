@@ -16,7 +16,7 @@ use ceremonies::wire::{bus, log};
 use tracing::{error, warn};
 
 use super::append::Wish;
-use super::peers::{MAX_ASKS, MAX_UNKNOWN};
+use super::peers::MAX_UNKNOWN;
 use super::record::{Log, Work, Writer, place_before};
 use super::{Core, Event, StoreOp, StoreReply, Waiting};
 
@@ -28,6 +28,8 @@ const MAX_SHELVED_AT_ONCE: usize = 64;
 const MAX_RECALLED: usize = 64;
 /// How often other nodes are asked for their heads about one ceremony, in milliseconds.
 const HEADS_AGAIN_MS: u64 = 30_000;
+/// How often any node is asked for a head at one look: well below what it answers.
+const MAX_HEADS_ASKED: usize = 64;
 /// How much may wait for one log to be recalled.
 const MAX_WAITING: usize = 32;
 
@@ -79,6 +81,11 @@ impl Shelved {
 
     fn tip(&self) -> Tip {
         Tip { seq: self.head.seq, hash: self.head.hash }
+    }
+
+    /// Whether a node stands where this one does. In a later round, or before its vote, it may not stay there.
+    pub(super) fn says_the_same(&self, head: &Head) -> bool {
+        head.tip == self.tip() && head.votes && head.round <= self.round
     }
 
     pub(super) fn summary(&self) -> bus::Summary {
@@ -215,12 +222,10 @@ impl Core {
         }
     }
 
-    /// A node says where it stands in a ceremony that is shelved here. It is recalled if that is not where this one stands.
-    pub(super) fn hear_of_line(&mut self, head: &SignedHead, event: Event) {
-        let Some(line) = self.shelf.get(&head.ceremony) else { return };
-        let is_same = head.tip == line.tip() && head.votes && head.round <= line.round;
+    /// A node stands elsewhere in a ceremony that is shelved here.
+    pub(super) fn hear_otherwise(&mut self, head: &SignedHead, event: Event) {
         let node = head.node;
-        if is_same || self.shelf.is_blamed_too_often(node) || self.is_over_budget(node) {
+        if self.shelf.is_blamed_too_often(node) || self.is_over_budget(node) {
             return;
         }
         self.shelf.because_of.insert(head.ceremony.clone(), node);
@@ -250,12 +255,15 @@ impl Core {
     fn put_back(&mut self, id: &CeremonyId, stored: StoredLog) {
         let Some(line) = self.shelf.take(id) else { return };
         let is_short = self.shelf.short.remove(id);
+        let mut log = Log::new(self.node(), stored.memory);
         if let Err((seq, refused)) = self.book.read(&stored.entries) {
             let why = format!("its own copy of {id} does not fold from entry {seq} on: {}", chain(&refused));
             error!(%why, "log not recalled: it is taken anew from the stream and from other nodes");
-            return self.observed.store.rose(&why, self.now);
+            self.observed.store.rose(&why, self.now);
+            // Its ballot binds all the same.
+            self.logs.insert(id.clone(), log);
+            return;
         }
-        let mut log = Log::new(self.node(), stored.memory);
         log.tree = Tree::of(&stored.entries);
         log.have = if is_short { 0 } else { line.head.seq };
         log.last = None;
@@ -340,7 +348,7 @@ impl Core {
             };
             let nodes = self.members().into_iter().filter(|node| *node != self.node()).filter(is_due);
             asks.extend(nodes.map(|node| (id.clone(), node, next)));
-            if asks.len() >= MAX_ASKS {
+            if asks.len() >= MAX_HEADS_ASKED {
                 break;
             }
         }

@@ -72,7 +72,7 @@ impl Store {
         Ok(())
     }
 
-    /// The lines that count; the others are deleted.
+    /// The lines that count, because log and ballot still are where they say; the others are deleted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -81,7 +81,9 @@ impl Store {
         sqlx::query(
             "DELETE FROM shelf WHERE fold <> $1 OR NOT EXISTS (SELECT 1 FROM entries WHERE \
              entries.ceremony = shelf.ceremony AND entries.seq = shelf.seq AND entries.hash = shelf.hash) OR EXISTS \
-             (SELECT 1 FROM entries WHERE entries.ceremony = shelf.ceremony AND entries.seq = shelf.seq + 1)",
+             (SELECT 1 FROM entries WHERE entries.ceremony = shelf.ceremony AND entries.seq = shelf.seq + 1) OR NOT EXISTS \
+             (SELECT 1 FROM ballots WHERE ballots.ceremony = shelf.ceremony AND ballots.round = shelf.round AND \
+             ballots.lock_round = shelf.lock_round AND ballots.undecided = 0)",
         )
         .bind(i64::from(FOLD))
         .execute(&self.pool)

@@ -114,10 +114,10 @@ fn line_at(entry: &Entry) -> Shelved {
 
 async fn shelves(url: &str) {
     let store = Store::open(url).await.unwrap();
-    let [over, grown, other, open] = ["over", "grown", "other", "open"]
+    let [over, grown, other, voted, open] = ["over", "grown", "other", "voted", "open"]
         .map(|name| format!("test-sign-{name}").parse::<CeremonyId>().unwrap());
     let mut last = Vec::new();
-    for id in [&over, &grown, &other, &open] {
+    for id in [&over, &grown, &other, &voted, &open] {
         let first = entry_behind(id, None);
         let second = entry_behind(id, Some(&first));
         store.append_entry(&first).await.unwrap();
@@ -126,13 +126,15 @@ async fn shelves(url: &str) {
     }
     let tip = Tip { seq: 2, hash: last[0].hash() };
     let memory = Memory { round: 4, undecided: false, lock: Some(Lock { round: 2, tip }), proof: Vec::new() };
-    store.remember_ballot(&over, &memory).await.unwrap();
     store.remember_ballot(&open, &Memory::default()).await.unwrap();
     let aside = entry_behind(&over, Some(&last[0]));
     store.put_aside(&aside).await.unwrap();
-    for line in &last[..3] {
+    for line in &last[..4] {
+        store.remember_ballot(&line.ceremony, &memory).await.unwrap();
         store.shelve(&line_at(line)).await.unwrap();
     }
+    // It has gone on to another round since.
+    store.remember_ballot(&voted, &Memory { round: 5, ..memory.clone() }).await.unwrap();
     store.append_entry(&entry_behind(&grown, Some(&last[1]))).await.unwrap();
     let elsewhere = Head { hash: Hash::of_bytes(b"another branch"), ..line_at(&last[2]).head };
     store.shelve(&Shelved { head: elsewhere, ..line_at(&last[2]) }).await.unwrap();
@@ -141,9 +143,10 @@ async fn shelves(url: &str) {
     let store = Store::open(url).await.unwrap();
     assert_eq!(store.shelf().await.unwrap(), [line_at(&last[0])], "a line counts where its log ends");
     let folded: BTreeSet<CeremonyId> = store.ceremonies().await.unwrap().into_iter().collect();
-    assert_eq!(folded, [grown, other, open.clone()].into());
+    assert_eq!(folded, [grown.clone(), other.clone(), voted.clone(), open.clone()].into());
     let ballots = store.ballots().await.unwrap();
-    assert_eq!(ballots.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&open]);
+    let ballots: BTreeSet<&CeremonyId> = ballots.iter().map(|(id, _)| id).collect();
+    assert_eq!(ballots, [&grown, &other, &voted, &open].into());
     assert!(store.aside().await.unwrap().is_empty());
 
     let recalled = store.log(&over).await.unwrap();

@@ -86,15 +86,21 @@ impl Store {
         }
     }
 
-    fn is_where_the_log_ends(&self, line: &Shelved) -> bool {
+    /// Whether log and ballot still are where a line says.
+    fn counts(&self, line: &Shelved) -> bool {
         let last = self.entries.get(&line.ceremony).and_then(|log| log.values().next_back());
+        let ballot = self.ballots.get(&line.ceremony);
         last.is_some_and(|last| (last.seq, last.hash()) == (line.head.seq, line.head.hash))
+            && ballot.is_some_and(|ballot| {
+                let lock_round = ballot.lock.map(|lock| lock.round);
+                (ballot.round, lock_round, ballot.undecided) == (line.round, Some(line.lock_round), false)
+            })
     }
 
     /// What an agent starts with, as `node::shell` reads it.
     pub(super) fn start(&mut self, slip: Option<Slip>) -> Remembered {
         let lines = std::mem::take(&mut self.shelf);
-        self.shelf = lines.into_iter().filter(|(_, line)| self.is_where_the_log_ends(line)).collect();
+        self.shelf = lines.into_iter().filter(|(_, line)| self.counts(line)).collect();
         let logs: Vec<Vec<Entry>> = self
             .entries
             .iter()
