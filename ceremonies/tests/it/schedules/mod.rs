@@ -20,6 +20,7 @@ mod people;
 mod world;
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ceremonies::ceremony::{Context, Phase};
@@ -345,14 +346,28 @@ fn wallet_ends_on_one_generation_whatever_goes_wrong() {
     let first = number("CUSTODY_SEED", 1);
     let count = number("CUSTODY_SCHEDULES", SCHEDULES);
     println!("CUSTODY_SEED={first} CUSTODY_SCHEDULES={count}");
-    let (mut forked, mut mended, mut generations) = (0, 0, 0);
+    let (next, end) = (AtomicU64::new(first), first + count);
+    let play = || {
+        let (mut forked, mut mended, mut generations) = (0, 0, 0);
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return (forked, mended, generations);
+            }
+            let world = run(seed, None);
+            forked += usize::from(world.forks > 0);
+            mended += world.mended;
+            generations += world.committed.len() - 1;
+        }
+    };
     let began = Instant::now();
-    for seed in first..first + count {
-        let world = run(seed, None);
-        forked += usize::from(world.forks > 0);
-        mended += world.mended;
-        generations += world.committed.len() - 1;
-    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let played: Vec<(usize, usize, usize)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(play)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (forked, mended, generations) =
+        played.into_iter().fold((0, 0, 0), |sum, new| (sum.0 + new.0, sum.1 + new.1, sum.2 + new.2));
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "{generations} new generations in {seconds:.0} s, {forked} schedules with forks, {mended} mended"
