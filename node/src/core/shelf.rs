@@ -228,7 +228,7 @@ impl Core {
         if self.shelf.is_blamed_too_often(node) || self.is_over_budget(node) {
             return;
         }
-        self.shelf.because_of.insert(head.ceremony.clone(), node);
+        self.shelf.because_of.entry(head.ceremony.clone()).or_insert(node);
         self.recall(&head.ceremony, Some(Then::Handle(event)));
     }
 

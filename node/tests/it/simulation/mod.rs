@@ -12,6 +12,7 @@ mod charter;
 mod hostile;
 mod people;
 mod properties;
+mod recalls;
 mod store;
 mod world;
 
