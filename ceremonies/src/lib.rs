@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod record;
 pub mod said;
 pub mod script;
+pub mod sshsig;
 pub mod statement;
 pub mod subject;
 pub mod subsets;

@@ -13,12 +13,11 @@ use thiserror::Error;
 use crate::charter::{Charter, Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
+use crate::sshsig::{self, FormatError};
 use crate::transaction::Confirmation;
 
 /// The SSHSIG namespace: a signature made for anything else is no signature here.
 pub const NAMESPACE: &str = "custody-ceremony";
-/// Largest accepted armoured SSHSIG, in bytes.
-pub const MAX_SIGNATURE: usize = 8 * 1024;
 
 /// FIDO2 flag: somebody touched the key.
 const USER_PRESENT: u8 = 0x01;
@@ -202,12 +201,19 @@ pub struct Presence {
 /// Why a person's signature is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SignatureError {
-    /// Larger than [`MAX_SIGNATURE`].
-    #[error("signature has {0} bytes; at most {MAX_SIGNATURE} are read")]
-    TooLarge(usize),
-    /// Not an armoured SSHSIG.
-    #[error("not an SSH signature (expected the output of `ssh-keygen -Y sign`)")]
-    Format,
+    /// Not a signature file as `ssh-keygen` writes it.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Labelled as one of another kind of key.
+    #[error("{person}'s key is of kind {key}, and its signature says {said}: sign again with that key")]
+    Algorithm {
+        /// Who is said to have signed.
+        person: PersonName,
+        /// The kind of their key.
+        key: Algorithm,
+        /// The kind that the signature names.
+        said: Algorithm,
+    },
     /// Made for another purpose.
     #[error("signed in namespace `{0}`; sign with `-n {NAMESPACE}`")]
     Namespace(String),
@@ -225,6 +231,16 @@ pub enum SignatureError {
              manifest, or is damaged"
     )]
     Text(PersonName),
+    /// Over the statement as another program saved it.
+    #[error(
+        "{person}'s signature is over this statement {how}: sign the text exactly as `custody ceremony statement` prints it"
+    )]
+    Resaved {
+        /// Who signed.
+        person: PersonName,
+        /// What was changed.
+        how: &'static str,
+    },
     /// A hardware key signed without a touch.
     #[error("{0}'s hardware key signed without a touch; create it without `no-touch-required`")]
     NotPresent(PersonName),
@@ -233,15 +249,12 @@ pub enum SignatureError {
     NotVerified(PersonName),
 }
 
-/// Checks a person's armoured SSHSIG over a statement.
+/// Checks a person's signature over a statement. It must be in the one form that [`sshsig::canonical`] gives.
 ///
 /// # Errors
 /// [`SignatureError`] says whose signature fails and why.
 pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, SignatureError> {
-    if armoured.len() > MAX_SIGNATURE {
-        return Err(SignatureError::TooLarge(armoured.len()));
-    }
-    let signature = SshSig::from_pem(armoured).map_err(|_| SignatureError::Format)?;
+    let signature = sshsig::stored(armoured)?;
     if signature.namespace() != NAMESPACE {
         return Err(SignatureError::Namespace(signature.namespace().chars().take(40).collect()));
     }
@@ -255,10 +268,20 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
     // Nobody signs this label, and `key.verify` goes by the key alone: relabelled, a hardware key's signature
     // would still be good and no longer be asked for its touch.
     if signature.algorithm() != key.algorithm() {
-        return Err(SignatureError::Format);
+        return Err(SignatureError::Algorithm {
+            person: person.name.clone(),
+            key: key.algorithm(),
+            said: signature.algorithm(),
+        });
     }
-    key.verify(NAMESPACE, text.as_bytes(), &signature)
-        .map_err(|_| SignatureError::Text(person.name.clone()))?;
+    let is_over = |text: &str| key.verify(NAMESPACE, text.as_bytes(), &signature).is_ok();
+    if !is_over(text) {
+        let how = resaved(text).find(|(_, text)| is_over(text)).map(|(how, _)| how);
+        let person = person.name.clone();
+        return Err(
+            how.map_or(SignatureError::Text(person.clone()), |how| SignatureError::Resaved { person, how })
+        );
+    }
     let presence = presence(&signature);
     if presence.hardware && !presence.present {
         return Err(SignatureError::NotPresent(person.name.clone()));
@@ -267,6 +290,20 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
         return Err(SignatureError::NotVerified(person.name.clone()));
     }
     Ok(presence)
+}
+
+/// What editors, shells and clipboards make of a statement. None of it is accepted; it is only named.
+fn resaved(text: &str) -> impl Iterator<Item = (&'static str, String)> {
+    let windows = text.replace('\n', "\r\n");
+    [
+        ("with the line ends of Windows", windows.clone()),
+        ("with the line ends of Windows, without the last of them", windows.trim_end().to_owned()),
+        ("without its last line end", text.trim_end().to_owned()),
+        ("with an empty line at its end", format!("{text}\n")),
+        ("with a byte order mark before it", format!("\u{feff}{text}")),
+        ("with a byte order mark before it and the line ends of Windows", format!("\u{feff}{windows}")),
+    ]
+    .into_iter()
 }
 
 /// The flags of a FIDO2 signature: the byte before its four-byte counter (OpenSSH `PROTOCOL.u2f`).

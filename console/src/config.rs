@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use ceremonies::attestation::{InvalidRoot, TrustRoot};
 use ceremonies::ceremony::{Context, ForeignRoot};
-use ceremonies::charter::{Charter, CharterError, Role};
+use ceremonies::charter::{Charter, CharterError, MAX_CHARTER, Role};
 use ceremonies::ids::PersonName;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::file::{FileError, MAX_SETTINGS, read};
 
 /// The file as written by people.
 #[derive(Debug, Clone, Deserialize)]
@@ -61,15 +63,8 @@ pub struct Me {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("{what} {path} cannot be read")]
-    Read {
-        /// What it should be.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is not the configuration's TOML.
     #[error("cluster file {path} is malformed")]
     Syntax {
@@ -106,27 +101,19 @@ pub struct Cluster {
     pub cache: Option<PathBuf>,
 }
 
-/// Reads a file, and says which one could not be.
-///
-/// # Errors
-/// [`ConfigError::Read`].
-pub fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path).map_err(|source| ConfigError::Read { what, path: path.to_owned(), source })
-}
-
 impl Cluster {
     /// Reads a cluster file and what it names.
     ///
     /// # Errors
     /// [`ConfigError`] names the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = read("cluster file", path)?;
+        let bytes = read("cluster file", path, MAX_SETTINGS)?;
         let text = String::from_utf8_lossy(&bytes);
         let file: ClusterFile = toml::from_str(&text)
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-        let charter = Charter::parse(&read("charter", &folder.join(file.charter))?)?;
-        let root = TrustRoot::from_pem(&read("attestation root", &folder.join(file.root))?)?;
+        let charter = Charter::parse(&read("charter", &folder.join(file.charter), MAX_CHARTER)?)?;
+        let root = TrustRoot::from_pem(&read("attestation root", &folder.join(file.root), MAX_SETTINGS)?)?;
         let absolute = |me: Me| Me {
             key: folder.join(&me.key),
             identity: me.identity.map(|identity| folder.join(identity)),

@@ -21,6 +21,10 @@ use hpke::{Deserializable as _, Kem, OpModeS, Serializable as _};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::file::{FileError, MAX_SETTINGS, read};
+
+/// Largest backup: an enclave opens none that is larger.
+const MAX_BACKUP: usize = 1024 * 1024;
 /// Length of age's file key.
 const FILE_KEY: usize = 16;
 
@@ -28,15 +32,8 @@ const FILE_KEY: usize = 16;
 #[derive(Debug, Error)]
 pub enum ReleaseError {
     /// A file cannot be read.
-    #[error("{what} {path} cannot be read")]
-    Read {
-        /// What it should be.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// No identities.
     #[error("{0} is no file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…)")]
     Identity(PathBuf),
@@ -86,16 +83,11 @@ pub enum ReleaseError {
     Seal(NodeIndex),
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ReleaseError> {
-    let read = std::fs::read(path).map(Zeroizing::new);
-    read.map_err(|source| ReleaseError::Read { what, path: path.to_owned(), source })
-}
-
 type Identities = Vec<Box<dyn age::Identity + Send + Sync>>;
 
 /// Reads the identities in a file.
 fn identities(path: &Path) -> Result<Identities, ReleaseError> {
-    let bytes = read("identity", path)?;
+    let bytes = Zeroizing::new(read("identity", path, MAX_SETTINGS)?);
     let not_one = || ReleaseError::Identity(path.to_owned());
     let file = age::IdentityFile::from_buffer(bytes.as_slice()).map_err(|_| not_one())?;
     let identities = file
@@ -174,7 +166,7 @@ pub fn release(
     identity: &Path,
 ) -> Result<Released, ReleaseError> {
     let wanted = ceremony.wanted_backup(act, node).ok_or(ReleaseError::NotAsked(node))?;
-    let object = read("backup", object)?.to_vec();
+    let object = read("backup", object, MAX_BACKUP)?;
     let found = Hash::of_bytes(&object);
     let is_root = act == Act::Recover && found == wanted.root.digest;
     if found != wanted.whole.digest && !is_root {

@@ -193,6 +193,19 @@ pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) 
     }
 }
 
+/// What this console's clock and a node's say of each other, if its word came that much later than it is dated.
+fn clock_trouble(late_ms: i64) -> String {
+    let by = match late_ms.unsigned_abs() {
+        ms @ ..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        ms => format!("{} min", (ms + 30_000) / 60_000),
+    };
+    if late_ms < 0 {
+        format!("its clock is {by} ahead of this console's")
+    } else {
+        format!("its clock is {by} behind this console's, or its word comes that late")
+    }
+}
+
 fn judge(
     context: &Context,
     heartbeat: &Heartbeat,
@@ -202,6 +215,10 @@ fn judge(
 ) -> (Level, String) {
     if heard > LOST_MS {
         return (Level::Bad, format!("not heard from for {} s", heard / 1000));
+    }
+    // Before all else: a node whose store cannot be used may not even have started.
+    if !heartbeat.store_trouble.is_empty() {
+        return (Level::Bad, format!("store: {}", one_line(&heartbeat.store_trouble)));
     }
     if heartbeat.charter != context.charter().hash().as_bytes() {
         return (Level::Bad, "works under another charter".to_owned());
@@ -213,7 +230,6 @@ fn judge(
         return (Level::Bad, format!("attestation: {why}"));
     }
     for (part, trouble) in [
-        ("store", &heartbeat.store_trouble),
         ("KMS", &heartbeat.kms_trouble),
         ("backups", &heartbeat.vault_trouble),
         ("stream", &heartbeat.stream_trouble),
@@ -228,7 +244,7 @@ fn judge(
         return (Level::Warn, format!("the log of {}{more} forks", one_line(forked)));
     }
     if offset.abs() > CLOCK_MS {
-        return (Level::Warn, format!("its clock is {offset} ms off, or its word comes late"));
+        return (Level::Warn, clock_trouble(offset));
     }
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
         return (Level::Warn, format!("its image is refused from {until} on: start the one that follows it"));

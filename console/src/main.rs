@@ -8,6 +8,10 @@ use console::cli::{self, Arguments};
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if let Err(error) = console::privacy::keep_memory_private() {
+        eprintln!("custody: this process's memory cannot be kept private: {error}");
+        return ExitCode::FAILURE;
+    }
     match cli::run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

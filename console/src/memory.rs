@@ -4,8 +4,7 @@
 //! is folded like any other. The heads are what tells a record that was set back from one that never was.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use ceremonies::entry::Entry;
@@ -17,10 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Reading, Row, those};
 use crate::config::Cluster;
+use crate::file;
 use crate::room::now;
 
 /// Largest file that is read.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+const MAX_FILE: usize = 64 * 1024 * 1024;
 /// How long after it was seen recorded one node alone may lag behind without a word of it, in milliseconds.
 const LAGGING_MS: i64 = 60_000;
 
@@ -139,28 +139,7 @@ impl Memory {
     }
 
     fn read(path: &Path) -> Option<Vec<u8>> {
-        let file = fs::File::open(path).ok()?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).ok()?;
-        (bytes.len() as u64 <= MAX_FILE).then_some(bytes)
-    }
-
-    /// Written beside and renamed: another console may be reading.
-    fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{:016x}", rand::random::<u64>()));
-        let beside = PathBuf::from(beside);
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| fs::rename(&beside, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        written
+        file::read("memory", path, MAX_FILE).ok()
     }
 
     /// A ceremony's log as it was kept: as far as it can be read and chains. It proves nothing.
@@ -188,7 +167,7 @@ impl Memory {
         let bytes: Vec<u8> =
             log.iter().flat_map(|entry| entry.raw().encode_length_delimited_to_vec()).collect();
         if let Some(path) = self.file(id, "binpb") {
-            let _ = Self::write(&path, &bytes);
+            let _ = file::replace(&path, &bytes);
         }
     }
 
@@ -205,7 +184,7 @@ impl Memory {
         }
         let seen = Seen { seq: tip.seq, hash: tip.hash, at: now() };
         if let (Some(path), Ok(bytes)) = (self.file(id, "seen.json"), serde_json::to_vec(&seen)) {
-            let _ = Self::write(&path, &bytes);
+            let _ = file::replace(&path, &bytes);
         }
     }
 
@@ -215,7 +194,7 @@ impl Memory {
         let Some(folder) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else {
             return Vec::new();
         };
-        let dated = |file: io::Result<fs::DirEntry>| {
+        let dated = |file: std::io::Result<fs::DirEntry>| {
             let file = file.ok()?;
             let name = file.file_name().into_string().ok()?;
             let id: CeremonyId = name.strip_suffix(".seen.json")?.parse().ok()?;

@@ -3,20 +3,27 @@
 
 use std::path::{Path, PathBuf};
 
+use ceremonies::sshsig;
 use ceremonies::statement::NAMESPACE;
-use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, SshSig};
+use data_encoding::BASE64;
+use ssh_key::{Algorithm, HashAlg, PrivateKey, PublicKey, SshSig};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::file::{FileError, MAX_SETTINGS, read};
+
+const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 
 /// Why there is no signature.
 #[derive(Debug, Error)]
 pub enum SignError {
     /// The key's file cannot be read.
-    #[error("key {0} cannot be read")]
-    Read(PathBuf, #[source] std::io::Error),
-    /// The file is no OpenSSH key.
-    #[error("{0} is neither an OpenSSH private key nor a public key")]
-    Format(PathBuf),
+    #[error(transparent)]
+    Read(#[from] FileError),
+    /// The file holds something else, or is damaged.
+    #[error("key {0} {1}")]
+    Format(PathBuf, Unusable),
     /// The key is locked.
     #[error("key {0} needs its passphrase")]
     Locked(PathBuf),
@@ -27,15 +34,57 @@ pub enum SignError {
     #[error("key {0} did not sign")]
     Sign(PathBuf, #[source] ssh_key::Error),
     /// No agent.
-    #[error("no SSH agent: set SSH_AUTH_SOCK, or give the private key's file")]
-    NoAgent,
+    #[error(
+        "no SSH agent to sign with {0}: start one (`eval $(ssh-agent)`), add the key (`ssh-add`), and sign in that shell"
+    )]
+    NoAgent(PathBuf),
     /// The agent failed.
-    #[error("the SSH agent did not sign with {0}: {1}")]
+    #[error(
+        "the SSH agent did not sign with {0} ({1}): `ssh-add -L` lists the keys that it holds, `ssh-add` adds one"
+    )]
     Agent(PathBuf, String),
 }
 
+/// What keeps a file from being a key to sign with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unusable {
+    /// PEM of another kind.
+    #[error(
+        "is a private key in PEM, and not in OpenSSH's own format: `ssh-keygen -p -f` on a copy of it rewrites it"
+    )]
+    Pem,
+    /// The format of `PuTTY`.
+    #[error("is PuTTY's: `puttygen KEY -O private-openssh -o NEW` writes it in OpenSSH's format")]
+    Putty,
+    /// RFC 4716.
+    #[error("is a public key in RFC 4716's format: `ssh-keygen -i -f` prints it in OpenSSH's")]
+    Rfc4716,
+    /// Signed by somebody.
+    #[error("is a certificate: give the key that it was made for")]
+    Certificate,
+    /// No end.
+    #[error("is cut off: its last line `-----END OPENSSH PRIVATE KEY-----` is missing")]
+    CutOff,
+    /// Damaged.
+    #[error("is damaged: take it from its source again")]
+    Damaged,
+    /// Not made for people who sign.
+    #[error("is of a kind that no charter lists: use ssh-ed25519, or an sk- key of a security key")]
+    Kind,
+    /// Nothing known.
+    #[error("is neither an OpenSSH private key nor an OpenSSH public key")]
+    Unknown,
+}
+
+/// What a key's file says.
+enum Key {
+    Private(Box<PrivateKey>),
+    /// Its private half is in the SSH agent, or in a security key that the agent speaks to.
+    Public(Box<PublicKey>),
+}
+
 /// Signs a statement with the key in this file: a private key, or a public key whose private half the SSH
-/// agent holds. Returns an armoured SSHSIG.
+/// agent holds, or the handle of a security key, which only the agent can use. Returns an armoured SSHSIG.
 ///
 /// # Errors
 /// [`SignError`]; [`SignError::Locked`] asks for a passphrase.
@@ -44,23 +93,65 @@ pub fn sign(
     statement: &str,
     passphrase: Option<&Zeroizing<String>>,
 ) -> Result<Vec<u8>, SignError> {
-    let text = Zeroizing::new(std::fs::read(key).map_err(|error| SignError::Read(key.to_owned(), error))?);
-    let armoured = |signature: SshSig| {
-        signature
-            .to_pem(LineEnding::LF)
-            .map(String::into_bytes)
-            .map_err(|error| SignError::Sign(key.to_owned(), error))
-    };
-    if let Ok(private) = PrivateKey::from_openssh(&*text) {
-        let private = unlock(key, private, passphrase)?;
-        let signature = private
+    let bytes = Zeroizing::new(read("key", key, MAX_SETTINGS)?);
+    let signature = match parse(&bytes).map_err(|unusable| SignError::Format(key.to_owned(), unusable))? {
+        Key::Private(private) => unlock(key, *private, passphrase)?
             .sign(NAMESPACE, HashAlg::Sha512, statement.as_bytes())
-            .map_err(|error| SignError::Sign(key.to_owned(), error))?;
-        return armoured(signature);
+            .map_err(|error| SignError::Sign(key.to_owned(), error))?,
+        Key::Public(public) => sign_by_agent(key, &public, statement)?,
+    };
+    sshsig::write(&signature).map_err(|error| SignError::Sign(key.to_owned(), error))
+}
+
+/// Reads what `ssh-keygen` reads, folded at whatever width.
+fn parse(bytes: &[u8]) -> Result<Key, Unusable> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Unusable::Unknown)?;
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    if let Some(rest) = text.strip_prefix(BEGIN) {
+        let private = private(rest)?;
+        return match private.algorithm() {
+            Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => {
+                Ok(Key::Public(Box::new(private.public_key().clone())))
+            }
+            Algorithm::Ed25519 => Ok(Key::Private(Box::new(private))),
+            _ => Err(Unusable::Kind),
+        };
     }
-    let public = std::str::from_utf8(&text).ok().and_then(|text| PublicKey::from_openssh(text).ok());
-    let public = public.ok_or_else(|| SignError::Format(key.to_owned()))?;
-    armoured(sign_by_agent(key, &public, statement)?)
+    if text.starts_with("-----BEGIN ") {
+        return Err(Unusable::Pem);
+    }
+    if text.starts_with("PuTTY-User-Key-File") {
+        return Err(Unusable::Putty);
+    }
+    if text.starts_with("---- BEGIN SSH2 PUBLIC KEY") {
+        return Err(Unusable::Rfc4716);
+    }
+    text.lines().find_map(public).unwrap_or(Err(Unusable::Unknown)).map(|key| Key::Public(Box::new(key)))
+}
+
+/// A private key behind its first line.
+fn private(rest: &str) -> Result<PrivateKey, Unusable> {
+    let (body, _) = rest.split_once(END).ok_or(Unusable::CutOff)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
+    // With the vertical tab, which is a blank to C alone.
+    text.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'\x0b'));
+    let key = BASE64.decode(&text).map(Zeroizing::new).map_err(|_| Unusable::Damaged)?;
+    PrivateKey::from_bytes(&key).map_err(|_| Unusable::Damaged)
+}
+
+/// The public key in a line, if there is one: behind options too, as in `authorized_keys`.
+fn public(line: &str) -> Option<Result<PublicKey, Unusable>> {
+    if line.trim_start().starts_with('#') {
+        return None;
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let kinds = ["ssh-", "sk-ssh-", "ecdsa-sha2-", "sk-ecdsa-sha2-"];
+    words.windows(2).find(|pair| kinds.iter().any(|kind| pair[0].starts_with(kind))).map(|pair| {
+        if pair[0].contains("-cert-") {
+            return Err(Unusable::Certificate);
+        }
+        PublicKey::from_openssh(&pair.join(" ")).map_err(|_| Unusable::Damaged)
+    })
 }
 
 fn unlock(
@@ -72,12 +163,15 @@ fn unlock(
         return Ok(private);
     }
     let passphrase = passphrase.ok_or_else(|| SignError::Locked(key.to_owned()))?;
-    private.decrypt(passphrase.as_bytes()).map_err(|_| SignError::Passphrase(key.to_owned()))
+    private.decrypt(passphrase.as_bytes()).map_err(|error| match error {
+        ssh_key::Error::Crypto => SignError::Passphrase(key.to_owned()),
+        error => SignError::Sign(key.to_owned(), error),
+    })
 }
 
 fn sign_by_agent(key: &Path, public: &PublicKey, statement: &str) -> Result<SshSig, SignError> {
     let failed = |error: &dyn std::fmt::Display| SignError::Agent(key.to_owned(), error.to_string());
-    let socket = std::env::var_os("SSH_AUTH_SOCK").ok_or(SignError::NoAgent)?;
+    let socket = std::env::var_os("SSH_AUTH_SOCK").ok_or_else(|| SignError::NoAgent(key.to_owned()))?;
     let mut agent =
         ssh_agent_client_rs::Client::connect(Path::new(&socket)).map_err(|error| failed(&error))?;
     let signed = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, statement.as_bytes())
@@ -85,10 +179,4 @@ fn sign_by_agent(key: &Path, public: &PublicKey, statement: &str) -> Result<SshS
     let signature = agent.sign(public, &signed).map_err(|error| failed(&error))?;
     SshSig::new(public.key_data().clone(), NAMESPACE, HashAlg::Sha512, signature)
         .map_err(|error| failed(&error))
-}
-
-/// Whether a key's signatures can prove that somebody touched it.
-#[must_use]
-pub fn is_hardware(key: &PublicKey) -> bool {
-    matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
 }

@@ -23,7 +23,7 @@ impl std::fmt::Debug for link::Credentials {
 }
 
 /// The version both sides of the link must speak.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Largest frame in bytes: an order of the largest cluster with a sealed share and a backup, with room.
 pub const MAX_FRAME: usize = 8 * 1024 * 1024;
 /// Largest piece of a forwarded byte stream, in bytes.

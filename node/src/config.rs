@@ -8,6 +8,8 @@ use ceremonies::ids::NodeIndex;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::file::{MAX_SETTINGS, read};
+
 /// Longest name of an enclave; room for the number that `nitro-cli` adds to one that is taken.
 const MAX_NAME: usize = 64;
 /// The lowest context id that an enclave may have; those below are the hypervisor's and the hosts'.
@@ -29,7 +31,7 @@ pub struct Config {
     pub root: PathBuf,
     /// The bus.
     pub nats: Nats,
-    /// The store's URL: `postgres://…` or `sqlite:FILE`.
+    /// The store: the URL of a PostgreSQL server (`postgres://…`), or `sqlite:` and the path of a file, literally.
     pub store: String,
     /// Where the enclave listens.
     pub enclave: EnclaveAddress,
@@ -258,9 +260,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text)
+        let bytes =
+            read(path, MAX_SETTINGS).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&String::from_utf8_lossy(&bytes))
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         for relative in [&mut config.charter, &mut config.root, &mut config.nats.seed] {
@@ -277,7 +279,8 @@ impl Config {
             vault.resolve(folder);
         }
         if let Some(file) = config.store.strip_prefix("sqlite:") {
-            config.store = format!("sqlite:{}", folder.join(file).display());
+            // Whatever is in a path is of the path: this never becomes a URL but as SQLite takes it.
+            config.store = format!("sqlite:{}", folder.join(file.trim_start_matches("//")).display());
         }
         if let Some(Host::Nitro(nitro)) = &mut config.host {
             nitro.image = folder.join(&nitro.image);

@@ -277,6 +277,7 @@ impl KmsProxy<'_> {
             | from_enclave::Kind::Progress(_)
             | from_enclave::Kind::Sealed(_)
             | from_enclave::Kind::Evidence(_)
+            | from_enclave::Kind::KmsTried(_)
             | from_enclave::Kind::Backups(_)
             | from_enclave::Kind::Said(_)) => Some(kind),
         }

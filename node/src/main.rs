@@ -1,15 +1,21 @@
 //! `custody-node`: the agent as a program.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ceremonies::charter::Charter;
+use ceremonies::evidence::MAX_BUNDLE;
+use ceremonies::text::chain;
 use clap::{Parser, Subcommand, ValueEnum};
 use node::config::Config;
+use node::file::read;
 use node::host::{self, EnclaveHost as _, NitroHost, Pace, Running};
 use node::shell::{self, Agent};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 /// The node agent of Custody.
 #[derive(Parser)]
@@ -66,6 +72,7 @@ enum LogFormat {
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> anyhow::Result<()> {
+    node::privacy::keep_memory_private().context("keeping this process's memory private")?;
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let done = runtime.block_on(run(arguments));
@@ -84,7 +91,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     let config = Config::load(&arguments.config)?;
-    let host = host::configured(&config, &*shell::charter_in_force(&config).await?);
+    let stop = terminated()?;
+    let waits = arguments.command.is_none() && !arguments.check;
+    let Some(charter) = charter(&config, waits, &stop).await? else { return Ok(()) };
+    let host = host::configured(&config, &charter);
     match arguments.command {
         Some(Command::Enclave(command)) => {
             let host = host.context("the configuration has no [host.nitro]: this host runs no enclave")?;
@@ -93,7 +103,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Command::Take { bundles }) => {
             for bundle in bundles {
                 let bytes =
-                    std::fs::read(&bundle).with_context(|| format!("reading {}", bundle.display()))?;
+                    read(&bundle, MAX_BUNDLE).with_context(|| format!("reading {}", bundle.display()))?;
                 let known = shell::take_bundle(&config, &bytes).await?;
                 println!("{}: taken; {known} ceremonies are known here", bundle.display());
             }
@@ -108,6 +118,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let agent = Agent::start(config).await.context("starting the agent")?;
+    // It ends with this program; the enclave does not.
+    if let Some(host) = host {
+        tokio::spawn(async move { host::supervise(&host, Pace::default()).await });
+    }
+    agent.run(stop).await;
+    Ok(())
+}
+
+/// Cancelled when the program is told to end.
+fn terminated() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -118,13 +139,29 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         stopped.cancel();
     });
-    let agent = Agent::start(config).await.context("starting the agent")?;
-    // It ends with this program; the enclave does not.
-    if let Some(host) = host {
-        tokio::spawn(async move { host::supervise(&host, Pace::default()).await });
+    Ok(stop)
+}
+
+/// The charter in force by the store. An agent `waits` for a store that cannot be used, and says so meanwhile; none where it
+/// was told to end first.
+async fn charter(
+    config: &Config,
+    waits: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Arc<Charter>>> {
+    loop {
+        match shell::charter_in_force(config).await {
+            Ok(charter) => return Ok(Some(charter)),
+            Err(why) if waits && why.is_about_the_store() => {
+                error!(why = %chain(&why), "the agent does not start: tried again");
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(None),
+                    () = shell::complain(config, &why) => {}
+                }
+            }
+            Err(why) => return Err(why.into()),
+        }
     }
-    agent.run(stop).await;
-    Ok(())
 }
 
 async fn order(host: &NitroHost, command: EnclaveCommand) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 //! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see.
 //! A share becomes current in one transaction, and nothing here ever overwrites one.
 
+mod file;
 mod perform;
 mod record;
 mod released;
@@ -14,9 +15,13 @@ use std::time::Duration;
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, WalletName};
 use ceremonies::wire::log;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::error::DatabaseError;
+use sqlx::migrate::MigrateError;
 use sqlx::{AnyPool, Executor, Row};
 use thiserror::Error;
 
+use self::file::PrivateFile;
+pub use self::file::{FileError, sqlite_url};
 pub use self::shares::{PendingShare, ShareState, StoredShare};
 
 /// Connections held open: the agent's one task uses one at a time.
@@ -30,9 +35,21 @@ pub enum StoreError {
     /// The URL names neither PostgreSQL nor SQLite.
     #[error("store URL must begin with postgres: or sqlite:")]
     Url,
-    /// The SQLite file cannot be made private to this user.
-    #[error("store file {0} cannot be made private to this user")]
-    Private(String, #[source] std::io::Error),
+    /// Something is wrong with SQLite's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A pooler gives every transaction another connection, and none knows the statements of the others.
+    #[error(
+        "the store is reached through a pooler in transaction mode, which loses prepared statements: connect to the \
+         PostgreSQL server itself, or have the pooler keep sessions (PgBouncer: pool_mode=session)"
+    )]
+    Pooler(#[source] sqlx::Error),
+    /// SQLite's log could not be cut off.
+    #[error(
+        "old shares are deleted, but the store's log may still hold them: another program reads the store's file; end \
+         it (`fuser` names it)"
+    )]
+    NotErased,
     /// The database failed.
     #[error("store failed while it was to {what}")]
     Database {
@@ -43,7 +60,7 @@ pub enum StoreError {
     },
     /// The schema could not be brought up to date.
     #[error("store schema cannot be brought up to date")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[source] sqlx::migrate::MigrateError),
     /// A value in the store is not what this program wrote.
     #[error("store holds a malformed {what}; restore it from a copy")]
     Malformed {
@@ -93,11 +110,37 @@ pub enum Claim {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
-    is_sqlite: bool,
+    /// SQLite's file; none with PostgreSQL.
+    file: Option<PrivateFile>,
 }
 
 fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |source| StoreError::Database { what, source }
+    move |source| {
+        if lost_its_statements(&source) {
+            StoreError::Pooler(source)
+        } else {
+            StoreError::Database { what, source }
+        }
+    }
+}
+
+/// Whether PostgreSQL knows a prepared statement twice, or not at all: two programs share a connection.
+fn lost_its_statements(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(DatabaseError::code)
+        .is_some_and(|code| matches!(&*code, "42P05" | "26000"))
+}
+
+fn not_migrated(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)
+            if lost_its_statements(&source) =>
+        {
+            StoreError::Pooler(source)
+        }
+        error => StoreError::Migration(error),
+    }
 }
 
 fn malformed(what: &'static str) -> impl Fn(InvalidId) -> StoreError {
@@ -114,17 +157,6 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The file of a SQLite URL, created private to this user before the database is opened.
-fn private_file(url: &str) -> Result<String, StoreError> {
-    let Some(path) = url.strip_prefix("sqlite:") else { return Ok(url.to_owned()) };
-    let path = path.trim_start_matches("//");
-    let private = |error| StoreError::Private(path.to_owned(), error);
-    let mut options = std::fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.create(true).append(true).open(path).map_err(private)?;
-    Ok(format!("sqlite:{path}"))
-}
-
 impl Store {
     /// Opens the store and brings its schema up to date.
     ///
@@ -135,8 +167,9 @@ impl Store {
             return Err(StoreError::Url);
         }
         sqlx::any::install_default_drivers();
-        let url = private_file(url)?;
-        let is_sqlite = url.starts_with("sqlite:");
+        let file = url.strip_prefix("sqlite:").map(PrivateFile::create).transpose()?;
+        let is_sqlite = file.is_some();
+        let url = file.as_ref().map_or_else(|| url.to_owned(), PrivateFile::url);
         let options: AnyConnectOptions = url.parse().map_err(failed("read its URL"))?;
         let pool = AnyPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
@@ -158,8 +191,29 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(failed("connect"))?;
-        sqlx::migrate!().run(&pool).await?;
-        Ok(Self { pool, is_sqlite })
+        sqlx::migrate!().run(&pool).await.map_err(not_migrated)?;
+        let store = Self { pool, file };
+        store.check_file()?;
+        Ok(store)
+    }
+
+    /// Whether the file that is open is still the one under the store's name: what is written to any other is gone with
+    /// this program.
+    fn check_file(&self) -> Result<(), StoreError> {
+        Ok(self.file.as_ref().map_or(Ok(()), PrivateFile::check)?)
+    }
+
+    /// Cuts SQLite's log off, which holds what was overwritten in the file.
+    async fn erase(&self, what: &'static str) -> Result<(), StoreError> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed(what))?;
+        let busy: i64 = row.try_get(0).map_err(failed(what))?;
+        if busy == 0 { Ok(()) } else { Err(StoreError::NotErased) }
     }
 
     /// The ceremonies of which entries are stored and that are not shelved.

@@ -23,6 +23,7 @@ use ceremonies::kms_policy::key_policy;
 use console::keeper::{Made, make_stream};
 use lab_enclave::ENCLAVE_PORT;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 
 pub use self::layout::Layout;
 use crate::kms::{self, Credential, LabKms, LabKmsConfig};
@@ -352,7 +353,7 @@ impl Cluster {
         let root = Arc::new(LabRoot::open(&layout.nsm())?);
         let kms = start_kms(&layout, &settings, &root).await?;
         let broker = start_broker(&layout, &settings)?;
-        wait_for_port(settings.nats_port, "the broker", &layout.nats().join("nats.log")).await?;
+        wait_for_broker(settings.nats_port, &layout.nats().join("nats.log")).await?;
         keep_stream(&layout, &settings).await?;
         let mut nodes = BTreeMap::new();
         for node in indices(settings.nodes)? {
@@ -438,7 +439,7 @@ impl Cluster {
         write_broker(&self.layout, &self.settings, charter)?;
         self.broker.hold().await;
         self.broker.resume().await;
-        wait_for_port(self.settings.nats_port, "the broker", &self.layout.nats().join("nats.log")).await
+        wait_for_broker(self.settings.nats_port, &self.layout.nats().join("nats.log")).await
     }
 
     /// The broker's URL.
@@ -578,13 +579,47 @@ fn agent_launcher(layout: &Layout, node: NodeIndex, program: PathBuf) -> Launche
     })
 }
 
-async fn wait_for_port(port: u16, what: &str, log: &Path) -> Result<()> {
+/// Waits until the broker greets. Something else that has its port is told at once, and so is why the broker ended.
+async fn wait_for_broker(port: u16, log: &Path) -> Result<()> {
     let begun = Instant::now();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        if begun.elapsed() > PATIENCE {
-            bail!("{what} did not come up; see {}", log.display());
+    // What it said on another day explains nothing.
+    let before = fs::metadata(log).map_or(0, |log| log.len());
+    loop {
+        let said = last_line(log, before);
+        if said.contains("address already in use") {
+            bail!(
+                "the broker's port {port} is taken: end what listens there, or make the cluster anew; {said}"
+            );
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        match greeting(port).await {
+            Some(greeting) if greeting.starts_with(b"INFO ") => return Ok(()),
+            Some(_) => {
+                bail!("what listens on the broker's port {port} is not NATS: end it; the broker says: {said}")
+            }
+            None if begun.elapsed() > PATIENCE => {
+                bail!("the broker did not come up: {said}; see {}", log.display())
+            }
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
-    Ok(())
+}
+
+/// How whoever listens on a port begins; nothing where nobody does. NATS speaks first, and at once.
+async fn greeting(port: u16) -> Option<[u8; 5]> {
+    let mut greeting = [0; 5];
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    match tokio::time::timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await {
+        // Ended before it said anything: it is on its way up, or down.
+        Ok(Err(_)) => None,
+        Ok(Ok(_)) | Err(_) => Some(greeting),
+    }
+}
+
+/// The last line of a log behind this place, or the one that says that a port is taken.
+fn last_line(log: &Path, from: u64) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let new = text.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let new = String::from_utf8_lossy(new);
+    let taken = new.lines().find(|line| line.contains("address already in use"));
+    taken.or_else(|| new.lines().last()).unwrap_or("nothing yet").to_owned()
 }

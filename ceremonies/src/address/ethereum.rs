@@ -7,7 +7,7 @@ use k256::elliptic_curve::sec1::ToSec1Point as _;
 use sha3::{Digest as _, Keccak256};
 
 use super::derive::curve_point;
-use super::{AddressError, quoted};
+use super::{AddressError, ChainId, quoted};
 use crate::wallet::Point;
 
 /// An Ethereum address. It is the same on every chain, so it does not name one.
@@ -15,6 +15,27 @@ use crate::wallet::Point;
 pub struct EthereumAddress([u8; 20]);
 
 impl EthereumAddress {
+    /// Reads an address that is to be paid on a chain: as it is, or in a payment link without anything but the address
+    /// and the chain (EIP-681).
+    pub fn parse(chain: ChainId, text: &str) -> Result<Self, AddressError> {
+        let Some((scheme, rest)) = text.split_once(':') else { return text.parse() };
+        let rest = if scheme.eq_ignore_ascii_case("ethereum") {
+            rest
+        } else {
+            return Err(AddressError::Link(quoted(text)));
+        };
+        let rest = rest.strip_prefix("pay-").unwrap_or(rest);
+        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
+        if rest.contains('/') {
+            return Err(AddressError::Link(quoted(text)));
+        }
+        let (address, theirs) = rest.split_once('@').unwrap_or((rest, ""));
+        if !theirs.is_empty() && theirs != chain.to_string() {
+            return Err(AddressError::OtherChain { theirs: quoted(theirs), ours: chain.get() });
+        }
+        address.parse()
+    }
+
     /// The address of a public key: Keccak-256 of its coordinates, the last twenty bytes.
     pub fn of(key: &Point) -> Result<Self, AddressError> {
         let point = curve_point(key).ok_or(AddressError::Key)?.to_sec1_point(false);
@@ -62,7 +83,14 @@ impl FromStr for EthereumAddress {
         let mut bytes = [0; 20];
         hex::decode_to_slice(text.strip_prefix("0x").ok_or_else(form)?, &mut bytes).map_err(|_| form())?;
         let address = Self(bytes);
-        if address.to_string() == text { Ok(address) } else { Err(AddressError::Capitals(quoted(text))) }
+        let has = |is: fn(&char) -> bool| text.chars().skip(2).any(|character| is(&character));
+        if address.to_string() == text {
+            Ok(address)
+        } else if has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) {
+            Err(AddressError::Capitals(quoted(text)))
+        } else {
+            Err(AddressError::Unchecked(quoted(text)))
+        }
     }
 }
 

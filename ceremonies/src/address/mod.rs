@@ -8,6 +8,7 @@ mod derive;
 mod ethereum;
 mod network;
 mod path;
+mod recipient;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use self::ethereum::EthereumAddress;
 pub(crate) use self::ethereum::keccak256;
 pub use self::network::{BitcoinNetwork, ChainId, InvalidNetwork, Network};
 pub use self::path::{InvalidPath, MAX_LEVELS, Path};
+pub use self::recipient::BitcoinRecipient;
 use crate::wallet::Point;
 
 /// Why text is not an address, or a key has none.
@@ -27,6 +29,50 @@ pub enum AddressError {
     /// Not the form of an Ethereum address.
     #[error("`{0}` is not an Ethereum address: write 0x and 40 hexadecimal digits")]
     Ethereum(String),
+    /// Without a checksum, which every mistyped digit needs.
+    #[error(
+        "`{0}` is an address without a checksum (no capitals, or only capitals), so that a mistake in it would not show: \
+         copy it from where it is written with its capitals"
+    )]
+    Unchecked(String),
+    /// An address of something else.
+    #[error("`{text}` is {what}, which is not paid here")]
+    Elsewhere {
+        /// What was read, cut to 80 characters.
+        text: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A link for something else.
+    #[error("`{0}` is a link that is not known here: give the address alone")]
+    Link(String),
+    /// A link that must not be followed.
+    #[error(
+        "the payment link asks for `{0}`, which is not known here, and says that it must not be paid without: ask its author for an address"
+    )]
+    Required(String),
+    /// A link for another chain.
+    #[error("the payment link is for chain {theirs}, but it is used on chain {ours}")]
+    OtherChain {
+        /// The link's.
+        theirs: String,
+        /// The one it was to be used on.
+        ours: u64,
+    },
+    /// A private key.
+    #[error(
+        "that is a PRIVATE KEY, not an address: whoever has seen it can take what it holds; move that first"
+    )]
+    Private,
+    /// Not base58, or the checksum does not hold.
+    #[error("`{text}` is not a Bitcoin address: copy it again from its source")]
+    Base58 {
+        /// What was read, cut to 80 characters.
+        text: String,
+        /// What the decoder says.
+        #[source]
+        source: bs58::decode::Error,
+    },
     /// Not written with its checksum.
     #[error(
         "`{0}` does not have the capitals that its EIP-55 checksum asks for: copy it again from its source"
@@ -44,14 +90,14 @@ pub enum AddressError {
     /// A prefix of no Bitcoin network.
     #[error("`{0}` starts with the prefix of no Bitcoin network: expected bc, tb or bcrt")]
     Prefix(String),
-    /// A segwit address of another kind.
-    #[error("`{0}` is not a P2WPKH address: only keys are paid here, no scripts and no taproot")]
+    /// An address of another kind.
+    #[error("`{0}` is of a kind that is not paid here: P2PKH, P2SH, P2WPKH, P2WSH and P2TR are")]
     Kind(String),
     /// An address of another network.
     #[error("`{address}` is an address of {theirs}, but it is used on {ours}")]
     Network {
         /// The address.
-        address: BitcoinAddress,
+        address: String,
         /// Its network.
         theirs: BitcoinNetwork,
         /// The network it was to be used on.
@@ -67,8 +113,8 @@ pub enum AddressError {
 pub enum Address {
     /// Twenty bytes; the same on every chain.
     Ethereum(EthereumAddress),
-    /// P2WPKH, with its network.
-    Bitcoin(BitcoinAddress),
+    /// Of any kind, with its network.
+    Bitcoin(BitcoinRecipient),
 }
 
 impl Address {
@@ -76,19 +122,15 @@ impl Address {
     pub fn of(network: Network, key: &Point) -> Result<Self, AddressError> {
         match network {
             Network::Ethereum(_) => EthereumAddress::of(key).map(Self::Ethereum),
-            Network::Bitcoin(network) => Ok(Self::Bitcoin(BitcoinAddress::of(network, key))),
+            Network::Bitcoin(network) => Ok(Self::Bitcoin(BitcoinAddress::of(network, key).into())),
         }
     }
 
-    /// Reads an address of a network.
+    /// Reads an address of a network, as it is or in a payment link (BIP-21, EIP-681).
     pub fn parse(network: Network, text: &str) -> Result<Self, AddressError> {
         match network {
-            Network::Ethereum(_) => text.parse().map(Self::Ethereum),
-            Network::Bitcoin(network) => {
-                let address: BitcoinAddress = text.parse()?;
-                address.must_be_of(network)?;
-                Ok(Self::Bitcoin(address))
-            }
+            Network::Ethereum(chain) => EthereumAddress::parse(chain, text).map(Self::Ethereum),
+            Network::Bitcoin(network) => BitcoinRecipient::parse(network, text).map(Self::Bitcoin),
         }
     }
 }

@@ -96,30 +96,44 @@ fn a_bitcoin_address_is_read_as_bip_173_says() {
         ("BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4", BitcoinNetwork::Main),
         ("tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx", BitcoinNetwork::Testnet),
     ] {
-        assert_eq!(text.parse::<BitcoinAddress>().unwrap(), BitcoinAddress::of(network, &generator));
+        assert_eq!(
+            BitcoinRecipient::parse(network, text),
+            Ok(BitcoinAddress::of(network, &generator).into())
+        );
     }
 }
 
 #[test]
 fn an_invalid_or_foreign_bitcoin_address_is_refused() {
     type E = AddressError;
-    let refused = |text: &str| text.parse::<BitcoinAddress>().unwrap_err();
+    let refused = |text: &str| BitcoinRecipient::parse(BitcoinNetwork::Main, text).unwrap_err();
     for bad in [
         "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5",
         "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sL5k7",
         "bc1zw508d6qejxtdg4y5r3zarvaryvqyzf3du",
         "bc1gmk9yu",
-        "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
-        "",
     ] {
         assert!(matches!(refused(bad), E::Bech32 { .. }), "{bad}: {}", refused(bad));
     }
-    let script = "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sl5k7";
-    assert!(matches!(refused(script), E::Kind(_)));
-    let taproot = "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0";
-    assert!(matches!(refused(taproot), E::Kind(_)));
-    let other = bech32::segwit::encode_v0(bech32::Hrp::parse("ltc").unwrap(), &[1; 20]).unwrap();
-    assert!(matches!(refused(&other), E::Prefix(_)));
+    for mistyped in
+        ["", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3", "3P14159f73E4gFr7JterCCQh9QjiTjiZrg", "ltc1qw508d6"]
+    {
+        assert!(matches!(refused(mistyped), E::Base58 { .. }), "{mistyped}: {}", refused(mistyped));
+    }
+    // BIP-350's version 16, and an extended key.
+    let sixteen =
+        bech32::segwit::encode(bech32::Hrp::parse("bc").unwrap(), bech32::Fe32::S, &[7; 2]).unwrap();
+    let extended = "xpub661MyMwAqRbcFtXgS5sYJABqqG9YLmC4Q1Rdap9gSE8NqtwybGhePY2gZ29ESFjqJoCu1Rupje8YtGqsefD265TMg7usUDFdp6W1EGMcet8";
+    for unknown in [sixteen.as_str(), extended] {
+        assert!(matches!(refused(unknown), E::Kind(_)), "{unknown}: {}", refused(unknown));
+    }
+    assert!(
+        refused("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed").to_string().contains("an Ethereum address")
+    );
+    // The Bitcoin wiki's example of a private key.
+    let private = "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ";
+    assert_eq!(refused(private), E::Private);
+    assert!(!refused(private).to_string().contains(private));
 
     let main = Network::Bitcoin(BitcoinNetwork::Main);
     let elsewhere = Address::parse(main, "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx").unwrap_err();
@@ -128,6 +142,93 @@ fn an_invalid_or_foreign_bitcoin_address_is_refused() {
         "`tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx` is an address of Bitcoin testnet, but it is used on \
          Bitcoin main network"
     );
+}
+
+/// Address and script of every kind that is paid: BIP-141 and BIP-173, BIP-16's and BIP-13's forms, BIP-350 and BIP-341.
+const RECIPIENTS: [(BitcoinNetwork, &str, &str); 8] = [
+    (
+        BitcoinNetwork::Main,
+        "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
+        "76a91477bff20c60e522dfaa3350c39b030a5d004e839a88ac",
+    ),
+    (
+        BitcoinNetwork::Main,
+        "3P14159f73E4gFr7JterCCQh9QjiTjiZrG",
+        "a914e9c3dd0c07aac76179ebc76a6c78d4d67c6c160a87",
+    ),
+    (
+        BitcoinNetwork::Main,
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+        "0014751e76e8199196d454941c45d1b3a323f1433bd6",
+    ),
+    (
+        BitcoinNetwork::Testnet,
+        "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sl5k7",
+        "00201863143c14c5166804bd19203356da136c985678cd4d27a1b8c6329604903262",
+    ),
+    (
+        BitcoinNetwork::Main,
+        "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0",
+        "512079be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
+    ),
+    (
+        BitcoinNetwork::Testnet,
+        "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn",
+        "76a914243f1394f44554f4ce3fd68649c19adc483ce92488ac",
+    ),
+    (
+        BitcoinNetwork::Regtest,
+        "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn",
+        "76a914243f1394f44554f4ce3fd68649c19adc483ce92488ac",
+    ),
+    (
+        BitcoinNetwork::Testnet,
+        "2MzQwSSnBHWHqSAqtTVQ6v47XtaisrJa1Vc",
+        "a9144e9f39ca4688ff102128ea4ccda34105324305b087",
+    ),
+];
+
+#[test]
+fn every_kind_of_bitcoin_address_is_read_and_written_with_its_script() {
+    for (network, text, script) in RECIPIENTS {
+        let recipient = BitcoinRecipient::parse(network, text).unwrap();
+        assert_eq!(recipient.to_string(), text);
+        assert_eq!(hex::encode(recipient.script()), script, "{text}");
+        assert_eq!(BitcoinRecipient::of_script(network, &recipient.script()), Some(recipient));
+        let cut = &recipient.script()[..recipient.script().len() - 1];
+        assert_eq!(BitcoinRecipient::of_script(network, cut), None);
+        let longer = [recipient.script(), vec![0x51]].concat();
+        assert_eq!(BitcoinRecipient::of_script(network, &longer), None);
+    }
+    let test = BitcoinRecipient::parse(BitcoinNetwork::Main, RECIPIENTS[5].1).unwrap_err();
+    assert!(matches!(test, AddressError::Network { .. }), "{test}");
+}
+
+#[test]
+fn an_address_is_taken_out_of_a_payment_link_that_asks_for_nothing_more() {
+    let main = Network::Bitcoin(BitcoinNetwork::Main);
+    let address = RECIPIENTS[1].1;
+    let expected = Address::parse(main, address).unwrap();
+    for link in [
+        format!("bitcoin:{address}"),
+        format!("BITCOIN:{address}?amount=20.3&label=Luke-Jr"),
+        format!("bitcoin:{address}?somethingyoudontunderstand=50"),
+    ] {
+        assert_eq!(Address::parse(main, &link), Ok(expected), "{link}");
+    }
+    let required = format!("bitcoin:{address}?req-somethingyoudontunderstand=50");
+    assert!(matches!(Address::parse(main, &required), Err(AddressError::Required(_))));
+    assert!(matches!(Address::parse(main, &format!("litecoin:{address}")), Err(AddressError::Link(_))));
+
+    let one = "ethereum-1".parse().unwrap();
+    let expected = Address::parse(one, EIP55[4]).unwrap();
+    for link in ["ethereum:A", "ethereum:pay-A@1", "ethereum:A@1?value=2.014e18"] {
+        assert_eq!(Address::parse(one, &link.replace('A', EIP55[4])), Ok(expected), "{link}");
+    }
+    let other = format!("ethereum:{}@5", EIP55[4]);
+    assert!(matches!(Address::parse(one, &other), Err(AddressError::OtherChain { ours: 1, .. })));
+    let call = format!("ethereum:{}/transfer?address=0x1", EIP55[4]);
+    assert!(matches!(Address::parse(one, &call), Err(AddressError::Link(_))));
 }
 
 /// The examples of EIP-55.
@@ -149,7 +250,9 @@ fn an_ethereum_address_has_the_capitals_of_eip_55() {
     }
     for text in &EIP55[4..] {
         let lower = text.to_lowercase();
-        assert_eq!(lower.parse::<EthereumAddress>(), Err(AddressError::Capitals(lower.clone())));
+        assert_eq!(lower.parse::<EthereumAddress>(), Err(AddressError::Unchecked(lower.clone())));
+        let wrong = text.replacen('A', "a", 1);
+        assert_eq!(wrong.parse::<EthereumAddress>(), Err(AddressError::Capitals(wrong.clone())));
     }
     for bad in
         ["", "0x", "52908400098527886E0F7030069857D2E4169EE7", "0X52908400098527886E0F7030069857D2E4169EE7"]
@@ -213,7 +316,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_an_address_panic(text in ".{0,90}") {
-        let _ = text.parse::<BitcoinAddress>();
+        let _ = BitcoinRecipient::parse(BitcoinNetwork::Main, &text);
         let _ = text.parse::<EthereumAddress>();
         let _ = text.parse::<Path>();
         let _ = text.parse::<Network>();

@@ -2,11 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bech32::primitives::decode::CheckedHrpstring;
+use curve25519_dalek::MontgomeryPoint;
+
 use super::{
     CeremonyKind, CharterDraft, CharterError, ClusterKind, MAX_ATTESTATION_AGE_S, MAX_LOCK_DAYS, MAX_NODES,
     Person, Quorum, Role,
 };
 use crate::attestation::{AWS_NITRO_G1_FINGERPRINT, Measurement, Pcr};
+
+/// What the text of an age recipient begins with.
+const AGE: bech32::Hrp = bech32::Hrp::parse_unchecked("age");
 
 fn rule(broken: bool, text: impl FnOnce() -> String) -> Result<(), CharterError> {
     if broken { Err(CharterError::Rule(text())) } else { Ok(()) }
@@ -23,10 +29,15 @@ fn is_debug(measurement: &Measurement) -> bool {
     [measurement.pcr0, measurement.pcr1, measurement.pcr2].iter().any(Pcr::is_zero)
 }
 
-/// An X25519 recipient as age writes it: 32 bytes in Bech32 (age-encryption.org/v1).
+/// An X25519 recipient as age writes it: 32 bytes in Bech32 (age-encryption.org/v1), and no others, since age encrypts to no
+/// others. Neither does it to a point of low order, with which anybody could read along.
 fn is_recipient(text: &str) -> bool {
-    let decoded = bech32::primitives::decode::CheckedHrpstring::new::<bech32::Bech32>(text);
-    decoded.is_ok_and(|key| key.hrp().as_str() == "age" && key.byte_iter().count() == 32)
+    let decoded = CheckedHrpstring::new::<bech32::Bech32>(text).ok();
+    let key = decoded.and_then(|key| <[u8; 32]>::try_from(key.byte_iter().collect::<Vec<u8>>()).ok());
+    let is_written =
+        |key: &[u8; 32]| bech32::encode::<bech32::Bech32>(AGE, key).is_ok_and(|written| written == text);
+    key.filter(is_written)
+        .is_some_and(|key| MontgomeryPoint(key).mul_clamped([1; 32]) != MontgomeryPoint([0; 32]))
 }
 
 fn check_nkey(whose: &str, nkey: &str) -> Result<(), CharterError> {

@@ -27,6 +27,13 @@ impl<'a> Reader<'a> {
         self.take().map(|[byte]| byte)
     }
 
+    /// The next bytes, so many.
+    pub(super) fn some(&mut self, count: usize) -> Result<&'a [u8], Truncated> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
     /// All that is left.
     pub(super) const fn rest(self) -> &'a [u8] {
         self.0

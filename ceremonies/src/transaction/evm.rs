@@ -14,6 +14,11 @@ use crate::wallet::Point;
 const TYPE: u8 = 0x02;
 /// What a transfer costs at least (yellow paper, appendix G).
 pub const MIN_GAS: u64 = 21_000;
+/// Lowest maximum fee, per gas: below the price of gas on any chain that is used, where it is what may be paid and not what
+/// is (EIP-1559).
+pub const MIN_MAX_FEE: Wei = Wei(1_000_000);
+/// Highest maximum fee, per gas: more was hardly ever paid.
+pub const MAX_MAX_FEE: Wei = Wei(10_000_000_000_000);
 /// What no transaction may cost (EIP-7825).
 pub const MAX_GAS: u64 = 1 << 24;
 
@@ -52,6 +57,12 @@ pub enum EvmError {
         /// Maximum fee per gas.
         max: u128,
     },
+    /// A price that looks like a mistake, perhaps in gwei.
+    #[error(
+        "the maximum fee is {} per gas: between {} and {} are allowed; it is given in wei, and 1 gwei is 1000000000 wei",
+        .0.gwei(), MIN_MAX_FEE.gwei(), MAX_MAX_FEE.gwei()
+    )]
+    Price(Wei),
     /// Too little to run, or more than a block takes.
     #[error("the gas limit is {0}; a transfer has between {MIN_GAS} and {MAX_GAS}")]
     Gas(u64),
@@ -93,6 +104,9 @@ impl Evm {
         let Transfer { max_priority_fee: tip, max_fee, gas_limit, value, .. } = transfer;
         if tip > max_fee {
             return Err(EvmError::Tip { tip: tip.0, max: max_fee.0 });
+        }
+        if !(MIN_MAX_FEE..=MAX_MAX_FEE).contains(&max_fee) {
+            return Err(EvmError::Price(max_fee));
         }
         if !(MIN_GAS..=MAX_GAS).contains(&gas_limit) {
             return Err(EvmError::Gas(gas_limit));

@@ -16,13 +16,13 @@ fn path() -> impl Strategy<Value = Path> {
 
 prop_compose! {
     fn evm()(
-        path in path(), chain in 1..u64::MAX / 2 - 36, nonce: u64, fee in 0u128..1 << 80, tip in 0u128..1 << 80,
+        path in path(), chain in 1..u64::MAX / 2 - 36, nonce: u64, fee in evm::MIN_MAX_FEE.0..=evm::MAX_MAX_FEE.0, tip: u64,
         gas_limit in evm::MIN_GAS..=evm::MAX_GAS, to: [u8; 20], value in 0u128..1 << 100,
     ) -> Transaction {
         let transfer = Transfer {
             chain: ChainId::new(chain).unwrap(),
             nonce,
-            max_priority_fee: Wei(tip.min(fee)),
+            max_priority_fee: Wei(u128::from(tip).min(fee)),
             max_fee: Wei(fee),
             gas_limit,
             to: EthereumAddress::from(to),
@@ -36,7 +36,7 @@ type Spent = ([u8; 32], u32, u64, [u8; 20], Path);
 
 fn bitcoin() -> impl Strategy<Value = Transaction> {
     let network = prop::sample::select(BitcoinNetwork::ALL.to_vec());
-    let spent = (any::<[u8; 32]>(), any::<u32>(), 3000u64..1_000_000_000, any::<[u8; 20]>(), path());
+    let spent = (any::<[u8; 32]>(), any::<u32>(), 20_000u64..1_000_000_000, any::<[u8; 20]>(), path());
     let spent = prop::collection::vec(spent, 1..4);
     let paid = prop::collection::vec(any::<[u8; 20]>(), 1..4);
     (network, spent, paid, any::<u64>())
@@ -46,7 +46,9 @@ fn bitcoin() -> impl Strategy<Value = Transaction> {
 /// The last output gets what the dust of the others and the fee leave over.
 fn made(network: BitcoinNetwork, spent: Vec<Spent>, paid: &[[u8; 20]], fee: u64) -> Transaction {
     let sum: u64 = spent.iter().map(|(_, _, amount, _, _)| amount).sum();
-    let mut left = sum - fee % (sum / bitcoin::MAX_FEE_SHARE).min(bitcoin::MAX_FEE.0);
+    // At 2 sat/vB at least, whatever the sizes of inputs and outputs.
+    let least = 200 * (spent.len() + paid.len()) as u64;
+    let mut left = sum - least - fee % 500;
     let inputs = spent.into_iter().map(|(txid, index, amount, program, path)| Input {
         outpoint: Outpoint { txid: Txid(txid), index },
         amount: Sats(amount),
@@ -54,9 +56,9 @@ fn made(network: BitcoinNetwork, spent: Vec<Spent>, paid: &[[u8; 20]], fee: u64)
         path,
     });
     let outputs = paid.iter().enumerate().map(|(place, program)| {
-        let amount = if place + 1 == paid.len() { left } else { bitcoin::DUST.0 };
+        let amount = if place + 1 == paid.len() { left } else { 294 };
         left -= amount;
-        Output { amount: Sats(amount), address: BitcoinAddress::new(network, *program) }
+        Output { amount: Sats(amount), address: BitcoinAddress::new(network, *program).into() }
     });
     Transaction::Bitcoin(Bitcoin::new(network, inputs.collect(), outputs.collect()).unwrap())
 }
@@ -232,7 +234,12 @@ fn fees_that_cannot_be_are_refused() {
     let refused = |transfer| Evm::new(Path::default(), transfer).unwrap_err();
     let tip = Transfer { max_priority_fee: Wei(10_000_000_001), ..transfer };
     assert!(matches!(refused(tip), EvmError::Tip { .. }));
-    assert_eq!(refused(Transfer { max_fee: Wei(u128::MAX), ..transfer }), EvmError::Overflow);
+    for price in [0, 30, evm::MIN_MAX_FEE.0 - 1, evm::MAX_MAX_FEE.0 + 1, u128::MAX] {
+        let cheap = Transfer { max_fee: Wei(price), max_priority_fee: Wei(0), ..transfer };
+        assert_eq!(refused(cheap), EvmError::Price(Wei(price)));
+    }
+    let said = EvmError::Price(Wei(30)).to_string();
+    assert!(said.contains("0.00000003 gwei per gas: between 0.001 gwei and 10000 gwei"), "{said}");
     assert_eq!(refused(Transfer { value: Wei(u128::MAX), ..transfer }), EvmError::Overflow);
     assert_eq!(refused(Transfer { gas_limit: u64::MAX, ..transfer }), EvmError::Gas(u64::MAX));
 }

@@ -377,7 +377,7 @@ fn transfer(wallet: &Wallet, signers: &[u8]) -> impl FnOnce(&mut Proposal) {
     let outpoint = Outpoint { txid: Txid([1; 32]), index: 0 };
     let path = Path::default();
     let input = Input { outpoint, amount: Sats(50_000), address, path };
-    let output = Output { amount: Sats(49_000), address };
+    let output = Output { amount: Sats(49_000), address: address.into() };
     let transaction = Bitcoin::new(BitcoinNetwork::Regtest, vec![input], vec![output]).unwrap();
     let signers: Vec<NodeIndex> = signers.iter().map(|index| node(*index)).collect();
     move |proposal| proposal.transaction = Some((Arc::new(Transaction::Bitcoin(transaction)), signers))

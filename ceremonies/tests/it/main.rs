@@ -24,4 +24,5 @@ mod reports;
 mod said;
 mod schedules;
 mod signing;
+mod sshsig;
 mod transfer;

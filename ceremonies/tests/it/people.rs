@@ -3,22 +3,24 @@
 
 use ceremonies::ceremony::{Phase, Rejection, StepState, Void};
 use ceremonies::charter::Role;
+use ceremonies::sshsig::FormatError;
 use ceremonies::statement::{Answer, NAMESPACE, SignatureError};
 
+use ceremonies::text::chain;
 use ssh_key::{Algorithm, HashAlg};
 
 use crate::cluster::{QUORUM, TOUCHED, VERIFIED, hardware_sign, hardware_sign_labelled, line, ssh_sign};
 use crate::kit::Paper;
 use crate::refused;
 
-fn confirmed() -> Paper {
+pub(crate) fn confirmed() -> Paper {
     let mut paper = Paper::dkg();
     paper.attest_all();
     paper.confirm();
     paper
 }
 
-fn text(paper: &Paper, step: &str, person: &str, role: Role) -> String {
+pub(crate) fn text(paper: &Paper, step: &str, person: &str, role: Role) -> String {
     paper.ceremony.statement(&step.parse().unwrap(), role, &person.parse().unwrap(), &Answer::None).unwrap()
 }
 
@@ -70,8 +72,6 @@ fn approval_is_refused_when_signed_for_another_ceremony_step_role_or_set_of_encl
         text(&paper, "approve", "olga", Role::Operator),
         right.replace("(LAB)", "(PRODUCTION)"),
         right.replace("step: approve", "step: close"),
-        right.trim_end().to_owned(),
-        right.replace('\n', "\r\n"),
         String::new(),
     ] {
         assert_ne!(wrong, right);
@@ -86,6 +86,26 @@ fn approval_is_refused_when_signed_for_another_ceremony_step_role_or_set_of_encl
 }
 
 #[test]
+fn approval_of_a_statement_that_another_program_saved_is_refused_with_what_it_changed() {
+    let mut paper = confirmed();
+    let right = text(&paper, "approve", "both", Role::Operator);
+    let windows = right.replace('\n', "\r\n");
+    for (wrong, expected) in [
+        (windows.clone(), "line ends of Windows"),
+        (windows.trim_end().to_owned(), "line ends of Windows, without the last"),
+        (right.trim_end().to_owned(), "without its last line end"),
+        (format!("{right}\n"), "an empty line at its end"),
+        (format!("\u{feff}{right}"), "byte order mark"),
+    ] {
+        let signature = ssh_sign("both", NAMESPACE, &wrong);
+        let refused =
+            paper.sign_with("approve", "both", Role::Operator, Answer::None, signature).unwrap_err();
+        assert!(chain(&refused).contains(expected), "{refused}");
+        refused!(Err::<(), _>(refused), Rejection::Signature(SignatureError::Resaved { .. }));
+    }
+}
+
+#[test]
 fn approval_is_refused_in_another_namespace_by_another_key_or_without_form() {
     let mut paper = confirmed();
     let text = text(&paper, "approve", "olga", Role::Operator);
@@ -96,7 +116,7 @@ fn approval_is_refused_in_another_namespace_by_another_key_or_without_form() {
     );
     refused!(with(ssh_sign("omar", NAMESPACE, &text)), Rejection::Signature(SignatureError::Key { .. }));
     refused!(with(ssh_sign("nobody", NAMESPACE, &text)), Rejection::Signature(SignatureError::Key { .. }));
-    refused!(with(b"-----BEGIN".to_vec()), Rejection::Signature(SignatureError::Format));
+    refused!(with(b"-----BEGIN".to_vec()), Rejection::Signature(SignatureError::Format(FormatError::Begin)));
     with(ssh_sign("olga", NAMESPACE, &text)).unwrap();
 }
 
@@ -276,7 +296,7 @@ fn untouched_hardware_key_is_refused_when_relabelled_as_another_kind() {
     };
     let rsa = Algorithm::Rsa { hash: Some(HashAlg::Sha512) };
     for flags in [0, TOUCHED] {
-        refused!(with(flags, rsa.clone()), Rejection::Signature(SignatureError::Format));
+        refused!(with(flags, rsa.clone()), Rejection::Signature(SignatureError::Algorithm { .. }));
     }
     with(TOUCHED, Algorithm::SkEd25519).unwrap();
 }

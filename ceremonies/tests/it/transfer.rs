@@ -36,7 +36,7 @@ fn ether(nonce: u64) -> Transaction {
         chain: ChainId::new(1).unwrap(),
         nonce,
         max_priority_fee: Wei(1),
-        max_fee: Wei(2),
+        max_fee: Wei(2_000_000),
         gas_limit: MIN_GAS,
         to: EthereumAddress::from([7; 20]),
         value: Wei(1),
@@ -53,7 +53,7 @@ fn bitcoin() -> Transaction {
         address: BitcoinAddress::of(network, &key),
         path: Path::default(),
     };
-    let output = Output { amount: Sats(9800), address: BitcoinAddress::new(network, [9; 20]) };
+    let output = Output { amount: Sats(9800), address: BitcoinAddress::new(network, [9; 20]).into() };
     Transaction::Bitcoin(Bitcoin::new(network, vec![input], vec![output]).unwrap())
 }
 

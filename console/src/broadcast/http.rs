@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,12 +42,22 @@ pub enum InvalidEndpoint {
     Plain,
     /// A user's name or password in front of the host.
     #[error(
-        "names and passwords in an address are not sent: use an endpoint without, or with a key in its path"
+        "names and passwords in an address are not sent: use an endpoint without, with a key in its path, or with a token \
+         (--bearer)"
     )]
     Credentials,
     /// No name that a certificate could have.
     #[error("the host is no name that a TLS certificate could be for")]
     Host,
+    /// A file that holds no certificate.
+    #[error("the file of certificates holds none in PEM that could vouch for anybody")]
+    Certificates,
+    /// Certificates, and nobody who could show one.
+    #[error("certificates are for https alone, and the endpoint is http")]
+    NoTls,
+    /// Something that no header can carry.
+    #[error("the bearer token has other characters than letters, digits and punctuation")]
+    Token,
     /// TLS cannot be set up on this machine.
     #[error("TLS cannot be used here")]
     Tls(#[from] rustls::Error),
@@ -99,6 +110,8 @@ pub struct Endpoint {
     port: u16,
     path: String,
     query: String,
+    /// What tells the endpoint whose request it is. It is never shown.
+    authorization: Option<HeaderValue>,
 }
 
 /// The host alone.
@@ -135,7 +148,7 @@ impl FromStr for Endpoint {
             None => return Err(InvalidEndpoint::Syntax),
         };
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        Ok(Self { tls, authority, host, port, path: uri.path().to_owned(), query })
+        Ok(Self { tls, authority, host, port, path: uri.path().to_owned(), query, authorization: None })
     }
 }
 
@@ -149,6 +162,37 @@ fn is_near(host: &str) -> bool {
 }
 
 impl Endpoint {
+    /// The endpoint of a firm's own node, whose certificate is under one of these authorities (PEM) and no other.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`].
+    pub fn trusting(mut self, authorities: &[u8]) -> Result<Self, InvalidEndpoint> {
+        let (_, name) = self.tls.take().ok_or(InvalidEndpoint::NoTls)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
+            let certificate = certificate.map_err(|_| InvalidEndpoint::Certificates)?;
+            roots.add(certificate).map_err(|_| InvalidEndpoint::Certificates)?;
+        }
+        if roots.is_empty() {
+            return Err(InvalidEndpoint::Certificates);
+        }
+        self.tls = Some((tls(roots)?, name));
+        Ok(self)
+    }
+
+    /// The endpoint of somebody who wants to see a token with every request.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint::Token`].
+    pub fn with_bearer(mut self, token: &str) -> Result<Self, InvalidEndpoint> {
+        let is_plain = !token.is_empty() && token.chars().all(|character| character.is_ascii_graphic());
+        let header = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut header = header.ok().filter(|_| is_plain).ok_or(InvalidEndpoint::Token)?;
+        header.set_sensitive(true);
+        self.authorization = Some(header);
+        Ok(self)
+    }
+
     /// Who answers: the host, and the port where the address has one.
     #[must_use]
     pub fn authority(&self) -> &str {
@@ -173,6 +217,9 @@ impl Endpoint {
             .header(HOST, &self.authority);
         if !kind.is_empty() {
             request = request.header(CONTENT_TYPE, kind);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body)).map_err(|error| self.broken(error))?;
         let asked = tokio::time::timeout(PATIENCE, self.connected(request)).await;
@@ -282,6 +329,45 @@ mod tests {
         assert!(matches!(asked(port, Some(roots)).await, Err(HttpError::Unreachable { .. })));
         let (port, _) = server("localhost").await;
         assert!(matches!(asked(port, None).await, Err(HttpError::Unreachable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_firms_own_authority_is_trusted_when_it_is_given_and_no_other_then() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let foreign = made.cert.pem();
+        let (port, _) = server("localhost").await;
+        let mut endpoint: Endpoint = format!("https://localhost:{port}/api/?key=1").parse().unwrap();
+        endpoint.host = "127.0.0.1".to_owned();
+        let endpoint = endpoint.trusting(foreign.as_bytes()).unwrap();
+        assert!(matches!(endpoint.get("/x").await, Err(HttpError::Unreachable { .. })));
+        let https = || "https://localhost".parse::<Endpoint>().unwrap();
+        for nothing in
+            ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+        {
+            assert_eq!(https().trusting(nothing.as_bytes()).unwrap_err(), InvalidEndpoint::Certificates);
+        }
+        let http: Endpoint = "http://127.0.0.1".parse().unwrap();
+        assert_eq!(http.trusting(foreign.as_bytes()).unwrap_err(), InvalidEndpoint::NoTls);
+    }
+
+    #[tokio::test]
+    async fn a_bearer_token_goes_with_the_request_and_is_shown_nowhere() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let endpoint = endpoint.with_bearer("s3cret.token").unwrap();
+        assert!(!format!("{endpoint:?}").contains("s3cret"));
+        let asked = tokio::spawn(async move { endpoint.get("/x").await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        assert!(request.contains("authorization: Bearer s3cret.token\r\n"), "{request}");
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(asked.await.unwrap().unwrap().status, StatusCode::OK);
+        for token in ["", "two words", "line\r\nhost: other", "é"] {
+            let endpoint: Endpoint = "http://127.0.0.1".parse().unwrap();
+            assert_eq!(endpoint.with_bearer(token).unwrap_err(), InvalidEndpoint::Token, "{token:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sending a ceremony's signed transaction from the command line, or saying why it is not sent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,10 +11,12 @@ use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::transaction::Confirmation;
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::ceremony::{ceremony, key, sign_with, someone, submit};
 use super::{Desk, Output};
 use crate::broadcast::{Endpoint, Patience, broadcast};
+use crate::file::{MAX_SETTINGS, read};
 use crate::room::{Signature, now};
 
 /// How long between two looks at the endpoint: blocks come every few seconds at most.
@@ -27,6 +29,12 @@ pub(super) struct BroadcastArguments {
     /// Where it is sent: the JSON-RPC address of an Ethereum node, or for Bitcoin that of an Esplora server's interface.
     #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with = "withhold")]
     endpoint: Option<String>,
+    /// A file of certificate authorities (PEM) that vouch for a node of your own, and for nobody else then.
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    ca: Option<PathBuf>,
+    /// A file with the token that the endpoint wants to see (`Authorization: Bearer`).
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    bearer: Option<PathBuf>,
     /// Do not send it, and sign this reason instead.
     #[arg(long, value_name = "REASON")]
     withhold: Option<Line>,
@@ -48,8 +56,18 @@ pub(super) struct BroadcastArguments {
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: BroadcastArguments) -> Result<()> {
-    let BroadcastArguments { id, endpoint, withhold, confirmations, wait, role, person, key: given } =
-        arguments;
+    let BroadcastArguments {
+        id,
+        endpoint,
+        ca,
+        bearer,
+        withhold,
+        confirmations,
+        wait,
+        role,
+        person,
+        key: given,
+    } = arguments;
     let (mut desk, _) = Desk::open_at(path, &id).await?;
     let open = ceremony(&desk, &id)?;
     let step = open.script().step_for(Act::Broadcast);
@@ -65,7 +83,8 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     let answer = match (endpoint, withhold) {
         // Read here: a refusal of the arguments would repeat the address, and with it somebody's key.
         (Some(endpoint), _) => {
-            let endpoint: Endpoint = endpoint.parse().context("--endpoint")?;
+            let endpoint =
+                of_a_firm(endpoint.parse().context("--endpoint")?, ca.as_deref(), bearer.as_deref())?;
             let wait = Duration::from_secs(wait);
             Answer::Broadcast(sent(open, &endpoint, Patience { confirmations, wait, look: LOOK }).await?)
         }
@@ -78,6 +97,20 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     eprint!("{statement}");
     let armoured = sign_with(&key, &statement)?;
     submit(&desk, output, &id, &signature, armoured).await
+}
+
+/// The endpoint, with the authority that vouches for it and the token that it asks for, where there are any.
+fn of_a_firm(mut endpoint: Endpoint, ca: Option<&Path>, bearer: Option<&Path>) -> Result<Endpoint> {
+    if let Some(file) = ca {
+        endpoint =
+            endpoint.trusting(&read("certificate authorities", file, MAX_SETTINGS)?).context("--ca")?;
+    }
+    if let Some(file) = bearer {
+        let token = Zeroizing::new(read("bearer token", file, MAX_SETTINGS)?);
+        let token = std::str::from_utf8(&token).context("--bearer: the file is not text")?;
+        endpoint = endpoint.with_bearer(token.trim()).context("--bearer")?;
+    }
+    Ok(endpoint)
 }
 
 /// Sends the signed transaction and waits for its confirmation.

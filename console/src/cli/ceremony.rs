@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
-use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::charter::{CeremonyKind, MAX_CHARTER, Role};
 use ceremonies::ids::{CeremonyId, Line, NodeIndex, PersonName, StepId, WalletName};
-use ceremonies::manifest::{Manifest, Way};
+use ceremonies::manifest::{MAX_MANIFEST, Manifest, Way};
+use ceremonies::sshsig::{self, MAX_SIGNATURE};
 use ceremonies::statement::Answer;
+use ceremonies::transaction::MAX_TRANSACTION;
 use ceremonies::words;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
@@ -17,6 +19,7 @@ use super::list::{Filter, list};
 use super::{Desk, Output};
 use crate::client::{News, Reading, Receipt, Recorded, Scope};
 use crate::config::Me;
+use crate::file::{Readers, read, write_new};
 use crate::fork::fork;
 use crate::inventory::Entries;
 use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
@@ -239,11 +242,14 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             manifest: file,
             entries,
         } => {
-            let charter = charter.as_deref().map(read).transpose()?;
+            let charter = charter.as_deref().map(|file| read("charter", file, MAX_CHARTER)).transpose()?;
             let subject = match (kind, transaction, wallet) {
-                (CeremonyKind::Transfer, Some(file), Some(wallet)) => {
-                    room::transfer(&desk.book, wallet, &read(&file)?, signers)?
-                }
+                (CeremonyKind::Transfer, Some(file), Some(wallet)) => room::transfer(
+                    &desk.book,
+                    wallet,
+                    &read("transaction", &file, MAX_TRANSACTION)?,
+                    signers,
+                )?,
                 (CeremonyKind::Inventory, None, Some(wallet)) => entries.subject(&desk.book, wallet)?,
                 (_, None, _) if !entries.is_empty() => return Err(RoomError::Generation.into()),
                 (_, None, wallet) => {
@@ -259,7 +265,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             let opening = Opening { subject, purpose, administrator: administrator.clone(), lifetime_ms };
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             if let Some(file) = file {
-                write_new(&file, manifest.as_bytes())?;
+                write_new(&file, manifest.as_bytes(), Readers::Anyone)?;
                 return output.print_exactly(&json!({ "statement": statement }), &statement);
             }
             let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
@@ -267,9 +273,9 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             submit_opening(&desk, output, &manifest, signature).await
         }
         CeremonyCommand::SubmitOpening { manifest, signature } => {
-            let manifest = Manifest::parse(&read(&manifest)?)
+            let manifest = Manifest::parse(&read("manifest", &manifest, MAX_MANIFEST)?)
                 .with_context(|| format!("{} is no manifest", manifest.display()))?;
-            submit_opening(&desk, output, &manifest, read(&signature)?).await
+            submit_opening(&desk, output, &manifest, read_signature(&signature)?).await
         }
         CeremonyCommand::List(_)
         | CeremonyCommand::Show { .. }
@@ -308,7 +314,7 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         CeremonyCommand::Submit { step, signature: file } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            submit(&desk, output, &step.id, &signature, read(&file)?).await
+            submit(&desk, output, &step.id, &signature, read_signature(&file)?).await
         }
         CeremonyCommand::Abort { id, reason, role, person, key: given } => {
             let ceremony = ceremony(&desk, &id)?;
@@ -329,14 +335,10 @@ pub(super) fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremo
     Ok(&desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?.ceremony)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("reading {}", file.display()))
-}
-
-pub(super) fn write_new(file: &Path, bytes: &[u8]) -> Result<()> {
-    let created = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
-    std::io::Write::write_all(&mut created.with_context(|| format!("creating {}", file.display()))?, bytes)?;
-    Ok(())
+/// A signature made elsewhere, in the form in which it is stored.
+fn read_signature(file: &Path) -> Result<Vec<u8>> {
+    sshsig::canonical(&read("signature", file, MAX_SIGNATURE)?)
+        .with_context(|| format!("{} is not a signature that ssh-keygen verifies", file.display()))
 }
 
 /// Prints the id alone, for programs that read it; what became of the opening is said on standard error.

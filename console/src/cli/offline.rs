@@ -6,18 +6,18 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::ceremony::Phase;
-use ceremonies::charter::{CeremonyKind, Charter, ClusterKind};
-use ceremonies::evidence::{Expected, Material, verify as verify_bundle};
+use ceremonies::charter::{CeremonyKind, Charter, ClusterKind, MAX_CHARTER};
+use ceremonies::evidence::{Expected, MAX_BUNDLE, Material, verify as verify_bundle};
 use ceremonies::ids::UnixMillis;
 use ceremonies::kms_policy::key_policy;
-use ceremonies::script::Script;
+use ceremonies::script::{MAX_SCRIPT, Script};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::in_force::InForce;
 use super::{Desk, Output};
 use crate::client::Reading;
-use crate::config::read;
+use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 
 #[derive(Subcommand)]
 pub(super) enum ScriptCommand {
@@ -133,7 +133,7 @@ pub(super) fn script(output: Output, command: ScriptCommand) -> Result<()> {
             )
         }
         ScriptCommand::Check { file: Some(file) } => {
-            let script = Script::parse(&read("script", &file)?)?;
+            let script = Script::parse(&read("script", &file, MAX_SCRIPT)?)?;
             output.print(
                 &json!({ "name": script.name(), "hash": script.hash() }),
                 &format!(
@@ -148,7 +148,7 @@ pub(super) fn script(output: Output, command: ScriptCommand) -> Result<()> {
 }
 
 fn load(file: &Path) -> Result<Charter> {
-    Ok(Charter::parse(&read("charter", file)?)?)
+    Ok(Charter::parse(&read("charter", file, MAX_CHARTER)?)?)
 }
 
 pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
@@ -181,7 +181,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             output.print(&json!({ "changes": lines, "not_an_amendment": refused }), &text)
         }
         CharterCommand::Allow { file, measurement, others_until } => {
-            let text = String::from_utf8(read("measurement", &measurement)?)?;
+            let text = String::from_utf8(read("measurement", &measurement, MAX_SETTINGS)?)?;
             let image: Measurement = toml::from_str(&text)
                 .with_context(|| format!("{} holds no measurement", measurement.display()))?;
             let others_until = others_until.map(|time| UnixMillis(time.as_millisecond()));
@@ -223,11 +223,7 @@ pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path
     let beside = reading.branches().aside().into_iter().cloned();
     let material = material.with_what_nodes_said(&chapter.ceremony, heads, beside);
     let bundle = material.bundle()?;
-    let mut target =
-        std::fs::OpenOptions::new().write(true).create_new(true).open(file).with_context(|| {
-            format!("{} cannot be written; an existing file is not replaced", file.display())
-        })?;
-    std::io::Write::write_all(&mut target, &bundle)?;
+    write_new(file, &bundle, Readers::Anyone)?;
     let words = super::ceremony::head_words(&chapter.ceremony, &recorded);
     let said = match &words {
         Some(words) => format!("head: {words}"),
@@ -261,13 +257,26 @@ pub(super) fn verify(
         None => None,
     };
     let root = match root {
-        Some(path) => Some(TrustRoot::from_pem(&read("attestation root", &path)?)?),
+        Some(path) => Some(TrustRoot::from_pem(&read("attestation root", &path, MAX_SETTINGS)?)?),
         None => None,
     };
-    let report = verify_bundle(&read("bundle", bundle)?, &Expected { kind, head, root, charter })?;
+    let report =
+        verify_bundle(&read("bundle", bundle, MAX_BUNDLE)?, &Expected { kind, head, root, charter })?;
     output.print(&json!(report), &report.to_string())?;
-    if kind.is_none() && report.kind != ClusterKind::Production && !output.json {
-        eprintln!("note: this is the record of a {} cluster; --kind production would refuse it", report.kind);
+    match report.kind {
+        // Whatever it was expected to be: a lab's root and people are anybody's.
+        ClusterKind::Lab => {
+            eprintln!("WARNING: this is the record of a lab cluster, which proves nothing to anybody")
+        }
+        ClusterKind::Rehearsal if kind.is_none() => {
+            eprintln!("note: this is the record of a rehearsal cluster; --kind production would refuse it");
+        }
+        ClusterKind::Production | ClusterKind::Rehearsal => {}
+    }
+    if !report.not_compared.is_empty() {
+        eprintln!(
+            "note: anybody can write a charter: compare its hash with the one that you know, or give it with --charter"
+        );
     }
     if !report.complete {
         bail!("the record is whole, but the ceremony is not complete: {}", report.phase);

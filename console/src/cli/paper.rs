@@ -1,7 +1,6 @@
 //! A backup on paper: printing a sheet, and reading it back. Offline, and without any key.
 
-use std::io::{BufRead, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,12 +10,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Output;
-use crate::config::ConfigError;
+use crate::file::{Readers, read, write_new};
 use crate::inventory::entering;
-use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, page};
+use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, codes_in, page};
 
-/// Longest typed line that is kept: armour on one line is refused anyway, and a pipe may never end a line.
-const MAX_TYPED: u64 = 8 * 1024;
+/// Longest typed line that is kept: a whole set whose codes a scanner parts with tabs. A pipe may never end a line.
+const MAX_TYPED: usize = 64 * 1024;
 
 #[derive(Subcommand)]
 pub(super) enum PaperCommand {
@@ -67,7 +66,7 @@ pub(super) fn run(output: Output, command: PaperCommand) -> Result<()> {
 }
 
 fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
-    let file = read_bounded("encrypted file", &arguments.file, MAX_FILE)?;
+    let file = read("encrypted file", &arguments.file, MAX_FILE)?;
     let sheet = Sheet {
         cluster: arguments.cluster_id.clone(),
         wallet: arguments.wallet.clone(),
@@ -80,7 +79,7 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
     let refused = || format!("{} is not printed", arguments.file.display());
     let html = page(&sheet).with_context(refused)?;
     let count = codes(&file).with_context(refused)?.len();
-    write_new(&arguments.output, html.as_bytes())?;
+    write_new(&arguments.output, html.as_bytes(), Readers::Owner)?;
     let (hash, target) = (Hash::of_bytes(&file), &arguments.output);
     let enter = entering(&sheet.wallet, sheet.generation, sheet.node, &sheet.serial);
     output.print(
@@ -111,7 +110,7 @@ fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
         }
     }
     let file = gathering.finish()?;
-    write_new(target, &file)?;
+    write_new(target, &file, Readers::Owner)?;
     let hash = Hash::of_bytes(&file);
     output.print(
         &json!({ "file": target, "bytes": file.len(), "sha256": hash, "words": spoken(&hash) }),
@@ -125,7 +124,7 @@ fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
 }
 
 fn take_image(gathering: &mut Gathering, image: &Path) -> Result<String> {
-    let Seen { taken, unread } = gathering.take_image(&read_bounded("image", image, MAX_PHOTO)?)?;
+    let Seen { taken, unread } = gathering.take_image(&read("image", image, MAX_PHOTO)?)?;
     let mut parts: Vec<String> = taken.iter().map(ToString::to_string).collect();
     if unread > 0 {
         parts.push(format!("{unread} more not sharp enough to read"));
@@ -144,19 +143,34 @@ fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> 
     let mut armour = None;
     while !gathering.is_complete() {
         let Some(line) = next_line(&mut input)? else { break };
-        match take(gathering, &mut armour, &line) {
-            Ok(Some(said)) => eprintln!("{said}; {}", outlook(gathering)),
-            Ok(None) => {}
-            Err(refused) => eprintln!("{refused}"),
+        for piece in codes_in(&line) {
+            match take(gathering, &mut armour, piece) {
+                Ok(Some(said)) => eprintln!("{said}; {}", outlook(gathering)),
+                Ok(None) => {}
+                Err(refused) => eprintln!("{refused}"),
+            }
         }
     }
     Ok(())
 }
 
+/// The next line, whichever way lines end where it comes from. Codes and armour are ASCII: without its zero bytes and
+/// its mark, UTF-16 reads the same.
 fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
     let mut line = Vec::new();
-    let length = input.by_ref().take(MAX_TYPED).read_until(b'\n', &mut line)?;
-    Ok((length > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
+    let mut is_ended = false;
+    while !is_ended && line.len() < MAX_TYPED {
+        let there = input.fill_buf()?;
+        let end = there.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let taken = end.map_or(there.len(), |end| end + 1).min(MAX_TYPED - line.len());
+        is_ended = there.is_empty() || end.is_some_and(|end| end < taken);
+        line.extend_from_slice(&there[..taken]);
+        input.consume(taken);
+    }
+    let is_there = !line.is_empty();
+    line.retain(|byte| *byte != 0);
+    let text = String::from_utf8_lossy(&line);
+    Ok(is_there.then(|| text.trim_start_matches(['\u{feff}', char::REPLACEMENT_CHARACTER]).to_owned()))
 }
 
 /// Takes a code, or a line of armour: then nothing is known before its last line.
@@ -172,30 +186,11 @@ fn take(
         *armour = Some(String::new());
     }
     let Some(mut text) = armour.take() else { return gathering.take_line(line).map(|t| Some(t.to_string())) };
-    text += line;
+    text += line.trim_end();
+    text.push('\n');
     if line.trim().starts_with("-----END") || text.len() > 4 * MAX_FILE {
         return gathering.take_armour(&text).map(|set| Some(format!("the text of set {set}")));
     }
     *armour = Some(text);
     Ok(None)
-}
-
-/// Reads a file that may be anything, up to one byte more than is taken: what is too large is refused by size.
-fn read_bounded(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, ConfigError> {
-    let failed = |source| ConfigError::Read { what, path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
-}
-
-/// Writes a file that only its owner reads, and that did not exist.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).open(path).with_context(|| {
-            format!("{} cannot be written; an existing file is not replaced", path.display())
-        })?;
-    file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
-    file.sync_all().with_context(|| format!("writing {}", path.display()))
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::charter::Charter;
+use ceremonies::charter::{Charter, MAX_CHARTER};
 use clap::Args;
 use serde_json::json;
 
 use super::Output;
-use crate::config::read;
+use crate::file::{MAX_SETTINGS, read};
 use crate::keeper::{KeeperError, Made, make_stream};
 
 #[derive(Args)]
@@ -28,8 +28,8 @@ pub(super) struct StreamArguments {
 
 pub(super) async fn run(output: Output, arguments: StreamArguments) -> Result<()> {
     let StreamArguments { file, server, seed, replicas } = arguments;
-    let charter = Charter::parse(&read("charter", &file)?)?;
-    let seed = zeroize::Zeroizing::new(read("keeper seed", &seed)?);
+    let charter = Charter::parse(&read("charter", &file, MAX_CHARTER)?)?;
+    let seed = zeroize::Zeroizing::new(read("keeper seed", &seed, MAX_SETTINGS)?);
     let seed = std::str::from_utf8(&seed).ok().context("the keeper's seed is not text")?;
     let (made, said) = match make_stream(&server, seed, replicas).await {
         Ok(Made::New) => (true, "made, and is as it must be"),

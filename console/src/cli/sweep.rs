@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::address::{
-    Address, BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Network, Path, derive,
+    Address, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Network, Path,
+    derive,
 };
 use ceremonies::ids::WalletName;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output as Payment, Txid};
@@ -18,6 +19,7 @@ use serde_json::json;
 
 use super::{Desk, Output};
 use crate::client::Scope;
+use crate::file::{Readers, write_new};
 
 #[derive(Args)]
 pub(super) struct SweepArguments {
@@ -27,7 +29,7 @@ pub(super) struct SweepArguments {
     /// The wallet that is paid, at the same path.
     #[arg(long, required_unless_present = "to", conflicts_with = "to")]
     to_wallet: Option<WalletName>,
-    /// The address that is paid.
+    /// The address that is paid, or a payment link with it (BIP-21, EIP-681).
     #[arg(long)]
     to: Option<String>,
     /// The paying key below the wallet's.
@@ -66,7 +68,7 @@ enum Chain {
         #[arg(long, default_value_t = 21_000)]
         gas: u64,
     },
-    /// On Bitcoin, from and to P2WPKH addresses.
+    /// On Bitcoin, from P2WPKH addresses to any kind of address.
     Bitcoin {
         /// bitcoin, bitcoin-testnet or bitcoin-regtest.
         #[arg(long, default_value = "bitcoin")]
@@ -100,7 +102,7 @@ fn ethereum(address: Address) -> Result<EthereumAddress> {
     }
 }
 
-fn bitcoin(address: Address) -> Result<BitcoinAddress> {
+fn bitcoin(address: Address) -> Result<BitcoinRecipient> {
     match address {
         Address::Bitcoin(address) => Ok(address),
         Address::Ethereum(_) => bail!("that is an Ethereum address"),
@@ -134,10 +136,12 @@ fn build(arguments: &SweepArguments, from: &Record, to: Option<&Record>) -> Resu
             let Network::Bitcoin(bitcoin_network) = *network else {
                 bail!("{network} is no Bitcoin network")
             };
-            let own = bitcoin(address(from, &arguments.path, *network)?)?;
+            let own = derive(&from.public_key, &from.chain_code, &arguments.path)?.public_key;
+            let own = BitcoinAddress::of(bitcoin_network, &own);
             let inputs: Vec<Input> =
                 inputs.iter().map(|text| input(text, &own, &arguments.path)).collect::<Result<_>>()?;
-            let total: u64 = inputs.iter().map(|input| input.amount.0).sum();
+            let total = inputs.iter().try_fold(0_u64, |sum, input| sum.checked_add(input.amount.0));
+            let total = total.context("the inputs are more than there can be")?;
             let amount = Sats(total.checked_sub(*fee).context("the fee is more than all inputs together")?);
             let output = Payment { amount, address: bitcoin(paid(arguments, to, *network)?)? };
             on_bitcoin(bitcoin_network, inputs, output)
@@ -172,7 +176,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
     let to = arguments.to_wallet.as_ref().map(wallet).transpose()?.map(|wallet| wallet.record);
     let transaction = build(&arguments, &from, to.as_ref())?;
     transaction.keys(&from.public_key, &from.chain_code)?;
-    super::ceremony::write_new(&arguments.output, &transaction.encode())?;
+    write_new(&arguments.output, &transaction.encode(), Readers::Anyone)?;
     let text = format!(
         "{}\n\nwritten to {}; open its ceremony with\n  custody ceremony open transfer --wallet {} --transaction {} \
          --purpose TEXT",

@@ -14,6 +14,7 @@ use super::news::{self, News};
 use super::trouble::Trouble;
 use super::{Bus, ClientError, Nodes};
 use crate::config::Cluster;
+use crate::file::{MAX_SETTINGS, read};
 use crate::memory::Memory;
 
 /// How long a connection is waited for before a question is given up.
@@ -70,10 +71,9 @@ impl Client {
     /// [`ClientError`] for what waiting would not mend.
     pub async fn connect(cluster: &Cluster) -> Result<Self, ClientError> {
         let seed_file = &cluster.nats.seed;
-        let seed = std::fs::read_to_string(seed_file)
-            .map_err(|error| ClientError::Seed(seed_file.clone(), error))?;
-        let seed = zeroize::Zeroizing::new(seed.trim().to_owned());
-        let nkey = nkeys::KeyPair::from_seed(&seed).map_err(|_| ClientError::Key)?.public_key();
+        let seed = zeroize::Zeroizing::new(read("console seed", seed_file, MAX_SETTINGS)?);
+        let seed = std::str::from_utf8(&seed).map_err(|_| ClientError::Key)?.trim();
+        let nkey = nkeys::KeyPair::from_seed(seed).map_err(|_| ClientError::Key)?.public_key();
         let consoles = cluster.charter().consoles();
         let console = consoles.iter().find(|console| console.nkey == nkey).ok_or(ClientError::Unknown)?;
         let (sender, connected) = watch::channel(false);

@@ -49,6 +49,7 @@ pub use self::receipt::{Outcome, Receipt, Recorded, Refusal};
 pub use self::submitting::SubmitError;
 pub use self::trouble::{Trouble, Troubles, named, those};
 pub use self::voices::Voices;
+use crate::file::FileError;
 use crate::memory::Memory;
 use failover::Pace;
 
@@ -63,8 +64,8 @@ const HANDING_IN: Duration = Duration::from_secs(10);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The seed cannot be read.
-    #[error("console seed {0} cannot be read")]
-    Seed(std::path::PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Seed(#[from] FileError),
     /// The seed is none.
     #[error("the console's NKey seed cannot be used")]
     Key,

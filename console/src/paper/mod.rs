@@ -145,10 +145,38 @@ impl fmt::Display for Code {
     }
 }
 
-/// The line as it was before a keyboard changed it: capitals, `/` between fields, Y and Z in their places.
+/// Where the codes in a text begin: no code has [`MAGIC`] anywhere else.
+fn beginnings(text: &str) -> Vec<usize> {
+    let capitals = text.to_ascii_uppercase();
+    let mut found: Vec<usize> = [MAGIC, MAGIC_QWERTZ]
+        .iter()
+        .flat_map(|magic| capitals.match_indices(magic))
+        .map(|(at, _)| at)
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The codes in a line as a scanner sends it: behind whatever it names them with (`QR-Code:`, `]Q1`), and parted by
+/// tabs, other control characters, or nothing. A line without any is one piece.
+#[must_use]
+pub fn codes_in(line: &str) -> Vec<&str> {
+    let begin = beginnings(line);
+    if begin.is_empty() {
+        return vec![line];
+    }
+    let end = begin.iter().copied().skip(1).chain([line.len()]);
+    let piece =
+        |(from, to): (&usize, usize)| line[*from..to].split(char::is_control).next().unwrap_or_default();
+    begin.iter().zip(end).map(piece).collect()
+}
+
+/// The line as it was before a keyboard changed it: capitals, `/` between fields, Y and Z in their places, and nothing
+/// before the code.
 ///
 /// What this gets wrong, the check finds.
 fn untyped(line: &str) -> String {
+    let line = &line[beginnings(line).first().copied().unwrap_or_default()..];
     let swapped = line.get(..MAGIC.len()).is_some_and(|magic| magic.eq_ignore_ascii_case(MAGIC_QWERTZ));
     let character = |c: char| match c.to_ascii_uppercase() {
         'Y' if swapped => 'Z',

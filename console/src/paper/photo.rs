@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
-use image::imageops::{FilterType, resize};
+use image::imageops::{FilterType, invert, resize};
 use image::{GrayImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Luma};
 use rqrr::PreparedImage;
 use thiserror::Error;
@@ -156,13 +156,25 @@ pub(super) fn texts(
     bytes: &[u8],
     is_enough: impl Fn(&BTreeSet<String>) -> bool,
 ) -> Result<Texts, PhotoError> {
-    let image = decoded(bytes)?;
-    let (mut all, mut done) = (Texts::default(), Vec::new());
+    let mut image = decoded(bytes)?;
+    let mut all = Texts::default();
+    look(&image, &is_enough, &mut all);
+    if all.texts.is_empty() {
+        // Light on dark: a screen in its dark mode, a negative. The other way round a code is not seen at all.
+        let unread = all.unread;
+        invert(&mut image);
+        look(&image, &is_enough, &mut all);
+        all.unread = all.unread.max(unread);
+    }
+    Ok(all)
+}
+
+fn look(image: &GrayImage, is_enough: impl Fn(&BTreeSet<String>) -> bool, all: &mut Texts) {
+    let mut done = Vec::new();
     for size in sizes(image.width().max(image.height())) {
-        read(&mut resized(&image, size), &mut all, &mut done);
+        read(&mut resized(image, size), all, &mut done);
         if is_enough(&all.texts) {
             break;
         }
     }
-    Ok(all)
 }

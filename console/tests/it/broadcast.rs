@@ -104,7 +104,7 @@ fn bitcoin() -> Transaction {
     let address = BitcoinAddress::new(network, [9; 20]);
     let outpoint = Outpoint { txid: Txid([1; 32]), index: 0 };
     let input = Input { outpoint, amount: Sats(10_000), address, path: Path::default() };
-    let output = Output { amount: Sats(9800), address };
+    let output = Output { amount: Sats(9800), address: address.into() };
     Transaction::Bitcoin(Bitcoin::new(network, vec![input], vec![output]).unwrap())
 }
 
@@ -113,7 +113,7 @@ fn ether() -> Transaction {
         chain: ChainId::new(5).unwrap(),
         nonce: 0,
         max_priority_fee: Wei(1),
-        max_fee: Wei(2),
+        max_fee: Wei(2_000_000),
         gas_limit: MIN_GAS,
         to: EthereumAddress::from([7; 20]),
         value: Wei(1),

@@ -4,12 +4,14 @@
 
 mod broadcast;
 mod custodian;
+mod file;
 mod inventory;
 mod keys;
 #[path = "../../../ceremonies/tests/it/machine.rs"]
 mod machine;
 mod paper;
 mod program;
+mod reference;
 mod screens;
 mod set_aside;
 

@@ -366,6 +366,10 @@ fn the_printed_commands_restore_the_file() {
 }
 
 fn custody(folder: &std::path::Path, arguments: &[&str], typed: &str) -> std::process::Output {
+    custody_typed(folder, arguments, typed.as_bytes())
+}
+
+fn custody_typed(folder: &std::path::Path, arguments: &[&str], typed: &[u8]) -> std::process::Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_custody"))
         .args(arguments)
         .current_dir(folder)
@@ -376,7 +380,7 @@ fn custody(folder: &std::path::Path, arguments: &[&str], typed: &str) -> std::pr
         .spawn()
         .unwrap();
     // It may have refused, and gone, before it reads.
-    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(typed);
     child.wait_with_output().unwrap()
 }
 
@@ -491,4 +495,52 @@ proptest! {
         prop_assert!(matches!(refused, ScanError::Code(_)), "{}", refused);
         prop_assert_eq!(gathering.set(), None);
     }
+}
+
+/// What lies on the desk beside a file: other programs' names for what a code holds, and their ends of lines.
+#[test]
+fn codes_are_read_however_a_scanner_or_an_editor_hands_them_over() {
+    let file = file(2_500);
+    let lines = codes(&file).unwrap();
+    assert!(lines.len() > 2);
+    let with = |before: &str, after: &str| -> String {
+        lines.iter().map(|line| format!("{before}{line}{after}")).collect()
+    };
+    let utf16 = |text: &str, big: bool| -> Vec<u8> {
+        let bytes = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect()
+    };
+    let plain = with("", "\n");
+    let table: Vec<(&str, Vec<u8>)> = vec![
+        ("zbarimg's name of the symbology", with("QR-Code:", "\n").into_bytes()),
+        ("the AIM identifier of a QR code", with("]Q3", "\r\n").into_bytes()),
+        ("two names", with("]Q1QR-Code: ", "\n").into_bytes()),
+        ("carriage returns alone", with("", "\r").into_bytes()),
+        ("tabs alone", with("", "\t").into_bytes()),
+        ("tabs and a prefix", with("]Q1", "\t").into_bytes()),
+        ("group separators", with("", "\u{1d}").into_bytes()),
+        ("nothing between the codes", with("", "").into_bytes()),
+        ("an end of text behind each", with("", "\u{3}\n").into_bytes()),
+        ("a byte order mark", format!("\u{feff}{plain}").into_bytes()),
+        ("UTF-16", utf16(&plain, false)),
+        ("UTF-16, the other way round", utf16(&plain.replace('\n', "\r\n"), true)),
+        ("small letters behind a name", with("qr-code:", "\n").to_lowercase().into_bytes()),
+    ];
+    for (what, typed) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let scanned = custody_typed(folder.path(), &["paper", "scan", "-o", "back.age"], &typed);
+        assert!(scanned.status.success(), "{what}: {}", String::from_utf8_lossy(&scanned.stderr));
+        assert!(std::fs::read(folder.path().join("back.age")).unwrap() == file, "{what}");
+    }
+}
+
+#[test]
+fn codes_in_light_on_dark_are_read() {
+    let file = file(400);
+    let line = &codes(&file).unwrap()[0];
+    let mut image = image::load_from_memory(&code_image(line)).unwrap().into_luma8();
+    image::imageops::invert(&mut image);
+    let mut gathering = Gathering::default();
+    gathering.take_image(&encoded(&image, ImageFormat::Png)).unwrap();
+    assert!(gathering.finish().unwrap() == file);
 }

@@ -43,6 +43,34 @@ fn a_recorded_bundle_verifies_offline_and_says_what_it_is() {
     assert!(String::from_utf8(json.stdout).unwrap().contains("\"complete\":true"));
 }
 
+/// Whatever crashes the program, no file holds what was in its memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_image_of_the_memory_is_written_when_the_program_crashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut waits = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -c unlimited 2>/dev/null; exec \"$0\" paper scan -o x",
+            env!("CARGO_BIN_EXE_custody"),
+        ])
+        .current_dir(&folder)
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What it says to a line shows that it has begun to read, long after it was started.
+    std::io::Write::write_all(waits.stdin.as_mut().unwrap(), b"nonsense\n").unwrap();
+    let mut said = [0; 8];
+    std::io::Read::read_exact(waits.stderr.as_mut().unwrap(), &mut said).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", waits.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let values: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    waits.kill().unwrap();
+    waits.wait().unwrap();
+    assert_eq!(values, ["0", "0"], "{core}");
+}
+
 #[test]
 fn what_is_no_bundle_or_charter_is_refused_with_the_reason() {
     let readme = data("README.md");

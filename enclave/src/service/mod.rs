@@ -24,6 +24,7 @@ use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use self::orders::Ledger;
@@ -38,7 +39,8 @@ use crate::clock::TrustedClock;
 use crate::kms::{KeyError, KmsKeys};
 use crate::session::{BootKeys, Finished};
 use crate::wire::link::{
-    Attestation, Deliver, FromEnclave, Refused, ToEnclave, Welcome, from_enclave, to_enclave,
+    Attestation, Deliver, FromEnclave, KmsTried, Refused, ToEnclave, TryKms, Welcome, from_enclave,
+    to_enclave,
 };
 use crate::wire::{self, VERSION};
 
@@ -151,7 +153,7 @@ impl Enclave {
         let (mut receiver, mut sender) = wire::split(stream);
         let (out, mut queue) = mpsc::channel(MAX_OUTGOING);
         let (news, mut arrived) = mpsc::channel(MAX_OUTGOING);
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while let Some(message) = queue.recv().await {
                 match sender.send(&message).await {
@@ -173,6 +175,7 @@ impl Enclave {
             finished: Finished::default(),
             waiting: BTreeMap::new(),
             early: VecDeque::new(),
+            trials: JoinSet::new(),
         };
         connection.welcome().await;
         // Reading has a task of its own: a receive dropped half way would lose a frame's beginning.
@@ -222,6 +225,8 @@ struct Connection<'a> {
     /// Key generations whose sealed share the agent has been given to store.
     waiting: BTreeMap<CeremonyId, Unproven>,
     early: VecDeque<Deliver>,
+    /// The trial of the KMS that runs; it ends with the connection.
+    trials: JoinSet<()>,
 }
 
 impl Connection<'_> {
@@ -251,6 +256,21 @@ impl Connection<'_> {
         self.send(from_enclave::Kind::Refused(Refused { request, reason })).await;
     }
 
+    /// Answers when the KMS has, which may take as long as its deadline; everything else goes on meanwhile.
+    fn try_kms(&mut self, order: TryKms) {
+        // One at a time: an agent that asks again has given the one before up.
+        self.trials = JoinSet::new();
+        let (core, tunnel, out) = (Arc::clone(&self.enclave.core), self.tunnel.clone(), self.out.clone());
+        self.trials.spawn(async move {
+            let request = order.request;
+            let tried = sealing::try_kms(&core, &tunnel, order).await;
+            let trouble = tried.err().map(|error| chain(&error)).unwrap_or_default();
+            let tried = from_enclave::Kind::KmsTried(KmsTried { request, trouble });
+            // A closed channel means a lost connection, and nobody who waits.
+            let _ = out.send(FromEnclave { kind: Some(tried) }).await;
+        });
+    }
+
     async fn order(&mut self, kind: to_enclave::Kind) {
         match kind {
             to_enclave::Kind::Attest(attest) => match self.enclave.core.attest(&attest.nonce).await {
@@ -268,6 +288,7 @@ impl Connection<'_> {
             }
             to_enclave::Kind::Deliver(deliver) => self.deliver(deliver).await,
             to_enclave::Kind::Stored(stored) => self.stored(stored),
+            to_enclave::Kind::TryKms(order) => self.try_kms(order),
             to_enclave::Kind::StreamData(data) => self.tunnel.deliver(data),
             to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_credential_types::Credentials;
-use ceremonies::charter::Charter;
-use ceremonies::ids::{Generation, Hash, NodeIndex, WalletName};
+use ceremonies::charter::{Charter, CharterError};
+use ceremonies::ids::{Generation, Hash, InvalidId, NodeIndex, WalletName};
 use ceremonies::wallet::Record;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -129,6 +129,47 @@ pub(super) struct SealedShare<'a> {
     pub(super) node: NodeIndex,
     pub(super) blob: Vec<u8>,
     pub(super) expected: &'a Hash,
+}
+
+/// Why a trial of the KMS did not pass.
+#[derive(Debug, Error)]
+pub(super) enum TrialError {
+    #[error("the order for a trial is malformed")]
+    Malformed(#[from] InvalidId),
+    #[error("the charter is refused")]
+    Charter(#[from] CharterError),
+    #[error("the order for a trial comes without credentials")]
+    NoCredentials,
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
+    #[error(
+        "KMS unwrapped another key than the one that it made: do not use it, find out who answers for it"
+    )]
+    OtherKey,
+}
+
+/// Gets a data key, has it unwrapped, and forgets it: everything that sealing and opening a share asks of the KMS.
+/// Nothing is ever sealed under it, and no share has its context: generations begin with 1.
+pub(super) async fn try_kms(
+    core: &Arc<Core>,
+    tunnel: &Tunnel,
+    order: link::TryKms,
+) -> Result<(), TrialError> {
+    let charter = Charter::parse(&order.charter)?;
+    let lent = order.credentials.ok_or(TrialError::NoCredentials)?;
+    let kms = kms(core, tunnel, &charter, &lent).map_err(SealingError::from)?;
+    let context = SealContext {
+        charter: charter.hash(),
+        cluster: charter.cluster().clone(),
+        wallet: "trial".parse()?,
+        node: NodeIndex::try_from(order.node)?,
+        generation: Generation(0),
+    };
+    let document = core.attest(&[]).await.map_err(SealingError::from)?;
+    let made = kms.generate_data_key(document, &context).await.map_err(SealingError::from)?;
+    let document = core.attest(&[]).await.map_err(SealingError::from)?;
+    let unwrapped = kms.decrypt(document, &made.wrapped, &context).await.map_err(SealingError::from)?;
+    if unwrapped.key == made.key { Ok(()) } else { Err(TrialError::OtherKey) }
 }
 
 /// Opens a stored share and checks it against the digest and the public share that the record's enclaves

@@ -17,18 +17,6 @@ use super::{Core, Effect, Object, Request, StoreOp, Waiting};
 const LOCK_MARGIN_MS: i64 = 60 * 60 * 1000;
 /// How long a vault that took nothing is left alone, in milliseconds.
 const VAULT_PAUSE_MS: u64 = 15_000;
-/// How long until a vault that was not ready is asked again, in milliseconds.
-const PREFLIGHT_PAUSE_MS: u64 = 1000;
-
-/// What is known of the vault for a ceremony.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Preflight {
-    Asked,
-    Ready,
-    /// When it failed.
-    Failed(u64),
-}
-
 /// Whether the ceremony will write backups.
 fn writes_backups(ceremony: &Ceremony) -> bool {
     ceremony.manifest().kind.makes_shares() && ceremony.charter().backup().is_some()
@@ -39,40 +27,7 @@ impl Core {
     /// that a broken vault stops a ceremony before anything has changed.
     pub(super) fn vault_is_ready(&mut self, id: &CeremonyId) -> bool {
         let Some(chapter) = self.book.get(id) else { return false };
-        if !writes_backups(&chapter.ceremony) {
-            return true;
-        }
-        let now = self.now.steady;
-        match self.preflights.get(id) {
-            Some(Preflight::Ready) => return true,
-            Some(Preflight::Asked) => return false,
-            Some(Preflight::Failed(at)) if now.saturating_sub(*at) < PREFLIGHT_PAUSE_MS => return false,
-            Some(Preflight::Failed(_)) | None => {}
-        }
-        if self.pace.has_vault {
-            self.preflights.insert(id.clone(), Preflight::Asked);
-            self.effect(Effect::Preflight(id.clone()));
-        } else {
-            let trouble = "this node has no [vault] in its configuration, and the charter asks for backups";
-            self.preflighted(id, Err(trouble.to_owned()));
-        }
-        false
-    }
-
-    pub(super) fn preflighted(&mut self, id: &CeremonyId, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.observed.vault.cleared();
-                self.preflights.insert(id.clone(), Preflight::Ready);
-            }
-            Err(trouble) => {
-                if self.observed.vault.text() != trouble {
-                    warn!(ceremony = %id, %trouble, "not attested: backups could not be written");
-                }
-                self.observed.vault.rose(&trouble, self.now);
-                self.preflights.insert(id.clone(), Preflight::Failed(self.now.steady));
-            }
-        }
+        !writes_backups(&chapter.ceremony) || self.vault_took_a_file()
     }
 
     /// Puts what the enclave encrypted where it cannot be changed.

@@ -118,7 +118,12 @@ impl Core {
 
     fn ask_for_attestation(&mut self, id: &CeremonyId) {
         let waiting = |asked: &Asked| matches!(asked, Asked::Attestation(waiting) if waiting == id);
-        if self.asked.values().any(waiting) || !self.vault_is_ready(id) {
+        if self.asked.values().any(waiting) {
+            return;
+        }
+        // All are tried, so that everything that is wrong is said at once.
+        let is_ready = [self.store_is_ready(), self.kms_is_ready(), self.vault_is_ready(id)];
+        if is_ready.contains(&false) {
             return;
         }
         let Some(chapter) = self.book.get(id) else { return };
@@ -274,6 +279,7 @@ impl Core {
             self.observed.kms.rose(trouble, self.now);
         }
         match (self.waiting.remove(&ticket), result) {
+            (Some(Waiting::TrialCredentials), lent) => self.trial_credentials(lent),
             (Some(Waiting::OrderCredentials(order)), Ok(lent)) => self.give_order(*order, lent),
             (Some(Waiting::OrderCredentials(order)), Err(trouble)) => {
                 self.fault(&order.ceremony, &trouble);

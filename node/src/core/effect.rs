@@ -238,7 +238,7 @@ pub enum Event {
     /// AWS credentials, or why there are none.
     Credentials(Ticket, Result<link::Credentials, String>),
     /// Whether the vault can be written to.
-    Preflighted(CeremonyId, Result<(), String>),
+    Preflighted(Result<(), String>),
     /// Where the files are now: version and end of the lock of each.
     Put(Ticket, Result<Vec<(String, UnixMillis)>, String>),
 }
@@ -277,7 +277,7 @@ pub enum Effect {
     /// Fetch AWS credentials for the KMS.
     FetchCredentials(Ticket),
     /// Find out whether the vault can be written to.
-    Preflight(CeremonyId),
+    Preflight,
     /// Put files into the vault under lock.
     Put(Ticket, Vec<Object>, UnixMillis),
 }

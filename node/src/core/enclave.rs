@@ -20,10 +20,14 @@ impl Core {
         self.asked.clear();
         self.ordered.clear();
         self.observed.document.clear();
+        self.forget_kms_trial();
         self.waiting.retain(|_, waiting| {
             !matches!(
                 waiting,
-                Waiting::SealedCredentials(..) | Waiting::SealedStored(_) | Waiting::OrderCredentials(_)
+                Waiting::SealedCredentials(..)
+                    | Waiting::SealedStored(_)
+                    | Waiting::OrderCredentials(_)
+                    | Waiting::TrialCredentials
             )
         });
     }
@@ -39,6 +43,13 @@ impl Core {
             from_enclave::Kind::Evidence(evidence) => self.keep_evidence(evidence),
             from_enclave::Kind::Backups(backups) => self.put_backups(backups),
             from_enclave::Kind::Said(said) => self.append_said(&said),
+            from_enclave::Kind::KmsTried(tried) => match self.asked.remove(&tried.request) {
+                Some(Asked::Kms) if tried.trouble.is_empty() => self.kms_tried(Ok(())),
+                Some(Asked::Kms) => self.kms_tried(Err(tried.trouble)),
+                Some(Asked::Attestation(_) | Asked::Health | Asked::Start(..)) | None => {
+                    warn!("the enclave answered what was not asked");
+                }
+            },
             // The relay and the link's own task take these.
             from_enclave::Kind::Send(_)
             | from_enclave::Kind::StreamOpened(_)
@@ -166,7 +177,9 @@ impl Core {
                 self.observed.enclave.cleared();
                 self.observed.document = attestation.document;
             }
-            Some(Asked::Start(..)) | None => warn!("the enclave answered what was not asked"),
+            Some(Asked::Start(..) | Asked::Kms) | None => {
+                warn!("the enclave answered what was not asked");
+            }
         }
     }
 
@@ -184,6 +197,7 @@ impl Core {
                 warn!(reason = %refused.reason, "the enclave did not attest");
                 self.observed.enclave.rose(&refused.reason, self.now);
             }
+            Some(Asked::Kms) => self.kms_tried(Err(refused.reason.clone())),
             None => warn!(reason = %refused.reason, "the enclave refused what was not asked"),
         }
     }

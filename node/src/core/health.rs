@@ -149,6 +149,7 @@ impl Core {
     }
 
     pub(super) fn probed(&mut self, result: Result<StoreReply, String>) {
+        self.store_tried(&result);
         self.observed.shares = match result {
             Ok(StoreReply::Held(shares)) => shares,
             Ok(_) | Err(_) => Vec::new(),

@@ -17,6 +17,7 @@ mod requests;
 mod settle;
 mod shelf;
 mod stream;
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) use self::shelf::FOLD;
 use self::shelf::Shelf;
 pub use self::shelf::{Shelved, StoredLog};
 use self::stream::Stream;
+use self::trials::Trials;
 
 /// How often the shell says that time has passed.
 pub const TICK_MS: u64 = 200;
@@ -63,7 +65,7 @@ impl Identity {
         charter.node(self.node).is_some_and(|node| node.nkey == self.nkey.public_key())
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, nkeys::error::Error> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, nkeys::error::Error> {
         self.nkey.sign(message)
     }
 }
@@ -98,6 +100,8 @@ enum Asked {
     Attestation(CeremonyId),
     /// A document for the heartbeat.
     Health,
+    /// A data key of the KMS, for a trial.
+    Kms,
     /// Something to do in a ceremony.
     Start(CeremonyId, Duty),
 }
@@ -106,7 +110,7 @@ impl Asked {
     fn ceremony(&self) -> Option<&CeremonyId> {
         match self {
             Self::Attestation(id) | Self::Start(id, _) => Some(id),
-            Self::Health => None,
+            Self::Health | Self::Kms => None,
         }
     }
 }
@@ -124,6 +128,8 @@ enum Waiting {
     Claimed(Box<duties::Order>),
     /// The share or backup for an order.
     OrderRead(Box<duties::Order>),
+    /// The credentials for a trial of the KMS.
+    TrialCredentials,
     /// The credentials for an order.
     OrderCredentials(Box<duties::Order>),
     /// A new share, to be shown to the enclave as it was read back.
@@ -170,7 +176,7 @@ pub struct Core {
     /// Sessions ordered on this connection, by label.
     ordered: BTreeSet<Hash>,
     pace: Pace,
-    preflights: BTreeMap<CeremonyId, backups::Preflight>,
+    trials: Trials,
     vault_rests_until: u64,
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: u64,
@@ -209,7 +215,7 @@ impl Core {
             next_request: 1,
             ordered: BTreeSet::new(),
             pace,
-            preflights: BTreeMap::new(),
+            trials: Trials::default(),
             vault_rests_until: 0,
             waiting: BTreeMap::new(),
             next_ticket: 1,
@@ -265,7 +271,7 @@ impl Core {
             Event::LinkState(state) => self.observed.link = state,
             Event::Stored(ticket, result) => self.stored(ticket, result),
             Event::Credentials(ticket, result) => self.credentials(ticket, result),
-            Event::Preflighted(ceremony, result) => self.preflighted(&ceremony, result),
+            Event::Preflighted(result) => self.vault_tried(result),
             Event::Put(ticket, result) => self.put(ticket, result),
         }
     }
@@ -284,6 +290,7 @@ impl Core {
             self.append_again();
             self.shelve();
             self.drop_what_never_commits();
+            self.try_again();
             self.report_health();
             self.repeat_heads();
         }
@@ -321,6 +328,8 @@ impl Core {
     fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, String>) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         match &result {
+            // That something can be read says nothing of what was not written.
+            Ok(_) if matches!(waiting, Waiting::OrderRead(_)) => {}
             Ok(_) => self.observed.store.cleared(),
             Err(trouble) => self.observed.store.rose(trouble, self.now),
         }
@@ -346,7 +355,10 @@ impl Core {
                 self.released_kept(&ceremony, &request, result.map(|_| ()));
             }
             Waiting::Discarded(ceremony) => self.discarded(&ceremony, result.map(|_| ())),
-            Waiting::OrderCredentials(_) | Waiting::SealedCredentials(..) | Waiting::Put(..) => {
+            Waiting::OrderCredentials(_)
+            | Waiting::SealedCredentials(..)
+            | Waiting::TrialCredentials
+            | Waiting::Put(..) => {
                 warn!("the store answered for another service");
             }
         }

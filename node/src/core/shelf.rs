@@ -369,7 +369,6 @@ impl Core {
             self.book.shelve(&id);
             self.logs.remove(&id);
             self.unsettled.remove(&id);
-            self.preflights.remove(&id);
             // Whatever the enclave was ordered to do there, nothing can come of it any more.
             self.asked.retain(|_, asked| asked.ceremony() != Some(&id));
             self.shelf.put(line);

@@ -12,9 +12,11 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use crate::config;
 use crate::core::{Event, Request, RequestKind};
+use crate::file::{self, MAX_SETTINGS};
 
 /// Messages of one sender that may wait, before the newest are lost.
 const MAX_WAITING: usize = 256;
@@ -43,9 +45,10 @@ pub(super) async fn connect(
     cluster: &ClusterId,
     events: mpsc::Sender<Event>,
 ) -> Result<Client, BusError> {
-    let seed = tokio::fs::read_to_string(&config.seed)
-        .await
-        .map_err(|error| BusError::Seed(config.seed.clone(), error))?;
+    let unread = |error| BusError::Seed(config.seed.clone(), error);
+    let seed = Zeroizing::new(file::read(&config.seed, MAX_SETTINGS).map_err(unread)?);
+    let seed = std::str::from_utf8(&seed)
+        .map_err(|error| unread(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
     ConnectOptions::with_nkey(seed.trim().to_owned())
         .name(format!("node {node} of {cluster}"))
         .custom_inbox_prefix(subject::node_inbox(node))

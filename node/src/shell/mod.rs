@@ -7,6 +7,7 @@ mod bus;
 mod slow;
 mod start;
 mod stream;
+mod unwell;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use self::slow::Slow;
 use self::start::Ready;
 pub use self::start::{StartError, charter_in_force, check, take_bundle};
 use self::stream::LogStream;
+pub use self::unwell::complain;
 use crate::config::Config;
 use crate::core::{Core, Effect, Event, Now, Pace, StoreOp, StreamError, TICK_MS, Ticket};
 use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
@@ -146,7 +148,7 @@ impl Agent {
                 }
             }
             Effect::FetchCredentials(ticket) => self.slow.fetch_credentials(ticket),
-            Effect::Preflight(ceremony) => self.slow.preflight(ceremony),
+            Effect::Preflight => self.slow.preflight(),
             Effect::Put(ticket, objects, until) => self.slow.put(ticket, objects, until),
         }
     }

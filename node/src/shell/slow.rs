@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ceremonies::ids::{CeremonyId, UnixMillis};
+use ceremonies::ids::UnixMillis;
 use ceremonies::text::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -64,14 +64,14 @@ impl Slow {
         });
     }
 
-    pub(super) fn preflight(&mut self, ceremony: CeremonyId) {
+    pub(super) fn preflight(&mut self) {
         let vault = self.vault.clone();
         self.spawn(async move {
             let checked = async {
                 let vault = vault.ok_or("this node has no [vault] in its configuration")?;
                 vault.preflight().await.map_err(|error| chain(&error))
             };
-            Event::Preflighted(ceremony, within(PREFLIGHT, "the vault", checked).await)
+            Event::Preflighted(within(PREFLIGHT, "the vault", checked).await)
         });
     }
 

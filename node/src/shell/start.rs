@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ceremonies::attestation::{InvalidRoot, TrustRoot};
 use ceremonies::book::{Book, Examined, NotTaken};
 use ceremonies::ceremony::{Context, ForeignRoot};
-use ceremonies::charter::{Charter, CharterError};
+use ceremonies::charter::{Charter, CharterError, MAX_CHARTER};
 use ceremonies::entry::{Entry, EntryError};
 use ceremonies::evidence::{self, Expected, VerifyError};
 use ceremonies::ids::{CeremonyId, NodeIndex};
@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::BusError;
 use crate::config::Config;
 use crate::core::{Identity, Remembered, Shelved};
+use crate::file::{self, MAX_SETTINGS};
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError};
 
@@ -80,8 +81,8 @@ pub enum StartError {
     Taken(#[from] NotTaken),
 }
 
-fn read(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, StartError> {
-    std::fs::read(path).map_err(|source| StartError::Read { what, path: path.to_owned(), source })
+fn read(what: &'static str, path: &std::path::Path, limit: usize) -> Result<Vec<u8>, StartError> {
+    file::read(path, limit).map_err(|source| StartError::Read { what, path: path.to_owned(), source })
 }
 
 /// What an agent starts with.
@@ -93,11 +94,11 @@ pub(super) struct Ready {
 }
 
 /// Reads charter, root and seed, and checks that they belong together.
-fn identity(config: &Config) -> Result<(Identity, Context), StartError> {
-    let charter = Arc::new(Charter::parse(&read("the charter", &config.charter)?)?);
-    let root = TrustRoot::from_pem(&read("the attestation root", &config.root)?)?;
+pub(super) fn identity(config: &Config) -> Result<(Identity, Context), StartError> {
+    let charter = Arc::new(Charter::parse(&read("the charter", &config.charter, MAX_CHARTER)?)?);
+    let root = TrustRoot::from_pem(&read("the attestation root", &config.root, MAX_SETTINGS)?)?;
     let context = Context::new(Arc::clone(&charter), Arc::new(root))?;
-    let seed = zeroize::Zeroizing::new(read("the NKey seed", &config.nats.seed)?);
+    let seed = zeroize::Zeroizing::new(read("the NKey seed", &config.nats.seed, MAX_SETTINGS)?);
     let seed = std::str::from_utf8(&seed).map_err(|_| StartError::Seed)?;
     let nkey = nkeys::KeyPair::from_seed(seed.trim()).map_err(|_| StartError::Seed)?;
     if charter.node(config.node).is_none() {

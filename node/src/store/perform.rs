@@ -11,6 +11,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn perform(&self, node: NodeIndex, op: StoreOp) -> Result<StoreReply, StoreError> {
+        self.check_file()?;
         match op {
             StoreOp::Append(entry) => self.append_entry(&entry).await?,
             StoreOp::Switch { ceremony, keep, entries, memory } => {

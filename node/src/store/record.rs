@@ -8,7 +8,7 @@ use prost::Message;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row, Transaction};
 
-use super::{Store, StoreError, failed, malformed, number};
+use super::{PrivateFile, Store, StoreError, failed, malformed, number};
 use crate::core::Mark;
 
 /// The position of the stream.
@@ -284,6 +284,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.set_position(PROBE, jiff::Timestamp::now().as_millisecond(), "").await
+        self.set_position(PROBE, jiff::Timestamp::now().as_millisecond(), "").await?;
+        Ok(self.file.as_ref().map_or(Ok(()), PrivateFile::check_log)?)
     }
 }

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use ceremonies::ids::{CeremonyId, Generation, Hash, WalletName};
 use ceremonies::wire::bus;
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::{Executor, Row};
 
 use super::{Store, StoreError, failed, malformed};
 
@@ -152,16 +152,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn discard_pending(&self, ceremony: &CeremonyId) -> Result<u64, StoreError> {
+        let what = "discard a pending share";
         let done = sqlx::query("DELETE FROM shares WHERE ceremony = $1 AND state = 'pending'")
             .bind(ceremony.as_str())
             .execute(&self.pool)
             .await
-            .map_err(failed("discard a pending share"))?;
+            .map_err(failed(what))?;
+        self.erase(what).await?;
         Ok(done.rows_affected())
     }
 
     /// Deletes every share of the generations before this one, as thoroughly as the store allows: SQLite overwrites the
-    /// rows and cuts its log off. What PostgreSQL's own log, or copies of either made outside, still hold is beyond
+    /// rows and cuts its log off, or this says that it could not. What PostgreSQL's own log, or copies of either made outside, still hold is beyond
     /// its reach. Returns how many there were.
     ///
     /// # Errors
@@ -178,9 +180,7 @@ impl Store {
             .execute(&self.pool)
             .await
             .map_err(failed(what))?;
-        if self.is_sqlite {
-            self.pool.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.map_err(failed(what))?;
-        }
+        self.erase(what).await?;
         Ok(done.rows_affected())
     }
 

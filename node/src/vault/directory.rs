@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::{LOCK_SUFFIX, Limits, ObjectKey, Put, VaultError};
 use crate::deadline::{Threads, Within};
+use crate::file::read;
 
 /// The file that whoever writes to the folder holds locked. No key has this name, nor [`UNFINISHED`]'s.
 const WRITER: &str = ".writer";
@@ -137,7 +138,7 @@ impl Directory {
         if !found.is_file() || found.len() != bytes.len() as u64 {
             return Err(differs());
         }
-        let found = fs::read(path).map_err(|source| failed(path, "compare this file", source))?;
+        let found = read(path, bytes.len()).map_err(|source| failed(path, "compare this file", source))?;
         if found == bytes { Ok(true) } else { Err(differs()) }
     }
 

@@ -8,8 +8,10 @@
 )]
 
 mod config;
+mod health;
 mod nitro;
 mod program;
 mod simulation;
+mod store;
 mod supervision;
 mod tool;

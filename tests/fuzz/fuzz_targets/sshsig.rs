@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ceremonies::charter::{Charter, Person};
-use ceremonies::statement::{MAX_SIGNATURE, verify};
+use ceremonies::sshsig::{MAX_SIGNATURE, canonical};
+use ceremonies::statement::verify;
 use custody_fuzz::recorded::{CHARTER, FILES};
 use libfuzzer_sys::fuzz_target;
 use ssh_key::{PublicKey, SshSig};
@@ -23,10 +24,14 @@ static TEXTS: LazyLock<Vec<&str>> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     let armoured = if data.starts_with(b"-") { data.to_vec() } else { armour(data) };
+    if let Ok(form) = canonical(&armoured) {
+        assert_eq!(canonical(&form).as_ref(), Ok(&form), "the one form has another");
+    }
     for person in PEOPLE.iter() {
         for text in TEXTS.iter().filter(|_| is_by(person, &armoured)) {
             if verify(person, text, &armoured).is_ok() {
                 assert!(armoured.len() <= MAX_SIGNATURE);
+                assert_eq!(canonical(&armoured).as_ref(), Ok(&armoured), "another form is good too");
                 assert!(text.contains(&format!("\nperson: {}\n", person.name)), "signed by somebody else");
                 let other = format!("{text}\n");
                 assert!(verify(person, &other, &armoured).is_err(), "good for two texts");

@@ -115,6 +115,8 @@ struct State {
     trap: Option<Boundary>,
     /// What each session, by its label, has sent; what it says again counts once.
     sent: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// Whether the enclave tries the KMS, for no ceremony.
+    tries_kms: bool,
 }
 
 struct Shared {
@@ -236,6 +238,7 @@ impl Shared {
                 vec![to_enclave::Kind::Stored(stored)]
             }
             kind @ (to_enclave::Kind::Attest(_)
+            | to_enclave::Kind::TryKms(_)
             | to_enclave::Kind::StreamData(_)
             | to_enclave::Kind::StreamClosed(_)) => vec![kind],
         };
@@ -339,11 +342,15 @@ impl State {
     }
 }
 
-fn inward(_: &Shared, message: &ToEnclave) -> Option<Passing> {
+fn inward(shared: &Shared, message: &ToEnclave) -> Option<Passing> {
     match message.kind.as_ref()? {
         to_enclave::Kind::Attest(_) => Some(Passing::Attest),
         to_enclave::Kind::Start(_) => Some(Passing::Start),
         to_enclave::Kind::Stored(_) => Some(Passing::Stored),
+        to_enclave::Kind::TryKms(_) => {
+            shared.state().tries_kms = true;
+            None
+        }
         to_enclave::Kind::Deliver(_)
         | to_enclave::Kind::StreamData(_)
         | to_enclave::Kind::StreamClosed(_) => None,
@@ -359,7 +366,13 @@ fn outward(shared: &Shared, message: &FromEnclave) -> Option<Passing> {
             known.insert(send.payload.clone()).then_some(())?;
             u32::try_from(known.len()).ok().map(Passing::Sent)
         }
+        // A trial belongs to no ceremony.
+        from_enclave::Kind::StreamOpened(_) if shared.state().tries_kms => None,
         from_enclave::Kind::StreamOpened(_) => Some(Passing::Kms),
+        from_enclave::Kind::KmsTried(_) => {
+            shared.state().tries_kms = false;
+            None
+        }
         from_enclave::Kind::Sealed(_) => Some(Passing::Sealed),
         from_enclave::Kind::Backups(_) => Some(Passing::Backups),
         from_enclave::Kind::Said(said) => match log::Event::decode(said.event.as_slice()).ok()?.kind? {

@@ -22,7 +22,7 @@ use enclave::session::{
     Protocol, ProtocolAbort, Round, Session, SessionPlan, Signature, Signing, Step,
 };
 use enclave::wire::link::{
-    Attestation, Deliver, FromEnclave, Said, Sealed, Send, Start, ToEnclave, Welcome, from_enclave,
+    Attestation, Deliver, FromEnclave, KmsTried, Said, Sealed, Send, Start, ToEnclave, Welcome, from_enclave,
     to_enclave,
 };
 use enclave::wire::{self, VERSION};
@@ -176,6 +176,10 @@ impl Mind {
                         early.push(deliver);
                         Vec::new()
                     }
+                }
+                Some(to_enclave::Kind::TryKms(order)) => {
+                    let tried = KmsTried { request: order.request, trouble: String::new() };
+                    vec![from_enclave::Kind::KmsTried(tried)]
                 }
                 Some(
                     to_enclave::Kind::Stored(_)

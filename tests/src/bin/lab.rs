@@ -250,7 +250,7 @@ async fn up(folder: &Path, options: &Up) -> Result<()> {
         programs,
         machines,
     };
-    eprintln!("starting broker, KMS, security modules, {} enclaves and agents", options.nodes);
+    eprintln!("starting broker, KMS, security modules, enclaves and agents");
     let cluster = Arc::new(Cluster::start(&plan).await?);
     let stop = CancellationToken::new();
     let listening = control::listen(Arc::clone(&cluster), stop.clone())?;

@@ -9,7 +9,7 @@ use ceremonies::charter::Charter;
 use ceremonies::ids::NodeIndex;
 use tokio::process::Command;
 
-use super::{Cluster, new_nkey, wait_for_port, write_broker};
+use super::{Cluster, new_nkey, wait_for_broker, write_broker};
 
 /// A SQLite database and the files beside it.
 const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
@@ -59,7 +59,7 @@ impl Cluster {
         let lost = fs::remove_dir_all(self.layout.streams()).context("deleting the streams");
         self.broker.resume().await;
         lost?;
-        wait_for_port(self.settings.nats_port, "the broker", &self.layout.nats().join("nats.log")).await
+        wait_for_broker(self.settings.nats_port, &self.layout.nats().join("nats.log")).await
     }
 
     /// Destroys what a node has stored and starts it anew, as on a fresh machine.
@@ -116,7 +116,7 @@ impl Cluster {
         write_broker(&self.layout, &self.settings, &next)?;
         self.broker.resume().await;
         let log = self.layout.nats().join("nats.log");
-        wait_for_port(self.settings.nats_port, "the broker", &log).await?;
+        wait_for_broker(self.settings.nats_port, &log).await?;
         self.make_stream().await?;
         for node in nodes {
             let taken = Command::new(node_program)

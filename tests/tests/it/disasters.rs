@@ -147,7 +147,8 @@ async fn sweeps_bitcoin(room: &mut Room, old: &Record, new: &Record) {
             path: path.clone(),
         })
         .collect();
-    let output = Output { amount: Sats(99_000), address: BitcoinAddress::of(network, &key(new, &paths[0])) };
+    let output =
+        Output { amount: Sats(99_000), address: BitcoinAddress::of(network, &key(new, &paths[0])).into() };
     let transaction = Bitcoin::new(network, inputs.clone(), vec![output]).unwrap();
     let signed = transfers(room, Transaction::Bitcoin(transaction), &[2, 3, 5]).await;
     for (place, input) in inputs.iter().enumerate() {

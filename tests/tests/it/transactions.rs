@@ -71,8 +71,8 @@ fn bitcoin_core_accepts_a_signed_transaction_and_no_change_of_it() {
     let inputs = vec![input("m/0/0", 1, 6000), input("m/1/3", 2, 5000), input("m", 3, 700)];
     let stranger = BitcoinAddress::new(network, [9; 20]);
     let outputs = vec![
-        Output { amount: Sats(1000), address: stranger },
-        Output { amount: Sats(10_000), address: address(&"m/1/4".parse().unwrap()) },
+        Output { amount: Sats(1000), address: stranger.into() },
+        Output { amount: Sats(10_000), address: address(&"m/1/4".parse().unwrap()).into() },
     ];
     let transaction = Bitcoin::new(network, inputs.clone(), outputs).unwrap();
     let signed = wallet.signed(&Transaction::Bitcoin(transaction.clone()));

@@ -2,7 +2,7 @@
 //! witnesses (BIP-144), for the network.
 
 use super::{Bitcoin, BitcoinError, Input, Outpoint, Output, Txid};
-use crate::address::{BitcoinAddress, BitcoinNetwork};
+use crate::address::{BitcoinAddress, BitcoinNetwork, BitcoinRecipient};
 use crate::ids::Hash;
 use crate::transaction::amount::Sats;
 use crate::transaction::bytes::{Reader, Truncated, put_path};
@@ -16,8 +16,6 @@ pub(super) const SEQUENCE: [u8; 4] = [0xfd, 0xff, 0xff, 0xff];
 pub(super) const LOCK_TIME: [u8; 4] = [0; 4];
 /// Signatures commit to all inputs and outputs.
 pub(super) const SIGHASH_ALL: u8 = 1;
-/// A P2WPKH script: version 0, and a push of twenty bytes.
-const P2WPKH: [u8; 2] = [0x00, 0x14];
 /// Longest signature of a witness: DER with a high r and a low s, and the sighash byte.
 const LONGEST_SIGNATURE: usize = 72;
 
@@ -126,11 +124,10 @@ fn read_outputs(reader: &mut Reader<'_>, network: BitcoinNetwork) -> Result<Vec<
     let mut outputs = Vec::new();
     for index in 0..read_count("outputs", reader)? {
         let amount = Sats(u64::from_le_bytes(reader.take()?));
-        let [length] = reader.take()?;
-        if length != 22 || reader.take()? != P2WPKH {
-            return Err(BitcoinError::Script(index));
-        }
-        outputs.push(Output { amount, address: BitcoinAddress::new(network, reader.take()?) });
+        let length = usize::from(reader.byte()?);
+        let script = reader.some(length)?;
+        let address = BitcoinRecipient::of_script(network, script).ok_or(BitcoinError::Script(index))?;
+        outputs.push(Output { amount, address });
     }
     Ok(outputs)
 }

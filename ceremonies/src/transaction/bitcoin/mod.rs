@@ -1,4 +1,4 @@
-//! A Bitcoin transaction from keys to keys: version 2, P2WPKH in, P2WPKH out, nothing else.
+//! A Bitcoin transaction from a wallet's keys: version 2, P2WPKH in, any kind of address out, nothing else.
 //!
 //! What an input spends is part of it, because a signer who does not know the amounts cannot know the fee; the
 //! digests commit to them (BIP-143), so that a wrong amount makes a signature that is worth nothing.
@@ -13,16 +13,18 @@ use thiserror::Error;
 
 use super::amount::Sats;
 use super::signature::{KeysError, Signature, SigningError};
-use crate::address::{AddressError, BitcoinAddress, BitcoinNetwork, Child, InvalidPath, Path, derive};
+use crate::address::{
+    AddressError, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, Child, InvalidPath, Path, derive,
+};
 use crate::ids::Hash;
 use crate::wallet::Point;
 
 /// Most inputs, and most outputs: more than people check. The largest signed transaction then has 18 kB.
 pub const MAX_PARTS: usize = 100;
-/// Smallest P2WPKH output that nodes relay (Bitcoin Core's dust limit at its default rate).
-pub const DUST: Sats = Sats(294);
-/// Highest fee.
-pub const MAX_FEE: Sats = Sats(100_000);
+/// Lowest rate of a fee, in satoshi per virtual byte: what nodes relay (Bitcoin Core's default for long).
+pub const MIN_RATE: u64 = 1;
+/// Highest rate of a fee: more was hardly ever paid.
+pub const MAX_RATE: u64 = 1000;
 /// Highest fee as a share of what is spent: one part in so many.
 pub const MAX_FEE_SHARE: u64 = 10;
 
@@ -43,8 +45,10 @@ pub enum BitcoinError {
         "the Bitcoin transaction has an unusual {0}: only version 2, empty scripts, sequence fffffffd and no lock time are signed here"
     )]
     Unusual(&'static str),
-    /// An output that pays no key.
-    #[error("output {0} of the Bitcoin transaction is not P2WPKH: only keys are paid here")]
+    /// An output that pays no address.
+    #[error(
+        "output {0} of the Bitcoin transaction pays no address: P2PKH, P2SH, P2WPKH, P2WSH and P2TR are paid here"
+    )]
     Script(usize),
     /// The path of an input.
     #[error("an input of the Bitcoin transaction names no usable key")]
@@ -64,12 +68,16 @@ pub enum BitcoinError {
     #[error("the Bitcoin transaction spends {0} twice")]
     Twice(Outpoint),
     /// Too small to be relayed.
-    #[error("output {index} pays {amount}, which is dust: nodes do not relay less than {DUST}")]
+    #[error(
+        "output {index} pays {amount}, which is dust: nodes do not relay less than {least} sat to such an address"
+    )]
     Dust {
         /// Which output, from 0.
         index: usize,
         /// What it pays.
         amount: Sats,
+        /// The least that is relayed.
+        least: u64,
     },
     /// More than there can be.
     #[error("the Bitcoin transaction's {0} are more than there can be")]
@@ -84,7 +92,19 @@ pub enum BitcoinError {
     },
     /// A fee that looks like a mistake.
     #[error(
-        "the fee is {fee} of {spent} spent; at most {MAX_FEE} and one part in {MAX_FEE_SHARE} are allowed: raise the change"
+        "the fee is {fee}, {} sat/vB for {size} virtual bytes: between {MIN_RATE} and {MAX_RATE} sat/vB are allowed, here \
+         {} to {} sat", rate(*fee, *size), MIN_RATE * size, MAX_RATE * size
+    )]
+    Rate {
+        /// The fee.
+        fee: Sats,
+        /// The transaction's size.
+        size: u64,
+    },
+    /// A fee that eats up what is moved.
+    #[error(
+        "the fee is {fee} of {spent} spent; at most one part in {MAX_FEE_SHARE} is allowed: spend fewer small outputs, or wait \
+         for a time of lower fees"
     )]
     Fee {
         /// The fee.
@@ -126,7 +146,7 @@ pub struct Output {
     /// How much.
     pub amount: Sats,
     /// To whom.
-    pub address: BitcoinAddress,
+    pub address: BitcoinRecipient,
 }
 
 /// A checked transaction that is to be signed.
@@ -156,12 +176,18 @@ impl Bitcoin {
         }
         for (index, output) in outputs.iter().enumerate() {
             output.address.must_be_of(network)?;
-            if output.amount < DUST {
-                return Err(BitcoinError::Dust { index, amount: output.amount });
+            let least = output.address.dust();
+            if output.amount.0 < least {
+                return Err(BitcoinError::Dust { index, amount: output.amount, least });
             }
         }
         let fee = fee(&inputs, &outputs)?;
-        Ok(Self { network, inputs, outputs, fee })
+        let made = Self { network, inputs, outputs, fee };
+        let size = made.virtual_size();
+        if fee.0 < MIN_RATE * size || fee.0 > MAX_RATE * size {
+            return Err(BitcoinError::Rate { fee, size });
+        }
+        Ok(made)
     }
 
     /// The network that its addresses are of. Signatures do not commit to it; outpoints exist on one only.
@@ -221,6 +247,12 @@ impl Bitcoin {
     }
 }
 
+/// A fee's rate in satoshi per virtual byte, rounded down: `1.4`.
+fn rate(fee: Sats, size: u64) -> String {
+    let tenths = fee.0.saturating_mul(10) / size.max(1);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 const fn must_be_few(what: &'static str, count: usize) -> Result<(), BitcoinError> {
     if count == 0 || count > MAX_PARTS { Err(BitcoinError::Count { what, count }) } else { Ok(()) }
 }
@@ -229,7 +261,7 @@ fn fee(inputs: &[Input], outputs: &[Output]) -> Result<Sats, BitcoinError> {
     let spent = sum("inputs", inputs.iter().map(|input| input.amount))?;
     let paid = sum("outputs", outputs.iter().map(|output| output.amount))?;
     let fee = Sats(spent.0.checked_sub(paid.0).ok_or(BitcoinError::Short { paid, spent })?);
-    if fee > MAX_FEE || fee.0 > spent.0 / MAX_FEE_SHARE {
+    if fee.0 > spent.0 / MAX_FEE_SHARE {
         return Err(BitcoinError::Fee { fee, spent });
     }
     Ok(fee)

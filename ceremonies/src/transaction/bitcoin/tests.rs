@@ -28,7 +28,10 @@ fn the_digest_is_that_of_bip_143() {
     let key = "025476c2e83188368da1ff3e292e7acafcdb3566bb0ad253f62fc70f07aeee6357";
     let key = Point::decode(&unhex::<33>(key)).unwrap();
     let address = BitcoinAddress::of(BitcoinNetwork::Main, &key);
-    assert_eq!(hex::encode(address.script()), "00141d0f172a0ecb48aee1be1f2687d2963ae33f71a1");
+    assert_eq!(
+        hex::encode(BitcoinRecipient::from(address).script()),
+        "00141d0f172a0ecb48aee1be1f2687d2963ae33f71a1"
+    );
     let own = Own {
         outpoint: &outpoints[36..],
         program: address.program(),
@@ -55,7 +58,7 @@ fn input(byte: u8, amount: u64) -> Input {
 }
 
 fn output(byte: u8, amount: u64) -> Output {
-    Output { amount: Sats(amount), address: address(byte) }
+    Output { amount: Sats(amount), address: address(byte).into() }
 }
 
 fn made(inputs: Vec<Input>, outputs: Vec<Output>) -> Result<Bitcoin, BitcoinError> {
@@ -103,8 +106,19 @@ fn a_fee_that_looks_like_a_mistake_is_refused() {
     let fee = |spent, paid| made(vec![input(1, spent)], vec![output(2, paid)]).map(|made| made.fee());
     assert_eq!(fee(10_000, 9000), Ok(Sats(1000)));
     assert!(matches!(fee(10_000, 8999), Err(BitcoinError::Fee { .. })));
-    assert_eq!(fee(2_000_000, 1_900_000), Ok(Sats(100_000)));
-    assert!(matches!(fee(2_000_000, 1_899_999), Err(BitcoinError::Fee { .. })));
+    // 110 virtual bytes.
+    assert_eq!(fee(2_000_000, 1_999_890), Ok(Sats(110)));
+    for too_little in [0, 10, 109] {
+        let refused = fee(2_000_000, 2_000_000 - too_little).unwrap_err();
+        assert_eq!(refused, BitcoinError::Rate { fee: Sats(too_little), size: 110 });
+        assert!(refused.to_string().contains("here 110 to 110000 sat"), "{refused}");
+    }
+    assert_eq!(fee(2_000_000, 1_890_000), Ok(Sats(110_000)));
+    assert!(matches!(fee(2_000_000, 1_889_999), Err(BitcoinError::Rate { .. })));
+    // A sweep of many inputs pays much at a usual rate.
+    let inputs = (0..60).map(|byte| input(byte, 1_000_000)).collect();
+    let sweep = made(inputs, vec![output(99, 60_000_000 - 103_000)]).unwrap();
+    assert_eq!(sweep.fee(), Sats(103_000));
     assert!(matches!(fee(1000, 1001), Err(BitcoinError::Short { .. })));
 }
 
@@ -112,17 +126,17 @@ fn a_fee_that_looks_like_a_mistake_is_refused() {
 fn dust_repetitions_other_networks_and_masses_are_refused() {
     type E = BitcoinError;
     let many = |count: u8| (0..count).map(|byte| input(byte, 1000)).collect::<Vec<_>>();
-    assert!(made(many(100), vec![output(2, 95_000)]).is_ok());
+    assert!(made(many(100), vec![output(2, 92_000)]).is_ok());
     assert_eq!(made(many(101), vec![output(2, 95_000)]), Err(E::Count { what: "inputs", count: 101 }));
-    assert!(made(vec![input(1, 99_000)], vec![output(2, 990); 100]).is_ok());
+    assert!(made(vec![input(1, 103_000)], vec![output(2, 990); 100]).is_ok());
     let outputs = vec![output(2, 990); 101];
     assert_eq!(made(vec![input(1, 100_000)], outputs), Err(E::Count { what: "outputs", count: 101 }));
     assert_eq!(made(vec![], vec![output(2, 500)]), Err(E::Count { what: "inputs", count: 0 }));
     assert_eq!(made(vec![input(1, 500)], vec![]), Err(E::Count { what: "outputs", count: 0 }));
 
-    assert!(made(vec![input(1, 300)], vec![output(2, 294)]).is_ok());
-    let dust = made(vec![input(1, 300)], vec![output(2, 293)]);
-    assert_eq!(dust, Err(E::Dust { index: 0, amount: Sats(293) }));
+    assert!(made(vec![input(1, 3000)], vec![output(1, 2500), output(2, 294)]).is_ok());
+    let dust = made(vec![input(1, 3000)], vec![output(1, 2500), output(2, 293)]);
+    assert_eq!(dust, Err(E::Dust { index: 1, amount: Sats(293), least: 294 }));
     let twice = made(vec![input(1, 300), input(1, 300)], vec![output(2, 600)]);
     assert!(matches!(twice, Err(E::Twice(_))));
     let endless = made(vec![input(1, u64::MAX), input(2, 1)], vec![output(2, 600)]);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Bitcoin, Outpoint, Output, Txid};
+use super::{Bitcoin, Outpoint, Output, Txid, rate};
+use crate::address::BitcoinRecipient;
 
 impl fmt::Display for Txid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,13 +40,12 @@ impl Bitcoin {
 
     fn paid(&self, output: &Output) -> String {
         let Output { amount, address } = output;
-        let returns = self.inputs.iter().any(|input| input.address == *address);
+        let returns = self.inputs.iter().any(|input| BitcoinRecipient::from(input.address) == *address);
         format!("pays {amount} {} {address}", if returns { "back to" } else { "to" })
     }
 
     /// `fee 200 sat, 1.4 sat/vB`, rounded down.
     fn fee_in_words(&self) -> String {
-        let tenths = self.fee.0 * 10 / self.virtual_size().max(1);
-        format!("fee {} sat, {}.{} sat/vB", self.fee.0, tenths / 10, tenths % 10)
+        format!("fee {} sat, {} sat/vB", self.fee.0, rate(self.fee, self.virtual_size()))
     }
 }

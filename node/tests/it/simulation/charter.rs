@@ -30,7 +30,7 @@ fn seed(name: &str) -> [u8; 32] {
     *Hash::of_bytes(name.as_bytes()).as_bytes()
 }
 
-pub(super) fn node(at: usize) -> NodeIndex {
+pub(crate) fn node(at: usize) -> NodeIndex {
     NodeIndex::new(u8::try_from(at).unwrap() + 1).unwrap()
 }
 
@@ -46,7 +46,7 @@ pub(super) fn nkey(name: &str) -> KeyPair {
     KeyPair::new_from_raw(KeyPairType::User, seed(name)).unwrap()
 }
 
-pub(super) fn node_key(at: usize) -> KeyPair {
+pub(crate) fn node_key(at: usize) -> KeyPair {
     nkey(&format!("node {}", node(at)))
 }
 
@@ -107,4 +107,4 @@ fn context() -> Context {
     Context::new(Arc::new(charter), Arc::new(root)).unwrap()
 }
 
-pub(super) static CONTEXT: LazyLock<Context> = LazyLock::new(context);
+pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(context);

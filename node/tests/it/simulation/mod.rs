@@ -8,7 +8,7 @@
 //! more, and what happened in it is printed.
 
 mod broker;
-mod charter;
+pub(crate) mod charter;
 mod hostile;
 mod people;
 mod properties;

@@ -386,7 +386,7 @@ impl World {
                 }
             }
             // No enclave takes part.
-            Effect::ToEnclave(_) | Effect::FetchCredentials(_) | Effect::Preflight(_) | Effect::Put(..) => {}
+            Effect::ToEnclave(_) | Effect::FetchCredentials(_) | Effect::Preflight | Effect::Put(..) => {}
         }
     }
 

@@ -1,0 +1,184 @@
+//! Who can be paid on Bitcoin: every kind of address that people have, while a wallet's own are P2WPKH.
+
+use std::fmt;
+
+use bech32::{Fe32, Hrp, segwit};
+
+use super::{AddressError, BitcoinAddress, BitcoinNetwork, quoted};
+
+/// The scripts that have an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Script {
+    /// P2PKH.
+    KeyHash([u8; 20]),
+    /// P2SH.
+    ScriptHash([u8; 20]),
+    /// P2WPKH (BIP-141).
+    WitnessKey([u8; 20]),
+    /// P2WSH (BIP-141).
+    WitnessScript([u8; 32]),
+    /// P2TR (BIP-341).
+    Taproot([u8; 32]),
+}
+
+/// An address of one network that can be paid.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BitcoinRecipient {
+    network: BitcoinNetwork,
+    script: Script,
+}
+
+impl From<BitcoinAddress> for BitcoinRecipient {
+    fn from(address: BitcoinAddress) -> Self {
+        Self { network: address.network(), script: Script::WitnessKey(*address.program()) }
+    }
+}
+
+/// Version bytes of P2PKH and P2SH, which testnet and regtest share.
+const fn versions(network: BitcoinNetwork) -> (u8, u8) {
+    match network {
+        BitcoinNetwork::Main => (0x00, 0x05),
+        BitcoinNetwork::Testnet | BitcoinNetwork::Regtest => (0x6f, 0xc4),
+    }
+}
+
+/// Version bytes of private keys: what is given by mistake must not be repeated anywhere.
+const PRIVATE: [u8; 2] = [0x80, 0xef];
+
+impl BitcoinRecipient {
+    /// Reads an address that is to be paid on a network: as it is, or in a payment link (BIP-21), whose amount and names
+    /// are not looked at.
+    pub fn parse(network: BitcoinNetwork, text: &str) -> Result<Self, AddressError> {
+        let text = address_of_link(text)?;
+        if text.starts_with("0x") {
+            return Err(AddressError::Elsewhere { text: quoted(text), what: "an Ethereum address" });
+        }
+        let prefixes = ["bc1", "tb1", "bcrt1"];
+        let small = text.to_ascii_lowercase();
+        if prefixes.iter().any(|prefix| small.starts_with(prefix)) {
+            return Self::parse_segwit(text)?.must_be_of(network);
+        }
+        Self::parse_base58(network, text)
+    }
+
+    fn parse_segwit(text: &str) -> Result<Self, AddressError> {
+        let (prefix, version, program) =
+            segwit::decode(text).map_err(|source| AddressError::Bech32 { text: quoted(text), source })?;
+        let prefix = prefix.to_lowercase();
+        let network = BitcoinNetwork::ALL.into_iter().find(|network| network.prefix() == prefix);
+        let network = network.ok_or_else(|| AddressError::Prefix(quoted(text)))?;
+        let kind = || AddressError::Kind(quoted(text));
+        let script = match (version, program.len()) {
+            (Fe32::Q, 20) => Script::WitnessKey(program.try_into().map_err(|_| kind())?),
+            (Fe32::Q, 32) => Script::WitnessScript(program.try_into().map_err(|_| kind())?),
+            (Fe32::P, 32) => Script::Taproot(program.try_into().map_err(|_| kind())?),
+            _ => return Err(kind()),
+        };
+        Ok(Self { network, script })
+    }
+
+    fn parse_base58(network: BitcoinNetwork, text: &str) -> Result<Self, AddressError> {
+        let bytes = bs58::decode(text).with_check(None).into_vec();
+        let bytes = bytes.map_err(|source| AddressError::Base58 { text: quoted(text), source })?;
+        let (version, hash) = bytes.split_first().ok_or_else(|| AddressError::Kind(quoted(text)))?;
+        if PRIVATE.contains(version) {
+            return Err(AddressError::Private);
+        }
+        let hash = <[u8; 20]>::try_from(hash).map_err(|_| AddressError::Kind(quoted(text)))?;
+        let of = |network: BitcoinNetwork| {
+            let (key, script) = versions(network);
+            let script = match *version {
+                version if version == key => Script::KeyHash(hash),
+                version if version == script => Script::ScriptHash(hash),
+                _ => return None,
+            };
+            Some(Self { network, script })
+        };
+        let theirs = BitcoinNetwork::ALL.into_iter().find_map(of);
+        let theirs = theirs.ok_or_else(|| AddressError::Kind(quoted(text)))?;
+        of(network).map_or_else(|| theirs.must_be_of(network), Ok)
+    }
+
+    /// The recipient that a script pays.
+    #[must_use]
+    pub fn of_script(network: BitcoinNetwork, script: &[u8]) -> Option<Self> {
+        let script = match script {
+            [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] => Script::KeyHash(hash.try_into().ok()?),
+            [0xa9, 0x14, hash @ .., 0x87] => Script::ScriptHash(hash.try_into().ok()?),
+            [0x00, 0x14, program @ ..] => Script::WitnessKey(program.try_into().ok()?),
+            [0x00, 0x20, program @ ..] => Script::WitnessScript(program.try_into().ok()?),
+            [0x51, 0x20, program @ ..] => Script::Taproot(program.try_into().ok()?),
+            _ => return None,
+        };
+        Some(Self { network, script })
+    }
+
+    /// The script that an output to it has.
+    #[must_use]
+    pub fn script(&self) -> Vec<u8> {
+        match &self.script {
+            Script::KeyHash(hash) => [&[0x76, 0xa9, 0x14], hash.as_slice(), &[0x88, 0xac]].concat(),
+            Script::ScriptHash(hash) => [&[0xa9, 0x14], hash.as_slice(), &[0x87]].concat(),
+            Script::WitnessKey(program) => [&[0x00, 0x14], program.as_slice()].concat(),
+            Script::WitnessScript(program) => [&[0x00, 0x20], program.as_slice()].concat(),
+            Script::Taproot(program) => [&[0x51, 0x20], program.as_slice()].concat(),
+        }
+    }
+
+    /// The smallest output to it that nodes relay, in satoshi (Bitcoin Core's dust limits at their default rate).
+    #[must_use]
+    pub const fn dust(&self) -> u64 {
+        match self.script {
+            Script::KeyHash(_) => 546,
+            Script::ScriptHash(_) => 540,
+            Script::WitnessKey(_) => 294,
+            Script::WitnessScript(_) | Script::Taproot(_) => 330,
+        }
+    }
+
+    /// Refuses an address of another network.
+    pub fn must_be_of(self, network: BitcoinNetwork) -> Result<Self, AddressError> {
+        if self.network == network {
+            return Ok(self);
+        }
+        Err(AddressError::Network { address: self.to_string(), theirs: self.network, ours: network })
+    }
+}
+
+/// The address in a payment link, or the text itself. A link that asks for something that is not known here must not be
+/// followed (BIP-21).
+fn address_of_link(text: &str) -> Result<&str, AddressError> {
+    let Some((scheme, rest)) = text.split_once(':') else { return Ok(text) };
+    if !scheme.eq_ignore_ascii_case("bitcoin") {
+        return Err(AddressError::Link(quoted(text)));
+    }
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    match query.split('&').find(|part| part.to_ascii_lowercase().starts_with("req-")) {
+        Some(required) => Err(AddressError::Required(quoted(required))),
+        None => Ok(address),
+    }
+}
+
+impl fmt::Display for BitcoinRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = Hrp::parse(self.network.prefix()).map_err(|_| fmt::Error)?;
+        let (key, script) = versions(self.network);
+        let base58 = |version: u8, hash: &[u8]| {
+            Ok(bs58::encode([&[version], hash].concat()).with_check().into_string())
+        };
+        let text = match &self.script {
+            Script::KeyHash(hash) => base58(key, hash),
+            Script::ScriptHash(hash) => base58(script, hash),
+            Script::WitnessKey(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
+            Script::WitnessScript(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
+            Script::Taproot(program) => segwit::encode_v1(prefix, program).map_err(|_| fmt::Error),
+        };
+        f.pad(&text?)
+    }
+}
+
+impl fmt::Debug for BitcoinRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

@@ -1,0 +1,117 @@
+//! Files of people: read up to a limit, and written whole or not at all.
+//!
+//! Whatever a person names may be a device, a pipe or far too large, so no more than one byte beyond the limit is ever
+//! read. What is written stands under its name only once it is complete and on the disk: half a file would be taken for
+//! a whole one, and would block the next try.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+use thiserror::Error;
+
+/// Largest file of settings, seeds, keys or certificates.
+pub const MAX_SETTINGS: usize = 64 * 1024;
+
+/// Why a file was not read or written.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("{what} {path} cannot be read")]
+    Read {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is too large to be what it should be.
+    #[error("{what} {path} has more than {limit} bytes, and none is that large: give the right file")]
+    TooLarge {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Most bytes that are read.
+        limit: usize,
+    },
+    /// There is one already.
+    #[error("{0} exists already and is not replaced: name another file")]
+    Exists(PathBuf),
+    /// It cannot be written.
+    #[error("{0} cannot be written; nothing of it was left")]
+    Write(PathBuf, #[source] io::Error),
+}
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Whoever the person's umask lets.
+    Anyone,
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// [`FileError`] names the file.
+pub fn read(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
+    let failed = |source| FileError::Read { what, path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let claimed = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
+    // In one piece: a secret that is moved as the buffer grows leaves copies that nobody erases.
+    let mut bytes = Vec::with_capacity(claimed.min(limit) + 1);
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(FileError::TooLarge { what, path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+/// The bytes in a file beside `path`, on the disk.
+fn beside(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<NamedTempFile> {
+    let mode = match readers {
+        Readers::Owner => 0o600,
+        Readers::Anyone => 0o666,
+    };
+    let mut file = Builder::new()
+        .prefix(".custody-")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(folder(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a file that did not exist.
+///
+/// # Errors
+/// [`FileError`]; then there is no such file, or the one that was there before.
+pub fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), FileError> {
+    let failed = |error| FileError::Write(path.to_owned(), error);
+    let file = beside(path, bytes, readers).map_err(failed)?;
+    file.persist_noclobber(path).map_err(|refused| match refused.error {
+        error if error.kind() == io::ErrorKind::AlreadyExists => FileError::Exists(path.to_owned()),
+        error => failed(error),
+    })?;
+    File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Writes a file that only its owner reads, in the place of the one that was there.
+///
+/// # Errors
+/// [`FileError`]; then the one that was there stays.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = |error| FileError::Write(path.to_owned(), error);
+    let file = beside(path, bytes, Readers::Owner).map_err(failed)?;
+    file.persist(path).map_err(|refused| failed(refused.error))?;
+    Ok(())
+}

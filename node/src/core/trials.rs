@@ -1,0 +1,170 @@
+//! What a ceremony will need is tried before this node attests, and again while it does not work: a write to the store, a
+//! data key from the KMS, a file in the vault. A trouble that was only inferred from a failure would be found after people
+//! have signed, and would stay after it was mended.
+
+use ::enclave::wire::link::{self, TryKms, to_enclave};
+use tracing::{info, warn};
+
+use super::{Asked, Core, Effect, StoreReply, Waiting};
+
+/// How long what worked is believed when this node attests, in milliseconds.
+const FRESH_MS: u64 = 30_000;
+/// How often what works is tried again, in milliseconds: the KMS counts every call.
+const CHECK_MS: u64 = 10 * 60 * 1000;
+/// How soon what failed is tried again, in milliseconds.
+const RETRY_MS: u64 = 10_000;
+/// The same where a ceremony waits for it.
+const HURRY_MS: u64 = 1000;
+/// How long an answer is waited for, in milliseconds: longer than each of the calls behind it may take.
+const LOST_MS: u64 = 60_000;
+
+/// What came of a trial, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Trial {
+    #[default]
+    Untried,
+    Asked(u64),
+    Passed(u64),
+    Failed(u64),
+}
+
+impl Trial {
+    /// Whether it is to be tried now, if what works is tried after `fresh` and what fails after `retry`.
+    fn is_due(self, now: u64, fresh: u64, retry: u64) -> bool {
+        let (since, wait) = match self {
+            Self::Untried => return true,
+            Self::Asked(at) => (at, LOST_MS),
+            Self::Passed(at) => (at, fresh),
+            Self::Failed(at) => (at, retry),
+        };
+        now.saturating_sub(since) >= wait
+    }
+
+    fn is_good(self, now: u64) -> bool {
+        matches!(self, Self::Passed(at) if now.saturating_sub(at) < FRESH_MS)
+    }
+
+    fn of<T, E>(result: &Result<T, E>, now: u64) -> Self {
+        if result.is_ok() { Self::Passed(now) } else { Self::Failed(now) }
+    }
+}
+
+/// The trials of a node.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    store: Trial,
+    kms: Trial,
+    vault: Trial,
+}
+
+impl Core {
+    /// Tries again what is due whether or not a ceremony waits for it.
+    pub(super) fn try_again(&mut self) {
+        let now = self.now.steady;
+        if self.trials.kms.is_due(now, CHECK_MS, RETRY_MS) {
+            self.try_kms();
+        }
+        if self.pace.has_vault && self.trials.vault.is_due(now, CHECK_MS, RETRY_MS) {
+            self.try_vault();
+        }
+    }
+
+    /// Whether the store took a write a moment ago.
+    pub(super) fn store_is_ready(&self) -> bool {
+        self.trials.store.is_good(self.now.steady)
+    }
+
+    /// Whether the enclave was given a data key a moment ago; it is told to ask for one otherwise.
+    pub(super) fn kms_is_ready(&mut self) -> bool {
+        let now = self.now.steady;
+        let is_good = self.trials.kms.is_good(now);
+        if !is_good && self.trials.kms.is_due(now, FRESH_MS, HURRY_MS) {
+            self.try_kms();
+        }
+        is_good
+    }
+
+    /// Whether the vault took a file a moment ago; it is asked otherwise.
+    pub(super) fn vault_took_a_file(&mut self) -> bool {
+        let now = self.now.steady;
+        let is_good = self.trials.vault.is_good(now);
+        if !is_good && self.trials.vault.is_due(now, FRESH_MS, HURRY_MS) {
+            self.try_vault();
+        }
+        is_good
+    }
+
+    fn try_vault(&mut self) {
+        if self.pace.has_vault {
+            self.trials.vault = Trial::Asked(self.now.steady);
+            self.effect(Effect::Preflight);
+        } else {
+            let trouble = "this node has no [vault] in its configuration, and the charter asks for backups";
+            self.vault_tried(Err(trouble.to_owned()));
+        }
+    }
+
+    pub(super) fn vault_tried(&mut self, result: Result<(), String>) {
+        self.trials.vault = Trial::of(&result, self.now.steady);
+        match result {
+            Ok(()) => self.observed.vault.cleared(),
+            Err(trouble) => {
+                if self.observed.vault.text() != trouble {
+                    warn!(%trouble, "backups could not be written: this node does not attest");
+                }
+                self.observed.vault.rose(&trouble, self.now);
+            }
+        }
+        self.duties_due = true;
+    }
+
+    fn try_kms(&mut self) {
+        if self.own.is_some() {
+            self.trials.kms = Trial::Asked(self.now.steady);
+            let ticket = self.ticket(Waiting::TrialCredentials);
+            self.effect(Effect::FetchCredentials(ticket));
+        }
+    }
+
+    /// Credentials for a trial, or why there are none.
+    pub(super) fn trial_credentials(&mut self, lent: Result<link::Credentials, String>) {
+        match lent {
+            Ok(lent) => {
+                let charter = self.identity.charter.text().as_bytes().to_vec();
+                let request = self.request_id(Asked::Kms);
+                let node = self.node().into();
+                let order = TryKms { request, node, charter, credentials: Some(lent) };
+                self.tell_enclave(to_enclave::Kind::TryKms(order));
+            }
+            Err(trouble) => self.kms_tried(Err(trouble)),
+        }
+    }
+
+    pub(super) fn kms_tried(&mut self, result: Result<(), String>) {
+        self.trials.kms = Trial::of(&result, self.now.steady);
+        match result {
+            Ok(()) => {
+                if !self.observed.kms.text().is_empty() {
+                    info!("the KMS gives data keys again");
+                }
+                self.observed.kms.cleared();
+            }
+            Err(trouble) => {
+                if self.observed.kms.text() != trouble {
+                    warn!(%trouble, "the enclave gets no data key: this node does not attest");
+                }
+                self.observed.kms.rose(&trouble, self.now);
+            }
+        }
+        self.duties_due = true;
+    }
+
+    /// Another enclave may be another image, to which the KMS says something else.
+    pub(super) fn forget_kms_trial(&mut self) {
+        self.trials.kms = Trial::Untried;
+    }
+
+    pub(super) fn store_tried(&mut self, result: &Result<StoreReply, String>) {
+        self.trials.store = Trial::of(result, self.now.steady);
+    }
+}

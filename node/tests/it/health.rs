@@ -1,0 +1,197 @@
+//! Health is tried, and tried again: what a ceremony will need is asked for before anybody has signed anything, a trouble has
+//! a time, and the next success clears it.
+
+use std::collections::BTreeMap;
+
+use ceremonies::ids::UnixMillis;
+use ceremonies::said::{Topic, hear};
+use ceremonies::wire::bus::Heartbeat;
+use enclave::wire::VERSION;
+use enclave::wire::link::{Credentials, KmsTried, Welcome, from_enclave, to_enclave};
+use node::core::{Core, Effect, Event, Identity, Now, Remembered, StoreOp, StoreReply, Ticket};
+use prost::Message as _;
+
+use crate::simulation::charter::{CONTEXT, node, node_key};
+
+const SECOND: u64 = 1000;
+
+/// A core whose surroundings a test decides.
+struct Bench {
+    core: Core,
+    now: u64,
+    /// What the core asked for since it was last looked at.
+    effects: Vec<Effect>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let identity = Identity { node: node(0), charter: CONTEXT.charter().clone(), nkey: node_key(0) };
+        let remembered = Remembered {
+            book: ceremonies::book::Book::new(CONTEXT.clone()),
+            ballots: BTreeMap::new(),
+            aside: Vec::new(),
+            read_to: None,
+        };
+        let core = Core::new(identity, remembered, true, Self::at(1));
+        Self { core, now: 1, effects: Vec::new() }
+    }
+
+    fn at(now: u64) -> Now {
+        Now { wall: UnixMillis(1_795_000_000_000 + i64::try_from(now).unwrap()), steady: now }
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.effects.extend(self.core.handle(Self::at(self.now), event));
+    }
+
+    /// Lets seconds pass, in which the store answers as told.
+    fn pass(&mut self, seconds: u64, store: &Result<(), String>) {
+        for _ in 0..seconds {
+            self.now += SECOND;
+            self.feed(Event::Tick);
+            let probes: Vec<Ticket> = self
+                .effects
+                .iter()
+                .filter_map(|effect| match effect {
+                    Effect::Store(ticket, op) if matches!(**op, StoreOp::Probe(_)) => Some(*ticket),
+                    _ => None,
+                })
+                .collect();
+            for ticket in probes {
+                let answer = store.clone().map(|()| StoreReply::Held(Vec::new()));
+                self.feed(Event::Stored(ticket, answer));
+            }
+        }
+    }
+
+    fn welcome(&mut self) {
+        let welcome = Welcome {
+            version: VERSION,
+            build: "enclave".to_owned(),
+            identity: vec![1; 32],
+            sealing: vec![2; 32],
+            said: Vec::new(),
+        };
+        self.feed(Event::Enclave(from_enclave::Kind::Welcome(welcome)));
+    }
+
+    fn take(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn asks_vault(&mut self) -> bool {
+        self.take().contains(&Effect::Preflight)
+    }
+
+    /// The trial of the KMS that the enclave was told to make, with credentials lent.
+    fn tries_kms(&mut self) -> Option<u64> {
+        let fetch = self.take().into_iter().find_map(|effect| match effect {
+            Effect::FetchCredentials(ticket) => Some(ticket),
+            _ => None,
+        })?;
+        self.feed(Event::Credentials(fetch, Ok(Credentials::default())));
+        self.take().into_iter().find_map(|effect| match effect {
+            Effect::ToEnclave(kind) => match *kind {
+                to_enclave::Kind::TryKms(order) => Some(order.request),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    fn kms_answers(&mut self, request: u64, trouble: &str) {
+        let tried = KmsTried { request, trouble: trouble.to_owned() };
+        self.feed(Event::Enclave(from_enclave::Kind::KmsTried(tried)));
+    }
+
+    fn heartbeat(&mut self) -> Heartbeat {
+        self.take();
+        self.pass(1, &Ok(()));
+        let payload = self.take().into_iter().find_map(|effect| match effect {
+            Effect::Publish { subject, payload } if subject.starts_with("health.") => Some(payload),
+            _ => None,
+        });
+        let (_, body) = hear(CONTEXT.charter(), Topic::Heartbeat, &payload.unwrap()).unwrap();
+        Heartbeat::decode(body.as_slice()).unwrap()
+    }
+}
+
+#[test]
+fn a_data_key_is_got_as_soon_as_an_enclave_is_there_and_the_kms_is_tried_until_it_gives_one() {
+    let mut bench = Bench::new();
+    bench.pass(3, &Ok(()));
+    assert!(bench.tries_kms().is_none(), "there is no enclave yet");
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.kms_answers(request + 1, "");
+    bench.kms_answers(request, "KMS refused GenerateDataKey: AccessDeniedException");
+    let told = bench.heartbeat().kms_trouble;
+    assert!(told.starts_with("KMS refused GenerateDataKey") && told.contains("(at 20"), "{told}");
+    bench.pass(10, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.kms_answers(request, "");
+    assert_eq!(bench.heartbeat().kms_trouble, "");
+    bench.pass(60, &Ok(()));
+    assert!(bench.tries_kms().is_none(), "what works is not asked for all the time");
+    bench.pass(600, &Ok(()));
+    assert!(bench.tries_kms().is_some());
+}
+
+#[test]
+fn missing_credentials_are_a_trouble_of_the_kms_until_there_are_some() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let fetch = bench.take().into_iter().find_map(|effect| match effect {
+        Effect::FetchCredentials(ticket) => Some(ticket),
+        _ => None,
+    });
+    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".to_owned())));
+    assert!(bench.heartbeat().kms_trouble.starts_with("token expired (at 20"));
+    bench.pass(10, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.kms_answers(request, "");
+    assert_eq!(bench.heartbeat().kms_trouble, "");
+}
+
+#[test]
+fn a_trial_that_is_never_answered_or_whose_enclave_is_lost_is_made_again() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    assert!(bench.tries_kms().is_some());
+    bench.pass(30, &Ok(()));
+    assert!(bench.tries_kms().is_none());
+    bench.pass(31, &Ok(()));
+    assert!(bench.tries_kms().is_some());
+    bench.feed(Event::EnclaveLost);
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    assert!(bench.tries_kms().is_some(), "another enclave may be another image");
+}
+
+#[test]
+fn the_vault_is_tried_from_the_start_and_its_trouble_is_cleared_when_it_works() {
+    let mut bench = Bench::new();
+    bench.pass(1, &Ok(()));
+    assert!(bench.asks_vault());
+    bench.feed(Event::Preflighted(Err("no hard links".to_owned())));
+    assert!(bench.heartbeat().vault_trouble.starts_with("no hard links (at 20"));
+    bench.pass(10, &Ok(()));
+    assert!(bench.asks_vault());
+    bench.feed(Event::Preflighted(Ok(())));
+    assert_eq!(bench.heartbeat().vault_trouble, "");
+    bench.pass(60, &Ok(()));
+    assert!(!bench.asks_vault());
+}
+
+#[test]
+fn a_store_that_takes_no_writes_is_a_trouble_until_it_takes_one() {
+    let mut bench = Bench::new();
+    bench.pass(3, &Err("store failed: readonly database".to_owned()));
+    // The heartbeat goes out before the store answers to the probe of the same second.
+    let told = bench.heartbeat().store_trouble;
+    assert!(told.starts_with("store failed: readonly database (at 20"), "{told}");
+    assert_eq!(bench.heartbeat().store_trouble, "");
+}
