@@ -366,6 +366,7 @@ impl Charter {
         }
         let text = std::str::from_utf8(bytes).map_err(|_| CharterError::NotText)?;
         let file: CharterDraft = toml::from_str(text).map_err(CharterError::Syntax)?;
+        check::check_file(text)?;
         file.check()?;
         Ok(Self { hash: Hash::of_bytes(bytes), text: text.to_owned(), file })
     }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::text::{Flaw, seen, unseen};
+
 /// Longest accepted wallet name or ceremony id, in bytes; both become NATS subject tokens and file names.
 pub const MAX_NAME: usize = 64;
 /// Longest accepted free text (purpose, reason, title), in characters.
@@ -24,9 +26,22 @@ pub enum InvalidId {
     /// A name that cannot be a subject token and a file name.
     #[error("`{0}` is not a name: use 1 to 64 of a-z, 0-9 and -, not starting or ending with -")]
     Name(String),
-    /// Text that a person could not read unambiguously on one line.
-    #[error("text must be one line of 1 to 240 printable characters without leading or trailing spaces")]
+    /// Text of another length, or with spaces around it.
+    #[error("text must be one line of 1 to {MAX_TEXT} characters without leading or trailing spaces")]
     Text,
+    /// A character that a person would not see as what it is.
+    #[error("character {place} is U+{:04X}, {flaw}: leave it out or write another", u32::from(*.character))]
+    Character {
+        /// Its place, from 1.
+        place: usize,
+        /// The character.
+        character: char,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// A serial, name or recipient that two keyboards could write differently.
+    #[error("`{0}` has a character beyond ASCII: serials, names of backups and recipients are plain ASCII")]
+    NotAscii(Line),
     /// Not 32 bytes of hexadecimal.
     #[error("expected 64 hexadecimal digits in lower case (SHA-256), got `{0}`")]
     Hash(String),
@@ -182,24 +197,31 @@ name!(
     StepId
 );
 
-/// One line of text that a person reads and signs: printable, trimmed, at most [`MAX_TEXT`] characters.
+/// One line of text that a person reads and signs: seen whole, trimmed, at most [`MAX_TEXT`] characters.
 ///
-/// Line breaks and control characters are refused, so that text cannot imitate another line of a statement.
+/// What [`unseen`] finds is refused, so that text cannot imitate another line of a statement, nor hold what nobody sees.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Line(String);
 
 impl Line {
-    /// Makes a line of any text, for reasons that programs give: what cannot be printed becomes a space,
+    /// Makes a line of any text, for reasons that programs give: what cannot be seen becomes a space,
     /// what is too long is cut, and nothing at all becomes `unspecified`.
     #[must_use]
     pub fn lossy(text: &str) -> Self {
-        let printable = |c: char| if c.is_control() || is_invisible(c) { ' ' } else { c };
-        let clean: String = text.trim().chars().map(printable).take(MAX_TEXT).collect();
+        let clean: String = seen(text.trim()).trim().chars().take(MAX_TEXT).collect();
         match clean.trim() {
             "" => Self("unspecified".to_owned()),
             clean => Self(clean.to_owned()),
         }
+    }
+
+    /// This line, where it is of plain ASCII.
+    ///
+    /// # Errors
+    /// [`InvalidId::NotAscii`].
+    pub fn ascii(self) -> Result<Self, InvalidId> {
+        if self.0.is_ascii() { Ok(self) } else { Err(InvalidId::NotAscii(self)) }
     }
 
     /// The text.
@@ -209,20 +231,16 @@ impl Line {
     }
 }
 
-/// Characters that change how text looks without being seen: direction overrides and zero-width marks.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 impl FromStr for Line {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let readable = !text.chars().any(|c| c.is_control() || is_invisible(c));
-        let length = text.chars().count();
-        if readable && (1..=MAX_TEXT).contains(&length) && text.trim() == text {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidId::Text)
+        if !(1..=MAX_TEXT).contains(&text.chars().take(MAX_TEXT + 1).count()) {
+            return Err(InvalidId::Text);
+        }
+        match unseen(text) {
+            Some((place, character, flaw)) => Err(InvalidId::Character { place, character, flaw }),
+            None if text.trim() != text => Err(InvalidId::Text),
+            None => Ok(Self(text.to_owned())),
         }
     }
 }
@@ -359,8 +377,19 @@ impl fmt::Display for UnixMillis {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn line_of_any_text_is_one(text in any::<String>()) {
+            let line = Line::lossy(&text);
+            prop_assert_eq!(line.as_str().parse::<Line>(), Ok(line.clone()));
+        }
+    }
 
     #[test]
     fn names_refuse_what_a_subject_or_a_path_would_read_differently() {
@@ -373,9 +402,16 @@ mod tests {
 
     #[test]
     fn lines_refuse_text_that_imitates_another_line() {
-        for bad in ["", " a", "a ", "a\nrole: auditor", "a\u{202e}b", "\u{7}", "a\u{200b}b"] {
+        let long = "x".repeat(MAX_TEXT + 1);
+        for bad in
+            ["", " a", "a ", "a\nrole: auditor", "a\u{202e}b", "\u{7}", "a\u{200b}b", "\u{301}a", &long]
+        {
             assert!(bad.parse::<Line>().is_err(), "{bad:?}");
         }
+        let refused = "ab\u{2066}c".parse::<Line>().unwrap_err().to_string();
+        assert_eq!(refused, "character 3 is U+2066, invisible: leave it out or write another");
+        let refused = "\u{a0}c".parse::<Line>().unwrap_err().to_string();
+        assert!(refused.contains("character 1 is U+00A0, a look-alike of the space"), "{refused}");
         assert!("First key of the treasury, año 2026".parse::<Line>().is_ok());
         for any in ["", " \n ", "a\nrole: auditor", "\u{202e}", &"long ".repeat(100)] {
             assert!(Line::lossy(any).as_str().parse::<Line>().is_ok(), "{any:?}");

@@ -47,6 +47,19 @@ pub enum Change {
     CopyDestroyed,
 }
 
+impl Change {
+    /// What names the copy, where it can: what is compared letter by letter is plain ASCII, people's own words are any.
+    ///
+    /// # Errors
+    /// [`InvalidId::NotAscii`].
+    pub fn named(self, what: Line) -> Result<Line, InvalidId> {
+        match self {
+            Self::SheetPrinted | Self::SheetDestroyed | Self::BackupDeleted => what.ascii(),
+            Self::StoreDestroyed | Self::CopyFound | Self::CopyDestroyed => Ok(what),
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -118,12 +131,12 @@ impl Item {
             log::ItemKind::CopyFound => Change::CopyFound,
             log::ItemKind::CopyDestroyed => Change::CopyDestroyed,
             log::ItemKind::IdentityDestroyed if wire.node == 0 => {
-                return Ok(Self::IdentityDestroyed { recipient: what });
+                return Ok(Self::IdentityDestroyed { recipient: what.ascii()? });
             }
             log::ItemKind::IdentityDestroyed => return Err(InvalidItem::Both),
             log::ItemKind::Unspecified => return Err(InvalidItem::Kind),
         };
-        Ok(Self::Copy { node: wire.node.try_into()?, change, what })
+        Ok(Self::Copy { node: wire.node.try_into()?, change, what: change.named(what)? })
     }
 
     pub(crate) fn wire(&self) -> log::Item {

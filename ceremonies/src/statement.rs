@@ -5,8 +5,6 @@
 //! stays valid whatever else is appended meanwhile. Anyone can check it with
 //! `ssh-keygen -Y verify -n custody-ceremony`.
 
-use std::fmt::Write as _;
-
 use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
 
@@ -93,9 +91,9 @@ pub struct Statement<'a> {
     /// What has been established before.
     pub established: Established,
     /// The step, or `withdraw`.
-    pub step: &'a StepId,
+    pub step: StepId,
     /// Its title.
-    pub title: &'a Line,
+    pub title: Line,
     /// The role in which the person signs.
     pub role: Role,
     /// Who signs.
@@ -104,54 +102,129 @@ pub struct Statement<'a> {
     pub answer: &'a Answer,
 }
 
+/// Where a line stands: what is decided first, what only a machine compares last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Which cluster.
+    Cluster,
+    /// What is done with the signature.
+    Act,
+    /// What it is done to.
+    Subject,
+    /// Who signs, where and when.
+    Circumstance,
+    /// Hashes.
+    Proof,
+}
+
+/// The lines of a statement, as they are gathered.
+#[derive(Default)]
+struct Lines(Vec<(Place, String)>);
+
+impl Lines {
+    fn add(&mut self, place: Place, name: &str, value: &dyn std::fmt::Display) {
+        self.0.push((place, format!("{name}: {value}\n")));
+    }
+
+    fn text(self, version: u8) -> String {
+        let lines: String = self.0.into_iter().map(|(_, line)| line).collect();
+        format!("Custody ceremony statement, version {version}\n{lines}")
+    }
+}
+
 impl Statement<'_> {
     /// The exact text that is signed: UTF-8, lines ended by a line feed.
     #[must_use]
     pub fn text(&self) -> String {
+        let mut lines = self.lines();
+        lines.0.sort_by_key(|(place, _)| *place);
+        lines.text(2)
+    }
+
+    /// The text that was signed before what is decided stood first. Nothing is signed over it any more; records that were
+    /// made then stay good.
+    fn version_1(&self) -> String {
+        self.lines().text(1)
+    }
+
+    /// Checks a person's armoured SSHSIG over this statement, and gives the text that it is over.
+    ///
+    /// # Errors
+    /// [`SignatureError`] says why it fails over the text that is signed now.
+    pub fn verify(&self, person: &Person, armoured: &[u8]) -> Result<(String, Presence), SignatureError> {
+        let text = self.text();
+        match verify(person, &text, armoured) {
+            Ok(presence) => Ok((text, presence)),
+            Err(refused @ SignatureError::Text(_)) => {
+                let text = self.version_1();
+                verify(person, &text, armoured).map(|presence| (text, presence)).map_err(|_| refused)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Every line, in the order of version 1.
+    fn lines(&self) -> Lines {
+        let mut lines = Lines::default();
+        self.add_subject(&mut lines);
+        self.add_circumstances(&mut lines);
+        self.add_answer(&mut lines);
+        lines
+    }
+
+    fn add_subject(&self, lines: &mut Lines) {
         let m = self.manifest;
-        let mut text = String::from("Custody ceremony statement, version 1\n");
-        let mut line = |name: &str, value: &dyn std::fmt::Display| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}: {value}");
-        };
-        line("cluster", &format_args!("{} ({})", m.cluster, m.cluster_kind.to_uppercase()));
-        line("ceremony", &m.ceremony);
-        line("kind", &m.kind);
+        lines.add(
+            Place::Cluster,
+            "cluster",
+            &format_args!("{} ({})", m.cluster, m.cluster_kind.to_uppercase()),
+        );
+        lines.add(Place::Circumstance, "ceremony", &m.ceremony);
+        lines.add(Place::Subject, "kind", &m.kind);
         match &m.amendment {
-            None => line("wallet", &format_args!("{}, generation {}", m.wallet, m.generation)),
-            Some(charter) => line("new charter", &charter.hash()),
+            None => lines.add(
+                Place::Subject,
+                "wallet",
+                &format_args!("{}, generation {}", m.wallet, m.generation),
+            ),
+            Some(charter) => lines.add(Place::Subject, "new charter", &charter.hash()),
         }
         for (name, said) in self.charter.exclusion_lines(m.amendment.as_deref()) {
-            line(name, &said);
+            lines.add(Place::Subject, name, &said);
         }
         if let Some(origin) = m.origin.as_ref().filter(|_| m.kind.renews()) {
-            line("replaces", &origin.record);
+            lines.add(Place::Proof, "replaces", &origin.record);
         }
         for said in m.transaction.iter().flat_map(|transaction| transaction.words()) {
-            line("transaction", &said);
+            lines.add(Place::Subject, "transaction", &said);
         }
         if m.transaction.is_some() {
             let signers: Vec<_> = m.roster.iter().map(ToString::to_string).collect();
-            line("signing nodes", &signers.join(", "));
+            lines.add(Place::Subject, "signing nodes", &signers.join(", "));
         }
         for (node, way) in &m.lost {
-            line("lost", &format_args!("node {node}, {}", m.way_in_words(*way)));
+            lines.add(Place::Subject, "lost", &format_args!("node {node}, {}", m.way_in_words(*way)));
         }
         if let Some(dealer) = m.dealer() {
-            line("whole key", &format_args!("for a moment within reach of node {dealer}'s enclave alone"));
+            let within = format_args!("for a moment within reach of node {dealer}'s enclave alone");
+            lines.add(Place::Subject, "whole key", &within);
         }
         for item in &m.inventory {
-            line("inventory", item);
+            lines.add(Place::Subject, "inventory", item);
         }
-        line("purpose", &m.purpose);
-        line("opened", &m.opened);
-        line("expires", &m.expires);
-        line("step", &format_args!("{} ({})", self.step, self.title));
-        line("role", &self.role);
-        line("person", &self.person);
-        line("charter", &m.charter);
-        line("script", &m.script_hash);
-        line("manifest", &m.hash());
+        lines.add(Place::Subject, "purpose", &m.purpose);
+    }
+
+    fn add_circumstances(&self, lines: &mut Lines) {
+        let m = self.manifest;
+        lines.add(Place::Circumstance, "opened", &m.opened);
+        lines.add(Place::Circumstance, "expires", &m.expires);
+        lines.add(Place::Act, "step", &format_args!("{} ({})", self.step, self.title));
+        lines.add(Place::Circumstance, "role", &self.role);
+        lines.add(Place::Circumstance, "person", &self.person);
+        lines.add(Place::Proof, "charter", &m.charter);
+        lines.add(Place::Proof, "script", &m.script_hash);
+        lines.add(Place::Proof, "manifest", &m.hash());
         let established = &self.established;
         for (name, hash) in [
             ("enclaves", established.enclaves),
@@ -159,31 +232,32 @@ impl Statement<'_> {
             ("signatures", established.signatures),
         ] {
             if let Some(hash) = hash {
-                line(name, &hash);
+                lines.add(Place::Proof, name, &hash);
             }
         }
+    }
+
+    fn add_answer(&self, lines: &mut Lines) {
+        let mut act = |name: &str, value: &dyn std::fmt::Display| lines.add(Place::Act, name, value);
         match self.answer {
             Answer::None => {}
-            Answer::Words(words) => line("words", words),
-            Answer::Agree => line("verdict", &"agree"),
-            Answer::Disagree(reason) => line("verdict", &format_args!("disagree, because: {reason}")),
-            Answer::Withdraw(reason) => line("verdict", &format_args!("withdraw, because: {reason}")),
+            Answer::Words(words) => act("words", words),
+            Answer::Agree => act("verdict", &"agree"),
+            Answer::Disagree(reason) => act("verdict", &format_args!("disagree, because: {reason}")),
+            Answer::Withdraw(reason) => act("verdict", &format_args!("withdraw, because: {reason}")),
             Answer::Release(release) => {
-                line(
-                    "releases",
-                    &format_args!("the backup of node {} to its attested enclave", release.node),
-                );
-                line("backup", &release.object);
-                line("sealed key", &Hash::of_bytes(&release.sealed));
+                let whose = release.node;
+                act("releases", &format_args!("the backup of node {whose} to its attested enclave"));
+                lines.add(Place::Proof, "backup", &release.object);
+                lines.add(Place::Proof, "sealed key", &Hash::of_bytes(&release.sealed));
             }
             Answer::Broadcast(confirmation) => {
-                line("broadcast", &confirmation.transaction);
-                line("in block", &confirmation.block());
-                line("height", &confirmation.height);
+                act("broadcast", &confirmation.transaction);
+                act("in block", &confirmation.block());
+                act("height", &confirmation.height);
             }
-            Answer::Withheld(reason) => line("broadcast", &format_args!("not from here, because: {reason}")),
+            Answer::Withheld(reason) => act("broadcast", &format_args!("not from here, because: {reason}")),
         }
-        text
     }
 }
 

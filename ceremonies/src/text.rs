@@ -1,4 +1,13 @@
-//! Text for people: what an error says with its causes, and words from outside.
+//! Text for people: what an error says with its causes, words from outside, and which characters a person can see.
+//!
+//! What is read and signed must be seen whole, so text is judged by Unicode properties and in columns of a terminal, never
+//! by lists of characters that somebody thought of.
+
+use std::fmt;
+
+use icu_properties::props::{BinaryProperty, DefaultIgnorableCodePoint, EnumeratedProperty, GeneralCategory};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthChar;
 
 /// An error and its causes, on one line.
 #[must_use]
@@ -10,8 +19,212 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Longest foreign words that are repeated, in characters.
 const MAX_WORDS: usize = 400;
 
-/// Words from outside, fit for a line of a log or screen.
+/// Words from outside, fit for a line of a log or screen: what cannot be seen becomes a space.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect()
+    text.chars().map(|c| if flaw_of(c).is_some() { ' ' } else { c }).take(MAX_WORDS).collect()
+}
+
+/// Text of several lines, fit for any terminal: whatever could move its cursor, or could not be seen, is written as its
+/// code point.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match flaw_of(c) {
+            Some(Flaw::Control | Flaw::Invisible) if c != '\n' => {
+                shown.extend(c.escape_unicode());
+            }
+            Some(_) | None => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Why a character is not taken in text that people read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// It commands a terminal, or breaks the line.
+    Control,
+    /// Nobody sees it, or it only changes how others look.
+    Invisible,
+    /// It looks like a space and is none.
+    Space,
+    /// It has no meaning in Unicode, so that everybody draws it differently.
+    Unassigned,
+    /// It joins the character before it, where there is none to join or too much has joined already.
+    Stray,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Control => "a control character",
+            Self::Invisible => "invisible",
+            Self::Space => "a look-alike of the space",
+            Self::Unassigned => "no character of Unicode",
+            Self::Stray => "a mark on nothing, or one of too many",
+        })
+    }
+}
+
+/// Symbols and letters that are drawn as nothing, though their Unicode properties do not say so.
+const BLANK: [char; 6] = ['\u{2800}', '\u{fffc}', '\u{13441}', '\u{13442}', '\u{16fe4}', '\u{1d159}'];
+
+/// Most characters without a column of their own on one that has: terminals draw no more.
+const MAX_MARKS: usize = 2;
+
+fn flaw_of(c: char) -> Option<Flaw> {
+    match GeneralCategory::for_char(c) {
+        GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => {
+            Some(Flaw::Control)
+        }
+        GeneralCategory::Format => Some(Flaw::Invisible),
+        GeneralCategory::SpaceSeparator => (c != ' ').then_some(Flaw::Space),
+        _ if DefaultIgnorableCodePoint::for_char(c) => Some(Flaw::Invisible),
+        _ if BLANK.contains(&c) => Some(Flaw::Space),
+        GeneralCategory::Unassigned | GeneralCategory::PrivateUse | GeneralCategory::Surrogate => {
+            Some(Flaw::Unassigned)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a character is drawn in no column of its own.
+fn joins(c: char) -> bool {
+    c.width() == Some(0)
+}
+
+/// The first flaw in a grapheme: what is drawn as one.
+fn flaw_in(grapheme: &str) -> Option<(char, Flaw)> {
+    if let Some(found) = grapheme.chars().find_map(|c| flaw_of(c).map(|flaw| (c, flaw))) {
+        return Some(found);
+    }
+    // Nothing joins what is not there, or a space.
+    let mut carried = MAX_MARKS;
+    for c in grapheme.chars() {
+        if !joins(c) {
+            carried = if c == ' ' { MAX_MARKS } else { 0 };
+        } else if carried == MAX_MARKS {
+            return Some((c, Flaw::Stray));
+        } else {
+            carried += 1;
+        }
+    }
+    None
+}
+
+/// The first character that a reader of a line would not see as what it is, with its place from 1.
+#[must_use]
+pub fn unseen(text: &str) -> Option<(usize, char, Flaw)> {
+    let mut before = 0;
+    for grapheme in text.graphemes(true) {
+        if let Some((c, flaw)) = flaw_in(grapheme) {
+            let within = grapheme.chars().position(|other| other == c).unwrap_or(0);
+            return Some((before + within + 1, c, flaw));
+        }
+        before += grapheme.chars().count();
+    }
+    None
+}
+
+/// Text with a space in the place of everything that [`unseen`] would find.
+#[must_use]
+pub fn seen(text: &str) -> String {
+    text.graphemes(true).map(|grapheme| if flaw_in(grapheme).is_some() { " " } else { grapheme }).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+
+    #[test]
+    fn text_that_people_write_has_no_flaw() {
+        for text in [
+            "First key, año 2026",
+            "Schlüssel für die Kasse",
+            "金庫の鍵",
+            "מפתח",
+            "Tiê\u{301}ng",
+            "क्षि",
+            "👍 1️",
+            "한글",
+        ] {
+            let plain = text.replace('\u{fe0f}', "");
+            assert_eq!(unseen(&plain), None, "{plain}");
+        }
+    }
+
+    #[test]
+    fn character_that_nobody_sees_is_found_with_its_place_and_kind() {
+        for (hidden, flaw) in [
+            ("\u{1b}", Flaw::Control),
+            ("\u{85}", Flaw::Control),
+            ("\u{2029}", Flaw::Control),
+            ("\u{200d}", Flaw::Invisible),
+            ("\u{2069}", Flaw::Invisible),
+            ("\u{1160}", Flaw::Invisible),
+            ("\u{fe00}", Flaw::Invisible),
+            ("\u{e0100}", Flaw::Invisible),
+            ("\u{fffb}", Flaw::Invisible),
+            ("\u{3000}", Flaw::Space),
+            ("\u{2007}", Flaw::Space),
+            ("\u{2800}", Flaw::Space),
+            ("\u{e000}", Flaw::Unassigned),
+            ("\u{378}", Flaw::Unassigned),
+            ("\u{10ffff}", Flaw::Unassigned),
+            (" \u{301}", Flaw::Stray),
+            ("\u{301}\u{302}\u{303}", Flaw::Stray),
+            ("\u{1161}", Flaw::Stray),
+        ] {
+            let (place, c, found) = unseen(&format!("ab{hidden}c")).unwrap();
+            assert_eq!(
+                (hidden.contains(c), found, place > 2),
+                (true, flaw, true),
+                "{}",
+                hidden.escape_unicode()
+            );
+        }
+        assert_eq!(unseen("\u{301}a"), Some((1, '\u{301}', Flaw::Stray)));
+    }
+
+    #[test]
+    fn escape_sequences_are_written_out() {
+        assert_eq!(printable("a\u{1b}[31m\nb\u{9b}c\u{202e}"), "a\\u{1b}[31m\nb\\u{9b}c\\u{202e}");
+        assert_eq!(one_line("a\u{9b}\u{200b}b"), "a  b");
+    }
+
+    proptest! {
+        #[test]
+        fn every_grapheme_without_a_flaw_takes_a_column(text in any::<String>()) {
+            for grapheme in seen(&text).graphemes(true) {
+                prop_assert!(grapheme.width() > 0, "{}", grapheme.escape_unicode());
+            }
+        }
+
+        #[test]
+        fn text_made_fit_has_no_flaw_and_text_without_flaw_stays(text in any::<String>()) {
+            let fit = seen(&text);
+            prop_assert_eq!(unseen(&fit), None);
+            prop_assert_eq!(seen(&fit), fit);
+        }
+
+        #[test]
+        fn what_is_printed_commands_no_terminal(text in any::<String>()) {
+            prop_assert!(!printable(&text).chars().any(|c| c.is_control() && c != '\n'));
+        }
+
+        #[test]
+        fn every_ignorable_and_format_character_is_refused(c in any::<char>()) {
+            let ignorable = DefaultIgnorableCodePoint::for_char(c);
+            if ignorable || GeneralCategory::for_char(c) == GeneralCategory::Format {
+                let text = format!("a{c}b");
+                prop_assert!(unseen(&text).is_some());
+            }
+        }
+    }
 }

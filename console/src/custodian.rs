@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::file::{FileError, MAX_SETTINGS, read};
 
 /// Largest backup: an enclave opens none that is larger.
-const MAX_BACKUP: usize = 1024 * 1024;
+pub const MAX_BACKUP: usize = 1024 * 1024;
 /// Length of age's file key.
 const FILE_KEY: usize = 16;
 

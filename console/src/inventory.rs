@@ -21,13 +21,13 @@ pub struct Entries {
     #[arg(long, value_name = "ID", requires = "generation")]
     made_by: Option<CeremonyId>,
     /// A sheet of paper that was printed; this and what follows, for an inventory, once for each.
-    #[arg(long, value_name = "NODE=SERIAL", value_parser = named, requires = "generation")]
+    #[arg(long, value_name = "NODE=SERIAL", value_parser = serial, requires = "generation")]
     sheet: Vec<Named>,
     /// A sheet that was destroyed.
-    #[arg(long, value_name = "NODE=SERIAL", value_parser = named, requires = "generation")]
+    #[arg(long, value_name = "NODE=SERIAL", value_parser = serial, requires = "generation")]
     sheet_destroyed: Vec<Named>,
     /// A backup that was deleted after the end of its lock, by its name in `custody wallet show`.
-    #[arg(long, value_name = "NODE=KEY", value_parser = named, requires = "generation")]
+    #[arg(long, value_name = "NODE=KEY", value_parser = serial, requires = "generation")]
     backup_deleted: Vec<Named>,
     /// A disk or machine that was destroyed with the store of this node on it.
     #[arg(long, value_name = "NODE=WHAT", value_parser = named, requires = "generation")]
@@ -43,7 +43,13 @@ pub struct Entries {
     identity_destroyed: Vec<Line>,
 }
 
-/// Reads `4=S-0007`.
+/// Reads `4=S-0007`, where what is named is compared letter by letter.
+fn serial(text: &str) -> Result<Named, String> {
+    let (node, what) = named(text)?;
+    Ok((node, Change::SheetPrinted.named(what).map_err(|error| error.to_string())?))
+}
+
+/// Reads `4=laptop stolen in May`.
 fn named(text: &str) -> Result<Named, String> {
     let (node, what) = text.split_once('=').ok_or("write node and what it is: 4=S-0007")?;
     let node: NodeIndex = node.trim().parse().map_err(|_| format!("`{node}` is no node: write 4=S-0007"))?;

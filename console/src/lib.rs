@@ -17,5 +17,6 @@ pub mod paper;
 pub mod privacy;
 pub mod room;
 pub mod signer;
+pub mod standing;
 pub mod terminal;
 pub mod tui;

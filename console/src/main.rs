@@ -3,20 +3,40 @@
 
 use std::process::ExitCode;
 
+use ceremonies::text::printable;
 use clap::Parser;
 use console::cli::{self, Arguments};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     if let Err(error) = console::privacy::keep_memory_private() {
-        eprintln!("custody: this process's memory cannot be kept private: {error}");
+        cli::note(&format!("custody: this process's memory cannot be kept private: {error}"));
         return ExitCode::FAILURE;
     }
-    match cli::run(Arguments::parse()).await {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return refused(&usage),
+    };
+    match cli::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("custody: {error:#}");
-            ExitCode::from(cli::exit_code(&error))
+            let code = cli::exit_code(&error);
+            if code != 0 {
+                cli::note(&format!("custody: {error:#}"));
+            }
+            ExitCode::from(code)
         }
     }
+}
+
+/// What clap says: help on standard output, or what is wrong with the arguments, which may hold anything.
+fn refused(usage: &clap::Error) -> ExitCode {
+    let text = usage.render().to_string();
+    if printable(&text) == text {
+        // Nobody may read it, as behind `| head`.
+        let _ = usage.print();
+    } else {
+        cli::note(text.trim_end());
+    }
+    ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
 }

@@ -1,13 +1,68 @@
-//! The terminal itself: asking for a secret without showing it, and giving the screen back whatever happens.
+//! The terminal itself: what keys do to typed text, asking for a secret without showing it, and giving the screen back
+//! whatever happens. It is the shell's, and ours only on loan: no signal may leave it raw.
 
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, BufRead as _, IsTerminal, Read as _, Write as _};
+use std::sync::Once;
 
-use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
-use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode, is_raw_mode_enabled};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use zeroize::Zeroizing;
 
 /// Longest passphrase read.
 const MAX_SECRET: usize = 1024;
+
+/// Longest word read that is shown.
+const MAX_WORD: u64 = 64;
+
+/// Whether a key types its character: alone or with Shift, and never as a command.
+#[must_use]
+pub fn types(key: &KeyEvent) -> bool {
+    (key.modifiers - KeyModifiers::SHIFT).is_empty()
+}
+
+/// What a key does to text that is being typed, at most so many characters long. Keys that mean nothing here change
+/// nothing.
+pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) {
+    let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('h') if with_control => {
+            text.pop();
+        }
+        KeyCode::Char('u') if with_control => text.clear(),
+        KeyCode::Char('w') if with_control => {
+            let kept = text.trim_end().rfind(' ').map_or(0, |space| space + 1);
+            text.truncate(kept);
+        }
+        KeyCode::Backspace => {
+            text.pop();
+        }
+        KeyCode::Char(c) if types(key) => write(text, c, limit),
+        _ => {}
+    }
+}
+
+fn write(text: &mut String, c: char, limit: usize) {
+    if text.chars().count() < limit {
+        text.push(c);
+    }
+}
+
+/// Adds pasted text: line ends and tabs become spaces, so that words stay apart, and what commands a terminal is left out.
+pub fn paste(text: &mut String, pasted: &str, limit: usize) {
+    let mut pasted = pasted.trim_end_matches(['\r', '\n']).chars().peekable();
+    while let Some(c) = pasted.next() {
+        match c {
+            // The line feed behind it is the space.
+            '\r' if pasted.peek() == Some(&'\n') => {}
+            '\n' | '\r' | '\t' => write(text, ' ', limit),
+            c if c.is_control() => {}
+            c => write(text, c, limit),
+        }
+    }
+}
 
 /// Gives the screen back, also when the program panics or an error ends it.
 pub struct Screen;
@@ -21,21 +76,39 @@ impl Screen {
         if !io::stdout().is_terminal() {
             return Err(io::Error::other("not a terminal: use the subcommands (custody --help)"));
         }
-        enable_raw_mode()?;
         // From here on dropping the guard gives back what has been taken.
         let screen = Self;
-        crossterm::execute!(
-            io::stdout(),
-            crossterm::terminal::EnterAlternateScreen,
-            crossterm::event::EnableBracketedPaste,
-            crossterm::cursor::Hide
-        )?;
+        screen.retake()?;
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back();
             before(panic);
         }));
         Ok(screen)
+    }
+
+    /// Takes it once more, after it was the shell's for a while: whatever the shell made of it.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn retake(&self) -> io::Result<()> {
+        disable_raw_mode()?;
+        enable_raw_mode()?;
+        crossterm::execute!(
+            io::stdout(),
+            crossterm::terminal::EnterAlternateScreen,
+            crossterm::event::EnableBracketedPaste,
+            crossterm::cursor::Hide
+        )
+    }
+
+    /// Gives it back and stops the program, as `SIGTSTP` asks; returns when the program goes on.
+    ///
+    /// # Errors
+    /// When the program cannot be stopped.
+    pub fn suspend(&self) -> io::Result<()> {
+        give_back();
+        emulate_default_handler(SIGTSTP)
     }
 }
 
@@ -56,21 +129,65 @@ pub fn give_back() {
     let _ = disable_raw_mode();
 }
 
+/// Asks for a word on the terminal, and shows it as it is typed.
+///
+/// # Errors
+/// When there is no terminal to ask on.
+pub fn ask(question: &str) -> io::Result<String> {
+    must_be_terminal()?;
+    let mut screen = io::stderr();
+    write!(screen, "{question}")?;
+    screen.flush()?;
+    let mut word = String::new();
+    io::stdin().lock().take(MAX_WORD).read_line(&mut word)?;
+    Ok(word.trim().to_owned())
+}
+
+fn must_be_terminal() -> io::Result<()> {
+    if io::stdin().is_terminal() { Ok(()) } else { Err(io::Error::other("there is no terminal to ask on")) }
+}
+
 /// Asks for a secret on the terminal without showing it.
 ///
 /// # Errors
 /// When there is no terminal, or the question is cancelled.
 pub fn ask_hidden(question: &str) -> io::Result<Zeroizing<String>> {
-    if !io::stdin().is_terminal() {
-        return Err(io::Error::other("the key needs a passphrase, and there is no terminal to ask for it"));
-    }
-    eprint!("{question}");
-    io::stderr().flush()?;
+    must_be_terminal()?;
+    watch_signals()?;
+    let mut screen = io::stderr();
+    write!(screen, "{question}")?;
+    screen.flush()?;
     enable_raw_mode()?;
     let secret = read_hidden();
     disable_raw_mode()?;
-    eprintln!();
+    writeln!(screen)?;
     secret
+}
+
+/// Gives the terminal back before a signal ends or stops the program, and takes it again when the program goes on. Set up
+/// once and for good: a handler that is taken back leaves its signal ignored.
+fn watch_signals() -> io::Result<()> {
+    static WATCHED: Once = Once::new();
+    if WATCHED.is_completed() {
+        return Ok(());
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])?;
+    WATCHED.call_once(|| {
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                let was_raw = is_raw_mode_enabled().unwrap_or(false);
+                let _ = disable_raw_mode();
+                // Only from a stop it comes back. Going on needs nothing but the terminal, which the shell has changed.
+                if signal != SIGCONT {
+                    let _ = emulate_default_handler(signal);
+                }
+                if was_raw {
+                    let _ = enable_raw_mode();
+                }
+            }
+        });
+    });
+    Ok(())
 }
 
 fn read_hidden() -> io::Result<Zeroizing<String>> {
@@ -81,17 +198,61 @@ fn read_hidden() -> io::Result<Zeroizing<String>> {
         if key.kind == KeyEventKind::Release {
             continue;
         }
+        let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Enter => return Ok(secret),
+            // A line feed: programs that type for people end lines with it.
+            KeyCode::Char('j') if with_control => return Ok(secret),
             KeyCode::Esc => return Err(io::Error::other("cancelled")),
-            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                return Err(io::Error::other("cancelled"));
-            }
-            KeyCode::Backspace => {
-                secret.pop();
-            }
-            KeyCode::Char(c) if secret.chars().count() < MAX_SECRET => secret.push(c),
-            _ => {}
+            KeyCode::Char('c' | 'd') if with_control => return Err(io::Error::other("cancelled")),
+            _ => edit(&mut secret, &key, MAX_SECRET),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(keys: &[(char, KeyModifiers)]) -> String {
+        let mut text = String::new();
+        for (c, modifiers) in keys {
+            edit(&mut text, &KeyEvent::new(KeyCode::Char(*c), *modifiers), 12);
+        }
+        text
+    }
+
+    fn plain(text: &str) -> Vec<(char, KeyModifiers)> {
+        text.chars().map(|c| (c, KeyModifiers::NONE)).collect()
+    }
+
+    #[test]
+    fn control_keys_edit_and_all_others_with_modifiers_type_nothing() {
+        let after = |before: &str, key| typed(&[plain(before), vec![(key, KeyModifiers::CONTROL)]].concat());
+        assert_eq!(after("two words", 'h'), "two word");
+        assert_eq!(after("two words", 'u'), "");
+        assert_eq!(after("two words", 'w'), "two ");
+        assert_eq!(after("two words ", 'w'), "two ");
+        assert_eq!(after("", 'w'), "");
+        for c in ('a'..='z').filter(|c| !['h', 'u', 'w'].contains(c)) {
+            assert_eq!(after("x", c), "x", "Ctrl-{c}");
+            let alt = typed(&[plain("x"), vec![(c, KeyModifiers::ALT)]].concat());
+            assert_eq!(alt, "x", "Alt-{c}");
+        }
+        assert_eq!(typed(&[('A', KeyModifiers::SHIFT), ('b', KeyModifiers::NONE)]), "Ab");
+        assert_eq!(typed(&plain("more than fits")), "more than fi");
+    }
+
+    #[test]
+    fn pasted_lines_stay_apart_and_command_nothing() {
+        let pasted = |text: &str| {
+            let mut into = "<".to_owned();
+            paste(&mut into, text, 20);
+            into
+        };
+        assert_eq!(pasted("one\ntwo\r\nthree\tfour\n"), "<one two three four");
+        assert_eq!(pasted("a\u{1b}[2Jb\u{9b}c"), "<a[2Jbc");
+        assert_eq!(pasted("\n"), "<");
+        assert_eq!(pasted(&"x".repeat(40)).len(), 20);
     }
 }

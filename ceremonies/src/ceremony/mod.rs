@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::duty::{Duty, SessionSpec};
-pub use self::people::opening_statement;
+pub use self::people::{WITHDRAW, opening_statement};
 pub use self::protocol::{ToSign, test_digest, verifies};
 pub use self::rejection::Rejection;
 pub use self::view::{Phase, StepState, Void};

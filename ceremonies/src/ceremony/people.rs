@@ -6,11 +6,11 @@ use crate::entry::Entry;
 use crate::ids::{Line, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
 use crate::script::{Act, Script, Step};
-use crate::statement::{self, Answer, Established, Statement};
+use crate::statement::{Answer, Established, Statement};
 use crate::words;
 
 /// The name under which a withdrawal's statement stands where others have a step.
-const WITHDRAW: &str = "withdraw";
+pub const WITHDRAW: &str = "withdraw";
 
 /// The statement with which an administrator opens a ceremony.
 ///
@@ -21,26 +21,33 @@ pub fn opening_statement(
     charter: &Charter,
     script: &Script,
 ) -> Result<String, Rejection> {
+    Ok(opening_words(manifest, charter, script)?.text())
+}
+
+fn opening_words<'a>(
+    manifest: &'a Manifest,
+    charter: &'a Charter,
+    script: &Script,
+) -> Result<Statement<'a>, Rejection> {
     let step = script.step_for(Act::Open).ok_or(Rejection::Opening)?;
     Ok(Statement {
         manifest,
         charter,
         established: Established::default(),
-        step: &step.id,
-        title: &step.title,
+        step: step.id.clone(),
+        title: step.title.clone(),
         role: Role::Administrator,
         person: &manifest.administrator,
         answer: &Answer::None,
-    }
-    .text())
+    })
 }
 
 impl Ceremony {
     pub(super) fn opening(&self, signature: &[u8], entry: &Entry) -> Result<StepSignature, Rejection> {
         let name = self.manifest.administrator.clone();
         let person = self.person(&name, Role::Administrator)?;
-        let text = opening_statement(&self.manifest, &self.context.charter, &self.script)?;
-        let presence = statement::verify(person, &text, signature)?;
+        let words = opening_words(&self.manifest, &self.context.charter, &self.script)?;
+        let (text, presence) = words.verify(person, signature)?;
         let open = self.script.step_for(Act::Open).ok_or(Rejection::Opening)?;
         Ok(StepSignature {
             seq: entry.seq,
@@ -176,20 +183,28 @@ impl Ceremony {
         person: &PersonName,
         answer: &Answer,
     ) -> Result<String, Rejection> {
+        Ok(self.words(step, role, person, answer)?.text())
+    }
+
+    fn words<'a>(
+        &'a self,
+        step: &StepId,
+        role: Role,
+        person: &'a PersonName,
+        answer: &'a Answer,
+    ) -> Result<Statement<'a>, Rejection> {
         let step = self.signable(step, role, person)?;
         self.check_answer(step, person, answer)?;
-        let established = self.established(step);
         Ok(Statement {
             manifest: &self.manifest,
             charter: &self.context.charter,
-            established,
-            step: &step.id,
-            title: &step.title,
+            established: self.established(step),
+            step: step.id.clone(),
+            title: step.title.clone(),
             role,
             person,
             answer,
-        }
-        .text())
+        })
     }
 
     /// The text with which a person withdraws the ceremony.
@@ -197,21 +212,28 @@ impl Ceremony {
     /// # Errors
     /// [`Rejection`] when the person has no such role here.
     pub fn withdrawal(&self, role: Role, person: &PersonName, reason: &Line) -> Result<String, Rejection> {
+        Ok(self.last_words(role, person, &Answer::Withdraw(reason.clone()))?.text())
+    }
+
+    /// The withdrawal with this answer, which says why.
+    fn last_words<'a>(
+        &'a self,
+        role: Role,
+        person: &'a PersonName,
+        why: &'a Answer,
+    ) -> Result<Statement<'a>, Rejection> {
         self.person(person, role)?;
         let malformed = |_| Rejection::Opening;
-        let step: StepId = WITHDRAW.parse().map_err(malformed)?;
-        let title: Line = "End the ceremony".parse().map_err(malformed)?;
         Ok(Statement {
             manifest: &self.manifest,
             charter: &self.context.charter,
             established: Established::default(),
-            step: &step,
-            title: &title,
+            step: WITHDRAW.parse().map_err(malformed)?,
+            title: "End the ceremony".parse().map_err(malformed)?,
             role,
             person,
-            answer: &Answer::Withdraw(reason.clone()),
-        }
-        .text())
+            answer: why,
+        })
     }
 
     /// The words that must be read back, once there is a record.
@@ -282,7 +304,7 @@ impl Ceremony {
         signature: &[u8],
     ) -> Result<StepSignature, Rejection> {
         self.check_not_over(entry.time)?;
-        let text = self.statement(step, role, person, answer)?;
+        let words = self.words(step, role, person, answer)?;
         let same = |signed: &StepSignature| match (&signed.answer, answer) {
             // One custodian keeps several nodes' backups, and a release that did not open is given again.
             (Answer::Release(before), Answer::Release(now)) => before == now,
@@ -293,7 +315,7 @@ impl Ceremony {
         if self.signatures.iter().any(signed_already) {
             return Err(Rejection::SignedAlready { person: person.clone(), step: step.clone() });
         }
-        let presence = statement::verify(self.person(person, role)?, &text, signature)?;
+        let (text, presence) = words.verify(self.person(person, role)?, signature)?;
         Ok(StepSignature {
             seq: entry.seq,
             time: entry.time,
@@ -333,15 +355,16 @@ impl Ceremony {
         if self.is_signed() {
             return Err(Rejection::Signed);
         }
-        let text = self.withdrawal(role, person, reason)?;
-        let presence = statement::verify(self.person(person, role)?, &text, signature)?;
+        let why = Answer::Withdraw(reason.clone());
+        let (text, presence) =
+            self.last_words(role, person, &why)?.verify(self.person(person, role)?, signature)?;
         self.signatures.push(StepSignature {
             seq: entry.seq,
             time: entry.time,
             step: WITHDRAW.parse().map_err(|_| Rejection::Opening)?,
             role,
             person: person.clone(),
-            answer: Answer::Withdraw(reason.clone()),
+            answer: why,
             text,
             signature: signature.to_vec(),
             presence,

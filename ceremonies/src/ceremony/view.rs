@@ -129,6 +129,14 @@ impl Ceremony {
         if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
     }
 
+    /// Where it stands at this moment, for a list: a record that somebody disputes is not told like one that all agree to.
+    #[must_use]
+    pub fn standing_at(&self, now: UnixMillis) -> String {
+        let phase = self.phase_at(now);
+        let disputed = self.disagreements().next().is_some();
+        if disputed { format!("{phase} DISPUTED") } else { phase.to_string() }
+    }
+
     fn void(&self) -> Option<Void> {
         let first = self.record.as_ref().map(super::Record::digest);
         if self.staged.values().chain(self.prepared.values()).any(|(digest, _)| Some(*digest) != first) {

@@ -10,6 +10,7 @@ use super::{
     Person, Quorum, Role,
 };
 use crate::attestation::{AWS_NITRO_G1_FINGERPRINT, Measurement, Pcr};
+use crate::text::{Flaw, unseen};
 
 /// What the text of an age recipient begins with.
 const AGE: bech32::Hrp = bech32::Hrp::parse_unchecked("age");
@@ -45,6 +46,31 @@ fn check_nkey(whose: &str, nkey: &str) -> Result<(), CharterError> {
     rule(!user, || format!("{whose}: nkey `{nkey}` is not a NATS user public key (it starts with U)"))
 }
 
+/// The file as people read it, its comments too: no character in it may command their terminal, or hide.
+pub(super) fn check_file(text: &str) -> Result<(), CharterError> {
+    for (number, line) in (1..).zip(text.lines()) {
+        for c in line.chars().filter(|c| *c != '\t') {
+            let found = unseen(c.encode_utf8(&mut [0; 4])).map(|(_, _, flaw)| flaw);
+            if let Some(flaw @ (Flaw::Control | Flaw::Invisible)) = found {
+                let code = u32::from(c);
+                return Err(CharterError::Rule(format!(
+                    "line {number} has U+{code:04X}, {flaw}: leave it out"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A field that programs use: letters, digits and signs that are the same on every keyboard.
+fn check_plain(field: &str, value: &str) -> Result<(), CharterError> {
+    let odd = value.chars().find(|c| !c.is_ascii_graphic());
+    odd.map_or(Ok(()), |c| {
+        let code = u32::from(c);
+        Err(CharterError::Rule(format!("{field} has U+{code:04X}: write it in plain ASCII, without spaces")))
+    })
+}
+
 impl CharterDraft {
     pub(super) fn check(&self) -> Result<(), CharterError> {
         if self.version != 1 {
@@ -61,7 +87,29 @@ impl CharterDraft {
         }
         rule(self.kms.key.is_empty() || self.kms.region.is_empty() || self.kms.host.is_empty(), || {
             "kms: key, region and host must all be given".to_owned()
-        })
+        })?;
+        self.check_text()
+    }
+
+    /// What a file can write with escapes, so that it is not in its text.
+    fn check_text(&self) -> Result<(), CharterError> {
+        for (field, value) in
+            [("kms.key", &self.kms.key), ("kms.region", &self.kms.region), ("kms.host", &self.kms.host)]
+        {
+            check_plain(field, value)?;
+        }
+        for (person, key) in
+            self.people.iter().flat_map(|person| person.keys.iter().map(move |key| (person, key)))
+        {
+            if let Some((_, c, flaw)) = unseen(key.comment()) {
+                let code = u32::from(c);
+                return Err(CharterError::Rule(format!(
+                    "{}: the comment of a key has U+{code:04X}, {flaw}: leave it out",
+                    person.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_nodes(&self) -> Result<(), CharterError> {

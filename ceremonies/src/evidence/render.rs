@@ -32,6 +32,10 @@ pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
              stands, or why it was not sent from there. No log proves a block: look it up with a node of your own.\n"
         }
     };
+    let mut disputed = String::new();
+    for signed in ceremony.disagreements() {
+        let _ = writeln!(disputed, "DISPUTED: {} as {} says: {}.", signed.person, signed.role, signed.answer);
+    }
     let heads = if material.heads.is_empty() {
         ""
     } else {
@@ -41,7 +45,7 @@ pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
     };
     format!(
         "Evidence of ceremony {} ({}), cluster {} ({}).\n\
-         It stands at: {}.\n\
+         It stands at: {}.\n{disputed}\
          Head: {}\n\
          Head in words: {}\n\n\
          Checking it whole, offline, with the console of Custody:\n\n\

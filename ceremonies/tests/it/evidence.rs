@@ -92,6 +92,13 @@ fn changed(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Result<(), Ve
 }
 
 #[test]
+fn readme_of_a_bundle_says_who_disputes_it_before_anything_is_checked() {
+    let readme = String::from_utf8(unpack(&BUNDLE)["README.txt"].clone()).unwrap();
+    let dispute = "DISPUTED: arthur as auditor says: disagree: I could not see the third screen.";
+    assert_eq!(readme.lines().nth(2), Some(dispute), "{readme}");
+}
+
+#[test]
 fn bundle_of_a_whole_ceremony_verifies() {
     let expected = Expected { head: Some(paper_words(&PAPER)), root: Some(MACHINE.root.clone()), ..lab() };
     let report = verify(&BUNDLE, &expected).unwrap();

@@ -25,4 +25,5 @@ mod said;
 mod schedules;
 mod signing;
 mod sshsig;
+mod text;
 mod transfer;

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::http::{Answer, Endpoint};
-use super::{BroadcastError, Standing, malformed, must_be};
+use super::{BroadcastError, Standing, is_other_interface, malformed, must_be};
 
 const SEND: &str = "POST /tx";
 const KNOWN: &str = "GET /tx/TXID";
@@ -40,7 +40,7 @@ impl Sender<'_> {
             return must_be(self.id, &text(SEND, &answer)?);
         }
         let refusal = failed(SEND, &answer);
-        if answer.status.is_server_error() {
+        if answer.status.is_server_error() || is_other_interface(answer.status) {
             return Err(refusal);
         }
         // It refuses what it knows or has in a block already, in words that differ from node to node.
@@ -81,6 +81,16 @@ impl Sender<'_> {
 }
 
 fn failed(to: &'static str, answer: &Answer) -> BroadcastError {
+    // What Esplora does not find is a transaction, and it finds where to send one.
+    if is_other_interface(answer.status) && (to == SEND || answer.status != StatusCode::NOT_FOUND) {
+        return BroadcastError::OtherInterface {
+            to,
+            status: answer.status,
+            spoken: "Esplora's REST interface",
+            instead: "give the address of an Esplora server with its whole path; with a bitcoind of your own, send it by \
+                      `bitcoin-cli sendrawtransaction` and say so with --withhold",
+        };
+    }
     let text = Line::lossy(&String::from_utf8_lossy(&answer.body));
     BroadcastError::Status { to, status: answer.status, text }
 }

@@ -6,7 +6,7 @@ use ceremonies::transaction::{Confirmation, TransactionId};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Endpoint};
-use super::{BroadcastError, Standing, malformed, must_be};
+use super::{BroadcastError, Standing, is_other_interface, malformed, must_be};
 
 const SEND: &str = "eth_sendRawTransaction";
 const RECEIPT: &str = "eth_getTransactionReceipt";
@@ -76,6 +76,14 @@ impl Sender<'_> {
 /// The one reply to the one request of a connection.
 fn said(method: &'static str, answer: &Answer) -> Result<Said, BroadcastError> {
     let status = answer.status;
+    if is_other_interface(status) {
+        return Err(BroadcastError::OtherInterface {
+            to: method,
+            status,
+            spoken: "Ethereum's JSON-RPC",
+            instead: "give the address of a node's JSON-RPC with its whole path",
+        });
+    }
     if !status.is_success() {
         let text = Line::lossy(&String::from_utf8_lossy(&answer.body));
         return Err(BroadcastError::Status { to: method, status, text });

@@ -36,6 +36,18 @@ pub enum BroadcastError {
         /// What it says, cut to a line.
         text: Line,
     },
+    /// Something else is served there.
+    #[error("the endpoint does not speak {spoken} (HTTP {status} to {to}): {instead}")]
+    OtherInterface {
+        /// To what.
+        to: &'static str,
+        /// The status.
+        status: StatusCode,
+        /// What should be spoken.
+        spoken: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
     /// An error to a question that has an answer.
     #[error("the endpoint does not answer {to}: {text}")]
     Unanswered {
@@ -106,7 +118,8 @@ impl BroadcastError {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::Unanswered { .. } => true,
-            Self::Malformed { .. }
+            Self::OtherInterface { .. }
+            | Self::Malformed { .. }
             | Self::OtherChain { .. }
             | Self::OtherTransaction { .. }
             | Self::Refused(_)
@@ -235,4 +248,9 @@ fn must_be(ours: TransactionId, told: &str) -> Result<(), BroadcastError> {
     } else {
         Err(BroadcastError::OtherTransaction { told: Line::lossy(told), ours })
     }
+}
+
+/// Whether a status says that nobody serves such requests there at all.
+fn is_other_interface(status: StatusCode) -> bool {
+    [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED].contains(&status)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, NodeIndex, PersonName, WalletName};
 use ceremonies::script::Act;
@@ -10,6 +10,8 @@ use ceremonies::statement::Answer;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::ceremony::{submit, write_release};
+use super::hand::{self, Hand};
 use super::{Desk, Output};
 use crate::client::Scope;
 use crate::config::Me;
@@ -30,6 +32,11 @@ pub(super) enum BackupCommand {
     Restore(ReleaseArguments),
 }
 
+/// What a program does where nobody is there to type the word: every release is sealed anew, so that no hash of its
+/// statement is known before.
+const UNATTENDED: &str = "a program gives --release FILE, reads what that prints, and then signs it with custody ceremony \
+    sign ID --step STEP --role custodian --release FILE --statement-hash SHA256";
+
 #[derive(Args)]
 pub(super) struct ReleaseArguments {
     /// Which ceremony.
@@ -46,9 +53,12 @@ pub(super) struct ReleaseArguments {
     /// The keeper's name; needed where the cluster file knows several who could.
     #[arg(long)]
     person: Option<PersonName>,
-    /// The keeper's SSH key.
-    #[arg(long)]
-    key: Option<PathBuf>,
+    /// Do not sign here: write the release to this file and print the statement to be signed. A file that exists is not
+    /// overwritten.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "statement_hash"])]
+    release: Option<PathBuf>,
+    #[command(flatten)]
+    hand: Hand,
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, command: BackupCommand) -> Result<()> {
@@ -117,20 +127,22 @@ fn keeper<'a>(desk: &'a Desk, person: Option<&PersonName>, node: NodeIndex) -> R
 }
 
 async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArguments) -> Result<()> {
-    let ReleaseArguments { id, node, object, identity, person, key } = arguments;
+    let ReleaseArguments { id, node, object, identity, person, release, hand } = arguments;
+    if release.is_none() {
+        hand.must_be_able_to_ask(UNATTENDED)?;
+    }
     let chapter = desk.book.get(&id).with_context(|| format!("no ceremony `{id}` is known"))?;
     let ceremony = &chapter.ceremony;
-    let me = match (&person, &key, &identity) {
-        (Some(person), Some(key), Some(identity)) => Me {
-            person: person.clone(),
-            role: Role::Custodian,
-            key: key.clone(),
-            identity: Some(identity.clone()),
-        },
-        _ => keeper(desk, person.as_ref(), node)?.clone(),
-    };
-    let Some(identity) = identity.or_else(|| me.identity.clone()) else {
-        bail!("with which age identity does {} open the backup? give --identity", me.person)
+    // With both given, the cluster file need not know the keeper.
+    let (person, identity) = match (person, identity) {
+        (Some(person), Some(identity)) => (person, identity),
+        (person, identity) => {
+            let me = keeper(desk, person.as_ref(), node)?;
+            let identity = identity.or_else(|| me.identity.clone());
+            let unknown =
+                || format!("with which age identity does {} open the backup? give --identity", me.person);
+            (me.person.clone(), identity.with_context(unknown)?)
+        }
     };
     let object = match object {
         Some(object) => object,
@@ -138,11 +150,24 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
             .with_context(|| format!("where is the backup of node {node}? give --object"))?,
     };
     let released = custodian::release(ceremony, act, node, &object, &identity)?;
-    let step = ceremony.script().step_for(act).context("no such step")?;
-    let signature = Signature::by(&me, step.id.clone(), Answer::Release(released.release));
-    let key = key.as_ref().unwrap_or(&me.key);
-    let signed = (&signature, released.object);
-    let receipt = room::release(&desk.client, &desk.book, &id, signed, key, None).await?;
-    let text = format!("{} released the backup of node {node} to its enclave: {receipt}", me.person);
-    output.print(&super::ceremony::receipt_rendered(&receipt), &text)
+    let step = ceremony.script().step_for(act).context("no such step")?.id.clone();
+    let answer = Answer::Release(released.release.clone());
+    let signature = Signature { step, role: Role::Custodian, person, answer };
+    let statement = signature.statement(ceremony)?;
+    if let Some(file) = release {
+        write_release(&file, &released.release)?;
+        output.print_exactly(&hand::rendered(&statement), &statement)?;
+        hand::submit_with(&format!(
+            "custody ceremony submit {id} --step {} --role custodian --person {} --release {} --object {} --signature \
+             FILE.sig",
+            signature.step,
+            signature.person,
+            file.display(),
+            object.display()
+        ));
+        return Ok(());
+    }
+    let armoured = hand.sign(desk, Role::Custodian, &signature.person, &statement)?;
+    desk.client.hand_in(node, &id, released.object).await?;
+    submit(desk, output, &id, &signature, armoured).await
 }

@@ -11,10 +11,12 @@ use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::transaction::Confirmation;
 use clap::Args;
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::ceremony::{ceremony, key, sign_with, someone, submit};
-use super::{Desk, Output};
+use super::ceremony::{ceremony, someone, submit};
+use super::hand::{self, Hand};
+use super::{Desk, Output, note};
 use crate::broadcast::{Endpoint, Patience, broadcast};
 use crate::file::{MAX_SETTINGS, read};
 use crate::room::{Signature, now};
@@ -22,12 +24,16 @@ use crate::room::{Signature, now};
 /// How long between two looks at the endpoint: blocks come every few seconds at most.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What a program does where nobody is there to type the word.
+const UNATTENDED: &str = "a program gives --unsigned, reads what that prints, and then signs it with custody ceremony sign ID \
+    --step STEP --role ROLE --block HASH --height N --statement-hash SHA256";
+
 #[derive(Args)]
 pub(super) struct BroadcastArguments {
     /// Which ceremony.
     id: CeremonyId,
     /// Where it is sent: the JSON-RPC address of an Ethereum node, or for Bitcoin that of an Esplora server's interface.
-    #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with = "withhold")]
+    #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with_all = ["withhold", "statement_hash"])]
     endpoint: Option<String>,
     /// A file of certificate authorities (PEM) that vouch for a node of your own, and for nobody else then.
     #[arg(long, value_name = "FILE", requires = "endpoint")]
@@ -50,9 +56,11 @@ pub(super) struct BroadcastArguments {
     /// Who signs; needed where the cluster file knows several who could.
     #[arg(long)]
     person: Option<PersonName>,
-    /// With which key.
-    #[arg(long)]
-    key: Option<PathBuf>,
+    /// Do not sign here: send it, wait for its block, and print the statement to be signed.
+    #[arg(long, conflicts_with_all = ["key", "statement_hash", "withhold"])]
+    unsigned: bool,
+    #[command(flatten)]
+    hand: Hand,
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: BroadcastArguments) -> Result<()> {
@@ -66,8 +74,13 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         wait,
         role,
         person,
-        key: given,
+        unsigned,
+        hand,
     } = arguments;
+    if !unsigned {
+        // Before anything is sent: the hash of a statement with a block in it is known to nobody yet.
+        hand.must_be_able_to_ask(UNATTENDED)?;
+    }
     let (mut desk, _) = Desk::open_at(path, &id).await?;
     let open = ceremony(&desk, &id)?;
     let step = open.script().step_for(Act::Broadcast);
@@ -79,7 +92,6 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     };
     // Before anything leaves this machine: what is sent cannot be called back.
     open.may_sign(&step, role, &person, now())?;
-    let key = key(&desk, &person, role, given.as_deref())?.to_owned();
     let answer = match (endpoint, withhold) {
         // Read here: a refusal of the arguments would repeat the address, and with it somebody's key.
         (Some(endpoint), _) => {
@@ -94,8 +106,21 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     desk.catch_up(&id).await?;
     let signature = Signature { step, role, person, answer };
     let statement = signature.statement(ceremony(&desk, &id)?)?;
-    eprint!("{statement}");
-    let armoured = sign_with(&key, &statement)?;
+    if let (true, Answer::Broadcast(confirmation)) = (unsigned, &signature.answer) {
+        let mut value = hand::rendered(&statement);
+        value["block"] = json!(confirmation.block());
+        value["height"] = json!(confirmation.height);
+        output.print_exactly(&value, &statement)?;
+        hand::submit_with(&format!(
+            "custody ceremony submit {id} --step {} --role {role} --person {} --block {} --height {} --signature FILE.sig",
+            signature.step,
+            signature.person,
+            confirmation.block(),
+            confirmation.height
+        ));
+        return Ok(());
+    }
+    let armoured = hand.sign(&desk, role, &signature.person, &statement)?;
     submit(&desk, output, &id, &signature, armoured).await
 }
 
@@ -121,7 +146,7 @@ async fn sent(ceremony: &Ceremony, endpoint: &Endpoint, patience: Patience) -> R
         .as_deref()
         .zip(ceremony.signed_transaction())
         .context("the transaction is not signed yet")?;
-    eprintln!("sending to {}; waits up to {} s", endpoint.authority(), patience.wait.as_secs());
-    let tell = |standing: &str| eprintln!("{} {standing}", now());
+    note(&format!("sending to {}; waits up to {} s", endpoint.authority(), patience.wait.as_secs()));
+    let tell = |standing: &str| note(&format!("{} {standing}", now()));
     Ok(broadcast(endpoint, transaction, &signed, &patience, tell).await?)
 }

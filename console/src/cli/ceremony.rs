@@ -3,27 +3,32 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::ceremony::{Ceremony, Phase, StepState};
+use ceremonies::ceremony::{Ceremony, Phase, StepState, WITHDRAW, opening_statement};
 use ceremonies::charter::{CeremonyKind, MAX_CHARTER, Role};
-use ceremonies::ids::{CeremonyId, Line, NodeIndex, PersonName, StepId, WalletName};
+use ceremonies::ids::{CeremonyId, Hash, InvalidId, Line, NodeIndex, PersonName, StepId, WalletName};
 use ceremonies::manifest::{MAX_MANIFEST, Manifest, Way};
+use ceremonies::script::Script;
 use ceremonies::sshsig::{self, MAX_SIGNATURE};
-use ceremonies::statement::Answer;
-use ceremonies::transaction::MAX_TRANSACTION;
+use ceremonies::statement::{Answer, Release};
+use ceremonies::transaction::{Confirmation, MAX_TRANSACTION};
+use ceremonies::wire::log;
 use ceremonies::words;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
+use prost::Message as _;
 use serde_json::{Value, json};
 
+use super::hand::{self, Hand};
 use super::list::{Filter, list};
-use super::{Desk, Output};
+use super::{Desk, Output, note};
 use crate::client::{News, Reading, Receipt, Recorded, Scope};
 use crate::config::Me;
-use crate::file::{Readers, read, write_new};
+use crate::custodian::MAX_BACKUP;
+use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 use crate::fork::fork;
 use crate::inventory::Entries;
 use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
-use crate::signer;
+use crate::standing::disputes;
 
 #[derive(Subcommand)]
 pub(super) enum CeremonyCommand {
@@ -65,14 +70,17 @@ pub(super) enum CeremonyCommand {
         #[command(flatten)]
         entries: Box<Entries>,
     },
-    /// Open a ceremony with a signature made elsewhere over what `open --manifest` printed.
+    /// Open a ceremony that `open --manifest` prepared: with a signature made elsewhere over what that printed, or signing
+    /// it here.
     SubmitOpening {
         /// The manifest that `open --manifest` wrote.
         #[arg(long)]
         manifest: PathBuf,
-        /// The armoured signature.
-        #[arg(long)]
-        signature: PathBuf,
+        /// The armoured signature; without it, the statement is signed here.
+        #[arg(long, conflicts_with_all = ["key", "statement_hash"])]
+        signature: Option<PathBuf>,
+        #[command(flatten)]
+        hand: Hand,
     },
     /// Ceremonies, the newest first.
     List(Filter),
@@ -86,15 +94,14 @@ pub(super) enum CeremonyCommand {
         /// Which.
         id: CeremonyId,
     },
-    /// Print the statement to be signed, exactly.
+    /// Print the statement to be signed, exactly. The step `withdraw` ends the ceremony.
     Statement(StepArguments),
     /// Sign a step with a key file or through the SSH agent.
     Sign {
         #[command(flatten)]
         step: StepArguments,
-        /// A private key's file, or a public key's whose private half the SSH agent holds.
-        #[arg(long)]
-        key: Option<PathBuf>,
+        #[command(flatten)]
+        hand: Hand,
     },
     /// Submit a signature made elsewhere with `ssh-keygen -Y sign -n custody-ceremony`.
     Submit {
@@ -117,9 +124,8 @@ pub(super) enum CeremonyCommand {
         /// Who.
         #[arg(long)]
         person: Option<PersonName>,
-        /// With which key.
-        #[arg(long)]
-        key: Option<PathBuf>,
+        #[command(flatten)]
+        hand: Hand,
     },
 }
 
@@ -148,26 +154,105 @@ pub(super) struct StepArguments {
     /// Say that a signed transaction is not sent from here, with the reason.
     #[arg(long, group = "answer", value_name = "REASON")]
     withhold: Option<Line>,
+    /// The block that a signed transaction is in, by the hash that its network gives it.
+    #[arg(long, group = "answer", value_name = "HASH", requires = "height", value_parser = block)]
+    block: Option<Hash>,
+    /// How many blocks are before that one.
+    #[arg(long, value_name = "N", requires = "block")]
+    height: Option<u64>,
+    /// The release of a backup that `custody backup prove` or `restore` wrote.
+    #[arg(long, group = "answer", value_name = "FILE")]
+    release: Option<PathBuf>,
+    /// The backup that is released; without it, the one of that name in the cluster file's folder of backups.
+    #[arg(long, value_name = "FILE", requires = "release")]
+    object: Option<PathBuf>,
+    /// Why the ceremony ends, for the step `withdraw`.
+    #[arg(long, group = "answer", value_name = "REASON")]
+    reason: Option<Line>,
+}
+
+/// Reads a block's hash as Ethereum or Bitcoin writes it.
+fn block(text: &str) -> Result<Hash, InvalidId> {
+    text.strip_prefix("0x").unwrap_or(text).parse()
 }
 
 impl StepArguments {
-    fn answer(&self) -> Answer {
-        match (&self.words, self.agree, &self.disagree, &self.withhold) {
-            (Some(typed), _, _, _) => Answer::Words(words::normalise(typed)),
-            (None, true, _, _) => Answer::Agree,
-            (None, false, Some(reason), _) => Answer::Disagree(reason.clone()),
-            (None, false, None, Some(reason)) => Answer::Withheld(reason.clone()),
-            (None, false, None, None) => Answer::None,
+    fn answer(&self, ceremony: &Ceremony) -> Result<Answer> {
+        if let Some(typed) = &self.words {
+            return Ok(Answer::Words(words::normalise(typed)));
         }
+        if let Some(reason) = &self.disagree {
+            return Ok(Answer::Disagree(reason.clone()));
+        }
+        if let Some(reason) = &self.withhold {
+            return Ok(Answer::Withheld(reason.clone()));
+        }
+        if let Some(reason) = &self.reason {
+            return Ok(Answer::Withdraw(reason.clone()));
+        }
+        if let Some((block, height)) = self.block.zip(self.height) {
+            let transaction = ceremony.transaction_id().context("the transaction is not signed yet")?;
+            return Ok(Answer::Broadcast(Confirmation { transaction, block, height }));
+        }
+        if let Some(file) = &self.release {
+            return Ok(Answer::Release(read_release(file)?));
+        }
+        Ok(if self.agree { Answer::Agree } else { Answer::None })
     }
 
     fn signature(&self, desk: &Desk, ceremony: &Ceremony) -> Result<Signature> {
+        let withdraws = self.step.as_str() == WITHDRAW;
+        if withdraws != self.reason.is_some() {
+            bail!("the step `{WITHDRAW}`, and no other, has --reason: why the ceremony ends");
+        }
         let person = match &self.person {
             Some(person) => person.clone(),
             None => someone(desk, self.role, Some((ceremony, &self.step)))?.person.clone(),
         };
-        Ok(Signature { step: self.step.clone(), role: self.role, person, answer: self.answer() })
+        Ok(Signature { step: self.step.clone(), role: self.role, person, answer: self.answer(ceremony)? })
     }
+
+    /// Submits what was signed; before a release, its backup goes to the node.
+    async fn submit(
+        &self,
+        desk: &Desk,
+        output: Output,
+        signature: &Signature,
+        armoured: Vec<u8>,
+    ) -> Result<()> {
+        if let Answer::Release(release) = &signature.answer {
+            let ceremony = ceremony(desk, &self.id)?;
+            let step = ceremony.script().step(&self.step).context("no such step")?;
+            let file =
+                match &self.object {
+                    Some(file) => file.clone(),
+                    None => room::backup_file(&desk.cluster, ceremony, step.act, release.node).with_context(
+                        || format!("where is the backup of node {}? give --object", release.node),
+                    )?,
+                };
+            desk.client.hand_in(release.node, &self.id, read("backup", &file, MAX_BACKUP)?).await?;
+        }
+        submit(desk, output, &self.id, signature, armoured).await
+    }
+}
+
+/// The release of a backup as a file, for those who sign it elsewhere: what the log will have of it, and no secret.
+pub(super) fn write_release(file: &Path, release: &Release) -> Result<()> {
+    let wire = log::Release {
+        node: release.node.into(),
+        object: release.object.as_bytes().to_vec(),
+        sealed: release.sealed.clone(),
+    };
+    Ok(write_new(file, &wire.encode_to_vec(), Readers::Anyone)?)
+}
+
+fn read_release(file: &Path) -> Result<Release> {
+    let malformed = || format!("{} is no release of a backup", file.display());
+    let wire =
+        log::Release::decode(read("release", file, MAX_SETTINGS)?.as_slice()).with_context(malformed)?;
+    let node = wire.node.try_into().with_context(malformed)?;
+    let object = wire.object.as_slice().try_into().with_context(malformed)?;
+    Ok(Release { node, object, sealed: wire.sealed })
 }
 
 /// The one person of the cluster file in a role, leaving out who has signed the step already.
@@ -182,19 +267,6 @@ pub(super) fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &
         bail!("the cluster file knows several people who could sign as {role}: give --person");
     }
     Ok(me)
-}
-
-pub(super) fn key<'a>(
-    desk: &'a Desk,
-    person: &PersonName,
-    role: Role,
-    given: Option<&'a Path>,
-) -> Result<&'a Path> {
-    if let Some(key) = given {
-        return Ok(key);
-    }
-    let me = desk.cluster.me.iter().find(|me| me.person == *person && me.role == role);
-    Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
 }
 
 /// The ceremony that a command is about; none where it may be about any.
@@ -266,16 +338,27 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             if let Some(file) = file {
                 write_new(&file, manifest.as_bytes(), Readers::Anyone)?;
-                return output.print_exactly(&json!({ "statement": statement }), &statement);
+                return output.print_exactly(&hand::rendered(&statement), &statement);
             }
-            let key = key(&desk, &administrator, Role::Administrator, given.as_deref())?;
-            let signature = sign_with(key, &statement)?;
+            let hand = Hand::asking(given);
+            hand.must_be_able_to_ask(
+                "a program gives --manifest FILE, reads what that prints, and then opens it with submit-opening \
+                 --manifest FILE --key KEY --statement-hash SHA256",
+            )?;
+            let signature = hand.sign(&desk, Role::Administrator, &administrator, &statement)?;
             submit_opening(&desk, output, &manifest, signature).await
         }
-        CeremonyCommand::SubmitOpening { manifest, signature } => {
+        CeremonyCommand::SubmitOpening { manifest, signature, hand } => {
             let manifest = Manifest::parse(&read("manifest", &manifest, MAX_MANIFEST)?)
                 .with_context(|| format!("{} is no manifest", manifest.display()))?;
-            submit_opening(&desk, output, &manifest, read_signature(&signature)?).await
+            let signature = if let Some(file) = signature {
+                read_signature(&file)?
+            } else {
+                let script = Script::builtin(manifest.kind)?;
+                let statement = opening_statement(&manifest, desk.book.context().charter(), &script)?;
+                hand.sign(&desk, Role::Administrator, &manifest.administrator, &statement)?
+            };
+            submit_opening(&desk, output, &manifest, signature).await
         }
         CeremonyCommand::List(_)
         | CeremonyCommand::Show { .. }
@@ -301,31 +384,30 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
             let statement = step.signature(&desk, ceremony)?.statement(ceremony)?;
-            output.print_exactly(&json!({ "statement": statement }), &statement)
+            output.print_exactly(&hand::rendered(&statement), &statement)
         }
-        CeremonyCommand::Sign { step, key: given } => {
+        CeremonyCommand::Sign { step, hand } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
             let statement = signature.statement(ceremony)?;
-            let armoured =
-                sign_with(key(&desk, &signature.person, step.role, given.as_deref())?, &statement)?;
-            submit(&desk, output, &step.id, &signature, armoured).await
+            let armoured = hand.sign(&desk, step.role, &signature.person, &statement)?;
+            step.submit(&desk, output, &signature, armoured).await
         }
         CeremonyCommand::Submit { step, signature: file } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            submit(&desk, output, &step.id, &signature, read_signature(&file)?).await
+            step.submit(&desk, output, &signature, read_signature(&file)?).await
         }
-        CeremonyCommand::Abort { id, reason, role, person, key: given } => {
+        CeremonyCommand::Abort { id, reason, role, person, hand } => {
             let ceremony = ceremony(&desk, &id)?;
             let person = match person {
                 Some(person) => person,
                 None => someone(&desk, role, None)?.person.clone(),
             };
-            let step = "withdraw".parse()?;
+            let step = WITHDRAW.parse()?;
             let signature = Signature { step, role, person, answer: Answer::Withdraw(reason) };
             let statement = signature.statement(ceremony)?;
-            let armoured = sign_with(key(&desk, &signature.person, role, given.as_deref())?, &statement)?;
+            let armoured = hand.sign(&desk, role, &signature.person, &statement)?;
             submit(&desk, output, &id, &signature, armoured).await
         }
     }
@@ -346,7 +428,7 @@ async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signat
     let opened = room::opened(manifest, signature);
     let receipt = desk.client.submit(&[], &manifest.ceremony, opened).await?;
     if !output.json {
-        eprintln!("opened: {receipt}");
+        note(&format!("opened: {receipt}"));
     }
     output.print(
         &json!({
@@ -361,17 +443,6 @@ async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signat
 /// A receipt, for programs.
 pub(super) fn receipt_rendered(receipt: &Receipt) -> Value {
     json!({ "seq": receipt.seq, "hash": receipt.hash, "record": receipt.recorded() })
-}
-
-/// Signs, asking for the passphrase on the terminal where the key has one.
-pub(super) fn sign_with(key: &Path, statement: &str) -> Result<Vec<u8>> {
-    match signer::sign(key, statement, None) {
-        Err(signer::SignError::Locked(_)) => {
-            let passphrase = crate::terminal::ask_hidden(&format!("passphrase of {}: ", key.display()))?;
-            Ok(signer::sign(key, statement, Some(&passphrase))?)
-        }
-        signed => Ok(signed?),
-    }
 }
 
 pub(super) async fn submit(
@@ -417,6 +488,11 @@ fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         "wallet": manifest.wallet,
         "charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
         "inventory": manifest.inventory,
+        "lost": manifest.lost,
+        "transaction": manifest.transaction.as_ref().map(|transaction| transaction.words()),
+        "transaction_id": ceremony.transaction_id().map(|id| id.to_string()),
+        "signing_nodes": manifest.transaction.is_some().then_some(&manifest.roster),
+        "disputes": disputes(ceremony),
         "purpose": manifest.purpose,
         "phase": ceremony.phase_at(now()).to_string(),
         "manifest": manifest.hash(),
@@ -463,6 +539,9 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     if !reading.is_proven() {
         text += "         NO NODE HAS SIGNED THIS: its entries prove themselves, and nobody says that they are all\n";
     }
+    for dispute in disputes(ceremony) {
+        text += &format!("         DISPUTED by {dispute}\n");
+    }
     for line in fork(reading).iter().flat_map(crate::fork::Fork::lines) {
         text += &format!("{line}\n");
     }
@@ -471,6 +550,12 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     }
     for item in &manifest.inventory {
         text += &format!("  {item}\n");
+    }
+    for said in manifest.transaction.iter().flat_map(|transaction| transaction.words()) {
+        text += &format!("  {said}\n");
+    }
+    if let Some(id) = ceremony.transaction_id() {
+        text += &format!("  signed as {id}\n");
     }
     for step in ceremony.script().steps() {
         let (mark, more) = match ceremony.step_state(step) {
@@ -531,7 +616,7 @@ async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> 
         }
         // Nodes may be silent for a while; what they say then is what counts.
         if let Err(error) = desk.catch_up(id).await {
-            eprintln!("note: {error:#}");
+            note(&format!("note: {error:#}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod broadcast;
 mod ceremony;
+mod hand;
 mod in_force;
 mod list;
 mod offline;
@@ -28,8 +29,9 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 pub(crate) use self::ceremony::event_line;
-use self::output::Output;
-use crate::client::{Client, Library, News, Outcome, Reading, Scope, SubmitError};
+pub use self::output::note;
+use self::output::{NobodyReads, Output, written};
+use crate::client::{Client, ClientError, Library, News, Outcome, Reading, Scope, SubmitError};
 use crate::config::Cluster;
 use crate::health::{self, Moment};
 use crate::room::RoomError;
@@ -140,16 +142,20 @@ impl Desk {
     async fn open(path: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let cluster = cluster(path)?;
         let client = Client::connect(&cluster).await?;
-        let mut library = client.library(&scope).await.context("reading the record from the nodes")?;
+        let read = client.library(&scope).await;
+        let mut library = match read {
+            Err(ClientError::NotConnected) => bail!(client.why_not_connected().await),
+            read => read.context("reading the record from the nodes")?,
+        };
         let mut warned = BTreeSet::new();
         for set_back in &library.set_back {
             warn_once(&mut warned, set_back.to_string());
         }
         for aside in &library.aside {
-            eprintln!("note: the log of {} {aside}; it is set aside", aside.ceremony);
+            note(&format!("note: the log of {} {aside}; it is set aside", aside.ceremony));
         }
         for (id, troubles) in &library.missing {
-            eprintln!("note: {id} could not be read: {troubles}");
+            note(&format!("note: {id} could not be read: {troubles}"));
         }
         let book = std::mem::replace(&mut library.book, Book::new(cluster.context.clone()));
         Ok(Self { cluster, client, library, book, warned })
@@ -178,14 +184,18 @@ impl Desk {
 
 fn warn_once(warned: &mut BTreeSet<String>, text: String) {
     if !warned.contains(&text) {
-        eprintln!("WARNING: {text}");
+        note(&format!("WARNING: {text}"));
         warned.insert(text);
     }
 }
 
-/// The program's exit code for an error: 3 where something was handed in and may be recorded or not.
+/// The program's exit code for an error: 3 where something was handed in and may be recorded or not, 0 where only nobody
+/// read on.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<NobodyReads>() {
+        return 0;
+    }
     let unknown = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<Outcome>()
             || matches!(cause.downcast_ref(), Some(SubmitError::Unknown(_)))
@@ -232,10 +242,15 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Paper(command)) => paper::run(output, command),
         Some(Command::Completions { shell }) => {
             let mut program = Arguments::command();
-            clap_complete::generate(shell, &mut program, "custody", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut program, "custody", &mut script);
+            written(&script)
         }
-        Some(Command::Man) => Ok(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?),
+        Some(Command::Man) => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            written(&page)
+        }
     }
 }
 
@@ -258,7 +273,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
                 () = tokio::time::sleep_until(until) => break,
                 read = &mut record, if book.is_none() => {
                     if let Ok(Ok(library)) = read {
-                        library.set_back.iter().for_each(|set_back| eprintln!("WARNING: {set_back}"));
+                        library.set_back.iter().for_each(|set_back| note(&format!("WARNING: {set_back}")));
                         book = Some(library.book);
                     } else {
                         book = Some(Book::clone(&client.amendments()));
@@ -309,7 +324,7 @@ async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
             let is_well = |level| matches!(level, health::Level::Good | health::Level::Excluded);
             let bad = all.iter().filter(|node| !is_well(node.level)).count();
             if !is_connected {
-                bail!("the bus cannot be reached");
+                bail!(client.why_not_connected().await);
             }
             if bad > 0 {
                 bail!("{bad} of {} nodes are not healthy", all.len());

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::in_force::InForce;
-use super::{Desk, Output};
+use super::{Desk, Output, note};
 use crate::client::Reading;
 use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 
@@ -266,16 +266,16 @@ pub(super) fn verify(
     match report.kind {
         // Whatever it was expected to be: a lab's root and people are anybody's.
         ClusterKind::Lab => {
-            eprintln!("WARNING: this is the record of a lab cluster, which proves nothing to anybody")
+            note("WARNING: this is the record of a lab cluster, which proves nothing to anybody")
         }
         ClusterKind::Rehearsal if kind.is_none() => {
-            eprintln!("note: this is the record of a rehearsal cluster; --kind production would refuse it");
+            note("note: this is the record of a rehearsal cluster; --kind production would refuse it");
         }
         ClusterKind::Production | ClusterKind::Rehearsal => {}
     }
     if !report.not_compared.is_empty() {
-        eprintln!(
-            "note: anybody can write a charter: compare its hash with the one that you know, or give it with --charter"
+        note(
+            "note: anybody can write a charter: compare its hash with the one that you know, or give it with --charter",
         );
     }
     if !report.complete {

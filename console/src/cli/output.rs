@@ -1,7 +1,16 @@
-//! Printing: text for people, JSON for programs.
+//! Printing: text for people, JSON for programs. Whatever nodes, files and logs say commands no terminal here.
+
+use std::io::{self, Write};
 
 use anyhow::Result;
+use ceremonies::text::{printable, unseen};
 use serde_json::Value;
+use thiserror::Error;
+
+/// Whoever read the output has had enough, as `head` has: no failure.
+#[derive(Debug, Error)]
+#[error("nobody reads the output any more")]
+pub(super) struct NobodyReads;
 
 /// How a command prints.
 #[derive(Debug, Clone, Copy)]
@@ -12,17 +21,60 @@ pub(super) struct Output {
 impl Output {
     /// Prints one result in the form that was asked for.
     pub(super) fn print(self, value: &Value, text: &str) -> Result<()> {
-        use std::io::Write as _;
-        let line = if self.json { serde_json::to_string(value)? } else { text.to_owned() };
-        writeln!(std::io::stdout().lock(), "{line}")?;
-        Ok(())
+        let line = if self.json { escaped(&serde_json::to_string(value)?) } else { printable(text) };
+        written(format!("{line}\n").as_bytes())
     }
 
-    /// Prints a text whose every byte counts, because it is hashed or signed.
+    /// Prints a text whose every byte counts, because it is hashed or signed. Such text was checked when it was read.
     pub(super) fn print_exactly(self, value: &Value, text: &str) -> Result<()> {
-        if self.json {
-            return self.print(value, text);
+        if self.json { self.print(value, text) } else { written(text.as_bytes()) }
+    }
+}
+
+/// Prints what a program is given whole.
+pub(super) fn written(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        done => Ok(done?),
+    }
+}
+
+/// Says something beside the result, on standard error; where nobody reads that, it stays unsaid.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable(text));
+}
+
+/// JSON with escapes for what could command a terminal or hide on it: such characters occur within its strings alone.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\u{7f}' || (!c.is_ascii() && unseen(c.encode_utf8(&mut [0; 4])).is_some()) {
+            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
         }
-        Ok(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?)
+    }
+    text
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn json_says_the_same_and_commands_no_terminal(text in any::<String>()) {
+            let text = format!("{text}\u{1b}\u{7f}\u{9b}\u{202e}\u{e0041}");
+            let json = escaped(&json!({ "said": text }).to_string());
+            let commands = json.chars().any(|c| c.is_control() || c == '\u{202e}');
+            prop_assert!(!commands);
+            let value: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(value["said"].as_str().unwrap(), text);
+        }
     }
 }

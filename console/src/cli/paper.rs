@@ -4,12 +4,13 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::ids::{ClusterId, Generation, Hash, Line, NodeIndex, WalletName};
+use ceremonies::ids::{ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, WalletName};
+use ceremonies::inventory::Change;
 use ceremonies::words::spoken;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Output;
+use super::{Output, note};
 use crate::file::{Readers, read, write_new};
 use crate::inventory::entering;
 use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, codes_in, page};
@@ -48,7 +49,7 @@ pub(super) struct PrintArguments {
     #[arg(long)]
     node: u8,
     /// The sheet's number, used once in the wallet's life: the ledger of copies knows it by that.
-    #[arg(long)]
+    #[arg(long, value_parser = serial)]
     serial: Line,
     /// The digest of the record that made the generation.
     #[arg(long, value_name = "HASH")]
@@ -56,6 +57,10 @@ pub(super) struct PrintArguments {
     /// The page to write (HTML); a file that exists is not overwritten.
     #[arg(short, value_name = "PAGE")]
     output: PathBuf,
+}
+
+fn serial(text: &str) -> Result<Line, InvalidId> {
+    Change::SheetPrinted.named(text.parse()?)
 }
 
 pub(super) fn run(output: Output, command: PaperCommand) -> Result<()> {
@@ -105,8 +110,8 @@ fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
     }
     for image in images {
         match take_image(&mut gathering, image) {
-            Ok(line) => eprintln!("{}: {line}", image.display()),
-            Err(refused) => eprintln!("{}: {refused:#}", image.display()),
+            Ok(line) => note(&format!("{}: {line}", image.display())),
+            Err(refused) => note(&format!("{}: {refused:#}", image.display())),
         }
     }
     let file = gathering.finish()?;
@@ -145,9 +150,9 @@ fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> 
         let Some(line) = next_line(&mut input)? else { break };
         for piece in codes_in(&line) {
             match take(gathering, &mut armour, piece) {
-                Ok(Some(said)) => eprintln!("{said}; {}", outlook(gathering)),
+                Ok(Some(said)) => note(&format!("{said}; {}", outlook(gathering))),
                 Ok(None) => {}
-                Err(refused) => eprintln!("{refused}"),
+                Err(refused) => note(&refused.to_string()),
             }
         }
     }

@@ -15,6 +15,7 @@ use super::{Desk, Output};
 use crate::client::Scope;
 use crate::ledger;
 use crate::room::now;
+use crate::standing::unfinished;
 
 #[derive(Subcommand)]
 pub(super) enum WalletCommand {
@@ -39,7 +40,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: WalletCo
     }
 }
 
-fn render(wallet: &Wallet) -> Value {
+fn render(desk: &Desk, wallet: &Wallet) -> Value {
     let record = &wallet.record;
     json!({
         "wallet": record.wallet,
@@ -49,6 +50,7 @@ fn render(wallet: &Wallet) -> Value {
         "public_key": record.public_key.to_string(),
         "words": words::spoken(&record.fingerprint()),
         "ceremony": record.ceremony,
+        "unfinished": unfinished(&desk.book, record, now()),
     })
 }
 
@@ -62,11 +64,18 @@ fn list(desk: &Desk, output: Output) -> Result<()> {
         };
         let exposed = desk.book.exposure(&record.wallet).iter().any(|exposure| exposure.warns(now()));
         let exposed = if exposed { "  OLD COPIES REBUILD THE KEY" } else { "" };
-        format!("{:<20} generation {}  {}{due}{exposed}", record.wallet, record.generation, record.public_key)
+        let unfinished = unfinished(&desk.book, record, now()).map(|why| format!("\n  ! {why}"));
+        format!(
+            "{:<20} generation {}  {}{due}{exposed}{}",
+            record.wallet,
+            record.generation,
+            record.public_key,
+            unfinished.unwrap_or_default()
+        )
     };
     let lines: Vec<String> = wallets.values().map(line).collect();
     let text = if lines.is_empty() { "no wallet is committed yet".to_owned() } else { lines.join("\n") };
-    output.print(&json!(wallets.values().map(render).collect::<Vec<_>>()), &text)
+    output.print(&json!(wallets.values().map(|wallet| render(desk, wallet)).collect::<Vec<_>>()), &text)
 }
 
 /// The addresses of a key below a wallet's, on the networks that clusters of this kind are for.
@@ -110,13 +119,16 @@ fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<(
         record.ceremony,
         refresh_line(due),
     );
+    if let Some(why) = unfinished(&desk.book, record, now()) {
+        text += &format!("standing    ! {why}\n");
+    }
     for (network, address) in &addresses {
         text += &format!("address     {address}  ({path}, {network})\n");
     }
     for row in exposure.iter().flat_map(|exposure| ledger::rows(exposure, now())) {
         text += &format!("{}\n", row.text);
     }
-    let mut value = render(&wallet);
+    let mut value = render(desk, &wallet);
     value["path"] = json!(path);
     value["addresses"] =
         addresses.iter().map(|(network, address)| (network.to_string(), address.to_string())).collect();

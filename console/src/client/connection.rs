@@ -10,6 +10,7 @@ use ceremonies::subject;
 use futures_util::Stream;
 use tokio::sync::watch;
 
+use super::diagnosis::diagnose;
 use super::news::{self, News};
 use super::trouble::Trouble;
 use super::{Bus, ClientError, Nodes};
@@ -55,6 +56,9 @@ impl Bus for Nats {
 pub struct Client {
     nodes: Nodes<Nats>,
     nats: Nats,
+    servers: Vec<String>,
+    /// What the last try of a connection came to.
+    trouble: watch::Receiver<Option<String>>,
 }
 
 impl Deref for Client {
@@ -77,6 +81,7 @@ impl Client {
         let consoles = cluster.charter().consoles();
         let console = consoles.iter().find(|console| console.nkey == nkey).ok_or(ClientError::Unknown)?;
         let (sender, connected) = watch::channel(false);
+        let (teller, trouble) = watch::channel(None);
         let client = ConnectOptions::with_nkey(seed.to_string())
             .name(format!("console {}", console.name))
             .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
@@ -86,8 +91,9 @@ impl Client {
                 Duration::from_millis(100u64.saturating_mul(1 << attempt.min(5)))
             })
             .request_timeout(Some(ANSWERING))
+            .connection_timeout(CONNECTING)
             .event_callback(move |event| {
-                let sender = sender.clone();
+                let (sender, teller) = (sender.clone(), teller.clone());
                 async move {
                     match event {
                         Event::Connected => {
@@ -95,6 +101,9 @@ impl Client {
                         }
                         Event::Disconnected | Event::Closed => {
                             sender.send_replace(false);
+                        }
+                        Event::ClientError(async_nats::ClientError::Other(why)) => {
+                            teller.send_replace(Some(why));
                         }
                         _ => {}
                     }
@@ -105,7 +114,14 @@ impl Client {
             .map_err(ClientError::Connect)?;
         let nats = Nats { client, connected };
         let memory = Memory::of(cluster);
-        Ok(Self { nodes: Nodes::new(nats.clone(), cluster.context.clone(), memory), nats })
+        let nodes = Nodes::new(nats.clone(), cluster.context.clone(), memory);
+        Ok(Self { nodes, nats, servers: cluster.nats.servers.clone(), trouble })
+    }
+
+    /// Why the bus is not connected, server by server, as far as can be found out.
+    pub async fn why_not_connected(&self) -> String {
+        let heard = self.trouble.borrow().clone();
+        diagnose(&self.servers, heard.as_deref()).await
     }
 
     /// Whether the bus is connected, and when that changes.

@@ -7,6 +7,7 @@ mod answer;
 mod branches;
 mod catalogue;
 mod connection;
+mod diagnosis;
 mod failover;
 mod heads;
 mod library;

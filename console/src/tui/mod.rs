@@ -20,16 +20,17 @@ use ceremonies::text::chain;
 use crossterm::event::{Event as Input, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, CrosstermBackend};
+use signal_hook::consts::{SIGCONT, SIGTSTP};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::model::ReviewAct;
-pub use self::model::{Model, OpenForm, Popup, Review, Screen, Standing};
+pub use self::model::{Model, OpenForm, Page, Popup, Review, Screen, Shown, Standing};
 pub use self::update::{Effect, Event, SIGN_WORD, update};
 pub use self::view::view;
-use crate::client::{Client, Scope, SubmitError};
+use crate::client::{Client, ClientError, Scope, SubmitError};
 use crate::config::{Cluster, Me};
 use crate::health::Moment;
 use crate::signer::{self, SignError};
@@ -59,11 +60,16 @@ pub async fn run(cluster: Cluster) -> Result<()> {
     let mut input = EventStream::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut stop = signal(SignalKind::from_raw(SIGTSTP))?;
+    let mut go_on = signal(SignalKind::from_raw(SIGCONT))?;
     let mut tick = tokio::time::interval(TICK);
     let mut changed = true;
     loop {
         if changed {
-            terminal.draw(|frame| view(&model, frame))?;
+            changed = draw(&mut terminal, &mut model)?;
+            continue;
         }
         let event = tokio::select! {
             Some(event) = queue.recv() => event,
@@ -78,6 +84,18 @@ pub async fn run(cluster: Cluster) -> Result<()> {
             },
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = quit.recv() => return Ok(()),
+            _ = stop.recv() => {
+                screen.suspend()?;
+                continue;
+            }
+            // Also after a stop that nobody could be told of.
+            _ = go_on.recv() => {
+                screen.retake()?;
+                forget(&mut terminal)?;
+                Event::Resized
+            }
         };
         let (visible, effects) = update(&mut model, event);
         changed = visible;
@@ -87,12 +105,28 @@ pub async fn run(cluster: Cluster) -> Result<()> {
                     drop(screen);
                     return Ok(());
                 }
+                Effect::Redraw => forget(&mut terminal)?,
                 effect => {
                     tasks.spawn(perform(Arc::clone(&shell), effect));
                 }
             }
         }
     }
+}
+
+/// Draws a frame and notes what it has shown; whether there is more to draw.
+fn draw<B: Backend>(terminal: &mut Terminal<B>, model: &mut Model) -> Result<bool, B::Error> {
+    let mut shown = None;
+    terminal.draw(|frame| shown = Some(view(model, frame)))?;
+    Ok(shown.is_some_and(|shown| update(model, Event::Shown(shown)).0))
+}
+
+/// Forgets what stands on the screen, so that the next frame draws all of it. The terminal is asked nothing: one that does
+/// not answer would end the program.
+fn forget<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
+    terminal.backend_mut().clear()?;
+    terminal.swap_buffers();
+    Ok(())
 }
 
 struct Shell {
@@ -134,9 +168,10 @@ async fn watch(shell: Arc<Shell>) {
 
 async fn perform(shell: Arc<Shell>, effect: Effect) {
     let done = match effect {
-        Effect::Quit => return,
+        Effect::Quit | Effect::Redraw => return,
         Effect::Load => match shell.client.library(&Scope::Current).await {
             Ok(library) => Event::Loaded(Box::new(library)),
+            Err(ClientError::NotConnected) => Event::NotLoaded(shell.client.why_not_connected().await),
             Err(error) => Event::NotLoaded(chain(&error)),
         },
         Effect::CatchUp(id, known) => match shell.client.read(&id, &known).await {

@@ -8,7 +8,7 @@ use ceremonies::book::{Book, Chapter};
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, StepId, UnixMillis};
 use ceremonies::script::Step;
 use ceremonies::wire::bus::Progress;
 use zeroize::Zeroizing;
@@ -173,6 +173,34 @@ pub enum TypingFor {
     Withholding,
 }
 
+/// Which lines of a statement a frame has shown, of how many as that terminal breaks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub height: usize,
+    /// Of how many.
+    pub lines: usize,
+}
+
+impl Page {
+    /// Whether it has shown the last line.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.height > 0 && self.first + self.height >= self.lines
+    }
+}
+
+/// What a frame has shown. Nothing is signed that no frame has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Whether the terminal was large enough for anything.
+    pub fits: bool,
+    /// The part of a statement that stood there, with the place for the word under it.
+    pub page: Option<Page>,
+}
+
 /// What is about to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Review {
@@ -186,6 +214,10 @@ pub struct Review {
     pub typed: String,
     /// The statement's first visible line.
     pub scroll: usize,
+    /// What the last frame has shown of it.
+    pub page: Page,
+    /// Whether its last line has been on the screen.
+    pub read: bool,
     /// Whether the code is shown instead of the text.
     pub code: bool,
 }
@@ -236,6 +268,17 @@ pub struct Standing {
     pub fork: Option<Fork>,
 }
 
+/// What a node has told of its rounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rounds {
+    /// What it told.
+    pub progress: Progress,
+    /// When that was heard.
+    pub heard: UnixMillis,
+    /// The step that was open then; what is told in one says nothing of the next.
+    pub step: Option<StepId>,
+}
+
 /// The terminal's state.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any combination occurs")]
 pub struct Model {
@@ -270,7 +313,7 @@ pub struct Model {
     /// The last heartbeat of each node.
     pub heartbeats: BTreeMap<NodeIndex, Heard>,
     /// The last progress of each node in each ceremony.
-    pub progress: BTreeMap<(CeremonyId, NodeIndex), Progress>,
+    pub progress: BTreeMap<(CeremonyId, NodeIndex), Rounds>,
     /// The screen in front.
     pub screen: Screen,
     /// The ceremony that is open on its screen.
@@ -289,6 +332,8 @@ pub struct Model {
     pub busy: bool,
     /// Whether colours are used beside words and marks.
     pub colour: bool,
+    /// Whether the terminal was large enough for the last frame; where it was not, keys do nothing.
+    pub fits: bool,
 }
 
 impl Model {
@@ -322,6 +367,7 @@ impl Model {
             message: "Press 2 for ceremonies, o to open one, ? for help.".to_owned(),
             busy: false,
             colour,
+            fits: true,
         }
     }
 

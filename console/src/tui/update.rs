@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 pub use self::popups::SIGN_WORD;
 use self::popups::in_popup;
 use super::model::{
-    Line, MAX_TYPED, Model, OpenForm, Popup, Review, ReviewAct, Screen, Standing, Who, WhoFor,
+    Line, MAX_TYPED, Model, OpenForm, Popup, Review, ReviewAct, Rounds, Screen, Shown, Standing, Who, WhoFor,
 };
 use crate::client::{Library, News, Reading, settle};
 use crate::config::Me;
@@ -25,6 +25,7 @@ use crate::custodian::Released;
 use crate::fork::fork;
 use crate::health::{Heard, Moment};
 use crate::memory::SetBack;
+use crate::terminal::{edit, paste, types};
 
 /// What happens to the terminal.
 pub enum Event {
@@ -34,6 +35,8 @@ pub enum Event {
     Paste(String),
     /// The terminal has another size.
     Resized,
+    /// A frame was drawn.
+    Shown(Shown),
     /// A second has passed.
     Tick(Moment),
     /// The bus was connected or lost.
@@ -70,6 +73,8 @@ pub enum Effect {
     Unwrap(Me, Box<Ceremony>, Act, NodeIndex),
     /// Sign and submit for a ceremony with this log.
     Sign(Box<Review>, Option<Zeroizing<String>>, Vec<Entry>),
+    /// Draw everything anew, whatever has been written over it.
+    Redraw,
     /// Leave.
     Quit,
 }
@@ -78,13 +83,16 @@ pub enum Effect {
 pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
     match event {
         Event::Key(key) => (true, pressed(model, key)),
-        Event::Paste(text) => {
-            for c in text.chars().filter(|c| !c.is_control()) {
-                type_into(model, c);
+        Event::Paste(pasted) => {
+            // It may be a passphrase.
+            let pasted = Zeroizing::new(pasted);
+            if let Some(text) = model.fits.then(|| typed_text(model)).flatten() {
+                paste(text, &pasted, MAX_TYPED);
             }
             (true, Vec::new())
         }
         Event::Resized => (true, Vec::new()),
+        Event::Shown(shown) => (popups::shown(model, shown), Vec::new()),
         Event::Tick(now) => {
             (model.now, model.steady) = (now.wall, now.steady);
             let effects = if model.loaded { follow_open(model) } else { load(model) };
@@ -123,7 +131,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         }
         Event::Failed(why) => {
             model.busy = false;
-            model.popup = Some(Popup::Message { title: "Refused".to_owned(), text: why });
+            model.popup = Some(Popup::Message { title: "Not done".to_owned(), text: why });
             (true, Vec::new())
         }
         Event::Unclear(why) => {
@@ -173,16 +181,19 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
                 if model.progress.keys().filter(|(_, by)| *by == node).count() >= MAX_SESSIONS {
                     model.progress.retain(|(_, by), _| *by != node);
                 }
-                model.progress.insert((id, node), *progress);
+                let step = model.book.get(&id).and_then(|chapter| chapter.ceremony.current_step());
+                let rounds =
+                    Rounds { progress: *progress, heard: model.now, step: step.map(|step| step.id.clone()) };
+                model.progress.insert((id, node), rounds);
             }
             (model.screen == Screen::Ceremonies, Vec::new())
         }
     }
 }
 
-/// Reads all, unless that is under way.
+/// Reads all, unless that is under way. Without a bus too: what comes back is why there is none.
 fn load(model: &mut Model) -> Vec<Effect> {
-    if !model.connected || model.loading {
+    if model.loading {
         return Vec::new();
     }
     model.loading = true;
@@ -272,14 +283,23 @@ fn read(model: &mut Model, mut reading: Reading, set_back: Option<SetBack>) -> (
 }
 
 fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
-    if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-        return quit(model);
+    let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('c') if with_control && !model.fits => return vec![Effect::Quit],
+        KeyCode::Char('c') if with_control => return quit(model),
+        KeyCode::Char('l') if with_control => return vec![Effect::Redraw],
+        // What a key would do is not on the screen.
+        _ if !model.fits => return Vec::new(),
+        _ => {}
     }
     if model.popup.is_some() {
         return in_popup(model, key);
     }
     if model.line.is_some() {
         return in_line(model, key);
+    }
+    if !types(&key) {
+        return Vec::new();
     }
     match key.code {
         KeyCode::Char('q') => return quit(model),
@@ -465,12 +485,6 @@ fn fingerprint(model: &mut Model) {
 fn in_line(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     match key.code {
         KeyCode::Esc => model.line = None,
-        KeyCode::Char(c) => type_into(model, c),
-        KeyCode::Backspace => {
-            if let Some(Line::Command(text) | Line::Filter(text)) = &mut model.line {
-                text.pop();
-            }
-        }
         KeyCode::Enter => match model.line.take() {
             Some(Line::Filter(text)) => {
                 model.filter = text;
@@ -479,7 +493,7 @@ fn in_line(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
             Some(Line::Command(text)) => return command(model, text.trim()),
             None => {}
         },
-        _ => {}
+        _ => type_into(model, &key),
     }
     Vec::new()
 }
@@ -505,19 +519,20 @@ fn command(model: &mut Model, text: &str) -> Vec<Effect> {
     Vec::new()
 }
 
-fn type_into(model: &mut Model, c: char) {
-    let text = match (&mut model.popup, &mut model.line) {
-        (Some(Popup::Open(form)), _) => match form.text() {
-            Some(text) => text,
-            None => return,
-        },
-        (Some(Popup::Type(typing)), _) => &mut typing.text,
-        (Some(Popup::Review(review)), _) => &mut review.typed,
-        (Some(Popup::Passphrase { typed, .. }), _) => &mut **typed,
-        (None, Some(Line::Command(text) | Line::Filter(text))) => text,
-        (Some(_), _) | (None, None) => return,
-    };
-    if text.chars().count() < MAX_TYPED {
-        text.push(c);
+/// The text that keys and pastes go into, where there is one. Nothing is typed under a statement that was not read.
+fn typed_text(model: &mut Model) -> Option<&mut String> {
+    match (&mut model.popup, &mut model.line) {
+        (Some(Popup::Open(form)), _) => form.text(),
+        (Some(Popup::Type(typing)), _) => Some(&mut typing.text),
+        (Some(Popup::Review(review)), _) => review.read.then_some(&mut review.typed),
+        (Some(Popup::Passphrase { typed, .. }), _) => Some(typed),
+        (None, Some(Line::Command(text) | Line::Filter(text))) => Some(text),
+        (Some(_), _) | (None, None) => None,
+    }
+}
+
+fn type_into(model: &mut Model, key: &KeyEvent) {
+    if let Some(text) = typed_text(model) {
+        edit(text, key, MAX_TYPED);
     }
 }

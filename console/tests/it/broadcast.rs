@@ -419,3 +419,19 @@ async fn an_endpoint_that_is_not_there_or_speaks_no_http_or_tls_is_named() {
     let error = send(format!("https://{address}")).await;
     assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn endpoint_of_another_interface_is_called_that_and_nothing_is_waited_for() {
+    for status in [404, 405, 501] {
+        // What a bitcoind says to REST, and a web server to JSON-RPC.
+        let endpoint =
+            Endpoint::that(move |_, _| (status, "JSONRPC server handles only POST requests".to_owned()));
+        for (transaction, said) in [
+            (bitcoin(), "does not speak Esplora's REST interface"),
+            (ether(), "does not speak Ethereum's JSON-RPC"),
+        ] {
+            let refused = endpoint.sends(&transaction, SOON).await.unwrap_err().to_string();
+            assert!(refused.contains(said) && refused.contains(&status.to_string()), "{refused}");
+        }
+    }
+}

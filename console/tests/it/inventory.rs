@@ -26,7 +26,7 @@ fn parsed(arguments: &[&str]) -> Result<Entries, clap::Error> {
 
 #[test]
 fn command_that_enters_a_sheet_is_one_that_the_console_takes_whatever_its_serial() {
-    for serial in ["S-0007", "box 4", "it's", "$(rm -rf)", "`a`", "a\"b\\", "-x", "été"] {
+    for serial in ["S-0007", "box 4", "it's", "$(rm -rf)", "`a`", "a\"b\\", "-x", "a*b"] {
         let command = entering(&"treasury".parse().unwrap(), Generation(2), node(4), &line(serial));
         let print = format!("for a in {command}; do printf '%s\\0' \"$a\"; done");
         let words = Command::new("sh").args(["-c", &print]).output().unwrap().stdout;
@@ -49,6 +49,7 @@ fn items_without_node_text_or_generation_are_refused() {
         &["--generation", "1", "--found", "2="],
         &["--generation", "1", "--store-destroyed", "one=disk"],
         &["--generation", "1", "--backup-deleted", "1=a\nb"],
+        &["--generation", "1", "--sheet", "1=été"],
         &["--generation", "one", "--sheet", "1=S-1"],
         &["--identity-destroyed", "age1x"],
         &["--made-by", "dkg-treasury-00000000"],

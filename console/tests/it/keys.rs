@@ -4,6 +4,7 @@ use console::tui::{Effect, Event, Model, Popup, update};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::model;
+use crate::screens::show;
 
 fn press(model: &mut Model, key: KeyCode) -> Vec<Effect> {
     update(model, Event::Key(KeyEvent::new(key, KeyModifiers::NONE))).1
@@ -27,6 +28,7 @@ fn a_signature_needs_the_typed_word_under_its_statement() {
     let mut model = model(6);
     press(&mut model, KeyCode::Char('s'));
     assert!(press(&mut model, KeyCode::Enter).is_empty(), "the statement comes first");
+    show(&mut model, 80, 24);
     assert!(press(&mut model, KeyCode::Enter).is_empty(), "nothing typed, nothing signed");
     write(&mut model, "sig");
     assert!(press(&mut model, KeyCode::Enter).is_empty());
@@ -139,5 +141,62 @@ fn a_recovery_is_opened_with_the_nodes_that_are_typed() {
     let Some(Popup::Review(review)) = &model.popup else { unreachable!("{}", model.message) };
     for said in ["kind: recover", "lost: node 2, by repair\nlost: node 4, by backup\n"] {
         assert!(review.statement.contains(said), "{}", review.statement);
+    }
+}
+
+#[test]
+fn keys_with_a_modifier_command_nothing() {
+    for modifiers in [KeyModifiers::CONTROL, KeyModifiers::ALT, KeyModifiers::CONTROL | KeyModifiers::ALT] {
+        for c in ('a'..='z').chain(['?', ':', '/', '1']).filter(|c| !['c', 'l'].contains(c)) {
+            let mut model = model(6);
+            let key = KeyEvent::new(KeyCode::Char(c), modifiers);
+            assert!(update(&mut model, Event::Key(key)).1.is_empty());
+            assert!(
+                model.popup.is_none() && model.line.is_none() && model.open.is_some(),
+                "{modifiers:?} {c}"
+            );
+        }
+    }
+    let mut shifted = model(6);
+    update(&mut shifted, Event::Key(KeyEvent::new(KeyCode::Char('?'), KeyModifiers::SHIFT)));
+    assert!(matches!(shifted.popup, Some(Popup::Help)));
+}
+
+#[test]
+fn control_l_draws_anew_and_control_keys_edit_what_is_typed() {
+    let mut model = model(6);
+    let control = |model: &mut Model, c| {
+        update(model, Event::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))).1
+    };
+    assert!(matches!(control(&mut model, 'l').as_slice(), [Effect::Redraw]));
+    press(&mut model, KeyCode::Char('o'));
+    write(&mut model, "treasurx");
+    for (c, wallet) in [('h', "treasur"), ('x', "treasur"), ('w', ""), ('u', "")] {
+        assert!(control(&mut model, c).is_empty());
+        assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.wallet == wallet), "Ctrl-{c}");
+    }
+    assert!(matches!(control(&mut model, 'l').as_slice(), [Effect::Redraw]), "in a form too");
+}
+
+#[test]
+fn pasted_lines_become_one_with_its_words_apart() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('o'));
+    press(&mut model, KeyCode::Tab);
+    update(&mut model, Event::Paste("First\r\nkey of\u{1b}[2J\nall\n".to_owned()));
+    assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.purpose == "First key of[2J all"));
+}
+
+#[test]
+fn text_that_nobody_sees_stays_in_the_form_with_its_code_point() {
+    for (hidden, code) in [("\u{ad}", "U+00AD"), ("\u{2062}", "U+2062"), ("\u{3164}", "U+3164")] {
+        let mut model = model(56);
+        press(&mut model, KeyCode::Char('o'));
+        write(&mut model, "ops");
+        press(&mut model, KeyCode::Tab);
+        update(&mut model, Event::Paste(format!("Key{hidden} of ops")));
+        press(&mut model, KeyCode::Enter);
+        assert!(matches!(model.popup, Some(Popup::Open(_))));
+        assert!(model.message.contains(code), "{}", model.message);
     }
 }

@@ -11,9 +11,11 @@ mod keys;
 mod machine;
 mod paper;
 mod program;
+mod reading;
 mod reference;
 mod screens;
 mod set_aside;
+mod terminal;
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! The program's answers where no cluster is needed: exit 0 done, 1 refused, 2 usage.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use console::cli::exit_code;
 use console::client::{ClientError, Outcome, Refusal, SubmitError};
@@ -162,4 +162,115 @@ fn usage_errors_and_a_missing_cluster_are_told_apart() {
     let status = custody(&["status"]);
     assert_eq!(code(&status), 1);
     assert!(complaint(&status).contains("CUSTODY_CLUSTER"));
+}
+
+#[test]
+fn reader_that_has_had_enough_is_no_failure() {
+    let bundle = data("bundle.zip");
+    for arguments in [
+        &["script", "show", "dkg"][..],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["--json", "script", "list"],
+        &["evidence", "verify", bundle.to_str().unwrap()],
+    ] {
+        let mut custody = Command::new(env!("CARGO_BIN_EXE_custody"));
+        let mut running =
+            custody.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(running.stdout.take());
+        let ended = running.wait_with_output().unwrap();
+        assert_eq!((code(&ended), complaint(&ended)), (0, String::new()), "{arguments:?}");
+    }
+}
+
+/// Whether text could move a terminal's cursor, or hide something on it.
+fn commands_a_terminal(text: &str) -> bool {
+    text.chars().any(|c| (c.is_control() && c != '\n') || matches!(c, '\u{200b}'..='\u{202e}'))
+}
+
+#[test]
+fn whatever_a_file_or_an_argument_holds_commands_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let charter = std::fs::read_to_string(data("charter.toml")).unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, text: &str| {
+        std::fs::write(place(name), text).unwrap();
+        place(name)
+    };
+    let files = [
+        write("host.toml", &charter.replacen("host = \"", "host = \"\\u001b]0;owned\\u0007", 1)),
+        write("comment.toml", &format!("# \u{9b}31m\n{charter}")),
+        write("unknown.toml", &format!("\"\u{9b}31m\u{202e}\" = 1\n{charter}")),
+        write("escaped.toml", &format!("\"\\u001b[31m\" = 1\n{charter}")),
+        write("kind.toml", &charter.replacen("kind = \"", "kind = \"\\u001b[2J", 1)),
+        write("bytes.toml", "\u{1b}[2J = [\n"),
+    ];
+    let good = data("charter.toml");
+    for file in &files {
+        for arguments in [
+            vec!["charter", "check", file],
+            vec!["--json", "charter", "check", file],
+            vec!["charter", "diff", good.to_str().unwrap(), file],
+            vec!["evidence", "verify", file],
+        ] {
+            let refused = custody(&arguments);
+            assert_eq!(code(&refused), 1, "{arguments:?}");
+            assert!(
+                !complaint(&refused).is_empty() && !commands_a_terminal(&complaint(&refused)),
+                "{refused:?}"
+            );
+        }
+    }
+    for text in ["\u{1b}[2Ja", "a\u{9b}1m", "a\u{202e}b"] {
+        for arguments in [
+            vec!["ceremony", "show", text],
+            vec![text],
+            vec!["paper", "print", "f", "--serial", text],
+            vec!["ceremony", "open", "dkg", "--wallet", "w", "--purpose", text],
+            vec!["charter", "check", text],
+        ] {
+            let refused = custody(&arguments);
+            assert_ne!(code(&refused), 0);
+            assert!(!commands_a_terminal(&complaint(&refused)), "{:?}", complaint(&refused));
+        }
+    }
+}
+
+#[test]
+fn text_that_nobody_sees_is_refused_at_the_command_line_with_its_code_point() {
+    let open = |purpose: &str| {
+        custody(&["ceremony", "open", "dkg", "--wallet", "w", "--manifest", "m", "--purpose", purpose])
+    };
+    for (hidden, code_point) in [
+        ('\u{34f}', "U+034F"),
+        ('\u{61c}', "U+061C"),
+        ('\u{2064}', "U+2064"),
+        ('\u{fe0e}', "U+FE0E"),
+        ('\u{1d175}', "U+1D175"),
+        ('\u{e0020}', "U+E0020"),
+        ('\u{2005}', "U+2005"),
+    ] {
+        let refused = open(&format!("a{hidden}b"));
+        assert_eq!(code(&refused), 2);
+        assert!(complaint(&refused).contains(code_point), "{}", complaint(&refused));
+    }
+    assert!(complaint(&open("Schlüssel für 金庫")).contains("CUSTODY_CLUSTER"), "the text itself is taken");
+    let sheet = |serial: &str| {
+        custody(&[
+            "ceremony",
+            "open",
+            "inventory",
+            "--wallet",
+            "w",
+            "--generation",
+            "1",
+            "--purpose",
+            "p",
+            "--sheet",
+            serial,
+        ])
+    };
+    let refused = complaint(&sheet("1=Ѕ-0007"));
+    assert!(refused.contains("plain ASCII"), "{refused}");
 }

@@ -18,14 +18,30 @@ use console::tui::{Effect, Event, Model, Popup, Screen, update, view};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::style::Modifier;
+use ratatui::style::{Color, Modifier};
 
 use crate::{data, model, nodes, stand};
 
 pub(crate) fn drawn(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| view(model, frame)).unwrap();
+    terminal
+        .draw(|frame| {
+            view(model, frame);
+        })
+        .unwrap();
     terminal.backend().to_string()
+}
+
+/// Draws as the program does: what a frame has shown is told to the state, and drawn again where that shows.
+pub(crate) fn show(model: &mut Model, width: u16, height: u16) -> Terminal<TestBackend> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    loop {
+        let mut shown = None;
+        terminal.draw(|frame| shown = Some(view(model, frame))).unwrap();
+        if !update(model, Event::Shown(shown.unwrap())).0 {
+            return terminal;
+        }
+    }
 }
 
 fn snapshot(name: &str, model: &Model) {
@@ -83,6 +99,8 @@ fn popups_show_the_statement_the_form_and_the_keys() {
     let mut signing = model(6);
     press(&mut signing, &[KeyCode::Char('s'), KeyCode::Enter]);
     assert!(matches!(signing.popup, Some(Popup::Review(_))));
+    snapshot("popup_statement_unread", &signing);
+    show(&mut signing, 80, 24);
     snapshot("popup_statement", &signing);
     press(&mut signing, &[KeyCode::Tab]);
     snapshot("popup_statement_code", &signing);
@@ -210,6 +228,8 @@ fn what_is_not_known_is_not_shown_as_empty() {
         model.load_trouble = "no node gave an answer that can be used: node 3 is not on the bus".to_owned();
         let failed = drawn(&model, 80, 24);
         assert!(failed.contains("Not known: no node gave"), "{failed}");
+        model.load_trouble = format!("{} the end", "a long reason ".repeat(9));
+        assert!(drawn(&model, 80, 24).contains("the end"), "a reason is shown whole");
         assert!(!failed.contains("No ceremony yet") && !failed.contains("Nothing was logged"), "{failed}");
     }
     model.loaded = true;
@@ -219,6 +239,14 @@ fn what_is_not_known_is_not_shown_as_empty() {
     let listed = drawn(&model, 80, 24);
     assert!(listed.contains("! dkg-x-1: listed, and not shown: it rests on"), "{listed}");
     assert!(!listed.contains("No ceremony yet"), "{listed}");
+    model.unread.clear();
+    model.filter = "nowhere".to_owned();
+    for screen in [Screen::Ceremonies, Screen::Wallets, Screen::Log] {
+        model.screen = screen;
+        let filtered = drawn(&model, 80, 24);
+        assert!(filtered.contains("Nothing here has `nowhere` in it: Esc clears"), "{filtered}");
+        assert!(!filtered.contains(" yet"), "{filtered}");
+    }
 }
 
 #[test]
@@ -261,7 +289,12 @@ fn one_load_and_one_reading_of_a_ceremony_are_under_way_at_a_time() {
 
 /// The terminal of a cluster that has held an inventory.
 pub(crate) fn with_an_inventory() -> Model {
-    let read = |name: &str| std::fs::read(data("inventory").join(name)).unwrap();
+    of_bundle("inventory")
+}
+
+/// The terminal of the cluster whose ceremony, and what it rests on, is in a bundle.
+fn of_bundle(folder: &str) -> Model {
+    let read = |name: &str| std::fs::read(data(folder).join(name)).unwrap();
     let charter = Arc::new(Charter::parse(&read("charter.toml")).unwrap());
     let root = Arc::new(TrustRoot::from_pem(&read("root.pem")).unwrap());
     let mut model = model(0);
@@ -279,7 +312,11 @@ fn copies_that_are_gone_are_crossed_out_and_marked() {
     let model = with_an_inventory();
     snapshot("wallets_inventory", &model);
     let mut terminal = Terminal::new(TestBackend::new(160, 50)).unwrap();
-    terminal.draw(|frame| view(&model, frame)).unwrap();
+    terminal
+        .draw(|frame| {
+            view(&model, frame);
+        })
+        .unwrap();
     let buffer = terminal.backend().buffer();
     let is_crossed_out = |row: u16| {
         (0..160).any(|column| buffer[(column, row)].style().add_modifier.contains(Modifier::CROSSED_OUT))
@@ -294,8 +331,101 @@ fn copies_that_are_gone_are_crossed_out_and_marked() {
 }
 
 #[test]
-fn a_terminal_that_is_too_small_says_so() {
-    assert!(drawn(&model(6), 40, 10).contains("too small"));
+fn a_terminal_that_is_too_small_says_so_and_its_keys_do_nothing() {
+    assert!(drawn(&model(6), 40, 10).contains("Too small: 60×15 at least"));
+    let mut model = model(6);
+    for (width, height) in [(20, 5), (1, 1), (59, 40), (200, 14)] {
+        show(&mut model, width, height);
+        for key in ["s", "w", "o", "q", "2"].map(|key| KeyCode::Char(key.chars().next().unwrap())) {
+            let key = KeyEvent::new(key, KeyModifiers::NONE);
+            assert!(update(&mut model, Event::Key(key)).1.is_empty());
+            assert!(model.popup.is_none() && model.screen == Screen::Ceremonies, "{width}×{height}");
+        }
+        let leave = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert!(matches!(update(&mut model, Event::Key(leave)).1.as_slice(), [Effect::Quit]));
+    }
+    show(&mut model, 60, 15);
+    press(&mut model, &[KeyCode::Char('s')]);
+    assert!(model.popup.is_some());
+}
+
+#[test]
+fn stalled_rounds_stay_on_the_screen_with_their_age_until_the_step_is_over() {
+    let mut running = model(13);
+    let id = running.open.clone().unwrap();
+    let progress = |node: u32| Progress {
+        version: 1,
+        ceremony: id.to_string(),
+        node,
+        phase: "commit".to_owned(),
+        phase_number: 2,
+        phase_count: 7,
+        ..Progress::default()
+    };
+    update(&mut running, Event::News(News::Progress(Box::new(progress(3)))));
+    for (later, said) in [(9, "commit"), (42, "SILENT 42 s commit"), (3600, "SILENT 3600 s commit")] {
+        let mut wall = running.now;
+        running.now = wall.plus(later * 1000);
+        let screen = drawn(&running, 100, 40);
+        assert!(screen.contains("Rounds:") && screen.contains(said), "{screen}");
+        std::mem::swap(&mut running.now, &mut wall);
+    }
+    for entry in crate::entries().into_iter().skip(13).take(10) {
+        running.book.take(entry).unwrap();
+    }
+    assert!(!drawn(&running, 100, 40).contains("Rounds:"), "the step is over");
+}
+
+#[test]
+fn wallet_is_not_shown_as_finished_before_its_ceremony_is_closed() {
+    for count in [23, 30, 40, 55] {
+        let mut model = model(count);
+        model.screen = Screen::Wallets;
+        let screen = drawn(&model, 80, 24);
+        assert!(screen.contains("! NOT FINISHED, receive nothing: not done:"), "{count}:\n{screen}");
+    }
+    let mut closed = model(56);
+    closed.screen = Screen::Wallets;
+    assert!(!drawn(&closed, 80, 24).contains("NOT FINISHED"));
+}
+
+#[test]
+fn disputed_record_looks_disputed_on_every_screen() {
+    let mut model = of_bundle("disputed");
+    model.open = None;
+    let dispute = "could not see the third screen";
+    for (screen, said) in [
+        (Screen::Ceremonies, ["closed DISPUTED", "dkg-"]),
+        (Screen::Wallets, ["! DISPUTED, receive nothing:", dispute]),
+    ] {
+        model.screen = screen;
+        let drawn = drawn(&model, 80, 24);
+        assert!(said.iter().all(|said| drawn.contains(said)), "{drawn}");
+    }
+    model.screen = Screen::Ceremonies;
+    press(&mut model, &[KeyCode::Enter]);
+    let screen = drawn(&model, 160, 50);
+    let said = ["CLOSED, DISPUTED", &format!("arthur as auditor: disagree: I {dispute}")];
+    assert!(said.iter().all(|said| screen.contains(said)), "{screen}");
+    let mut terminal = Terminal::new(TestBackend::new(160, 50)).unwrap();
+    terminal
+        .draw(|frame| {
+            view(&model, frame);
+        })
+        .unwrap();
+    let buffer = terminal.backend().buffer();
+    let green = (80..160).any(|x| buffer[(x, 2)].style().fg == Some(Color::Green));
+    assert!(!green, "nothing of it is green");
+}
+
+#[test]
+fn reason_of_an_end_is_shown_letter_by_letter() {
+    let mut model = model(13);
+    let id = model.open.clone().unwrap();
+    assert!(drawn(&model, 80, 24).contains("AUTHORISED"));
+    model.now = model.book.get(&id).unwrap().ceremony.manifest().expires.plus(1);
+    let screen = drawn(&model, 80, 24);
+    assert!(screen.contains("VOID") && screen.contains("its deadline passed"), "{screen}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Core {
             kind: manifest.kind.to_string(),
             wallet: manifest.wallet.to_string(),
             generation: manifest.generation.0,
-            phase: ceremony.phase_at(self.now.wall).to_string(),
+            phase: ceremony.standing_at(self.now.wall),
             opened_ms: manifest.opened.0,
             last_ms: head.time.0,
         }

@@ -69,7 +69,7 @@ impl Shelved {
             kind: manifest.kind,
             wallet: manifest.wallet.clone(),
             generation: manifest.generation,
-            phase: ceremony.phase_at(now).to_string(),
+            phase: ceremony.standing_at(now),
             opened: manifest.opened,
             charter: manifest.charter,
             began,

@@ -150,7 +150,11 @@ pub(crate) fn frames(report: &mut Report) {
             let heartbeat = heartbeats[usize::try_from(number).unwrap() % heartbeats.len()].clone();
             update(&mut model, TuiEvent::News(News::Health(Box::new(heartbeat))));
             update(&mut model, TuiEvent::Tick(Moment { wall: paper.now, steady: Instant::now() }));
-            terminal.draw(|frame| view(&model, frame)).unwrap();
+            terminal
+                .draw(|frame| {
+                    view(&model, frame);
+                })
+                .unwrap();
         }
         let frame = begun.elapsed().as_secs_f64() * 1000.0 / f64::from(FRAMES);
         report.put_beside(&bench, title, frame, "ms a frame with its heartbeat", "< 16");

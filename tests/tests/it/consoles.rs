@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ceremonies::attestation::{Measurement, Pcr};
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::Role;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::script::Act;
 use console::config::Me;
 use lab::cluster::Cluster;
@@ -101,6 +101,10 @@ struct Terminal {
 
 impl Terminal {
     fn open(cluster: &Path) -> Self {
+        Self::open_with(cluster, &[])
+    }
+
+    fn open_with(cluster: &Path, arguments: &[&str]) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let ours: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&ours).unwrap();
@@ -115,6 +119,8 @@ impl Terminal {
         let process = custody()
             .arg("--cluster")
             .arg(cluster)
+            .args(arguments)
+            .env_remove("SSH_AUTH_SOCK")
             .env("TERM", "xterm-256color")
             .stdin(theirs.try_clone().unwrap())
             .stdout(theirs.try_clone().unwrap())
@@ -135,6 +141,13 @@ impl Terminal {
 
     fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Whether the terminal is as a shell has it.
+    fn echoes(&self) -> bool {
+        use rustix::termios::LocalModes;
+        let modes = rustix::termios::tcgetattr(&self.keys).unwrap().local_modes;
+        modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
     fn contents(&self) -> String {
@@ -166,7 +179,10 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
     let mut room = Room::enter(&file, PATIENCE).await.unwrap();
     let id = opens_with_a_signature_made_elsewhere(folder.path(), &file, &room);
     room.lead_to(&id, Act::Confirm, PATIENCE).await.unwrap();
+    withdraws_elsewhere_or_at_a_terminal(folder.path(), &file, &room);
     signs_through_an_agent(folder.path(), &file, &room, &id);
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    signs_at_a_terminal(folder.path(), &file, &room, &id);
     for act in [Act::Approve, Act::ReadBack, Act::Agree, Act::Close] {
         let generating = (act == Act::ReadBack).then(|| is_killed_in_the_rounds(&file, &id));
         room.lead_to(&id, act, PATIENCE).await.unwrap();
@@ -210,6 +226,11 @@ fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &R
     let statement = run(cluster, &open, None).unwrap();
     assert!(run(cluster, &open, None).unwrap_err().contains("File exists"), "a manifest is not overwritten");
     let signature = sign_elsewhere(folder, administrator, &statement);
+    let attended = run(cluster, &open[..open.len() - 2], None).unwrap_err();
+    assert!(
+        attended.contains("nobody is at a terminal") && attended.contains("submit-opening"),
+        "{attended}"
+    );
     let submit = ["ceremony", "submit-opening", "--manifest", manifest, "--signature"];
     let submit =
         |signature: &Path| run(cluster, &[&submit[..], &[signature.to_str().unwrap()]].concat(), None);
@@ -233,10 +254,15 @@ async fn amends_the_charter_with_files(folder: &Path, cluster: &Path, room: &mut
     let next =
         run(cluster, &[&allow[..], &["--others-until", "2099-01-31T00:00:00Z"]].concat(), None).unwrap();
     std::fs::write(place("next.toml"), &next).unwrap();
-    let open = ["ceremony", "open", "amend", "--purpose", "a test", "--charter"];
+    let manifest = place("amend.manifest");
+    let open = ["ceremony", "open", "amend", "--purpose", "a test", "--manifest", &manifest, "--charter"];
     let unfit = run(cluster, &[&open[..], &[&place("now.toml")]].concat(), None).unwrap_err();
     assert!(unfit.contains("does not amend the one in force"), "{unfit}");
-    let id = run(cluster, &[&open[..], &[&place("next.toml")]].concat(), None)
+    let statement = run(cluster, &[&open[..], &[&place("next.toml")]].concat(), None).unwrap();
+    let submit = ["ceremony", "submit-opening", "--manifest", &manifest];
+    let unread = run(cluster, &submit, None).unwrap_err();
+    assert!(unread.contains(&statement) && unread.contains("nothing was signed"), "{unread}");
+    let id = run(cluster, &[&submit[..], &["--statement-hash", &hash(&statement)]].concat(), None)
         .unwrap()
         .trim()
         .parse::<CeremonyId>()
@@ -267,10 +293,104 @@ fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &Cerem
         "--key",
         key,
     ];
-    assert!(run(cluster, &sign, None).unwrap_err().contains("no SSH agent"));
     let (agent, socket) = ssh_agent(folder, me);
+    let statement = [&["ceremony", "statement"], &sign[2..sign.len() - 2]].concat();
+    let statement = run(cluster, &statement, None).unwrap();
+    for (proof, why) in [
+        (None, "nobody is at a terminal"),
+        (Some(hash(&statement.replace(me.person.as_str(), "someone"))), "read it anew"),
+    ] {
+        let proof = proof.iter().flat_map(|hash| ["--statement-hash", hash.as_str()]);
+        let unread = sign.iter().copied().chain(proof).collect::<Vec<_>>();
+        let refused = run(cluster, &unread, Some(&socket)).unwrap_err();
+        assert!(refused.contains(&statement) && refused.contains(why), "{refused}");
+    }
+    let hash = hash(&statement);
+    let sign = [&sign[..], &["--statement-hash", &hash]].concat();
+    assert!(run(cluster, &sign, None).unwrap_err().contains("no SSH agent"));
     let once = run(cluster, &sign, Some(&socket)).unwrap();
     assert!(once.contains("recorded by"), "{once}");
     assert_eq!(run(cluster, &sign, Some(&socket)).unwrap(), once, "the same signature is one entry");
     drop(agent);
+}
+
+/// What `sha256sum` says of a text.
+fn hash(text: &str) -> String {
+    Hash::of_bytes(text.as_bytes()).to_string()
+}
+
+/// A withdrawal is read, signed and submitted like every other statement; at a terminal the word is asked for, and a locked
+/// key's passphrase, and whatever ends the question gives the terminal back.
+fn withdraws_elsewhere_or_at_a_terminal(folder: &Path, cluster: &Path, room: &Room) {
+    let me = room.people(Role::Administrator).next().unwrap();
+    let manifest = folder.join("withdrawn.manifest");
+    let manifest = manifest.to_str().unwrap();
+    let open =
+        ["ceremony", "open", "dkg", "--wallet", "short", "--purpose", "a test", "--manifest", manifest];
+    let statement = run(cluster, &open, None).unwrap();
+    let submit =
+        ["ceremony", "submit-opening", "--manifest", manifest, "--statement-hash", &hash(&statement)];
+    let id = run(cluster, &submit, None).unwrap().trim().to_owned();
+    let step = ["--step", "withdraw", "--role", "administrator", "--person", me.person.as_str()];
+    let ceremony =
+        |what: &str, more: &[&str]| run(cluster, &[&["ceremony", what, &id], &step[..], more].concat(), None);
+    assert!(ceremony("statement", &[]).unwrap_err().contains("has --reason"));
+    let statement = ceremony("statement", &["--reason", "Only a test"]).unwrap();
+    assert!(statement.lines().nth(3) == Some("verdict: withdraw, because: Only a test"), "{statement}");
+
+    let locked = folder.join("locked");
+    std::fs::copy(&me.key, &locked).unwrap();
+    let locks = Command::new("ssh-keygen").args(["-q", "-p", "-N", "right", "-f"]).arg(&locked).status();
+    assert!(locks.unwrap().success());
+    let abort = ["ceremony", "abort", &id, "--reason", "Only a test", "--key", locked.to_str().unwrap()];
+    let unattended = run(cluster, &abort, None).unwrap_err();
+    assert!(
+        unattended.contains(&statement) && unattended.contains("nobody is at a terminal"),
+        "{unattended}"
+    );
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT, rustix::process::Signal::HUP]
+    {
+        let mut asked = Terminal::open_with(cluster, &abort);
+        asked.wait_for("Type `sign`");
+        asked.press("sign\r");
+        asked.wait_for("passphrase of");
+        wait_for("the hidden question", || (!asked.echoes()).then_some(()));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&asked.process.0), signal).unwrap();
+        assert!(!wait_for("its end", || asked.process.0.try_wait().unwrap()).success());
+        wait_for("the terminal", || asked.echoes().then_some(()));
+    }
+    let mut declined = Terminal::open_with(cluster, &abort);
+    declined.wait_for("Type `sign`");
+    declined.press("no\r");
+    declined.wait_for("was not typed: nothing was signed");
+
+    let signature = sign_elsewhere(folder, me, &statement);
+    let signature = ["--reason", "Only a test", "--signature", signature.to_str().unwrap()];
+    assert!(ceremony("submit", &signature).unwrap().contains("recorded by"));
+    let shown = run(cluster, &["ceremony", "show", &id], None).unwrap();
+    assert!(shown.contains("withdrawn by administrator-1: Only a test"), "{shown}");
+}
+
+/// At a terminal the statement is read, the word typed, and a passphrase with it, slips and all.
+fn signs_at_a_terminal(folder: &Path, cluster: &Path, room: &Room, id: &CeremonyId) {
+    let ceremony = room.ceremony(id).unwrap();
+    let step = ceremony.current_step().unwrap();
+    let me = room.people(Role::Operator).next().unwrap();
+    assert!(ceremony.signers(step).contains_key(&Role::Operator));
+    let locked = folder.join("operator");
+    std::fs::copy(&me.key, &locked).unwrap();
+    let locks = Command::new("ssh-keygen").args(["-q", "-p", "-N", "right", "-f"]).arg(&locked).status();
+    assert!(locks.unwrap().success());
+    let sign =
+        ["ceremony", "sign", id.as_str(), "--step", step.id.as_str(), "--role", "operator", "--person"];
+    let sign = [&sign[..], &[me.person.as_str(), "--key", locked.to_str().unwrap()]].concat();
+    let mut asked = Terminal::open_with(cluster, &sign);
+    asked.wait_for("Type `sign`");
+    assert!(asked.contents().contains(&format!("ceremony: {id}")), "{}", asked.contents());
+    asked.press("sign\r");
+    asked.wait_for("passphrase of");
+    wait_for("the hidden question", || (!asked.echoes()).then_some(()));
+    asked.press("wrong\x15righX\x08t\r");
+    asked.wait_for("recorded by");
+    assert!(!asked.contents().contains("right"), "{}", asked.contents());
 }

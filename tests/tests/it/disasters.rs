@@ -12,7 +12,7 @@ use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
 use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path, derive};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::evidence::{Expected, verify};
-use ceremonies::ids::{CeremonyId, Generation, UnixMillis, WalletName};
+use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis, WalletName};
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
@@ -201,9 +201,17 @@ async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction
     assert!(!witness && why.contains("not signed by a witness"), "{why}");
     assert_eq!(chain.call("eth_blockNumber", json!([])).await.unwrap(), head, "what is refused is not sent");
 
-    let (sent, told) = broadcast(&["--person", "operator-1"]);
-    assert!(sent && told.contains("in block: 0x"), "{told}");
-    let (again, why) = broadcast(&["--person", "operator-1"]);
+    let (unread, why) = broadcast(&["--person", "operator-1"]);
+    assert!(!unread && why.contains("nobody is at a terminal"), "{why}");
+    assert_eq!(
+        chain.call("eth_blockNumber", json!([])).await.unwrap(),
+        head,
+        "what nobody can sign is not sent"
+    );
+    let (sent, told) = broadcast(&["--person", "operator-1", "--unsigned"]);
+    assert!(sent && told.contains("custody ceremony submit"), "{told}");
+    signs_what_became_of_it(&told, console, &id);
+    let (again, why) = broadcast(&["--person", "operator-1", "--unsigned"]);
     assert!(!again && why.contains("already signed"), "{why}");
     closes(room, &id).await;
     let said = room.ceremony(&id).unwrap().transaction_id().unwrap();
@@ -213,6 +221,24 @@ async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction
     let height = u64::from_str_radix(height.trim_start_matches("0x"), 16).unwrap();
     let expected = format!("operator-1 says: transaction {said} is in block {height}, {block}");
     assert!(report.contains(&expected), "{report}");
+}
+
+/// A program reads the statement about the block that was found, and signs it.
+fn signs_what_became_of_it(told: &str, console: &FilePath, id: &CeremonyId) {
+    let submit = told.lines().find_map(|line| line.strip_prefix("submit it with: custody ")).unwrap();
+    let arguments: Vec<&str> = submit.split(" --signature").next().unwrap().split(' ').skip(2).collect();
+    assert_eq!(arguments[0], id.as_str());
+    let custody = |what: &str, more: &[&str]| {
+        let mut custody = Command::new(programs::folder().unwrap().join("custody"));
+        custody.arg("--cluster").arg(console).args(["ceremony", what]).args(&arguments).args(more);
+        let output = custody.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let statement = custody("statement", &[]);
+    assert!(statement.contains("in block: 0x"), "{statement}");
+    let hash = Hash::of_bytes(statement.as_bytes()).to_string();
+    assert!(custody("sign", &["--statement-hash", &hash]).contains("recorded by"));
 }
 
 /// The trustee's own people in every role that a quorum asks for; custodians and escrow trustee stay.

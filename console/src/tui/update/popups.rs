@@ -1,5 +1,5 @@
-//! Keys while a popup is open: every way that leads to a signature. Nothing is signed before its statement was shown
-//! and [`SIGN_WORD`] was typed under it.
+//! Keys while a popup is open: every way that leads to a signature. Nothing is signed before the last line of its
+//! statement was on the screen and [`SIGN_WORD`] was typed under it.
 
 use std::collections::BTreeMap;
 
@@ -13,40 +13,46 @@ use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::super::model::{
-    Model, OpenForm, Popup, Review, ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor,
+    Model, OpenForm, Page, Popup, Review, ReviewAct, Shown, SignatureFor, Typing, TypingFor, Who, WhoFor,
 };
 use super::{Effect, show, sign, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
+use crate::terminal::types;
+
+/// Notes what a frame has shown; whether that changes what the next one shows.
+pub(super) fn shown(model: &mut Model, shown: Shown) -> bool {
+    model.fits = shown.fits;
+    let (Some(Popup::Review(review)), Some(page)) = (&mut model.popup, shown.page) else { return false };
+    let was_read = review.read;
+    review.scroll = page.first;
+    review.read |= page.is_last();
+    review.page = page;
+    was_read != review.read
+}
 
 pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let Some(popup) = model.popup.take() else { return Vec::new() };
-    match (popup, key.code) {
+    // A key with a modifier edits text, and commands nothing.
+    let code = if types(&key) { key.code } else { KeyCode::Null };
+    match (popup, code) {
         (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
         (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. } | Popup::Quit, _) => {}
         (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
-        (Popup::Open(form), code) => in_open_form(model, form, code),
+        (Popup::Open(form), code) => in_open_form(model, form, code, &key),
         (Popup::Who(who), code) => return in_who(model, who, code),
         (Popup::Verdict { me }, code) => in_verdict(model, me, code),
-        (Popup::Type(typing), code) => in_typing(model, typing, code),
-        (Popup::Review(review), code) => return in_review(model, review, code),
-        (Popup::Passphrase { review, mut typed }, code) => match code {
-            KeyCode::Enter => {
-                model.busy = true;
-                return vec![sign(model, review, Some(typed))];
-            }
-            KeyCode::Backspace => {
-                typed.pop();
-                model.popup = Some(Popup::Passphrase { review, typed });
-            }
-            code => {
-                model.popup = Some(Popup::Passphrase { review, typed });
-                if let KeyCode::Char(c) = code {
-                    type_into(model, c);
-                }
-            }
-        },
+        (Popup::Type(typing), KeyCode::Enter) => typed(model, typing),
+        (Popup::Review(review), code) => return in_review(model, review, code, &key),
+        (Popup::Passphrase { review, typed }, KeyCode::Enter) => {
+            model.busy = true;
+            return vec![sign(model, review, Some(typed))];
+        }
+        (popup @ (Popup::Type(_) | Popup::Passphrase { .. }), _) => {
+            model.popup = Some(popup);
+            type_into(model, &key);
+        }
     }
     Vec::new()
 }
@@ -64,7 +70,7 @@ const TRANSFERRING: &str = "A transaction is opened from the command line, with 
 const TAKING_STOCK: &str = "An inventory is opened from the command line, with what it enters: custody ceremony open \
     inventory --wallet W --generation N --sheet 1=SERIAL --purpose TEXT. Everything after that is done here.";
 
-fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
+fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyEvent) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
         KeyCode::BackTab | KeyCode::Up => form.field = (form.field + form.fields() - 1) % form.fields(),
@@ -80,16 +86,12 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode) {
                 CeremonyKind::Inventory => CeremonyKind::Dkg,
             };
         }
-        KeyCode::Backspace => {
-            form.text().and_then(String::pop);
-        }
         KeyCode::Enter if form.field + 1 < form.fields() => form.field += 1,
         KeyCode::Enter => return review_opening(model, form),
-        KeyCode::Char(c) => {
+        _ => {
             model.popup = Some(Popup::Open(form));
-            return type_into(model, c);
+            return type_into(model, key);
         }
-        _ => {}
     }
     model.popup = Some(Popup::Open(form));
 }
@@ -134,7 +136,8 @@ fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
 }
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
-    Review { statement, act, me, typed: String::new(), scroll: 0, code: false }
+    let page = Page::default();
+    Review { statement, act, me, typed: String::new(), scroll: 0, page, read: false, code: false }
 }
 
 fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
@@ -202,21 +205,6 @@ fn in_verdict(model: &mut Model, me: Me, code: KeyCode) {
     }
 }
 
-fn in_typing(model: &mut Model, mut typing: Typing, code: KeyCode) {
-    match code {
-        KeyCode::Backspace => {
-            typing.text.pop();
-            model.popup = Some(Popup::Type(typing));
-        }
-        KeyCode::Enter => typed(model, typing),
-        KeyCode::Char(c) => {
-            model.popup = Some(Popup::Type(typing));
-            type_into(model, c);
-        }
-        _ => model.popup = Some(Popup::Type(typing)),
-    }
-}
-
 fn typed(model: &mut Model, typing: Typing) {
     let reason = || typing.text.trim().parse::<TextLine>().map_err(|error| format!("the reason: {error}"));
     let answer = match typing.question {
@@ -260,30 +248,31 @@ fn review_step(model: &mut Model, me: Me, answer: Answer) {
 /// The word that has to be typed before anything is signed.
 pub const SIGN_WORD: &str = "sign";
 
-fn in_review(model: &mut Model, mut review: Review, code: KeyCode) -> Vec<Effect> {
+fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEvent) -> Vec<Effect> {
+    let last = review.page.lines.saturating_sub(review.page.height);
+    let leaf = review.page.height.saturating_sub(1).max(1);
     match code {
         KeyCode::Up => review.scroll = review.scroll.saturating_sub(1),
-        KeyCode::Down => {
-            review.scroll = (review.scroll + 1).min(review.statement.lines().count().saturating_sub(1));
-        }
+        KeyCode::Down => review.scroll = (review.scroll + 1).min(last),
+        KeyCode::PageUp => review.scroll = review.scroll.saturating_sub(leaf),
+        KeyCode::PageDown => review.scroll = (review.scroll + leaf).min(last),
+        KeyCode::Home => review.scroll = 0,
+        KeyCode::End => review.scroll = last,
         KeyCode::Tab => review.code = !review.code,
-        KeyCode::Backspace => {
-            review.typed.pop();
-        }
-        KeyCode::Enter if review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
+        KeyCode::Enter if review.read && review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
             model.busy = true;
             model.say("Signing…");
             return vec![sign(model, Box::new(review), None)];
         }
-        KeyCode::Enter => {
+        KeyCode::Enter if review.read => {
             model.message = format!("Type `{SIGN_WORD}` to sign, Esc to leave it.");
         }
-        KeyCode::Char(c) => {
+        KeyCode::Enter => model.say("Nothing is signed before its end was read: PageDown, or End."),
+        _ => {
             model.popup = Some(Popup::Review(review));
-            type_into(model, c);
+            type_into(model, key);
             return Vec::new();
         }
-        _ => {}
     }
     model.popup = Some(Popup::Review(review));
     Vec::new()

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
 use ceremonies::ids::NodeIndex;
 use ceremonies::script::Act;
-use ceremonies::wire::bus::Progress;
+use ceremonies::text::one_line;
 use ceremonies::words;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,11 +13,12 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{BOLD, FAINT, block, colour, inner_height, inner_width, wrap};
-use crate::tui::model::Model;
+use super::{BOLD, FAINT, block, colour, cut, fitted, inner_height, inner_width, wrap};
+use crate::standing::disputes;
+use crate::tui::model::{Model, Rounds};
 
-/// How long a node's progress is shown after it was heard, in milliseconds.
-const PROGRESS_MS: i64 = 60_000;
+/// After how long a node's progress is old, in milliseconds: it is told whenever something goes on.
+const STALE_MS: i64 = 10_000;
 
 pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     let left_width = if area.width >= 120 { Constraint::Percentage(45) } else { Constraint::Percentage(44) };
@@ -49,7 +50,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
             }
             StepState::Blocked { .. } => ("·", FAINT),
         };
-        lines.push(Line::styled(format!(" {mark} {}", step.title), style));
+        lines.push(Line::styled(cut(&format!(" {mark} {}", step.title), width), style));
         for signed in ceremony.signed(&step.id) {
             let touched = if signed.presence.verified {
                 ", verified"
@@ -60,7 +61,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
             };
             let clock: String = signed.time.to_string().chars().skip(11).take(8).collect();
             let text = format!("     {} {clock}{touched}", signed.person);
-            lines.push(Line::styled(text.chars().take(width).collect::<String>(), FAINT));
+            lines.push(Line::styled(cut(&text, width), FAINT));
         }
     }
     let height = inner_height(area);
@@ -74,17 +75,32 @@ fn phase_style(model: &Model, phase: &Phase) -> Style {
     match phase {
         Phase::Gathering | Phase::Authorised => BOLD,
         Phase::Committed | Phase::Closed => colour(model, Color::Green).patch(BOLD),
-        Phase::Void(_) | Phase::Abandoned(_) => colour(model, Color::Red).patch(BOLD),
+        Phase::Void(_) | Phase::Abandoned(_) => alarm(model),
     }
+}
+
+/// The phase; why it ended, letter by letter as it was written; and who says that the record is wrong.
+fn standing<'a>(model: &Model, ceremony: &Ceremony, phase: &Phase, width: usize) -> Vec<Line<'a>> {
+    let text = phase.to_string();
+    let (word, why) = text.split_once(": ").unwrap_or((&text, ""));
+    let disputes: Vec<String> = disputes(ceremony);
+    let mark = if disputes.is_empty() { "" } else { ", DISPUTED" };
+    let style = if disputes.is_empty() { phase_style(model, phase) } else { alarm(model) };
+    let said = [format!("{}{mark}", word.to_uppercase()), why.to_owned()].into_iter().chain(disputes);
+    said.filter(|text| !text.is_empty())
+        .flat_map(|text| wrap(&text, width))
+        .map(|line| Line::styled(format!(" {line}"), style))
+        .collect()
+}
+
+fn alarm(model: &Model) -> Style {
+    colour(model, Color::Red).patch(BOLD)
 }
 
 fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     let width = inner_width(area).saturating_sub(2);
     let phase = ceremony.phase_at(model.now);
-    let mut lines: Vec<Line<'_>> = wrap(&phase.to_string().to_uppercase(), width)
-        .into_iter()
-        .map(|line| Line::styled(format!(" {line}"), phase_style(model, &phase)))
-        .collect();
+    let mut lines = standing(model, ceremony, &phase, width);
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
     lines.extend(record(model, ceremony, width));
     // Before the words, so that a small terminal cuts those and not a node.
@@ -127,7 +143,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         format!(" expires {}, entry {}", ceremony.manifest().expires, ceremony.head().seq),
         FAINT,
     ));
-    lines.truncate(inner_height(area));
+    let lines = fitted(lines, inner_height(area), " … more: a larger terminal shows it");
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
 }
 
@@ -148,16 +164,20 @@ fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>
     lines
 }
 
-/// What an amendment changes in the charter, or an inventory in the ledger.
+/// What an amendment changes in the charter, an inventory in the ledger, or a transaction pays.
 fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
     let manifest = ceremony.manifest();
     let articles = manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter));
     let articles = articles.map(|change| format!("{change:#}"));
-    let said: Vec<String> = articles.chain(manifest.inventory.iter().map(ToString::to_string)).collect();
+    let pays = manifest.transaction.iter().flat_map(|transaction| transaction.words());
+    let said: Vec<String> =
+        articles.chain(manifest.inventory.iter().map(ToString::to_string)).chain(pays).collect();
     if said.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec![Line::raw(""), Line::styled(" Changes (whole: custody ceremony show):", FAINT)];
+    let what = if manifest.transaction.is_some() { "Transaction" } else { "Changes" };
+    let heading = format!(" {what} (whole: custody ceremony show):");
+    let mut lines = vec![Line::raw(""), Line::styled(heading, FAINT)];
     for change in said {
         lines.extend(wrap(&change, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
     }
@@ -184,13 +204,15 @@ fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
 /// The live ladder: each node's place among the phases of the session that runs.
 fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
     let id = &ceremony.manifest().ceremony;
-    let news = |node: &NodeIndex| -> Option<&Progress> {
-        let progress = model.progress.get(&(id.clone(), *node))?;
-        (model.now.0 - progress.time_ms < PROGRESS_MS).then_some(progress)
+    let step = ceremony.current_step();
+    let open = step.map(|step| &step.id);
+    let news = |node: &NodeIndex| {
+        let rounds = model.progress.get(&(id.clone(), *node))?;
+        (rounds.step.as_ref() == open).then_some(rounds)
     };
+    let step = step.map(|step| step.act);
     let roster = &ceremony.manifest().roster;
-    let step = ceremony.current_step().map(|step| step.act);
-    if !matches!(step, Some(Act::Recover | Act::Generate | Act::TestSign))
+    if !matches!(step, Some(Act::Recover | Act::Generate | Act::TestSign | Act::Sign))
         || !roster.iter().any(|node| news(node).is_some())
     {
         return Vec::new();
@@ -201,7 +223,7 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
         let done = sealed && step == Some(Act::Generate);
         let text = match news(node) {
             _ if done => "sealed, signed".to_owned(),
-            Some(progress) => {
+            Some(Rounds { progress, heard, .. }) => {
                 let place = usize::try_from(progress.phase_number).unwrap_or(0);
                 let count = usize::try_from(progress.phase_count).unwrap_or(0).min(32);
                 let bar: String = (1..=count)
@@ -214,12 +236,16 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
                 let waits: Vec<String> = progress.waiting_for.iter().map(ToString::to_string).collect();
                 let waits =
                     if waits.is_empty() { String::new() } else { format!("← {} ", waits.join(",")) };
-                format!("{bar} {waits}{}", progress.phase)
+                let phase = one_line(&progress.phase);
+                // A stall is when this is wanted: it stays, with its age.
+                match model.now.since(*heard) {
+                    silent if silent > STALE_MS => format!("{bar} SILENT {} s {waits}{phase}", silent / 1000),
+                    _ => format!("{bar} {waits}{phase}"),
+                }
             }
             None => "waiting".to_owned(),
         };
-        let line: String = format!(" node {node} {text}").chars().take(width + 1).collect();
-        lines.push(Line::from(Span::raw(line)));
+        lines.push(Line::from(Span::raw(cut(&format!(" node {node} {text}"), width + 1))));
     }
     lines
 }

@@ -12,20 +12,23 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Paragraph};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
 
-use super::model::{self, Model, Screen};
+use super::model::{self, Model, Screen, Shown};
 use crate::health::Level;
 
 /// Below this size there is nothing sensible to show.
 const SMALLEST: (u16, u16) = (60, 15);
 
-/// Draws everything.
-pub fn view(model: &Model, frame: &mut Frame<'_>) {
+/// Draws everything, and says what of it can be signed.
+pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
-        let text = format!("The terminal is too small: {}×{} at least.", SMALLEST.0, SMALLEST.1);
-        frame.render_widget(Paragraph::new(text), area);
-        return;
+        let text = format!("Too small: {}×{} at least. Ctrl-C leaves.", SMALLEST.0, SMALLEST.1);
+        let lines: Vec<Line<'_>> = wrap(&text, area.width.into()).into_iter().map(Line::raw).collect();
+        frame.render_widget(Paragraph::new(lines), area);
+        return Shown { fits: false, page: None };
     }
     let warnings = warnings(model, inner_width(area));
     let height = u16::try_from(warnings.len()).unwrap_or(0);
@@ -46,21 +49,21 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
         (Screen::Log, _) => screens::log(model, frame, middle),
     }
     footer(model, frame, bottom);
-    if let Some(popup) = &model.popup {
-        popups::view(model, popup, frame, middle);
-    }
+    let page = model.popup.as_ref().and_then(|popup| popups::view(model, popup, frame, middle));
+    Shown { fits: true, page }
 }
 
 /// Most lines of warnings: the screen behind them must stay of use.
 const MAX_WARNINGS: usize = 4;
 
-/// What must be seen on every screen: that nodes show less than this console has seen.
+/// What must be seen on every screen: that nodes show less than this console has seen, and why there is no bus.
 fn warnings<'a>(model: &Model, width: usize) -> Vec<Line<'a>> {
     let style = colour(model, Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED);
     let more = model.set_back.len().saturating_sub(1);
     let more = if more == 0 { String::new() } else { format!(" ({more} ceremonies more)") };
     let said = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
-    let lines = said.iter().flat_map(|said| wrap(said, width)).take(MAX_WARNINGS);
+    let no_bus = Some(&model.load_trouble).filter(|why| !model.connected && !why.is_empty());
+    let lines = said.iter().chain(no_bus).flat_map(|said| wrap(said, width)).take(MAX_WARNINGS);
     lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
 }
 
@@ -123,7 +126,7 @@ fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let connection = if model.connected { "● bus" } else { "✗ NO BUS" };
     let right = format!("{connection}  {clock} ");
     frame.render_widget(Paragraph::new(Line::from(left)), area);
-    let width = u16::try_from(right.chars().count()).unwrap_or(0).min(area.width);
+    let width = u16::try_from(right.width()).unwrap_or(0).min(area.width);
     let place = Rect { x: area.right() - width, width, ..area };
     let style =
         if model.connected { Style::new() } else { colour(model, Color::Red).add_modifier(Modifier::BOLD) };
@@ -132,16 +135,17 @@ fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [message, keys] = Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
+    let width = usize::from(area.width).saturating_sub(4);
     let text = match &model.line {
-        Some(model::Line::Command(text)) => format!(":{text}▏"),
-        Some(model::Line::Filter(text)) => format!("/{text}▏"),
+        Some(model::Line::Command(text)) => format!(":{}▏", tail(text, width)),
+        Some(model::Line::Filter(text)) => format!("/{}▏", tail(text, width)),
         None if model.busy => format!("… {}", model.message),
         None if !model.filter.is_empty() => {
             format!("filter: {} (Esc clears)  {}", model.filter, model.message)
         }
         None => model.message.clone(),
     };
-    frame.render_widget(Paragraph::new(format!(" {text}")), message);
+    frame.render_widget(Paragraph::new(format!(" {}", cut(&text, width + 2))), message);
     let me = match model.cluster.me.as_slice() {
         [] => "nobody signs here".to_owned(),
         [me] => format!("{} ({}, {})", me.person, me.role, key_name(&me.key)),
@@ -168,27 +172,64 @@ fn window(selected: usize, length: usize, height: usize) -> std::ops::Range<usiz
     first..(first + height).min(length)
 }
 
-/// Text broken into lines of a width, at spaces where there are some.
+/// Text broken into lines of so many columns, at spaces where there are some. Nothing of it is left out.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
         let mut line = String::new();
         for word in paragraph.split(' ') {
-            let fits = line.chars().count() + word.chars().count() < width;
+            let fits = line.width() + 1 + word.width() <= width;
             if !line.is_empty() && !fits {
                 lines.push(std::mem::take(&mut line));
             }
             if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
-            while line.chars().count() > width {
-                let rest = line.chars().skip(width).collect();
-                lines.push(line.chars().take(width).collect());
-                line = rest;
+            for grapheme in word.graphemes(true) {
+                if !line.is_empty() && line.width() + grapheme.width() > width {
+                    lines.push(std::mem::take(&mut line));
+                }
+                line.push_str(grapheme);
             }
         }
         lines.push(line);
+    }
+    lines
+}
+
+/// As much of a line as fits into so many columns, with a mark where something is missing.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut line = String::new();
+    for grapheme in text.graphemes(true) {
+        if line.width() + grapheme.width() >= width {
+            break;
+        }
+        line.push_str(grapheme);
+    }
+    line + "…"
+}
+
+/// The end of what is typed, as much as fits, with a mark where something is missing.
+fn tail(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut rest = text;
+    while rest.width() >= width {
+        let first = rest.graphemes(true).next().map_or(rest.len(), str::len);
+        rest = &rest[first..];
+    }
+    format!("…{rest}")
+}
+
+/// Lines that fit into a part of the screen; where some do not, the last one says so.
+fn fitted<'a>(mut lines: Vec<Line<'a>>, height: usize, more: &'a str) -> Vec<Line<'a>> {
+    if lines.len() > height {
+        lines.truncate(height.saturating_sub(1));
+        lines.push(Line::styled(more, FAINT));
     }
     lines
 }
@@ -199,4 +240,37 @@ fn inner_width(area: Rect) -> usize {
 
 fn inner_height(area: Rect) -> usize {
     usize::from(area.height.saturating_sub(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Text of the widths that terminals draw, with marks that take no column.
+    fn text() -> impl Strategy<Value = String> {
+        let word = "[a-z]{0,9}|[一-俿]{1,7}|(e\u{301}){1,5}|[０-９]{1,9}|👍{1,3}";
+        proptest::collection::vec(word, 0..20).prop_map(|words| words.join(" "))
+    }
+
+    proptest! {
+        #[test]
+        fn wrapped_text_is_whole_and_fits(text in text(), width in 2..40usize) {
+            let lines = wrap(&text, width);
+            for line in &lines {
+                prop_assert!(line.width() <= width, "{line:?} in {width}");
+            }
+            let letters = |text: &str| text.chars().filter(|c| *c != ' ').collect::<String>();
+            prop_assert_eq!(letters(&lines.concat()), letters(&text));
+        }
+
+        #[test]
+        fn cut_text_fits_and_shows_that_it_is_cut(text in text(), width in 2..40usize) {
+            for short in [cut(&text, width), tail(&text, width)] {
+                prop_assert!(short.width() <= width);
+                prop_assert!(short == text || short.contains('…'));
+            }
+        }
+    }
 }

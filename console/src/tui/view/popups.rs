@@ -6,8 +6,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
 
-use super::{BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, mark, qr, wrap};
-use crate::tui::model::{Model, OpenForm, Popup, Review, Typing, TypingFor, Who, WhoFor};
+use super::{BOLD, FAINT, SELECTED, fitted, inner_height, inner_width, key_name, mark, qr, tail, wrap};
+use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
 
 const HELP: &str = "\
@@ -17,13 +17,15 @@ o          open a ceremony         s      sign the open step
 f          fingerprint, as a code  w      withdraw a ceremony
 /          filter                  :      command
 Esc        back, cancel            q      leave
+Ctrl-L     draw anew               Ctrl-U, Ctrl-W  clear, word
 
-Nothing is signed on one key press: the whole statement is
-shown first, and the word `sign` has to be typed under it.
+Nothing is signed on one key press: the statement is read to
+its end, and then the word `sign` is typed under it.
 
 Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad";
 
-pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) {
+/// Draws a popup; gives which lines of a statement it has shown, where it is one that can be signed.
+pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Option<Page> {
     match popup {
         Popup::Help => text(frame, area, " Help ", HELP, "any key closes"),
         Popup::Message { title, text: message } => {
@@ -41,7 +43,7 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
             );
             text(frame, area, " Verdict ", &message, "Esc cancels");
         }
-        Popup::Review(statement) => review(frame, area, statement),
+        Popup::Review(statement) => return review(frame, area, statement),
         Popup::Passphrase { review, typed } => {
             let dots = "•".repeat(typed.chars().count());
             let message = format!("Passphrase of {}:\n\n{dots}▏", key_name(&review.me.key));
@@ -53,6 +55,7 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
             text(frame, area, " Leave ", message, "");
         }
     }
+    None
 }
 
 /// A box in the middle for lines of text.
@@ -75,6 +78,7 @@ fn text(frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, hint: &str) 
     let width = 66.min(usize::from(area.width).saturating_sub(4));
     let lines: Vec<Line<'_>> =
         wrap(text, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    let lines = fitted(lines, inner_height(area), " … more: make the terminal larger");
     show(frame, boxed(area, width + 1, lines.len()), title, hint, lines);
 }
 
@@ -95,6 +99,7 @@ fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code
 fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
     let field = |number: usize, name: &str, value: &str| {
         let (style, end) = if form.field == number { (SELECTED, "▏") } else { (Style::new(), "") };
+        let value = tail(value, usize::from(area.width).min(76).saturating_sub(12));
         Line::from(vec![Span::raw(format!(" {name:<9}")), Span::styled(format!("{value}{end}"), style)])
     };
     let mut lines = vec![
@@ -165,45 +170,63 @@ fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
     text(frame, area, title, &message, "Enter shows the statement, Esc cancels");
 }
 
-fn review(frame: &mut Frame<'_>, area: Rect, review: &Review) {
-    let place = area;
-    let (width, height) = (inner_width(place).saturating_sub(1), inner_height(place).saturating_sub(2));
-    let mut lines: Vec<Line<'_>> = Vec::new();
+/// A statement with the place for the word under it. Whatever is drawn in the statement's place is whole lines of it, so
+/// that what was on the screen was seen.
+fn review(frame: &mut Frame<'_>, area: Rect, review: &Review) -> Option<Page> {
+    let width = inner_width(area).saturating_sub(1);
+    let asked = prompt(review, width);
+    let height = inner_height(area).saturating_sub(asked.len() + 1);
     let code = if review.code { qr::lines(&review.statement, width, height) } else { None };
-    match code {
-        Some(code) => lines.extend(code),
+    let (mut lines, page) = match code {
+        Some(code) => (code, None),
         None if review.code => {
-            lines.push(Line::raw(" The terminal is too small for the statement's code."));
+            (vec![Line::raw(" The terminal is too small for the statement's code.")], None)
         }
-        None => {
-            let wrapped: Vec<String> = wrap(&review.statement, width);
-            let first = review.scroll.min(wrapped.len().saturating_sub(height));
-            let more = wrapped.len() > first + height;
-            lines.extend(
-                wrapped.into_iter().skip(first).take(height).map(|line| Line::raw(format!(" {line}"))),
-            );
-            if more {
-                lines.pop();
-                lines.push(Line::styled(" … ↓ for more", FAINT));
-            }
-        }
-    }
+        None => leaf(review, width, height),
+    };
     lines.truncate(height);
     lines.resize(height, Line::raw(""));
     lines.push(Line::raw(""));
-    lines.push(Line::from(vec![
-        Span::raw(format!(
-            " {} signs with {}. Type `{SIGN_WORD}`: ",
-            review.me.person,
-            key_name(&review.me.key)
-        )),
-        Span::styled(format!("{}▏", review.typed), Style::new().add_modifier(Modifier::REVERSED)),
-    ]));
+    lines.extend(asked);
     show(
         frame,
-        place,
+        area,
         " Statement: read it, then sign ",
-        "Enter signs, Tab code, ↑ ↓ scroll, Esc cancels",
+        "Enter signs, Tab code, ↑ ↓ PageDown End, Esc cancels",
         lines,
     );
+    page
+}
+
+/// The lines of a statement that fit, from where it is scrolled to.
+fn leaf<'a>(review: &Review, width: usize, height: usize) -> (Vec<Line<'a>>, Option<Page>) {
+    let wrapped = wrap(&review.statement, width);
+    let lines = wrapped.len();
+    let first = review.scroll.min(lines.saturating_sub(height));
+    let is_all = lines <= first + height;
+    let fit = if is_all { height } else { height.saturating_sub(1) };
+    let rest = wrapped.into_iter().skip(first).take(fit);
+    let mut shown: Vec<Line<'_>> = rest.map(|line| Line::raw(format!(" {line}"))).collect();
+    let page = Page { first, height: shown.len(), lines };
+    if !is_all {
+        let left = lines - first - fit;
+        shown.push(Line::styled(format!(" … {left} lines more: ↓, PageDown, End"), FAINT));
+    }
+    (shown, Some(page))
+}
+
+/// Who signs with which key, and the word as far as it is typed, once the statement has been read.
+fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
+    let who = format!("{} signs with {}.", review.me.person, key_name(&review.me.key));
+    let mut lines: Vec<Line<'_>> =
+        wrap(&who, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    lines.push(if review.read {
+        let asked = format!(" Type `{SIGN_WORD}`: ");
+        let typed = tail(&review.typed, width.saturating_sub(asked.len() + 1));
+        let typed = Span::styled(format!("{typed}▏"), Style::new().add_modifier(Modifier::REVERSED));
+        Line::from(vec![Span::raw(asked), typed])
+    } else {
+        Line::styled(" Read it to its end before you sign: PageDown, or End.", BOLD)
+    });
+    lines
 }

@@ -7,10 +7,11 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{BOLD, FAINT, SELECTED, block, inner_height, inner_width, level_style, mark, window, wrap};
+use super::{BOLD, FAINT, SELECTED, block, cut, inner_height, inner_width, level_style, mark, window, wrap};
 use crate::cli::event_line;
 use crate::health::Level;
 use crate::ledger;
+use crate::standing;
 use crate::tui::model::{Model, Standing};
 
 pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -55,14 +56,22 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything lies ")), files);
 }
 
-/// What stands in an empty list: that there is nothing, or that it is not known.
-fn nothing<'a>(model: &Model, none: &'static str) -> Vec<Line<'a>> {
+/// What stands in an empty list: that there is nothing, that nothing of it passes the filter, or that it is not known.
+fn nothing<'a>(model: &Model, none: &'static str, width: usize) -> Vec<Line<'a>> {
+    if model.loaded && !model.filter.is_empty() {
+        let text = cut(&format!(" Nothing here has `{}` in it: Esc clears the filter.", model.filter), width);
+        return vec![Line::styled(text, BOLD)];
+    }
     if model.loaded {
         return vec![Line::styled(none, FAINT)];
     }
-    let mut lines = vec![Line::styled(" Reading from the nodes…", FAINT)];
-    if !model.load_trouble.is_empty() {
-        lines.push(Line::styled(format!(" Not known: {}", model.load_trouble), BOLD));
+    let reading = if model.connected { " Reading from the nodes…" } else { " Not read: there is no bus." };
+    let mut lines = vec![Line::styled(reading, FAINT)];
+    // Without a bus that stands above already.
+    if model.connected && !model.load_trouble.is_empty() {
+        let text = format!("Not known: {}", model.load_trouble);
+        let text = wrap(&text, width.saturating_sub(1)).into_iter();
+        lines.extend(text.map(|line| Line::styled(format!(" {line}"), BOLD)));
     }
     lines
 }
@@ -73,7 +82,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let others = not_listed(model, inner_width(area), inner_height(area) / 2);
     for place in window(model.selection(), listed.len(), inner_height(area) - others.len()) {
         let (id, chapter) = listed[place];
-        let phase = chapter.ceremony.phase_at(model.now).to_string();
+        let phase = standing::word(&chapter.ceremony, model.now);
         let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
         let selected = place == model.selection();
         let record = match model.standing(&chapter.ceremony) {
@@ -82,12 +91,18 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Some(_) | None => "",
         };
         let text = format!("{}{id:<32} {phase:<12} {record}{step}", mark(selected));
-        let style = if selected { SELECTED } else { ratatui::style::Style::new() };
+        let text = cut(&text, inner_width(area));
+        let disputed = chapter.ceremony.disagreements().next().is_some();
+        let style = match (selected, disputed) {
+            (true, _) => SELECTED,
+            (false, true) => level_style(model, Level::Bad),
+            (false, false) => Style::new(),
+        };
         lines.push(Line::styled(text, style));
     }
     lines.extend(others);
     if lines.is_empty() {
-        lines.extend(nothing(model, " No ceremony yet: press o to open one."));
+        lines.extend(nothing(model, " No ceremony yet: press o to open one.", inner_width(area)));
     }
     frame.render_widget(
         Paragraph::new(lines).block(block(model, format!(" {} ceremonies ", listed.len()))),
@@ -100,8 +115,7 @@ fn not_listed<'a>(model: &Model, width: usize, most: usize) -> Vec<Line<'a>> {
     let aside = model.aside.iter().map(|(id, why)| (id, format!("! {id} SET ASIDE: it {why}")));
     let unread = model.unread.iter().map(|(id, why)| (id, format!("! {id}: listed, and not shown: {why}")));
     let shown = aside.chain(unread).filter(|(id, _)| model.passes(id.as_str()));
-    let one_line = |text: String| wrap(&text, width).into_iter().next().unwrap_or_default();
-    let mut texts: Vec<String> = shown.map(|(_, text)| one_line(text)).collect();
+    let mut texts: Vec<String> = shown.map(|(_, text)| cut(&text, width)).collect();
     if texts.len() > most {
         let more = texts.split_off(most.saturating_sub(1)).len();
         texts.push(format!("! {more} more that do not fold or could not be read: filter with /"));
@@ -129,6 +143,10 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let title = format!("{}{} generation {} ", mark(selected), record.wallet, record.generation);
         lines.push(Line::styled(title, style));
         let width = inner_width(area);
+        let unfinished = standing::unfinished(&model.book, record, model.now);
+        let style = level_style(model, Level::Bad);
+        let unfinished = unfinished.map(|why| labelled("standing", &format!("! {why}"), width));
+        lines.extend(unfinished.into_iter().flatten().map(|line| line.style(style)));
         lines.extend(labelled("public key", &record.public_key.to_string(), width));
         lines.extend(labelled("words", &ceremonies::words::spoken(&record.fingerprint()), width));
         let nodes = record.public_shares.len();
@@ -138,7 +156,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
-        lines.extend(nothing(model, " No wallet is committed yet."));
+        lines.extend(nothing(model, " No wallet is committed yet.", inner_width(area)));
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
@@ -232,12 +250,12 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let selected = place == model.selection();
         let mark = mark(selected);
         let text = format!("{mark}{} {id} {:>3} {}", entry.time, entry.seq, event_line(&entry.event));
-        let text = wrap(&text, inner_width(area)).swap_remove(0);
+        let text = cut(&text, inner_width(area));
         let style = if selected { SELECTED } else { ratatui::style::Style::new() };
         lines.push(Line::styled(text, style));
     }
     if lines.is_empty() {
-        lines.extend(nothing(model, " Nothing was logged yet."));
+        lines.extend(nothing(model, " Nothing was logged yet.", inner_width(area)));
     }
     frame
         .render_widget(Paragraph::new(lines).block(block(model, format!(" {} entries ", shown.len()))), area);

@@ -1,0 +1,113 @@
+//! Signing at a command line. The statement is shown first, and nothing is signed before somebody has read it: a person
+//! types the word under it, a program gives the hash of the text.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::charter::Role;
+use ceremonies::ids::{Hash, PersonName};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Desk;
+use super::output::note;
+use crate::signer::{self, SignError};
+use crate::terminal;
+use crate::tui::SIGN_WORD;
+
+/// With what a statement is signed, and how it is known that it was read.
+#[derive(Debug, Args)]
+pub(super) struct Hand {
+    /// A private key's file, or a public key's whose private half the SSH agent holds; without it, the cluster file's.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// SHA-256 of the statement, from a program that has read it: it is signed without asking for the word.
+    #[arg(long, value_name = "SHA256")]
+    statement_hash: Option<Hash>,
+}
+
+impl Hand {
+    /// A hand that asks for the word.
+    pub(super) fn asking(key: Option<PathBuf>) -> Self {
+        Self { key, statement_hash: None }
+    }
+
+    /// Refuses to go on where nobody could sign in the end.
+    pub(super) fn must_be_able_to_ask(&self, instead: &str) -> Result<()> {
+        if self.statement_hash.is_none() && !is_at_terminal() {
+            bail!("nobody is at a terminal to read the statement: {instead}");
+        }
+        Ok(())
+    }
+
+    /// Shows a statement and signs it, once it was read.
+    pub(super) fn sign(
+        &self,
+        desk: &Desk,
+        role: Role,
+        person: &PersonName,
+        statement: &str,
+    ) -> Result<Vec<u8>> {
+        let key = key(desk, person, role, self.key.as_deref())?;
+        show(statement)?;
+        self.must_have_read(statement)?;
+        match signer::sign(key, statement, None) {
+            Err(SignError::Locked(_)) => {
+                let question = format!("passphrase of {}: ", key.display());
+                let asked = terminal::ask_hidden(&question).context("the key needs a passphrase")?;
+                Ok(signer::sign(key, statement, Some(&asked))?)
+            }
+            signed => Ok(signed?),
+        }
+    }
+
+    fn must_have_read(&self, statement: &str) -> Result<()> {
+        match self.statement_hash {
+            Some(hash) if hash == Hash::of_bytes(statement.as_bytes()) => return Ok(()),
+            Some(hash) => bail!(
+                "the statement to be signed is the one above, and its SHA-256 is not {hash}: read it anew; nothing was \
+                 signed"
+            ),
+            None => self.must_be_able_to_ask(
+                "a program that has read it gives --statement-hash, the SHA-256 of the text; nothing was signed",
+            )?,
+        }
+        let word = terminal::ask(&format!("Type `{SIGN_WORD}` to sign it: "))?;
+        if !word.eq_ignore_ascii_case(SIGN_WORD) {
+            bail!("`{SIGN_WORD}` was not typed: nothing was signed");
+        }
+        Ok(())
+    }
+}
+
+/// Both ends are needed: what is not shown cannot be read.
+fn is_at_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Where it cannot be shown, it cannot be signed.
+fn show(statement: &str) -> Result<()> {
+    let mut screen = io::stderr().lock();
+    write!(screen, "{statement}").and_then(|()| screen.flush()).context("the statement cannot be shown")
+}
+
+/// A statement for programs, with the hash by which they say that they have read it.
+pub(super) fn rendered(statement: &str) -> Value {
+    json!({ "statement": statement, "sha256": Hash::of_bytes(statement.as_bytes()) })
+}
+
+fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Path>) -> Result<&'a Path> {
+    if let Some(key) = given {
+        return Ok(key);
+    }
+    let me = desk.cluster.me.iter().find(|me| me.person == *person && me.role == role);
+    Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
+}
+
+/// Says how to submit a signature that was made elsewhere.
+pub(super) fn submit_with(command: &str) {
+    note(&format!(
+        "sign it with: ssh-keygen -Y sign -n custody-ceremony -f KEY FILE\nsubmit it with: {command}"
+    ));
+}

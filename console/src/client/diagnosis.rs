@@ -1,0 +1,128 @@
+//! Why the bus is not connected. A connection that is tried for ever tells nobody what stands in its way, so each server is
+//! looked at once more by hand.
+
+use std::io;
+use std::time::Duration;
+
+use ceremonies::text::one_line;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a server may take to be connected to, and then to greet.
+const LOOK: Duration = Duration::from_secs(2);
+/// Where NATS listens unless told otherwise.
+const PORT: u16 = 4222;
+/// What a NATS server says first.
+const GREETING: &[u8] = b"INFO ";
+
+/// Each server with what stands in its way, given what the last try of a connection came to.
+pub(super) async fn diagnose(servers: &[String], heard: Option<&str>) -> String {
+    let mut said = Vec::new();
+    for server in servers {
+        said.push(format!("{server}: {}", look_at(server, heard).await));
+    }
+    format!("the bus cannot be reached: {}", said.join("; "))
+}
+
+/// Host and port of a server's URL.
+fn place(server: &str) -> (String, u16) {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let rest = rest.split('/').next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let port = rest.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = port.unwrap_or((rest, PORT));
+    (host.trim_matches(['[', ']']).to_owned(), port)
+}
+
+async fn look_at(server: &str, heard: Option<&str>) -> String {
+    let (host, port) = place(server);
+    let addresses = match timeout(LOOK, tokio::net::lookup_host((host.as_str(), port))).await {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        Ok(Err(_)) => return format!("no such host `{host}`: look at `servers` in the cluster file"),
+        Err(_) => return format!("nobody says which address `{host}` has: is the name service reached?"),
+    };
+    let stream = match timeout(LOOK, TcpStream::connect(addresses.as_slice())).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return "refused: nothing listens there; is the broker running, and is this its port?".to_owned();
+        }
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "no answer: the address is wrong, or a firewall is between".to_owned(),
+    };
+    match (greeting(stream).await.as_deref(), heard) {
+        (Some(GREETING), None) => "a NATS server, which has not let this console in yet".to_owned(),
+        (Some(GREETING), Some(heard)) if heard.to_lowercase().contains("authorization") => {
+            "a NATS server, which does not know this console: its NKey must be in the broker's configuration (custody \
+             charter nats-config), and the broker must have read that"
+                .to_owned()
+        }
+        (Some(GREETING), Some(heard)) => format!("a NATS server: {}", one_line(heard)),
+        (Some(_), _) => "not a NATS server: it greets otherwise; is this the port of something else?".to_owned(),
+        (None, _) => "not a NATS server: it takes connections and does not greet; is this the port of something else?".to_owned(),
+    }
+}
+
+/// The first bytes that a server says unasked.
+async fn greeting(mut stream: TcpStream) -> Option<Vec<u8>> {
+    let mut first = vec![0; GREETING.len()];
+    match timeout(LOOK, stream.read_exact(&mut first)).await {
+        Ok(Ok(_)) => Some(first),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that greets everybody so, and stays.
+    async fn greeting_with(text: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut guests = Vec::new();
+            while let Ok((mut guest, _)) = listener.accept().await {
+                let _ = guest.write_all(text.as_bytes()).await;
+                guests.push(guest);
+            }
+        });
+        format!("nats://127.0.0.1:{port}")
+    }
+
+    #[tokio::test]
+    async fn every_reason_has_its_own_words() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refused = format!("nats://{}", closed.local_addr().unwrap());
+        drop(closed);
+        let nats = greeting_with("INFO {\"max_payload\":1}\r\n").await;
+        for (server, heard, said) in [
+            (refused, None, "refused: nothing listens there"),
+            ("nats://no-such-host.invalid:4222".to_owned(), None, "no such host `no-such-host.invalid`"),
+            (greeting_with("220 mail.example\r\n").await, None, "it greets otherwise"),
+            (greeting_with("").await, Some("timed out"), "does not greet"),
+            (nats.clone(), Some("authorization violation: ..."), "does not know this console"),
+            (nats.clone(), Some("TLS error: expired"), "a NATS server: TLS error: expired"),
+            (nats.clone(), None, "has not let this console in yet"),
+        ] {
+            let found = diagnose(std::slice::from_ref(&server), heard).await;
+            assert!(found.contains(said) && found.contains(&server), "{server}: {found}");
+        }
+    }
+
+    #[test]
+    fn place_of_a_server_is_read_however_it_is_written() {
+        for (server, host, port) in [
+            ("nats://broker.example:4333", "broker.example", 4333),
+            ("tls://user:secret@broker.example/", "broker.example", PORT),
+            ("broker", "broker", PORT),
+            ("nats://[::1]:4222", "::1", 4222),
+        ] {
+            assert_eq!(place(server), (host.to_owned(), port), "{server}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What must not look finished: a record that somebody disputes, and a wallet whose ceremony did not come to its end.
+
+use ceremonies::book::Book;
+use ceremonies::ceremony::{Ceremony, Phase};
+use ceremonies::ids::UnixMillis;
+use ceremonies::wallet::Record;
+
+/// Who says that the record of a ceremony is wrong, each with why.
+#[must_use]
+pub fn disputes(ceremony: &Ceremony) -> Vec<String> {
+    let said = |signed: &ceremonies::ceremony::StepSignature| {
+        format!("{} as {}: {}", signed.person, signed.role, signed.answer)
+    };
+    ceremony.disagreements().map(said).collect()
+}
+
+/// Where a ceremony stands, in one word, or two where somebody disputes its record.
+#[must_use]
+pub fn word(ceremony: &Ceremony, now: UnixMillis) -> String {
+    let phase = ceremony.phase_at(now).to_string();
+    let word = phase.split(':').next().unwrap_or_default();
+    if ceremony.disagreements().next().is_some() { format!("{word} DISPUTED") } else { word.to_owned() }
+}
+
+/// Why a wallet should not be relied on yet, as far as the ceremony tells that made its generation; none where it was closed
+/// and nobody disagreed.
+#[must_use]
+pub fn unfinished(book: &Book, record: &Record, now: UnixMillis) -> Option<String> {
+    let ceremony = &book.get(&record.ceremony)?.ceremony;
+    let disputes = disputes(ceremony);
+    let steps = ceremony.script().steps().iter().filter(|step| !ceremony.is_done(step));
+    let missing: Vec<&str> = steps.map(|step| step.title.as_str()).collect();
+    let (what, why) = match ceremony.phase_at(now) {
+        Phase::Closed if disputes.is_empty() => return None,
+        Phase::Closed => ("DISPUTED", disputes.join("; ")),
+        Phase::Abandoned(reason) => ("ABANDONED", format!("{reason}; not done: {}", missing.join(", "))),
+        Phase::Gathering | Phase::Authorised | Phase::Committed | Phase::Void(_) => {
+            ("NOT FINISHED", format!("not done: {}", missing.join(", ")))
+        }
+    };
+    Some(format!("{what}, receive nothing: {why}"))
+}
