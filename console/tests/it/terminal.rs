@@ -16,7 +16,7 @@ use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr
 
 use crate::data;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A cluster whose broker is nowhere: the console shows that it waits.
 fn cluster(folder: &Path) -> std::path::PathBuf {

@@ -9,8 +9,10 @@ use super::{Asked, Core, Effect, StoreReply, Waiting};
 
 /// How long what worked is believed when this node attests, in milliseconds.
 const FRESH_MS: u64 = 30_000;
-/// How often what works is tried again, in milliseconds: the KMS counts every call.
-const CHECK_MS: u64 = 10 * 60 * 1000;
+/// How often a KMS that works is tried again, in milliseconds: a policy may be changed at any time, and a call costs little.
+const KMS_CHECK_MS: u64 = 60_000;
+/// How often a vault that works is tried again, in milliseconds: some keep every trial for ever.
+const VAULT_CHECK_MS: u64 = 10 * 60 * 1000;
 /// How soon what failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 10_000;
 /// The same where a ceremony waits for it.
@@ -61,10 +63,10 @@ impl Core {
     /// Tries again what is due whether or not a ceremony waits for it.
     pub(super) fn try_again(&mut self) {
         let now = self.now.steady;
-        if self.trials.kms.is_due(now, CHECK_MS, RETRY_MS) {
+        if self.trials.kms.is_due(now, KMS_CHECK_MS, RETRY_MS) {
             self.try_kms();
         }
-        if self.pace.has_vault && self.trials.vault.is_due(now, CHECK_MS, RETRY_MS) {
+        if self.pace.has_vault && self.trials.vault.is_due(now, VAULT_CHECK_MS, RETRY_MS) {
             self.try_vault();
         }
     }

@@ -8,7 +8,7 @@ use ceremonies::said::{Topic, hear};
 use ceremonies::wire::bus::Heartbeat;
 use enclave::wire::VERSION;
 use enclave::wire::link::{Credentials, KmsTried, Welcome, from_enclave, to_enclave};
-use node::core::{Core, Effect, Event, Identity, Now, Remembered, StoreOp, StoreReply, Ticket};
+use node::core::{Core, Effect, Event, Identity, Now, Pace, Remembered, StoreOp, StoreReply, Ticket};
 use prost::Message as _;
 
 use crate::simulation::charter::{CONTEXT, node, node_key};
@@ -28,11 +28,13 @@ impl Bench {
         let identity = Identity { node: node(0), charter: CONTEXT.charter().clone(), nkey: node_key(0) };
         let remembered = Remembered {
             book: ceremonies::book::Book::new(CONTEXT.clone()),
+            shelf: Vec::new(),
             ballots: BTreeMap::new(),
             aside: Vec::new(),
             read_to: None,
         };
-        let core = Core::new(identity, remembered, true, Self::at(1));
+        let core =
+            Core::new(identity, remembered, Pace { has_vault: true, shelve_after_ms: 60_000 }, Self::at(1));
         Self { core, now: 1, effects: Vec::new() }
     }
 
@@ -132,9 +134,9 @@ fn a_data_key_is_got_as_soon_as_an_enclave_is_there_and_the_kms_is_tried_until_i
     let request = bench.tries_kms().unwrap();
     bench.kms_answers(request, "");
     assert_eq!(bench.heartbeat().kms_trouble, "");
-    bench.pass(60, &Ok(()));
+    bench.pass(50, &Ok(()));
     assert!(bench.tries_kms().is_none(), "what works is not asked for all the time");
-    bench.pass(600, &Ok(()));
+    bench.pass(10, &Ok(()));
     assert!(bench.tries_kms().is_some());
 }
 

@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path, derive};
+use ceremonies::address::{
+    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Path, derive,
+};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis, WalletName};
@@ -106,7 +108,11 @@ fn the_terminal_leads_through_the_broadcast(room: &Room, id: &CeremonyId) {
     press(&mut model, KeyCode::Char('s'));
     press(&mut model, KeyCode::Enter);
     let mut terminal = Terminal::new(TestBackend::new(100, 30)).unwrap();
-    terminal.draw(|frame| view(&model, frame)).unwrap();
+    terminal
+        .draw(|frame| {
+            view(&model, frame);
+        })
+        .unwrap();
     let drawn = terminal.backend().to_string();
     assert!(drawn.contains(&format!("custody broadcast {id}")) && drawn.contains("--endpoint"), "{drawn}");
     update(&mut model, Event::Paste("The trustee sends it".to_owned()));
@@ -152,7 +158,7 @@ async fn sweeps_bitcoin(room: &mut Room, old: &Record, new: &Record) {
     let transaction = Bitcoin::new(network, inputs.clone(), vec![output]).unwrap();
     let signed = transfers(room, Transaction::Bitcoin(transaction), &[2, 3, 5]).await;
     for (place, input) in inputs.iter().enumerate() {
-        let script = input.address.script();
+        let script = BitcoinRecipient::from(input.address.clone()).script();
         verify_with_flags(&script, input.amount.0, &signed, None, place, VERIFY_ALL_PRE_TAPROOT).unwrap();
     }
 }

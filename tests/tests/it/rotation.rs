@@ -54,7 +54,11 @@ fn changes_are_on_screen(room: &Room, amendment: &CeremonyId, new: &Measurement)
     (model.loaded, model.screen, model.open) = (true, Screen::Ceremonies, Some(amendment.clone()));
     for (width, height) in [(80, 24), (160, 50)] {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| view(&model, frame)).unwrap();
+        terminal
+            .draw(|frame| {
+                view(&model, frame);
+            })
+            .unwrap();
         let screen = terminal.backend().to_string();
         let image = new.pcr0.to_string();
         for text in ["amendment of the charter", "allowed until", &format!("+ image {image:.8}…")] {

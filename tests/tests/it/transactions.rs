@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, Child, EthereumAddress, Path, derive};
+use ceremonies::address::{
+    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, Child, EthereumAddress, Path, derive,
+};
 use ceremonies::ids::Hash;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
 use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
@@ -81,7 +83,7 @@ fn bitcoin_core_accepts_a_signed_transaction_and_no_change_of_it() {
     assert!((0..=1).contains(&(transaction.virtual_size() - weight.div_ceil(4) as u64)));
 
     let accepts = |signed: &[u8], place: usize, amount: u64| {
-        let script = inputs[place].address.script();
+        let script = BitcoinRecipient::from(inputs[place].address.clone()).script();
         verify_with_flags(&script, amount, signed, None, place, VERIFY_ALL_PRE_TAPROOT).is_ok()
     };
     for (place, input) in inputs.iter().enumerate() {

@@ -145,7 +145,7 @@ fn dust_repetitions_other_networks_and_masses_are_refused() {
     assert_eq!(endless, Err(E::Overflow("inputs")));
 
     let elsewhere = BitcoinAddress::new(BitcoinNetwork::Main, [2; 20]);
-    let foreign = Output { amount: Sats(1000), address: elsewhere };
+    let foreign = Output { amount: Sats(1000), address: elsewhere.into() };
     assert!(matches!(made(vec![input(1, 1000)], vec![foreign]), Err(E::Address(_))));
     let foreign = Input { address: elsewhere, ..input(1, 1000) };
     assert!(matches!(made(vec![foreign], vec![output(2, 1000)]), Err(E::Address(_))));
