@@ -10,15 +10,15 @@ use super::{AddressError, BitcoinAddress, BitcoinNetwork, quoted};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Script {
     /// P2PKH.
-    KeyHash([u8; 20]),
+    P2pkh([u8; 20]),
     /// P2SH.
-    ScriptHash([u8; 20]),
+    P2sh([u8; 20]),
     /// P2WPKH (BIP-141).
-    WitnessKey([u8; 20]),
+    P2wpkh([u8; 20]),
     /// P2WSH (BIP-141).
-    WitnessScript([u8; 32]),
+    P2wsh([u8; 32]),
     /// P2TR (BIP-341).
-    Taproot([u8; 32]),
+    P2tr([u8; 32]),
 }
 
 /// An address of one network that can be paid.
@@ -30,7 +30,7 @@ pub struct BitcoinRecipient {
 
 impl From<BitcoinAddress> for BitcoinRecipient {
     fn from(address: BitcoinAddress) -> Self {
-        Self { network: address.network(), script: Script::WitnessKey(*address.program()) }
+        Self { network: address.network(), script: Script::P2wpkh(*address.program()) }
     }
 }
 
@@ -69,9 +69,9 @@ impl BitcoinRecipient {
         let network = network.ok_or_else(|| AddressError::Prefix(quoted(text)))?;
         let kind = || AddressError::Kind(quoted(text));
         let script = match (version, program.len()) {
-            (Fe32::Q, 20) => Script::WitnessKey(program.try_into().map_err(|_| kind())?),
-            (Fe32::Q, 32) => Script::WitnessScript(program.try_into().map_err(|_| kind())?),
-            (Fe32::P, 32) => Script::Taproot(program.try_into().map_err(|_| kind())?),
+            (Fe32::Q, 20) => Script::P2wpkh(program.try_into().map_err(|_| kind())?),
+            (Fe32::Q, 32) => Script::P2wsh(program.try_into().map_err(|_| kind())?),
+            (Fe32::P, 32) => Script::P2tr(program.try_into().map_err(|_| kind())?),
             _ => return Err(kind()),
         };
         Ok(Self { network, script })
@@ -88,8 +88,8 @@ impl BitcoinRecipient {
         let of = |network: BitcoinNetwork| {
             let (key, script) = versions(network);
             let script = match *version {
-                version if version == key => Script::KeyHash(hash),
-                version if version == script => Script::ScriptHash(hash),
+                version if version == key => Script::P2pkh(hash),
+                version if version == script => Script::P2sh(hash),
                 _ => return None,
             };
             Some(Self { network, script })
@@ -103,11 +103,11 @@ impl BitcoinRecipient {
     #[must_use]
     pub fn of_script(network: BitcoinNetwork, script: &[u8]) -> Option<Self> {
         let script = match script {
-            [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] => Script::KeyHash(hash.try_into().ok()?),
-            [0xa9, 0x14, hash @ .., 0x87] => Script::ScriptHash(hash.try_into().ok()?),
-            [0x00, 0x14, program @ ..] => Script::WitnessKey(program.try_into().ok()?),
-            [0x00, 0x20, program @ ..] => Script::WitnessScript(program.try_into().ok()?),
-            [0x51, 0x20, program @ ..] => Script::Taproot(program.try_into().ok()?),
+            [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] => Script::P2pkh(hash.try_into().ok()?),
+            [0xa9, 0x14, hash @ .., 0x87] => Script::P2sh(hash.try_into().ok()?),
+            [0x00, 0x14, program @ ..] => Script::P2wpkh(program.try_into().ok()?),
+            [0x00, 0x20, program @ ..] => Script::P2wsh(program.try_into().ok()?),
+            [0x51, 0x20, program @ ..] => Script::P2tr(program.try_into().ok()?),
             _ => return None,
         };
         Some(Self { network, script })
@@ -117,11 +117,11 @@ impl BitcoinRecipient {
     #[must_use]
     pub fn script(&self) -> Vec<u8> {
         match &self.script {
-            Script::KeyHash(hash) => [&[0x76, 0xa9, 0x14], hash.as_slice(), &[0x88, 0xac]].concat(),
-            Script::ScriptHash(hash) => [&[0xa9, 0x14], hash.as_slice(), &[0x87]].concat(),
-            Script::WitnessKey(program) => [&[0x00, 0x14], program.as_slice()].concat(),
-            Script::WitnessScript(program) => [&[0x00, 0x20], program.as_slice()].concat(),
-            Script::Taproot(program) => [&[0x51, 0x20], program.as_slice()].concat(),
+            Script::P2pkh(hash) => [&[0x76, 0xa9, 0x14], hash.as_slice(), &[0x88, 0xac]].concat(),
+            Script::P2sh(hash) => [&[0xa9, 0x14], hash.as_slice(), &[0x87]].concat(),
+            Script::P2wpkh(program) => [&[0x00, 0x14], program.as_slice()].concat(),
+            Script::P2wsh(program) => [&[0x00, 0x20], program.as_slice()].concat(),
+            Script::P2tr(program) => [&[0x51, 0x20], program.as_slice()].concat(),
         }
     }
 
@@ -129,10 +129,10 @@ impl BitcoinRecipient {
     #[must_use]
     pub const fn dust(&self) -> u64 {
         match self.script {
-            Script::KeyHash(_) => 546,
-            Script::ScriptHash(_) => 540,
-            Script::WitnessKey(_) => 294,
-            Script::WitnessScript(_) | Script::Taproot(_) => 330,
+            Script::P2pkh(_) => 546,
+            Script::P2sh(_) => 540,
+            Script::P2wpkh(_) => 294,
+            Script::P2wsh(_) | Script::P2tr(_) => 330,
         }
     }
 
@@ -167,11 +167,11 @@ impl fmt::Display for BitcoinRecipient {
             Ok(bs58::encode([&[version], hash].concat()).with_check().into_string())
         };
         let text = match &self.script {
-            Script::KeyHash(hash) => base58(key, hash),
-            Script::ScriptHash(hash) => base58(script, hash),
-            Script::WitnessKey(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
-            Script::WitnessScript(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
-            Script::Taproot(program) => segwit::encode_v1(prefix, program).map_err(|_| fmt::Error),
+            Script::P2pkh(hash) => base58(key, hash),
+            Script::P2sh(hash) => base58(script, hash),
+            Script::P2wpkh(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
+            Script::P2wsh(program) => segwit::encode_v0(prefix, program).map_err(|_| fmt::Error),
+            Script::P2tr(program) => segwit::encode_v1(prefix, program).map_err(|_| fmt::Error),
         };
         f.pad(&text?)
     }

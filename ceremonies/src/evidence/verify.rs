@@ -191,9 +191,9 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     let charter = Check { name: "charter", found: charter(&material, &ceremony) };
     // Anybody can write a charter, hold a ceremony under it, and bundle both.
     if expected.charter.is_some() {
-        checks.insert(2, charter)
+        checks.insert(2, charter);
     } else {
-        not_compared.push(charter)
+        not_compared.push(charter);
     }
     let phase = ceremony.phase();
     let disagreed = |signed: &crate::ceremony::StepSignature| match &signed.answer {

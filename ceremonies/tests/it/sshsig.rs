@@ -1,4 +1,5 @@
 //! The one form in which a person's signature is stored.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use ceremonies::ceremony::Rejection;
 use ceremonies::charter::Role;

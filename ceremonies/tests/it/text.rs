@@ -1,4 +1,5 @@
 //! Text that people sign: whatever a reader would not see is refused wherever it could enter.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use ceremonies::charter::{Charter, CharterDraft, CharterError, Role};
 use ceremonies::ids::{Hash, Line};

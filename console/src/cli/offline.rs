@@ -266,7 +266,7 @@ pub(super) fn verify(
     match report.kind {
         // Whatever it was expected to be: a lab's root and people are anybody's.
         ClusterKind::Lab => {
-            note("WARNING: this is the record of a lab cluster, which proves nothing to anybody")
+            note("WARNING: this is the record of a lab cluster, which proves nothing to anybody");
         }
         ClusterKind::Rehearsal if kind.is_none() => {
             note("note: this is the record of a rehearsal cluster; --kind production would refuse it");

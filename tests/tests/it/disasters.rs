@@ -158,7 +158,7 @@ async fn sweeps_bitcoin(room: &mut Room, old: &Record, new: &Record) {
     let transaction = Bitcoin::new(network, inputs.clone(), vec![output]).unwrap();
     let signed = transfers(room, Transaction::Bitcoin(transaction), &[2, 3, 5]).await;
     for (place, input) in inputs.iter().enumerate() {
-        let script = BitcoinRecipient::from(input.address.clone()).script();
+        let script = BitcoinRecipient::from(input.address).script();
         verify_with_flags(&script, input.amount.0, &signed, None, place, VERIFY_ALL_PRE_TAPROOT).unwrap();
     }
 }

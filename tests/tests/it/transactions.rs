@@ -83,7 +83,7 @@ fn bitcoin_core_accepts_a_signed_transaction_and_no_change_of_it() {
     assert!((0..=1).contains(&(transaction.virtual_size() - weight.div_ceil(4) as u64)));
 
     let accepts = |signed: &[u8], place: usize, amount: u64| {
-        let script = BitcoinRecipient::from(inputs[place].address.clone()).script();
+        let script = BitcoinRecipient::from(inputs[place].address).script();
         verify_with_flags(&script, amount, signed, None, place, VERIFY_ALL_PRE_TAPROOT).is_ok()
     };
     for (place, input) in inputs.iter().enumerate() {
