@@ -504,7 +504,7 @@ fn codes_are_read_however_a_scanner_or_an_editor_hands_them_over() {
     let lines = codes(&file).unwrap();
     assert!(lines.len() > 2);
     let with = |before: &str, after: &str| -> String {
-        lines.iter().map(|line| format!("{before}{line}{after}")).collect()
+        lines.iter().flat_map(|line| [before, line.as_str(), after]).collect()
     };
     let utf16 = |text: &str, big: bool| -> Vec<u8> {
         let bytes = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };

@@ -294,7 +294,7 @@ fn keys_that_cannot_sign_are_refused_with_what_they_are() {
         assert!(matches!(&refused, SignError::Format(_, found) if *found == expected), "{refused}");
         assert!(refused.to_string().contains(&*path.to_string_lossy()), "{refused}");
     }
-    let too_large = desk.file("large", &[b'-'; 70_000]);
+    let too_large = desk.file("large", &vec![b'-'; 70_000]);
     assert!(sign(&too_large, TEXT, None).unwrap_err().to_string().contains("65536 bytes"));
 }
 
