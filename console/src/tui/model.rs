@@ -296,6 +296,8 @@ pub struct Model {
     pub unread: BTreeMap<CeremonyId, String>,
     /// The ceremonies whose logs do not fold, or not to their end, each with why.
     pub aside: BTreeMap<CeremonyId, String>,
+    /// How many ceremonies nodes list that are over and were not read.
+    pub older: usize,
     /// How nodes stand to the ceremonies that were looked at.
     pub standings: BTreeMap<CeremonyId, Standing>,
     /// What nodes show less of than this console has seen.
@@ -349,6 +351,7 @@ impl Model {
             load_trouble: String::new(),
             unread: BTreeMap::new(),
             aside: BTreeMap::new(),
+            older: 0,
             standings: BTreeMap::new(),
             set_back: BTreeMap::new(),
             reading: BTreeSet::new(),

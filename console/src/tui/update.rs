@@ -258,6 +258,7 @@ fn take_library(model: &mut Model, library: Library) {
     let missing = library.missing.into_iter().filter(|(id, _)| known(id) == 0);
     model.unread = missing.map(|(id, troubles)| (id, troubles.to_string())).collect();
     model.aside = aside;
+    model.older = library.catalogue.left;
     model.set_back =
         library.set_back.into_iter().map(|set_back| (set_back.ceremony.clone(), set_back)).collect();
 }

@@ -95,3 +95,14 @@ fn terminal_shows_all_ceremonies_in_whatever_order_nodes_give_their_logs() {
     assert!(model.aside.is_empty(), "{:?}", model.aside);
     assert_eq!(model.listed().len(), logs.len());
 }
+
+#[test]
+fn ceremonies_that_were_not_read_are_counted_and_the_command_that_lists_them_is_named() {
+    let mut model = model(0);
+    let (book, aside) = Book::gather(model.book.first().clone(), [entries()]);
+    let catalogue = Catalogue { left: 9_950, ..Catalogue::default() };
+    let library = Library { book, aside, catalogue, missing: BTreeMap::new(), set_back: Vec::new() };
+    update(&mut model, Event::Loaded(Box::new(library)));
+    let screen = drawn(&model, 80, 24);
+    assert!(screen.contains(" 1 ceremonies and 9950 older: custody ceremony list "), "{screen}");
+}

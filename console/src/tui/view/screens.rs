@@ -104,10 +104,12 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         lines.extend(nothing(model, " No ceremony yet: press o to open one.", inner_width(area)));
     }
-    frame.render_widget(
-        Paragraph::new(lines).block(block(model, format!(" {} ceremonies ", listed.len()))),
-        area,
-    );
+    let older = match model.older {
+        0 => String::new(),
+        older => format!("and {older} older: custody ceremony list "),
+    };
+    let title = format!(" {} ceremonies {older}", listed.len());
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
 }
 
 /// What nodes list beside the ceremonies that can be opened: what does not fold, and what could not be read.
