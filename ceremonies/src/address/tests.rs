@@ -251,7 +251,12 @@ fn an_ethereum_address_has_the_capitals_of_eip_55() {
     for text in &EIP55[4..] {
         let lower = text.to_lowercase();
         assert_eq!(lower.parse::<EthereumAddress>(), Err(AddressError::Unchecked(lower.clone())));
-        let wrong = text.replacen('A', "a", 1);
+        let place = text.rfind(|digit: char| digit.is_ascii_alphabetic()).unwrap();
+        let mut wrong = (*text).to_owned();
+        let swap = |digit: &str| {
+            if digit == digit.to_uppercase() { digit.to_lowercase() } else { digit.to_uppercase() }
+        };
+        wrong.replace_range(place..=place, &swap(&text[place..=place]));
         assert_eq!(wrong.parse::<EthereumAddress>(), Err(AddressError::Capitals(wrong.clone())));
     }
     for bad in

@@ -179,7 +179,6 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
     let mut room = Room::enter(&file, PATIENCE).await.unwrap();
     let id = opens_with_a_signature_made_elsewhere(folder.path(), &file, &room);
     room.lead_to(&id, Act::Confirm, PATIENCE).await.unwrap();
-    withdraws_elsewhere_or_at_a_terminal(folder.path(), &file, &room);
     signs_through_an_agent(folder.path(), &file, &room, &id);
     room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
     signs_at_a_terminal(folder.path(), &file, &room, &id);
@@ -206,6 +205,7 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
 
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed);
+    withdraws_elsewhere_or_at_a_terminal(folder.path(), &file, &room);
     amends_the_charter_with_files(folder.path(), &file, &mut room).await;
     cluster.stop().await;
 }
