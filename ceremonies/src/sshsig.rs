@@ -59,7 +59,8 @@ fn read(file: &[u8]) -> Result<SshSig, FormatError> {
     let bytes = BASE64.decode(body.as_bytes()).map_err(|_| FormatError::Base64)?;
     let mut reader = bytes.as_slice();
     let signature = SshSig::decode(&mut reader).map_err(FormatError::Content)?;
-    if !reader.is_empty() {
+    // Lengths of inner strings are not all looked at by the decoder.
+    if encoded(&signature).map_err(FormatError::Content)? != bytes {
         return Err(FormatError::Content(ssh_key::Error::FormatEncoding));
     }
     if signature.reserved().is_empty() { Ok(signature) } else { Err(FormatError::Reserved) }

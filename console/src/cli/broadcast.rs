@@ -77,10 +77,6 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         unsigned,
         hand,
     } = arguments;
-    if !unsigned {
-        // Before anything is sent: the hash of a statement with a block in it is known to nobody yet.
-        hand.must_be_able_to_ask(UNATTENDED)?;
-    }
     let (mut desk, _) = Desk::open_at(path, &id).await?;
     let open = ceremony(&desk, &id)?;
     let step = open.script().step_for(Act::Broadcast);
@@ -92,6 +88,10 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     };
     // Before anything leaves this machine: what is sent cannot be called back.
     open.may_sign(&step, role, &person, now())?;
+    if !unsigned {
+        // The hash of a statement with a block in it is known to nobody yet.
+        hand.must_be_able_to_ask(UNATTENDED)?;
+    }
     let answer = match (endpoint, withhold) {
         // Read here: a refusal of the arguments would repeat the address, and with it somebody's key.
         (Some(endpoint), _) => {

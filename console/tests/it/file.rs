@@ -52,7 +52,7 @@ fn every_command_refuses_what_never_ends_at_once_and_names_it() {
         vec!["evidence", "verify", data("bundle.zip").to_str().unwrap(), "--charter", "/dev/zero"],
         vec!["charter", "check", "/dev/zero"],
         vec!["charter", "diff", charter, "/dev/zero"],
-        vec!["charter", "allow", charter, "/dev/zero"],
+        vec!["charter", "allow", charter, "--measurement", "/dev/zero"],
         vec!["charter", "nats-config", "/dev/zero", "--keeper", &keeper],
         vec!["script", "check", "/dev/zero"],
         vec!["--cluster", "/dev/zero", "status"],

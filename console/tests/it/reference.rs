@@ -239,10 +239,13 @@ fn private_keys_are_read_as_ssh_keygen_reads_them() {
     let done = runner.run(&changes(), |changes| {
         let path = desk.file("key", changed(good.clone(), &changes).as_bytes());
         let read = Command::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(&path).output().unwrap();
-        if read.status.success() {
-            let signature =
-                sign(&path, TEXT, None).map_err(|error| TestCaseError::fail(format!("{error}")))?;
-            prop_assert!(desk.verifies(&signature));
+        // ssh-keygen does not look at every byte of what it reads; a key that was damaged anywhere is refused as that.
+        let is_damaged = changes.iter().any(|change| matches!(change, Change::Byte(..)));
+        match sign(&path, TEXT, None) {
+            _ if !read.status.success() => {}
+            Ok(signature) => prop_assert!(desk.verifies(&signature)),
+            Err(SignError::Format(_, Unusable::Damaged)) if is_damaged => {}
+            Err(error) => return Err(TestCaseError::fail(format!("{error}"))),
         }
         Ok(())
     });

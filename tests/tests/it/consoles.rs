@@ -224,7 +224,10 @@ fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &R
     let open =
         ["ceremony", "open", "dkg", "--wallet", "treasury", "--purpose", "a test", "--manifest", manifest];
     let statement = run(cluster, &open, None).unwrap();
-    assert!(run(cluster, &open, None).unwrap_err().contains("File exists"), "a manifest is not overwritten");
+    assert!(
+        run(cluster, &open, None).unwrap_err().contains("exists already"),
+        "a manifest is not overwritten"
+    );
     let signature = sign_elsewhere(folder, administrator, &statement);
     let attended = run(cluster, &open[..open.len() - 2], None).unwrap_err();
     assert!(
