@@ -324,7 +324,7 @@ impl Core {
     /// Whether nothing is left to do, to say or to find out about a ceremony.
     fn is_done_with(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
-        let is_quiet = log.pending.is_empty() && log.orphans.is_empty() && log.doubted.is_none();
+        let is_quiet = log.pending.is_empty() && log.orphans.is_empty();
         is_quiet
             && log.have == log.tree.tip().seq
             && log.ballot.needs(&log.tree).is_empty()
