@@ -244,7 +244,8 @@ fn signs_what_became_of_it(told: &str, console: &FilePath, id: &CeremonyId) {
     let statement = custody("statement", &[]);
     assert!(statement.contains("in block: 0x"), "{statement}");
     let hash = Hash::of_bytes(statement.as_bytes()).to_string();
-    assert!(custody("sign", &["--statement-hash", &hash]).contains("recorded by"));
+    let said = custody("sign", &["--statement-hash", &hash]);
+    assert!(said.contains("recorded by"), "{said}");
 }
 
 /// The trustee's own people in every role that a quorum asks for; custodians and escrow trustee stay.
