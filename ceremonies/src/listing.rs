@@ -34,7 +34,7 @@ pub enum Standing {
 
 /// Not a word for where a ceremony stands.
 #[derive(Debug, Error)]
-#[error("`{0}` is none of running, gathering, authorised, committed, closed, abandoned, void")]
+#[error("`{0}` is not a phase: use running, gathering, authorised, committed, closed, abandoned or void")]
 pub struct UnknownStanding(String);
 
 impl Standing {

@@ -48,7 +48,7 @@ pub enum Flaw {
     Control,
     /// Nobody sees it, or it only changes how others look.
     Invisible,
-    /// It looks like a space and is none.
+    /// It looks like a space but is another character.
     Space,
     /// It has no meaning in Unicode, so that everybody draws it differently.
     Unassigned,
