@@ -6,9 +6,6 @@ use std::fs;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = fs::read_dir("proto")?.map(|file| file.map(|f| f.path())).collect::<Result<Vec<_>, _>>()?;
-    prost_build::Config::new()
-        // Written by hand, so that no secret is ever printed.
-        .skip_debug(["custody.link.Credentials"])
-        .compile_fds(protox::compile(files, ["proto"])?)?;
+    prost_build::Config::new().compile_fds(protox::compile(files, ["proto"])?)?;
     Ok(())
 }

@@ -13,4 +13,3 @@ pub mod listen;
 pub mod seal;
 pub mod service;
 pub mod session;
-pub mod wire;

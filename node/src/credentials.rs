@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use enclave::wire::link;
+use enclave_link::message;
 use serde::Deserialize;
 use serde_json::error::Category;
 use thiserror::Error;
@@ -117,14 +117,14 @@ struct Answer {
 ///
 /// # Errors
 /// [`CredentialError`] says which source failed and how.
-pub async fn fetch(source: &CredentialSource) -> Result<link::Credentials, CredentialError> {
+pub async fn fetch(source: &CredentialSource) -> Result<message::Credentials, CredentialError> {
     fetch_within(source, DEADLINE).await
 }
 
 async fn fetch_within(
     source: &CredentialSource,
     limit: Duration,
-) -> Result<link::Credentials, CredentialError> {
+) -> Result<message::Credentials, CredentialError> {
     let (source_name, text, said) = match source {
         CredentialSource::File(path) => {
             (format!("AWS credentials file {}", path.display()), file::read(path, limit).await?, None)
@@ -154,7 +154,7 @@ fn is_too_long(text: &[u8]) -> bool {
 }
 
 /// The credentials in an answer, or what is wrong with it. The parser's own words would repeat parts of it.
-fn parse(text: &[u8]) -> Result<link::Credentials, &'static str> {
+fn parse(text: &[u8]) -> Result<message::Credentials, &'static str> {
     if text.trim_ascii().is_empty() {
         return Err("it is empty");
     }
@@ -168,7 +168,7 @@ fn parse(text: &[u8]) -> Result<link::Credentials, &'static str> {
     if answer.access_key_id.is_empty() || answer.secret_access_key.is_empty() {
         return Err("AccessKeyId or SecretAccessKey is empty");
     }
-    Ok(link::Credentials {
+    Ok(message::Credentials {
         access_key_id: answer.access_key_id,
         secret_access_key: answer.secret_access_key,
         session_token: answer.session_token,

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use enclave::wire::link::{self, FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave};
-use enclave::wire::{self, MAX_CHUNK, SendError};
+use enclave_link::message::{
+    self, FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave,
+};
+use enclave_link::{MAX_CHUNK, SendError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -87,13 +89,13 @@ pub struct Incoming {
     /// What is for the agent.
     pub events: mpsc::Receiver<LinkEvent>,
     /// What is for peers, which the agent must not hold up.
-    pub to_peers: mpsc::Receiver<link::Send>,
+    pub to_peers: mpsc::Receiver<message::Send>,
 }
 
 /// Where the link's task puts what arrives.
 struct Outlets {
     events: mpsc::Sender<LinkEvent>,
-    to_peers: mpsc::Sender<link::Send>,
+    to_peers: mpsc::Sender<message::Send>,
 }
 
 /// Starts the link. Its task belongs to `tasks` and ends with it.
@@ -185,7 +187,7 @@ async fn converse(
     queue: &mut mpsc::Receiver<to_enclave::Kind>,
     outlets: &Outlets,
 ) -> io::Result<()> {
-    let (mut receiver, mut sender) = wire::split(stream);
+    let (mut receiver, mut sender) = enclave_link::split(stream);
     let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
     let mut proxy =
         KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
@@ -228,7 +230,7 @@ async fn converse(
 }
 
 /// Sends a message. One that no frame holds is left out, and the link stays up: everything else depends on it.
-async fn send<S: AsyncWrite>(sender: &mut wire::Sender<S>, kind: to_enclave::Kind) -> io::Result<()> {
+async fn send<S: AsyncWrite>(sender: &mut enclave_link::Sender<S>, kind: to_enclave::Kind) -> io::Result<()> {
     match sender.send(&ToEnclave { kind: Some(kind) }).await {
         Ok(()) => Ok(()),
         Err(SendError::TooLarge(error)) => {
@@ -327,16 +329,16 @@ async fn carry(
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-    use enclave::wire::MAX_FRAME;
-    use enclave::wire::link::Deliver;
+    use enclave_link::MAX_FRAME;
+    use enclave_link::message::Deliver;
 
     use super::*;
 
     #[tokio::test]
     async fn message_that_no_frame_holds_is_left_out_and_the_link_stays_up() {
         let (agent, enclave) = tokio::io::duplex(1024);
-        let (_, mut sender) = wire::split(agent);
-        let (mut receiver, _) = wire::split(enclave);
+        let (_, mut sender) = enclave_link::split(agent);
+        let (mut receiver, _) = enclave_link::split(enclave);
         let deliver = |length: usize| {
             let payload = vec![0; length];
             to_enclave::Kind::Deliver(Deliver { label: vec![1; 32], from: 1, payload })

@@ -12,7 +12,7 @@ use super::Connection;
 use super::runner::Job;
 use crate::backup::{self, BackupError};
 use crate::session::{KeyShare, ShareError};
-use crate::wire::link::{self, from_enclave};
+use enclave_link::message::{self, from_enclave};
 
 /// Why nothing is done with a backup.
 #[derive(Debug, Error)]
@@ -67,7 +67,7 @@ impl Connection<'_> {
                 let digests = (Hash::of_bytes(&whole), Hash::of_bytes(&root));
                 let signature = self.enclave.voice.backed_up(node, &record, digests).to_vec();
                 let ceremony = manifest.ceremony.to_string();
-                Ok(from_enclave::Kind::Backups(link::Backups { ceremony, whole, root, signature }))
+                Ok(from_enclave::Kind::Backups(message::Backups { ceremony, whole, root, signature }))
             }
             Duty::Prove { .. } => {
                 let share = self.open_backup(job, Act::Prove, &record)?;
@@ -102,6 +102,6 @@ impl Connection<'_> {
     /// Tells the agent why an order came to nothing, without a word for the log.
     pub(super) async fn refuse_for(&self, request: u64, reason: String) {
         tracing::warn!(%reason, "refused");
-        self.send(from_enclave::Kind::Refused(link::Refused { request, reason })).await;
+        self.send(from_enclave::Kind::Refused(message::Refused { request, reason })).await;
     }
 }

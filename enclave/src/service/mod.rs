@@ -38,11 +38,11 @@ use crate::attest::{AttestError, SecurityModule};
 use crate::clock::TrustedClock;
 use crate::kms::{KeyError, KmsKeys};
 use crate::session::{BootKeys, Finished};
-use crate::wire::link::{
+use enclave_link::VERSION;
+use enclave_link::message::{
     Attestation, Deliver, FromEnclave, KmsTried, Refused, ToEnclave, TryKms, Welcome, from_enclave,
     to_enclave,
 };
-use crate::wire::{self, VERSION};
 
 /// Messages that may wait for the agent; beyond it the enclave's tasks wait.
 const MAX_OUTGOING: usize = 256;
@@ -150,7 +150,7 @@ impl Enclave {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let (mut receiver, mut sender) = wire::split(stream);
+        let (mut receiver, mut sender) = enclave_link::split(stream);
         let (out, mut queue) = mpsc::channel(MAX_OUTGOING);
         let (news, mut arrived) = mpsc::channel(MAX_OUTGOING);
         let mut tasks = JoinSet::new();
@@ -159,8 +159,8 @@ impl Enclave {
                 match sender.send(&message).await {
                     Ok(()) => {}
                     // The agent hears nothing of it, and goes on with everything else.
-                    Err(wire::SendError::TooLarge(error)) => warn!(%error, "not sent to the agent"),
-                    Err(wire::SendError::Link(error)) => return Err(error),
+                    Err(enclave_link::SendError::TooLarge(error)) => warn!(%error, "not sent to the agent"),
+                    Err(enclave_link::SendError::Link(error)) => return Err(error),
                 }
             }
             Ok::<(), io::Error>(())

@@ -13,7 +13,7 @@ use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, UnixMi
 use ceremonies::wallet::{Record, RecordError, Wallet};
 use thiserror::Error;
 
-use crate::wire::link::Start;
+use enclave_link::message::Start;
 
 /// Most entries of one log that are folded: far more than any ceremony has.
 const MAX_ENTRIES: usize = 4096;

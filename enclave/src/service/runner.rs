@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::News;
 use super::orders::Order;
 use crate::session::{Action, Millis, Outcome, Session, SessionFailure, SessionProgress};
-use crate::wire::link;
+use enclave_link::message;
 
 /// How often a session looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const MAX_WAITING: usize = 256;
 /// What a session is held for.
 pub(super) struct Job {
     pub(super) order: Order,
-    pub(super) credentials: link::Credentials,
+    pub(super) credentials: message::Credentials,
     /// The backup that was released, where one is.
     pub(super) backup: Vec<u8>,
     /// The agent's number of the order.

@@ -17,7 +17,7 @@ use crate::context::SealContext;
 use crate::kms::{Clock, Kms, KmsConfig, KmsError};
 use crate::seal::{self, SealError, SealedBlob};
 use crate::session::{KeyShare, ShareError};
-use crate::wire::link;
+use enclave_link::message;
 
 /// Why a share is not sealed or not opened.
 #[derive(Debug, Error)]
@@ -89,7 +89,7 @@ fn kms(
     core: &Arc<Core>,
     tunnel: &Tunnel,
     charter: &Charter,
-    lent: &link::Credentials,
+    lent: &message::Credentials,
 ) -> Result<Kms, KmsError> {
     let clock = Arc::clone(core);
     let token = Some(lent.session_token.clone()).filter(|token| !token.is_empty());
@@ -153,7 +153,7 @@ pub(super) enum TrialError {
 pub(super) async fn try_kms(
     core: &Arc<Core>,
     tunnel: &Tunnel,
-    order: link::TryKms,
+    order: message::TryKms,
 ) -> Result<(), TrialError> {
     let charter = Charter::parse(&order.charter)?;
     let lent = order.credentials.ok_or(TrialError::NoCredentials)?;
@@ -178,7 +178,7 @@ pub(super) async fn open(
     core: &Arc<Core>,
     tunnel: &Tunnel,
     charter: &Charter,
-    credentials: &link::Credentials,
+    credentials: &message::Credentials,
     sealed: SealedShare<'_>,
 ) -> Result<KeyShare, SealingError> {
     let SealedShare { record, node, blob, expected } = sealed;

@@ -22,7 +22,7 @@ use crate::session::{
     Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Rebuilding,
     Refreshing, Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,
 };
-use crate::wire::link::{self, Deliver, Start, Stored, from_enclave};
+use enclave_link::message::{self, Deliver, Start, Stored, from_enclave};
 
 /// How long the parties of a session may take to be ready: agents learn of it through the log.
 const BARRIER_MS: Millis = 30_000;
@@ -228,7 +228,7 @@ impl Connection<'_> {
     }
 
     async fn say(&self, label: &Hash, to: NodeIndex, envelope: Vec<u8>) {
-        let send = link::Send { label: label.as_bytes().to_vec(), to: to.into(), payload: envelope };
+        let send = message::Send { label: label.as_bytes().to_vec(), to: to.into(), payload: envelope };
         self.send(from_enclave::Kind::Send(send)).await;
     }
 
@@ -269,7 +269,7 @@ impl Connection<'_> {
         match kind {
             NewsKind::Send { to, bytes } => self.say(&label, to, bytes).await,
             NewsKind::Progress(progress) => {
-                self.send(from_enclave::Kind::Progress(link::Progress {
+                self.send(from_enclave::Kind::Progress(message::Progress {
                     ceremony: job.order.ceremony.manifest().ceremony.to_string(),
                     label: label.as_bytes().to_vec(),
                     phase: progress.phase.to_owned(),
@@ -295,7 +295,7 @@ impl Connection<'_> {
                 self.running.remove(&label);
                 if let Some(culprit) = failure.culprit.filter(|_| !envelopes.is_empty()) {
                     let ceremony = job.order.ceremony.manifest().ceremony.to_string();
-                    let evidence = link::Evidence { ceremony, culprit: culprit.into(), envelopes };
+                    let evidence = message::Evidence { ceremony, culprit: culprit.into(), envelopes };
                     self.enclave.voice.keep_evidence(evidence.clone());
                     self.send(from_enclave::Kind::Evidence(evidence)).await;
                 }
@@ -363,7 +363,7 @@ impl Connection<'_> {
     async fn sealing_news(&mut self, news: SealingNews) {
         match news {
             SealingNews::Sealed { job, record, blob } => {
-                let sealed = link::Sealed {
+                let sealed = message::Sealed {
                     ceremony: record.ceremony.to_string(),
                     wallet: record.wallet.to_string(),
                     generation: record.generation.0,
@@ -419,7 +419,7 @@ impl Connection<'_> {
         }
     }
 
-    fn word_of_abort(&mut self, job: &Job, failure: &SessionFailure) -> Option<link::Said> {
+    fn word_of_abort(&mut self, job: &Job, failure: &SessionFailure) -> Option<message::Said> {
         warn!(reason = %failure.reason, "session given up");
         self.open.remove(&job.order.spec.label);
         self.enclave.bans.extend(failure.ban.map(|banned| (job.order.node, banned)));

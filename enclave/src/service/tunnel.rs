@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use crate::kms::{Dial, Stream};
-use crate::wire::MAX_CHUNK;
-use crate::wire::link::{FromEnclave, StreamClosed, StreamData, StreamOpened, from_enclave::Kind};
+use enclave_link::MAX_CHUNK;
+use enclave_link::message::{FromEnclave, StreamClosed, StreamData, StreamOpened, from_enclave::Kind};
 
 /// Chunks from the agent that may wait for one stream's reader. A KMS answer is a few kilobytes; whoever
 /// sends more than this without being read is not the KMS.

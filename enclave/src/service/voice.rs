@@ -15,7 +15,7 @@ use ceremonies::wire::log;
 use prost::Message;
 
 use crate::session::BootKeys;
-use crate::wire::link::{Evidence, Said};
+use enclave_link::message::{Evidence, Said};
 
 /// Words kept to be said again. A ceremony has a handful; older ones are in the log by then.
 const MAX_SAID: usize = 1024;

@@ -16,7 +16,6 @@ mod keys;
 #[expect(dead_code, reason = "as above")]
 #[path = "../../../ceremonies/tests/it/kit.rs"]
 mod kit;
-mod link;
 #[path = "../../../ceremonies/tests/it/machine.rs"]
 mod machine;
 mod network;

@@ -16,8 +16,8 @@ use ceremonies::wire::log;
 use ciborium::Value;
 use enclave::attest::{AttestError, SecurityModule};
 use enclave::service::Enclave;
-use enclave::wire::link::{Attest, FromEnclave, Log, Start, ToEnclave, from_enclave, to_enclave};
-use enclave::wire::{Receiver, Sender, split};
+use enclave_link::message::{Attest, FromEnclave, Log, Start, ToEnclave, from_enclave, to_enclave};
+use enclave_link::{Receiver, Sender, split};
 use prost::Message as _;
 use tokio::io::DuplexStream;
 

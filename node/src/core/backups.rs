@@ -1,12 +1,12 @@
 //! Backups: preflight before anything changes, putting the enclave's files into the vault, and taking what keepers
 //! hand in for the enclave.
 
-use ::enclave::wire::link;
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::script::Act;
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
+use enclave_link::message;
 use prost::Message;
 use tracing::{info, warn};
 
@@ -31,7 +31,7 @@ impl Core {
     }
 
     /// Puts what the enclave encrypted where it cannot be changed.
-    pub(super) fn put_backups(&mut self, backups: link::Backups) {
+    pub(super) fn put_backups(&mut self, backups: message::Backups) {
         let Ok(id) = backups.ceremony.parse::<CeremonyId>() else {
             warn!("the enclave named a malformed ceremony");
             return;
@@ -47,7 +47,11 @@ impl Core {
     }
 
     /// The digest is part of the name: what is written again after a crash is another object beside the first.
-    fn objects(&self, id: &CeremonyId, backups: &link::Backups) -> Result<(Vec<Object>, UnixMillis), String> {
+    fn objects(
+        &self,
+        id: &CeremonyId,
+        backups: &message::Backups,
+    ) -> Result<(Vec<Object>, UnixMillis), String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         let rules = ceremony.charter().backup().ok_or("the charter asks for no backups")?;
         if !self.pace.has_vault {

@@ -1,13 +1,13 @@
 //! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
 
-use ::enclave::wire::check_size;
-use ::enclave::wire::link::{self, Attest, Start, ToEnclave, to_enclave};
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::script::Act;
 use ceremonies::wire::log;
+use enclave_link::check_size;
+use enclave_link::message::{self, Attest, Start, ToEnclave, to_enclave};
 use tracing::{info, warn};
 
 use super::append::Wish;
@@ -274,7 +274,7 @@ impl Core {
         self.effect(Effect::FetchCredentials(ticket));
     }
 
-    pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<link::Credentials, String>) {
+    pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<message::Credentials, String>) {
         if let Err(trouble) = &result {
             self.observed.kms.rose(trouble, self.now);
         }
@@ -285,7 +285,8 @@ impl Core {
                 self.fault(&order.ceremony, &trouble);
             }
             (Some(Waiting::SealedCredentials(ceremony, blob)), Ok(lent)) => {
-                let stored = link::Stored { ceremony: ceremony.to_string(), blob, credentials: Some(lent) };
+                let stored =
+                    message::Stored { ceremony: ceremony.to_string(), blob, credentials: Some(lent) };
                 self.tell_enclave(to_enclave::Kind::Stored(stored));
             }
             (Some(Waiting::SealedCredentials(ceremony, _)), Err(trouble)) => {
@@ -308,7 +309,7 @@ impl Core {
         }
     }
 
-    fn give_order(&mut self, order: Order, lent: link::Credentials) {
+    fn give_order(&mut self, order: Order, lent: message::Credentials) {
         let Order { ceremony, duty, blob, backup } = order;
         let Some(chapter) = self.book.get(&ceremony) else { return };
         let encoded = |chapter: &Chapter| chapter.entries.iter().map(Entry::encode).collect();
@@ -318,7 +319,7 @@ impl Core {
             node: self.node().into(),
             charter: self.identity.charter.text().as_bytes().to_vec(),
             log: encoded(chapter),
-            others: needed.logs.into_iter().map(|log| link::Log { entries: encoded(log) }).collect(),
+            others: needed.logs.into_iter().map(|log| message::Log { entries: encoded(log) }).collect(),
             records: needed.records.into_iter().map(|record| record.as_bytes().to_vec()).collect(),
             blob,
             credentials: Some(lent),

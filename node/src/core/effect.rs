@@ -1,10 +1,10 @@
 //! What the core is told, and what it asks for.
 
-use ::enclave::wire::link::{self, from_enclave, to_enclave};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
 use ceremonies::record::Memory;
 use ceremonies::wire::bus;
+use enclave_link::message::{self, from_enclave, to_enclave};
 use serde_json::Value;
 
 use super::shelf::{Shelved, StoredLog};
@@ -236,7 +236,7 @@ pub enum Event {
     /// What the store did. The error is its text.
     Stored(Ticket, Result<StoreReply, String>),
     /// AWS credentials, or why there are none.
-    Credentials(Ticket, Result<link::Credentials, String>),
+    Credentials(Ticket, Result<message::Credentials, String>),
     /// Whether the vault can be written to.
     Preflighted(Result<(), String>),
     /// Where the files are now: version and end of the lock of each.

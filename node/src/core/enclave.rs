@@ -1,12 +1,12 @@
 //! What the enclave says, and what becomes of it.
 
-use ::enclave::wire::link::{self, from_enclave};
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ceremony::Duty;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::{bus, log};
+use enclave_link::message::{self, from_enclave};
 use prost::Message;
 use tracing::{error, info, warn};
 
@@ -58,10 +58,10 @@ impl Core {
         }
     }
 
-    fn welcomed(&mut self, welcome: link::Welcome) {
+    fn welcomed(&mut self, welcome: message::Welcome) {
         let key = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).ok();
         let keys = key(&welcome.identity).zip(key(&welcome.sealing));
-        let Some((identity, sealing)) = keys.filter(|_| welcome.version == ::enclave::wire::VERSION) else {
+        let Some((identity, sealing)) = keys.filter(|_| welcome.version == enclave_link::VERSION) else {
             let trouble =
                 format!("the enclave speaks version {} of the link or has malformed keys", welcome.version);
             warn!(%trouble, "enclave not usable");
@@ -78,13 +78,16 @@ impl Core {
         self.own = Some(EnclaveKeys { identity, sealing });
     }
 
-    fn append_said(&mut self, said: &link::Said) {
+    fn append_said(&mut self, said: &message::Said) {
         let event = log::Event::decode(said.event.as_slice());
         let (Ok(ceremony), Ok(log::Event { kind: Some(kind) })) = (said.ceremony.parse(), event) else {
             warn!("the enclave said something malformed");
             return;
         };
         self.observed.note_said(&kind, self.now);
+        if matches!(kind, log::event::Kind::Aborted(_)) {
+            self.forget_kms_trial();
+        }
         if let log::event::Kind::Aborted(aborted) = &kind
             && let Ok(peer) = NodeIndex::try_from(aborted.banned)
         {
@@ -155,7 +158,7 @@ impl Core {
     }
 
     /// Keeps what an accusation rests on, for whoever investigates it.
-    fn keep_evidence(&mut self, evidence: link::Evidence) {
+    fn keep_evidence(&mut self, evidence: message::Evidence) {
         let named =
             evidence.ceremony.parse::<CeremonyId>().ok().zip(NodeIndex::try_from(evidence.culprit).ok());
         let Some((ceremony, culprit)) = named else {
@@ -167,7 +170,7 @@ impl Core {
         self.store(op, Waiting::Nothing("keep evidence"));
     }
 
-    fn attested(&mut self, attestation: link::Attestation) {
+    fn attested(&mut self, attestation: message::Attestation) {
         match self.asked.remove(&attestation.request) {
             Some(Asked::Attestation(ceremony)) => {
                 let attested = log::Attested { node: self.node().into(), document: attestation.document };
@@ -183,7 +186,7 @@ impl Core {
         }
     }
 
-    fn refused(&mut self, refused: &link::Refused) {
+    fn refused(&mut self, refused: &message::Refused) {
         match self.asked.remove(&refused.request) {
             Some(Asked::Start(ceremony, duty)) if duty.concerns_a_backup() => {
                 warn!(%ceremony, reason = %refused.reason, "the enclave did nothing with the backup");
@@ -202,7 +205,7 @@ impl Core {
         }
     }
 
-    fn pass_progress(&mut self, progress: link::Progress) {
+    fn pass_progress(&mut self, progress: message::Progress) {
         self.observed.note_round(self.now);
         let Ok(ceremony) = progress.ceremony.parse::<CeremonyId>() else { return };
         let news = bus::Progress {
@@ -226,7 +229,7 @@ impl Core {
     }
 
     /// Stores a new share as pending and shows the enclave what was read back.
-    fn store_sealed(&mut self, sealed: link::Sealed) {
+    fn store_sealed(&mut self, sealed: message::Sealed) {
         let ceremony = sealed.ceremony.parse::<CeremonyId>().ok();
         let wallet = sealed.wallet.parse().ok();
         let record = Hash::try_from(sealed.record.as_slice()).ok();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ::enclave::wire::link::{Attest, to_enclave};
 use ceremonies::attestation::heartbeat_nonce;
 use ceremonies::ids::CeremonyId;
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::{bus, log};
+use enclave_link::message::{Attest, to_enclave};
 use prost::Message;
 use tracing::error;
 
@@ -114,9 +114,6 @@ impl Observed {
                 self.kms.cleared();
             }
             log::event::Kind::Prepared(_) | log::event::Kind::Staged(_) => self.kms.cleared(),
-            log::event::Kind::Aborted(aborted) if aborted.reason.contains("KMS") => {
-                self.kms.rose(&aborted.reason, now);
-            }
             log::event::Kind::Aborted(_)
             | log::event::Kind::Opened(_)
             | log::event::Kind::Attested(_)

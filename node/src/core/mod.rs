@@ -22,7 +22,6 @@ mod trials;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ::enclave::wire::link::{self, to_enclave};
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Duty;
@@ -31,6 +30,7 @@ use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::record::Memory;
 use ceremonies::wire::log;
+use enclave_link::message::{self, to_enclave};
 use tracing::warn;
 
 pub use self::effect::{
@@ -151,7 +151,7 @@ enum Waiting {
     /// A pending share that never commits.
     Discarded(CeremonyId),
     /// Backups that are put into the vault.
-    Put(CeremonyId, Box<link::Backups>, Vec<Object>),
+    Put(CeremonyId, Box<message::Backups>, Vec<Object>),
 }
 
 /// The agent's state.

@@ -2,7 +2,7 @@
 //! data key from the KMS, a file in the vault. A trouble that was only inferred from a failure would be found after people
 //! have signed, and would stay after it was mended.
 
-use ::enclave::wire::link::{self, TryKms, to_enclave};
+use enclave_link::message::{self, TryKms, to_enclave};
 use tracing::{info, warn};
 
 use super::{Asked, Core, Effect, StoreReply, Waiting};
@@ -129,7 +129,7 @@ impl Core {
     }
 
     /// Credentials for a trial, or why there are none.
-    pub(super) fn trial_credentials(&mut self, lent: Result<link::Credentials, String>) {
+    pub(super) fn trial_credentials(&mut self, lent: Result<message::Credentials, String>) {
         match lent {
             Ok(lent) => {
                 let charter = self.identity.charter.text().as_bytes().to_vec();
@@ -161,7 +161,8 @@ impl Core {
         self.duties_due = true;
     }
 
-    /// Another enclave may be another image, to which the KMS says something else.
+    /// The next trial is due at once: another enclave may be another image, to which the KMS says something else, and
+    /// what an enclave gave up may have failed at the KMS.
     pub(super) fn forget_kms_trial(&mut self) {
         self.trials.kms = Trial::Untried;
     }

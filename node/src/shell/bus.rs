@@ -142,19 +142,19 @@ pub(super) async fn relay(
     client: &Client,
     node: NodeIndex,
     link: crate::link::EnclaveLink,
-    mut outgoing: mpsc::Receiver<enclave::wire::link::Send>,
+    mut outgoing: mpsc::Receiver<enclave_link::message::Send>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), BusError> {
     let mut incoming = client.subscribe(subject::sessions_to(node)).await.map_err(BusError::Subscribe)?;
     tasks.spawn(async move {
         while let Some(message) = incoming.next().await {
             let Ok((label, from)) = subject::parse_session(&message.subject) else { continue };
-            let deliver = enclave::wire::link::Deliver {
+            let deliver = enclave_link::message::Deliver {
                 label: label.as_bytes().to_vec(),
                 from: from.into(),
                 payload: message.payload.to_vec(),
             };
-            link.send(enclave::wire::link::to_enclave::Kind::Deliver(deliver)).await;
+            link.send(enclave_link::message::to_enclave::Kind::Deliver(deliver)).await;
         }
     });
     let client = Arc::new(client.clone());

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use ceremonies::ids::UnixMillis;
 use ceremonies::said::{Topic, hear};
 use ceremonies::wire::bus::Heartbeat;
-use enclave::wire::VERSION;
-use enclave::wire::link::{Credentials, KmsTried, Welcome, from_enclave, to_enclave};
+use ceremonies::wire::log;
+use enclave_link::VERSION;
+use enclave_link::message::{Credentials, KmsTried, Said, Welcome, from_enclave, to_enclave};
 use node::core::{Core, Effect, Event, Identity, Now, Pace, Remembered, StoreOp, StoreReply, Ticket};
 use prost::Message as _;
 
@@ -106,6 +107,14 @@ impl Bench {
         self.feed(Event::Enclave(from_enclave::Kind::KmsTried(tried)));
     }
 
+    fn enclave_gives_up(&mut self, reason: &str) {
+        let kind =
+            log::event::Kind::Aborted(log::Aborted { reason: reason.to_owned(), ..log::Aborted::default() });
+        let event = log::Event { kind: Some(kind) }.encode_to_vec();
+        let said = Said { ceremony: "dkg-treasury-00000000".to_owned(), event, ..Said::default() };
+        self.feed(Event::Enclave(from_enclave::Kind::Said(said)));
+    }
+
     fn heartbeat(&mut self) -> Heartbeat {
         self.take();
         self.pass(1, &Ok(()));
@@ -138,6 +147,23 @@ fn a_data_key_is_got_as_soon_as_an_enclave_is_there_and_the_kms_is_tried_until_i
     assert!(bench.tries_kms().is_none(), "what works is not asked for all the time");
     bench.pass(10, &Ok(()));
     assert!(bench.tries_kms().is_some());
+}
+
+#[test]
+fn the_kms_is_tried_again_as_soon_as_an_enclave_gives_up_and_its_words_decide_nothing() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.kms_answers(request, "");
+    bench.pass(1, &Ok(()));
+    assert!(bench.tries_kms().is_none(), "it has just worked");
+    bench.enclave_gives_up("KMS refused Decrypt");
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    assert_eq!(bench.heartbeat().kms_trouble, "");
+    bench.kms_answers(request, "KMS refused Decrypt: AccessDeniedException");
+    assert!(bench.heartbeat().kms_trouble.starts_with("KMS refused Decrypt"));
 }
 
 #[test]

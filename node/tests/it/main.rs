@@ -8,6 +8,7 @@
 )]
 
 mod config;
+mod dependencies;
 mod health;
 mod nitro;
 mod program;

@@ -1,8 +1,8 @@
 //! Frames of the link, as either side reads them from the other.
 #![no_main]
 
-use enclave::wire::link::{FromEnclave, ToEnclave};
-use enclave::wire::split;
+use enclave_link::message::{FromEnclave, ToEnclave};
+use enclave_link::split;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tokio::io::{join, sink};

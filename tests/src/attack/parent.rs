@@ -11,8 +11,7 @@ use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::NodeIndex;
 use ceremonies::wire::log;
 use enclave::session::MAX_ENVELOPE;
-use enclave::wire;
-use enclave::wire::link::{Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};
+use enclave_link::message::{Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};
 use nkeys::KeyPair;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
@@ -245,7 +244,7 @@ impl Shared {
         kinds.into_iter().map(|kind| ToEnclave { kind: Some(kind) }).collect()
     }
 
-    fn start(&self, mut start: wire::link::Start) -> Vec<to_enclave::Kind> {
+    fn start(&self, mut start: message::Start) -> Vec<to_enclave::Kind> {
         let misdeeds = self.state().misdeeds.clone();
         let mut again = None;
         for misdeed in misdeeds {
@@ -259,8 +258,7 @@ impl Shared {
                 _ => {}
             }
         }
-        let twice =
-            again.map(|request| to_enclave::Kind::Start(wire::link::Start { request, ..start.clone() }));
+        let twice = again.map(|request| to_enclave::Kind::Start(message::Start { request, ..start.clone() }));
         std::iter::once(to_enclave::Kind::Start(start)).chain(twice).collect()
     }
 

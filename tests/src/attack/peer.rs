@@ -21,11 +21,11 @@ use enclave::session::{
     Action, BootKeys, Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Outgoing, Product,
     Protocol, ProtocolAbort, Round, Session, SessionPlan, Signature, Signing, Step,
 };
-use enclave::wire::link::{
+use enclave_link::VERSION;
+use enclave_link::message::{
     Attestation, Deliver, FromEnclave, KmsTried, Said, Sealed, Send, Start, ToEnclave, Welcome, from_enclave,
     to_enclave,
 };
-use enclave::wire::{self, VERSION};
 use prost::Message as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -135,7 +135,7 @@ impl Mind {
     }
 
     async fn speak_with(&mut self, agent: UnixStream) -> Result<()> {
-        let (mut receiver, mut sender) = wire::split(agent);
+        let (mut receiver, mut sender) = enclave_link::split(agent);
         let keys = self.keys.public();
         let welcome = Welcome {
             version: VERSION,

@@ -1,7 +1,9 @@
 //! The link between enclave and agent: what no frame holds is an error of that message alone.
 
-use enclave::wire::link::{FromEnclave, Progress, Refused, from_enclave};
-use enclave::wire::{MAX_FRAME, SendError, TooLarge, check_size, split};
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use enclave_link::message::{FromEnclave, Progress, Refused, from_enclave};
+use enclave_link::{MAX_FRAME, SendError, TooLarge, check_size, split};
 use tokio::io::AsyncWriteExt as _;
 
 fn refused(length: usize) -> FromEnclave {

@@ -1,5 +1,7 @@
-//! The link between enclave and agent: message types and framing. The only part of this crate that the
-//! agent uses.
+//! The link between agent and enclave: frames of a big-endian u32 length, each with one protobuf message.
+//!
+//! All that an agent knows of the enclave's program. It holds no key, no protocol and no rule: what a message
+//! means is decided on either side, and neither trusts what the other says.
 
 use std::io;
 
@@ -10,13 +12,13 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-/// Messages of the link (`proto/link.proto`).
+/// The messages (`proto/link.proto`).
 #[expect(missing_docs, reason = "generated from the .proto file, which is documented")]
-pub mod link {
+pub mod message {
     include!(concat!(env!("OUT_DIR"), "/custody.link.rs"));
 }
 
-impl std::fmt::Debug for link::Credentials {
+impl std::fmt::Debug for message::Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials(hidden)")
     }
