@@ -11,7 +11,7 @@ use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::NodeIndex;
 use ceremonies::wire::log;
 use enclave::session::MAX_ENVELOPE;
-use enclave_link::message::{Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};
+use enclave_link::message::{self, Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};
 use nkeys::KeyPair;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
@@ -395,8 +395,8 @@ async fn serve(listener: UnixListener, enclave: PathBuf, shared: Arc<Shared>) {
     while let Ok((agent, _)) = listener.accept().await {
         // An enclave that is not there yet: the agent tries again.
         let Ok(enclave) = UnixStream::connect(&enclave).await else { continue };
-        let (from_agent, to_agent) = wire::split(agent);
-        let (from_enclave, to_enclave) = wire::split(enclave);
+        let (from_agent, to_agent) = enclave_link::split(agent);
+        let (from_enclave, to_enclave) = enclave_link::split(enclave);
         // Whichever side ends, the other hears of it by the end of its own connection.
         tokio::select! {
             () = pass(from_agent, to_enclave, &shared, inward, |message| shared.inward(message)) => {}
@@ -409,8 +409,8 @@ async fn serve(listener: UnixListener, enclave: PathBuf, shared: Arc<Shared>) {
 
 /// Passes on what arrives, until either end closes. What arrives while all is frozen waits.
 async fn pass<M: Message + Default>(
-    mut from: wire::Receiver<UnixStream>,
-    mut to: wire::Sender<UnixStream>,
+    mut from: enclave_link::Receiver<UnixStream>,
+    mut to: enclave_link::Sender<UnixStream>,
     shared: &Shared,
     passing: fn(&Shared, &M) -> Option<Passing>,
     meddle: impl Fn(M) -> Vec<M>,
