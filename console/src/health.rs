@@ -1,14 +1,17 @@
 //! What a heartbeat is worth: the console makes its own verdict on every node.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use ceremonies::attestation::{self, Document, Expectation, Measurement};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
-use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::text::one_line;
 use ceremonies::wire::bus::Heartbeat;
 use serde::Serialize;
+
+use crate::readiness::{self, Held, InUse, Readiness};
 
 /// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
 pub const LOST_MS: i64 = 5_000;
@@ -63,6 +66,18 @@ pub struct NodeStatus {
     pub build: String,
     /// Who has banned it, and whose decision follows, where several others have.
     pub accused: Option<String>,
+    /// What it says of its shares; none where it was never heard, or is not asked.
+    #[serde(skip)]
+    pub held: Option<Held>,
+}
+
+/// A cluster as the console sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Whether each wallet can sign.
+    pub wallets: Vec<Readiness>,
+    /// Every node of the charter.
+    pub nodes: Vec<NodeStatus>,
 }
 
 /// How many others must have banned a node before its exclusion is spoken of: one alone may be the culprit.
@@ -139,9 +154,46 @@ fn verdict(
     attestation::judge(heard.document.clone()?, &expected).map_err(|error| error.to_string())
 }
 
-/// The status of a node by its last heartbeat, unless the charter excludes it: then its word counts for nothing.
+/// How the cluster is, by the last heartbeat of each node.
+#[must_use]
+pub fn health<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
+    let in_use = readiness::in_use(book, now.wall);
+    let roster = book.context().charter().roster().into_iter();
+    let nodes: Vec<NodeStatus> =
+        roster.map(|node| with_losses(&in_use, judged(book, node, heard(node), now))).collect();
+    Health { wallets: in_use.iter().map(|generation| Readiness::of(generation, &nodes)).collect(), nodes }
+}
+
+/// A node that has lost a share is not well, however well it runs.
+fn with_losses(in_use: &[InUse], status: NodeStatus) -> NodeStatus {
+    let lost: Vec<String> = in_use.iter().filter_map(|generation| generation.lost_by(&status)).collect();
+    if lost.is_empty() || status.level == Level::Bad {
+        return status;
+    }
+    let summary = format!("lost its share of {}: open a recovery", lost.join(", "));
+    NodeStatus { level: Level::Bad, summary, ..status }
+}
+
+/// What a heartbeat says of the shares in its node's store.
+fn held(heartbeat: &Heartbeat) -> Held {
+    let in_use = heartbeat.shares.iter().filter(|share| share.state == "current");
+    let in_use: BTreeSet<Hash> =
+        in_use.filter_map(|share| Hash::try_from(share.record.as_slice()).ok()).collect();
+    Held {
+        at: UnixMillis(heartbeat.time_ms),
+        in_use: heartbeat.store_trouble.is_empty().then_some(in_use),
+        opens: heartbeat.kms_trouble.is_empty(),
+    }
+}
+
+/// The status of one node by its last heartbeat.
 #[must_use]
 pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
+    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, now))
+}
+
+/// How a node is, its shares aside, unless the charter excludes it: then its word counts for nothing.
+fn judged(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
     let context = book.context();
     let unasked = |level, summary: &str, accused| NodeStatus {
         node,
@@ -153,6 +205,7 @@ pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) 
         heard_ms_ago: None,
         build: String::new(),
         accused,
+        held: None,
     };
     if context.charter().excludes(node) {
         return unasked(Level::Excluded, "EXCLUDED: takes part in nothing", None);
@@ -190,6 +243,7 @@ pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) 
         heard_ms_ago: Some(heard_ms_ago),
         build: one_line(&heartbeat.build),
         accused,
+        held: Some(held(heartbeat)),
     }
 }
 

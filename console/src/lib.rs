@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod memory;
 pub mod paper;
 pub mod privacy;
+pub mod readiness;
 pub mod room;
 pub mod signer;
 pub mod standing;

@@ -19,6 +19,7 @@ pub fn build() -> Result<Programs> {
         command.arg("--release");
     }
     if is_test()? {
+        command.arg("--quiet");
         // With the features that tests switch on in dependencies: else much of the workspace is compiled once more.
         command.arg("--tests");
     }
@@ -40,7 +41,7 @@ pub fn build() -> Result<Programs> {
 pub(crate) fn cargo_build(folder: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(folder).args(["build", "--quiet"]);
+    command.current_dir(folder).arg("build");
     for (name, _) in std::env::vars_os() {
         let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
         if name.to_str().is_some_and(|name| of_a_package.iter().any(|prefix| name.starts_with(prefix))) {

@@ -9,31 +9,26 @@ mod list;
 mod offline;
 mod output;
 mod paper;
+mod status;
 mod stream;
 mod sweep;
 mod wallet;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::entry::Entry;
 use ceremonies::ids::CeremonyId;
 use clap::{CommandFactory, Parser, Subcommand};
-use futures_util::StreamExt;
-use serde_json::json;
 
 pub(crate) use self::ceremony::event_line;
 pub use self::output::note;
 use self::output::{NobodyReads, Output, written};
-use crate::client::{Client, ClientError, Library, News, Outcome, Reading, Scope, SubmitError};
+use crate::client::{Client, ClientError, Library, Outcome, Reading, Scope, SubmitError};
 use crate::config::Cluster;
-use crate::health::{self, Moment};
 use crate::room::RoomError;
 
 /// What the program's exit says.
@@ -218,7 +213,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let output = Output { json };
     match command {
         None => crate::tui::run(cluster(path)?).await,
-        Some(Command::Status { watch }) => status(cluster(path)?, output, watch).await,
+        Some(Command::Status { watch }) => status::run(cluster(path)?, output, watch).await,
         Some(Command::Wallet(command)) => wallet::run(path, output, command).await,
         Some(Command::Sweep(arguments)) => sweep::run(path, output, arguments).await,
         Some(Command::Broadcast(arguments)) => broadcast::run(path, output, arguments).await,
@@ -250,86 +245,6 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             written(&page)
-        }
-    }
-}
-
-/// How long `status` listens for heartbeats, which come every second.
-const LISTEN: Duration = Duration::from_millis(2_500);
-
-async fn status(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
-    let client = Client::connect(&cluster).await?;
-    let mut news = Box::pin(client.news().await?);
-    // Heartbeats alone say how nodes are. The record adds who was excluded and who is accused, if it can be had meanwhile.
-    let reader = client.clone();
-    let mut record = tokio::spawn(async move { reader.library(&Scope::Current).await });
-    let mut book: Option<Book> = None;
-    let mut heartbeats = std::collections::BTreeMap::new();
-    let mut printed = Vec::new();
-    loop {
-        let until = tokio::time::Instant::now() + LISTEN;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => break,
-                read = &mut record, if book.is_none() => {
-                    if let Ok(Ok(library)) = read {
-                        library.set_back.iter().for_each(|set_back| note(&format!("WARNING: {set_back}")));
-                        book = Some(library.book);
-                    } else {
-                        book = Some(Book::clone(&client.amendments()));
-                    }
-                }
-                heard = news.next() => {
-                    let Some(heard) = heard else { bail!("the bus is gone") };
-                    if let News::Health(heartbeat) = heard {
-                        let node = heartbeat.node;
-                        let before = heartbeats.remove(&node);
-                        let heard = health::Heard::new(&cluster.context, *heartbeat, Moment::now(), before);
-                        heartbeats.insert(node, heard);
-                    }
-                }
-            }
-        }
-        let known = Arc::new(book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
-        let nodes = known.context().charter().roster();
-        let all: Vec<_> = nodes
-            .iter()
-            .map(|node| health::status(&known, *node, heartbeats.get(&u32::from(*node)), Moment::now()))
-            .collect();
-        let is_connected = *client.connected().borrow();
-        let charter = known.context().charter();
-        let mut text =
-            format!("cluster {} ({})\n", charter.cluster(), charter.kind().to_string().to_uppercase());
-        for node in &all {
-            text += &format!("node {} {} {}", node.node, node.level.mark(), node.summary);
-            text += &format!("\n       attestation {}", node.attestation);
-            text.push('\n');
-            text.extend(node.accused.iter().map(|accused| format!("       {accused}\n")));
-            for (index, pcr) in node.image.iter().flat_map(Measurement::registers) {
-                text += &format!("       PCR{index} {pcr}\n");
-            }
-            for share in &node.shares {
-                text += &format!("       share {share}\n");
-            }
-        }
-        let seen: Vec<_> = all.iter().map(|node| (node.level, node.attestation.clone())).collect();
-        if printed != seen {
-            output.print(
-                &json!({ "cluster": charter.cluster(), "kind": charter.kind(), "nodes": all }),
-                text.trim_end(),
-            )?;
-            printed = seen;
-        }
-        if !watch {
-            let is_well = |level| matches!(level, health::Level::Good | health::Level::Excluded);
-            let bad = all.iter().filter(|node| !is_well(node.level)).count();
-            if !is_connected {
-                bail!(client.why_not_connected().await);
-            }
-            if bad > 0 {
-                bail!("{bad} of {} nodes are not healthy", all.len());
-            }
-            return Ok(());
         }
     }
 }

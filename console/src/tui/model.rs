@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::client::Recorded;
 use crate::config::{Cluster, Me};
 use crate::fork::Fork;
-use crate::health::{self, Heard, Moment, NodeStatus};
+use crate::health::{self, Health, Heard, Moment};
 use crate::memory::SetBack;
 use crate::room::Signature;
 
@@ -403,12 +403,10 @@ impl Model {
         }
     }
 
-    /// Every node's status.
+    /// How every wallet and every node is.
     #[must_use]
-    pub fn nodes(&self) -> Vec<NodeStatus> {
-        let moment = self.moment();
-        let status = |node: NodeIndex| health::status(&self.book, node, self.heartbeats.get(&node), moment);
-        self.charter().roster().into_iter().map(status).collect()
+    pub fn health(&self) -> Health {
+        health::health(&self.book, |node| self.heartbeats.get(&node), self.moment())
     }
 
     /// The ceremonies that fold to their end and that the filter lets through, latest first.

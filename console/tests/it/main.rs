@@ -11,6 +11,7 @@ mod keys;
 mod machine;
 mod paper;
 mod program;
+mod readiness;
 mod reading;
 mod reference;
 mod screens;

@@ -16,7 +16,7 @@ use super::{Asked, Core, Now, StoreOp, StoreReply, Waiting};
 
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
 /// milliseconds: well below any charter's limit, and few enough that nobody pays for it.
-const DOCUMENT_AGE_MS: u64 = 30_000;
+const DOCUMENT_AGE_MS: u64 = 5_000;
 /// How long the enclave may take to attest before that is said, in milliseconds.
 const DOCUMENT_WAIT_MS: u64 = 10_000;
 /// How long a peer counts as heard after its last heartbeat, in milliseconds: some missed ones are not news.

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::CeremonyKind;
@@ -104,6 +106,23 @@ async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     cluster.stop().await;
 }
 
+/// Waits until `custody status` says this, however it ends.
+async fn says(cluster: &Cluster, told: &str) {
+    let begun = Instant::now();
+    loop {
+        let console = cluster.layout().console();
+        let printed = tokio::task::spawn_blocking(move || {
+            let custody = lab::programs::folder().unwrap().join("custody");
+            Command::new(custody).arg("status").env("CUSTODY_CLUSTER", console).output().unwrap().stdout
+        });
+        let printed = String::from_utf8(printed.await.unwrap()).unwrap();
+        if printed.contains(told) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{printed}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_of_five_nodes_that_lost_everything_get_their_shares_back_from_backups() {
     let folder = tempfile::tempdir().unwrap();
@@ -116,6 +135,9 @@ async fn three_of_five_nodes_that_lost_everything_get_their_shares_back_from_bac
     for lost in [1, 3, 4] {
         cluster.lose(node(lost)).await.unwrap();
     }
+    let told =
+        "wallet treasury g1 ✗ CANNOT SIGN: 2 of 5 shares, 3 needed; nodes 1, 3 and 4 lost their shares";
+    says(&cluster, told).await;
     let id = recover(&mut room, &[1, 3, 4], Way::Backup).await;
     let second = closes(&mut room, &id).await;
     assert_eq!(second.record.public_key, first.record.public_key);
@@ -123,6 +145,7 @@ async fn three_of_five_nodes_that_lost_everything_get_their_shares_back_from_bac
     for index in 1..=5 {
         assert_eq!(held(&cluster, index).await, [(2, "current".to_owned())]);
     }
+    says(&cluster, "wallet treasury g2 ✓ can sign: 5 of 5 shares, 3 needed").await;
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;
     closes(&mut room, &test).await;
     cluster.stop().await;

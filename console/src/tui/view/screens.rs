@@ -9,21 +9,37 @@ use ratatui::widgets::Paragraph;
 
 use super::{BOLD, FAINT, SELECTED, block, cut, inner_height, inner_width, level_style, mark, window, wrap};
 use crate::cli::event_line;
-use crate::health::Level;
+use crate::health::{Health, Level};
 use crate::ledger;
+use crate::readiness::Readiness;
 use crate::standing;
 use crate::tui::model::{Model, Standing};
 
+/// The rows of the box that says where everything lies.
+const FILES: u16 = 6;
+/// The same on a small terminal, where the nodes need them: for its first line.
+const FILES_AT_LEAST: u16 = 3;
+
 pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let [nodes, files] = Layout::vertical([Constraint::Fill(1), Constraint::Length(6)]).areas(area);
-    let statuses = model.nodes();
+    let Health { wallets, nodes: statuses } = model.health();
+    let answers = answers(model, &wallets, inner_width(area), usize::from(area.height) / 4);
+    let rows = |lines: usize| u16::try_from(lines + 2).unwrap_or(u16::MAX);
+    let height = if statuses.iter().any(|status| status.accused.is_some()) { 3 } else { 2 };
+    let needed = rows(answers.len()).saturating_add(rows(height * statuses.len()));
+    let files = area.height.saturating_sub(needed).clamp(FILES_AT_LEAST, FILES);
+    let [signing, nodes, files] = Layout::vertical([
+        Constraint::Length(rows(answers.len())),
+        Constraint::Fill(1),
+        Constraint::Length(files),
+    ])
+    .areas(area);
+    frame.render_widget(Paragraph::new(answers).block(block(model, " Can we sign? ".to_owned())), signing);
     let count = |level| statuses.iter().filter(|status| status.level == level).count();
     let (good, excluded) = (count(Level::Good), count(Level::Excluded));
     let out = if excluded == 0 { String::new() } else { format!(" {excluded} excluded,") };
     let left = statuses.len() - excluded;
     let title = format!(" {good} of {left} nodes healthy,{out} {} sign ", model.charter().threshold());
     let mut lines = Vec::new();
-    let height = if statuses.iter().any(|status| status.accused.is_some()) { 3 } else { 2 };
     for status in
         window(model.selection(), statuses.len(), (inner_height(nodes) / height).max(1)).map(|i| &statuses[i])
     {
@@ -47,13 +63,44 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
     let text = format!(
-        "files    {}\ncharter  {}\nbus      {}\nPress 2 for ceremonies, o to open one, ? for help, q to leave.",
+        "Press 2 for ceremonies, o to open one, ? for help, q to leave.\nfiles    {}\ncharter  {}\nbus      {}",
         model.folder().display(),
         model.charter().hash(),
         model.cluster.nats.servers.join(", "),
     );
     let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
     frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything lies ")), files);
+}
+
+/// Whether each wallet can sign, those first that cannot, on as many lines as there are for it.
+fn answers<'a>(model: &Model, wallets: &[Readiness], width: usize, most: usize) -> Vec<Line<'a>> {
+    if !model.loaded || wallets.is_empty() {
+        return nothing(model, " No wallet has a key yet: press o to open a key generation.", width);
+    }
+    let mut worst_first: Vec<&Readiness> = wallets.iter().collect();
+    worst_first.sort_by_key(|wallet| std::cmp::Reverse(wallet.can_sign));
+    let mut lines = Vec::new();
+    for (place, wallet) in worst_first.iter().enumerate() {
+        let style = level_style(model, wallet.can_sign.level());
+        let text =
+            format!("{} {} g{} {}", wallet.can_sign.mark(), wallet.wallet, wallet.generation, wallet.text());
+        let wrapped = wrap(&text, width.saturating_sub(1));
+        let left = worst_first.len() - place;
+        if lines.len() + wrapped.len() + usize::from(left > 1)
+            > most.max(wrapped.len() + usize::from(left > 1))
+        {
+            lines.push(Line::styled(format!(" and {left} more: custody status"), BOLD));
+            break;
+        }
+        lines.extend(wrapped.into_iter().map(|line| Line::styled(format!(" {line}"), style)));
+    }
+    lines
+}
+
+/// How many there are, as a title.
+fn counted(count: usize, one: &str) -> String {
+    let many = one.strip_suffix('y').map_or_else(|| format!("{one}s"), |stem| format!("{stem}ies"));
+    format!(" {count} {} ", if count == 1 { one } else { &many })
 }
 
 /// What stands in an empty list: that there is nothing, that nothing of it passes the filter, or that it is not known.
@@ -108,7 +155,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         0 => String::new(),
         older => format!("and {older} older: custody ceremony list "),
     };
-    let title = format!(" {} ceremonies {older}", listed.len());
+    let title = format!("{}{older}", counted(listed.len(), "ceremony"));
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
 }
 
@@ -126,7 +173,7 @@ fn not_listed<'a>(model: &Model, width: usize, most: usize) -> Vec<Line<'a>> {
 }
 
 /// The lines of a wallet in the list, at most.
-const WALLET_LINES: usize = 9;
+const WALLET_LINES: usize = 10;
 
 pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let wallets = model.book.wallets();
@@ -137,6 +184,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let [area, below] =
         Layout::vertical([Constraint::Fill(1), height_of_copies(area, shown.len(), copies.len())])
             .areas(area);
+    let health = model.health();
     let mut lines = Vec::new();
     for place in window(model.selection(), shown.len(), (inner_height(area) / WALLET_LINES).max(1)) {
         let record = &shown[place].record;
@@ -147,6 +195,11 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let width = inner_width(area);
         let unfinished = standing::unfinished(&model.book, record, model.now);
         let style = level_style(model, Level::Bad);
+        if let Some(readiness) = health.wallets.iter().find(|readiness| readiness.wallet == record.wallet) {
+            let style = level_style(model, readiness.can_sign.level());
+            let text = format!("{} {}", readiness.can_sign.mark(), readiness.text());
+            lines.extend(labelled("signing", &text, width).into_iter().map(|line| line.style(style)));
+        }
         let unfinished = unfinished.map(|why| labelled("standing", &format!("! {why}"), width));
         lines.extend(unfinished.into_iter().flatten().map(|line| line.style(style)));
         lines.extend(labelled("public key", &record.public_key.to_string(), width));
@@ -160,8 +213,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         lines.extend(nothing(model, " No wallet is committed yet.", inner_width(area)));
     }
-    frame
-        .render_widget(Paragraph::new(lines).block(block(model, format!(" {} wallets ", shown.len()))), area);
+    frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "wallet"))), area);
     if let Some(wallet) = selected {
         known(model, frame, below, wallet, copies);
     }
@@ -259,6 +311,5 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         lines.extend(nothing(model, " Nothing was logged yet.", inner_width(area)));
     }
-    frame
-        .render_widget(Paragraph::new(lines).block(block(model, format!(" {} entries ", shown.len()))), area);
+    frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "entry"))), area);
 }

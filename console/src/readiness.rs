@@ -1,0 +1,236 @@
+//! Whether each wallet can sign: the shares that its nodes show now, against the threshold.
+//!
+//! A share counts if its node reports it in its store and has an enclave that attests and gets data keys. It must never
+//! count what a node has not said: that is unknown, and unknown is not good.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ceremonies::book::Book;
+use ceremonies::entry::Event;
+use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis, WalletName};
+use ceremonies::wallet::Record;
+use serde::Serialize;
+
+use crate::health::{LOST_MS, Level, NodeStatus};
+use crate::standing;
+
+/// How long after its word that it took up a share a node may still send a heartbeat from before, in milliseconds.
+const SETTLED_MS: i64 = 3_000;
+
+/// What a node says of the shares in its store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// When, by its own clock.
+    pub at: UnixMillis,
+    /// The digests of the generation records whose shares it has in use; none if its store cannot be read.
+    pub in_use: Option<BTreeSet<Hash>>,
+    /// Whether its enclave gets data keys, without which it opens no share.
+    pub opens: bool,
+}
+
+/// How one node's share of a wallet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Share {
+    /// Its store has it, and its enclave can open it.
+    Present,
+    /// Its store does not have it, though the node once took it up.
+    Lost,
+    /// The node cannot use it now: its store, enclave, KMS or attestation fails, or others have banned it.
+    Unusable,
+    /// The node has stopped sending heartbeats.
+    Silent,
+    /// The charter excludes the node.
+    Excluded,
+    /// The node was not heard yet, or has not said yet that it took the share up.
+    Unknown,
+}
+
+/// Whether a wallet can sign, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// With every share present, and its ceremony finished.
+    Yes,
+    /// It can, but something of it is missing.
+    Degraded,
+    /// What is known does not reach the threshold; what is unknown might.
+    Unknown,
+    /// The threshold is not reached.
+    No,
+}
+
+impl Answer {
+    /// The mark that stands for it beside any colour.
+    #[must_use]
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::Yes => "✓",
+            Self::Degraded => "!",
+            Self::Unknown => "?",
+            Self::No => "✗",
+        }
+    }
+
+    /// The level in whose colour it is shown.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::Yes => Level::Good,
+            Self::Degraded | Self::Unknown => Level::Warn,
+            Self::No => Level::Bad,
+        }
+    }
+}
+
+/// Whether a wallet can sign, and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The wallet.
+    pub wallet: WalletName,
+    /// The generation in use.
+    pub generation: Generation,
+    /// How many shares sign (t).
+    pub threshold: u8,
+    /// How each node's share is.
+    pub shares: BTreeMap<NodeIndex, Share>,
+    /// Whether the ceremony that made the generation is not finished, or its record is disputed.
+    pub unfinished: bool,
+    /// The answer.
+    pub can_sign: Answer,
+}
+
+impl Readiness {
+    pub(crate) fn of(generation: &InUse, nodes: &[NodeStatus]) -> Self {
+        let record = &generation.record;
+        let share = |node: &NodeIndex| {
+            let status = nodes.iter().find(|status| status.node == *node);
+            (*node, status.map_or(Share::Unknown, |status| generation.share(status)))
+        };
+        let shares: BTreeMap<NodeIndex, Share> = record.public_shares.keys().map(share).collect();
+        let count = |kind| shares.values().filter(|share| **share == kind).count();
+        let (present, unknown) = (count(Share::Present), count(Share::Unknown));
+        let threshold = usize::from(record.threshold);
+        let can_sign = if present + unknown < threshold {
+            Answer::No
+        } else if present < threshold {
+            Answer::Unknown
+        } else if present + count(Share::Excluded) < shares.len() || generation.unfinished {
+            Answer::Degraded
+        } else {
+            Answer::Yes
+        };
+        Self {
+            wallet: record.wallet.clone(),
+            generation: record.generation,
+            threshold: record.threshold,
+            shares,
+            unfinished: generation.unfinished,
+            can_sign,
+        }
+    }
+
+    fn nodes(&self, kind: Share) -> Vec<NodeIndex> {
+        self.shares.iter().filter(|(_, share)| **share == kind).map(|(node, _)| *node).collect()
+    }
+
+    /// The answer in words, after its mark: what there is against what is needed, then what is missing and where.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let answer = match self.can_sign {
+            Answer::Yes | Answer::Degraded => "can sign",
+            Answer::Unknown => "not known whether it can sign",
+            Answer::No => "CANNOT SIGN",
+        };
+        let (present, all) = (self.nodes(Share::Present).len(), self.shares.len());
+        let mut text = format!("{answer}: {present} of {all} shares, {} needed", self.threshold);
+        for (kind, one, more) in [
+            (Share::Lost, "lost its share, open a recovery", "lost their shares, open a recovery"),
+            (Share::Unusable, "cannot use its share", "cannot use their shares"),
+            (Share::Silent, "is silent", "are silent"),
+            (Share::Unknown, "has not shown its share yet", "have not shown their shares yet"),
+            (Share::Excluded, "is excluded", "are excluded"),
+        ] {
+            match self.nodes(kind).as_slice() {
+                [] => {}
+                [node] => text += &format!("; node {node} {one}"),
+                nodes => text += &format!("; {} {more}", named(nodes)),
+            }
+        }
+        if self.unfinished {
+            text += "; NOT FINISHED, receive nothing (see the wallet)";
+        }
+        text
+    }
+}
+
+/// Several nodes in words.
+fn named(nodes: &[NodeIndex]) -> String {
+    let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => "no node".to_owned(),
+        [one] => format!("node {one}"),
+        [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
+    }
+}
+
+/// A generation in use: its record, and when each node said that it took its share up.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    record: Record,
+    adopted: BTreeMap<NodeIndex, UnixMillis>,
+    unfinished: bool,
+}
+
+/// The generation in use of every wallet.
+pub(crate) fn in_use(book: &Book, now: UnixMillis) -> Vec<InUse> {
+    let of = |record: Record| {
+        let entries = book.get(&record.ceremony).map(|chapter| chapter.entries.as_slice());
+        let adopted = entries.unwrap_or_default().iter().filter_map(|entry| match &entry.event {
+            Event::Adopted { node, .. } => Some((*node, entry.time)),
+            _ => None,
+        });
+        let adopted = adopted.collect();
+        InUse { adopted, unfinished: standing::unfinished(book, &record, now).is_some(), record }
+    };
+    book.wallets().into_values().map(|wallet| of(wallet.record.clone())).collect()
+}
+
+/// Whether each wallet can sign, by what is known of the nodes.
+#[must_use]
+pub fn readiness(book: &Book, nodes: &[NodeStatus], now: UnixMillis) -> Vec<Readiness> {
+    in_use(book, now).iter().map(|generation| Readiness::of(generation, nodes)).collect()
+}
+
+impl InUse {
+    fn share(&self, status: &NodeStatus) -> Share {
+        if status.level == Level::Excluded {
+            return Share::Excluded;
+        }
+        let Some(held) = &status.held else { return Share::Unknown };
+        if status.heard_ms_ago.is_some_and(|ms| ms > LOST_MS) {
+            return Share::Silent;
+        }
+        match held.in_use.as_ref().map(|shares| shares.contains(&self.record.digest())) {
+            None => Share::Unusable,
+            Some(true) if status.level == Level::Bad || status.accused.is_some() || !held.opens => {
+                Share::Unusable
+            }
+            Some(true) => Share::Present,
+            Some(false) => self.missing(status.node, held),
+        }
+    }
+
+    /// A share that is not in its store: lost, unless the node may only not have taken it up yet.
+    fn missing(&self, node: NodeIndex, held: &Held) -> Share {
+        let settled = self.adopted.get(&node).is_some_and(|at| held.at.since(*at) >= SETTLED_MS);
+        if settled { Share::Lost } else { Share::Unknown }
+    }
+
+    /// The generation, if this node has lost its share of it.
+    pub(crate) fn lost_by(&self, status: &NodeStatus) -> Option<String> {
+        let holds = self.record.public_shares.contains_key(&status.node);
+        let is_lost = holds && self.share(status) == Share::Lost;
+        is_lost.then(|| format!("{} g{}", self.record.wallet, self.record.generation))
+    }
+}
