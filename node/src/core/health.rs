@@ -15,7 +15,7 @@ use super::peers::Peers;
 use super::{Asked, Core, Now, StoreOp, StoreReply, Waiting};
 
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
-/// milliseconds: well below any charter's limit, and few enough that nobody pays for it.
+/// milliseconds: well below any charter's limit, and soon enough that a frozen enclave is noticed.
 const DOCUMENT_AGE_MS: u64 = 5_000;
 /// How long the enclave may take to attest before that is said, in milliseconds.
 const DOCUMENT_WAIT_MS: u64 = 10_000;

@@ -132,8 +132,8 @@ pub(crate) fn frames(report: &mut Report) {
     for heartbeat in &heartbeats {
         update(&mut model, TuiEvent::News(News::Health(Box::new(heartbeat.clone()))));
     }
-    let healthy = model.nodes().iter().filter(|node| node.image.is_some()).count();
-    assert_eq!(healthy, heartbeats.len(), "{:?}", model.nodes()[0].attestation);
+    let healthy = model.health().nodes.iter().filter(|node| node.image.is_some()).count();
+    assert_eq!(healthy, heartbeats.len(), "{:?}", model.health().nodes[0].attestation);
     let entries: usize = model.book.iter().map(|(_, chapter)| chapter.entries.len()).sum();
     let size: usize = heartbeats.iter().map(prost::Message::encoded_len).sum();
     let bench = format!("frames of a console with {healthy} nodes and {entries} entries, 160×50");
