@@ -1,4 +1,4 @@
-//! The link between enclave and agent: what no frame holds is an error of that message alone.
+//! The link between enclave and agent: a message too large for a frame is an error of that message only.
 
 use enclave::wire::link::{FromEnclave, Progress, Refused, from_enclave};
 use enclave::wire::{MAX_FRAME, SendError, TooLarge, check_size, split};
