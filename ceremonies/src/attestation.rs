@@ -1,10 +1,10 @@
-//! What an enclave is, on the word of the machine it runs on: the verdict on AWS Nitro attestation documents.
+//! What an enclave is, as vouched for by the machine that it runs on: the verdict on AWS Nitro attestation documents.
 //!
-//! Everything an enclave says later rests on keys that are taken from here, so nothing here is lenient: a
-//! document that is not exactly what AWS specifies is refused, and so is a genuine one that was made for
-//! another question, at another time or by another program. Lab and production differ only in the
-//! [`TrustRoot`] that is handed in; there is no way to ask for less checking. This module must never read a
-//! clock or fetch anything: the verifier of old evidence runs the same code with the time of the evidence.
+//! Everything an enclave says later rests on keys that are taken from here, so nothing here is lenient: a document that
+//! is not exactly what AWS specifies is refused, and so is a genuine one made for another request, at another time or
+//! by another program. Lab and production differ only in the [`TrustRoot`] that is handed in; there is no way to ask
+//! for less checking. This module must never read a clock or fetch anything: the verifier of old evidence runs the same
+//! code with the time of the evidence.
 
 mod document;
 mod measurement;
@@ -18,20 +18,20 @@ pub use document::{Document, MAX_DOCUMENT, MAX_NONCE, MAX_PUBLIC_KEY, MAX_USER_D
 pub use measurement::{InvalidPcr, Measurement, Pcr};
 pub use root::{AWS_NITRO_G1_FINGERPRINT, InvalidRoot, TrustRoot};
 
-/// What the user data of an enclave's document starts with; names the layout of the keys behind it.
+/// The prefix of the user data in an enclave's document; it names the layout of the keys that follow.
 const KEYS_TAG: &[u8] = b"custody-enclave-keys-v1";
 
 /// Why an attestation document is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AttestationError {
     /// Larger than any document AWS makes.
-    #[error("the attestation document has {0} bytes; none has more than {MAX_DOCUMENT}")]
+    #[error("the attestation document has {0} bytes; the limit is {MAX_DOCUMENT}")]
     TooLarge(usize),
     /// Bytes that are not one CBOR item, or not a `COSE_Sign1` message.
     #[error("not an attestation document: {0}")]
     Malformed(&'static str),
     /// A field of the payload that AWS does not specify.
-    #[error("the attestation document has a field that AWS does not specify: `{0}`")]
+    #[error("the attestation document has a field that AWS does not define: `{0}`")]
     UnknownField(String),
     /// A field that occurs twice; two readers could take different ones.
     #[error("the attestation document has its field `{0}` twice")]
@@ -48,12 +48,12 @@ pub enum AttestationError {
         expected: &'static str,
     },
     /// The bytes were not signed by the key of the document's own certificate.
-    #[error("the attestation document was altered: the key of its certificate did not sign it")]
+    #[error("the attestation document was altered: its certificate's key did not sign it")]
     Signature(#[source] webpki::Error),
     /// The certificate does not chain to the expected root at the document's time.
     #[error(
-        "the attestation document's certificate does not chain to the expected root (SHA-256 {root}) at \
-         {at}; check that the document comes from the kind of cluster the charter is for"
+        "the attestation document's certificate does not chain to the expected root (SHA-256 {root}) at {at}; check \
+         that the document comes from the kind of cluster that the charter names"
     )]
     Chain {
         /// The fingerprint of the root that was expected.
@@ -66,8 +66,8 @@ pub enum AttestationError {
     },
     /// An enclave started in debug mode: its host can read its memory.
     #[error(
-        "PCR{0} is all zeros: the enclave runs in debug mode, where its host reads its memory; start it \
-         without --debug-mode"
+        "PCR{0} is all zeros: the enclave runs in debug mode, where the host can read its memory; start it without \
+         --debug-mode"
     )]
     Debug(u8),
     /// A measurement register that the document does not show, or not as a SHA-384 value.
@@ -76,10 +76,10 @@ pub enum AttestationError {
     /// There is nothing to compare with.
     #[error("the list of allowed enclave measurements is empty; add the image's PCRs to the charter")]
     NothingAllowed,
-    /// Another program than any allowed one.
+    /// A program that is not allowed.
     #[error(
-        "PCR{pcr} is {found}, but the nearest allowed measurement has {allowed}: the enclave runs another \
-         image than the charter allows"
+        "PCR{pcr} is {found}, but the nearest allowed measurement has {allowed}: the enclave runs an image that the \
+         charter does not allow"
     )]
     Measurement {
         /// The first register that differs from the nearest allowed measurement.
@@ -89,28 +89,26 @@ pub enum AttestationError {
         /// What the document shows.
         found: Pcr,
     },
-    /// An image whose time is up.
-    #[error(
-        "the image with PCR0 {pcr0} was allowed until {until}: start the enclave with the image that follows it"
-    )]
+    /// An image whose allowance has ended.
+    #[error("the image with PCR0 {pcr0} was allowed until {until}: start the enclave with its successor")]
     Aged {
         /// Which image.
         pcr0: Pcr,
         /// When it was refused from.
         until: UnixMillis,
     },
-    /// A document made for another question, or replayed.
-    #[error("the attestation document answers another nonce: expected {expected}, found {found}")]
+    /// A document made for another request, or replayed.
+    #[error("the attestation document carries the wrong nonce: expected {expected}, found {found}")]
     Nonce {
-        /// The nonce asked with, in hexadecimal.
+        /// The nonce of the request, in hexadecimal.
         expected: String,
         /// The nonce in the document, in hexadecimal, or `none`.
         found: String,
     },
     /// A document from another time.
     #[error(
-        "the attestation document was made at {made}, more than {max_age_ms} ms away from {at}; ask for a \
-         new one and compare the clocks"
+        "the attestation document was made at {made}, more than {max_age_ms} ms away from {at}; request a new one and \
+         compare the clocks"
     )]
     Stale {
         /// The document's own time.
@@ -121,19 +119,21 @@ pub enum AttestationError {
         max_age_ms: u64,
     },
     /// User data that does not hold the enclave's keys.
-    #[error("the attestation document's user data does not hold an enclave's keys (custody-enclave-keys-v1)")]
+    #[error(
+        "the attestation document's user data does not contain an enclave's keys (custody-enclave-keys-v1)"
+    )]
     Keys,
     /// No RSA key for the KMS to answer to.
     #[error("the attestation document carries no public key")]
     NoPublicKey,
 }
 
-/// The keys an enclave made at boot and lets its document vouch for.
+/// The keys that an enclave made at boot and that its document vouches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EnclaveKeys {
     /// Ed25519: what the enclave signs its entries and messages with.
     pub identity: [u8; 32],
-    /// X25519: what others seal messages for it to.
+    /// X25519: the key to which others seal messages for it.
     pub sealing: [u8; 32],
 }
 
@@ -156,7 +156,7 @@ impl EnclaveKeys {
     }
 }
 
-/// The nonce of the document in a node's heartbeat: an agent asks its enclave for its own node's only, so that no other
+/// The nonce of the document in a node's heartbeat. An agent requests only its own node's from its enclave, so no other
 /// agent can show that document as its own.
 #[must_use]
 pub fn heartbeat_nonce(cluster: &ClusterId, node: NodeIndex) -> Hash {
@@ -178,7 +178,7 @@ pub struct Expectation<'a> {
     pub max_age_ms: u64,
 }
 
-/// A document that was everything it was expected to be.
+/// A document that met every expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attested {
@@ -201,7 +201,7 @@ pub fn check(bytes: &[u8], expected: &Expectation<'_>) -> Result<Attested, Attes
     judge(parse_and_verify(bytes, expected.root)?, expected)
 }
 
-/// The part of [`check`] that depends on when it is asked: what a verified document says.
+/// The part of [`check`] that depends on the time of asking, applied to a verified document.
 ///
 /// # Errors
 /// As [`check`], from debug mode on.

@@ -1,8 +1,8 @@
-//! All ceremonies that somebody knows, each as its log and its fold.
+//! All ceremonies known to one program, each as its log and its fold.
 //!
-//! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one,
-//! and tells a gap (ask for what is missing) from a fork (two logs that claim one place). What it holds must follow from
-//! the logs alone, never from the order in which they came nor from anybody's clock.
+//! Agents and consoles keep one. It takes entries in any order between ceremonies, in sequence within one, and tells a
+//! gap (ask for what is missing) from a fork (two logs that claim one place). What it holds must follow from the logs
+//! alone, never from the order in which they arrived or from anyone's clock.
 
 mod branch;
 mod clock;
@@ -68,8 +68,8 @@ struct Amendment {
     ceremony: CeremonyId,
 }
 
-/// How long after an amendment ceremonies may still be opened under the charter before, in milliseconds: longer
-/// than clocks differ, so that no entry depends on whether the amendment was known when it came.
+/// How long after an amendment ceremonies may still be opened under the previous charter, in milliseconds. It is longer
+/// than clocks differ, so that no entry depends on whether the amendment was known when it arrived.
 const OPENING_AFTER_AMENDMENT_MS: i64 = 15 * 60 * 1000;
 
 /// All ceremonies of a cluster, from its first charter on.
@@ -120,7 +120,7 @@ impl Next {
 #[derive(Debug, Error)]
 pub enum NotTaken {
     /// Entries before it are missing.
-    #[error("entry {got} of {ceremony} arrived, but the next is {expected}")]
+    #[error("entry {got} of {ceremony} arrived, but entry {expected} comes next")]
     Gap {
         /// Which ceremony.
         ceremony: CeremonyId,
@@ -183,8 +183,8 @@ impl Book {
         self.amendments.iter().filter_map(|amendment| self.get(&amendment.ceremony))
     }
 
-    /// Finds out which charters are in force one after the other: what amends a charter is, of several amendments, the
-    /// first to be approved. Ceremonies that were opened under another for too long are taken out, so that it makes no
+    /// Finds out which charters came into force one after the other: of several amendments of one charter, the first to
+    /// be approved counts. Ceremonies opened too late under another charter are taken out, so that it makes no
     /// difference whether the amendment or the opening was known first.
     fn follow_amendments(&mut self) -> Vec<SetAside> {
         let mut amending: BTreeMap<Hash, (UnixMillis, Hash, &Chapter)> = BTreeMap::new();
@@ -260,9 +260,9 @@ impl Book {
         }
     }
 
-    /// From now on folds a ceremony whose origin is not known here if one of these is the record that its manifest names.
-    /// Whoever does so must begin nothing in a ceremony that [rests on a record](Ceremony::rests_on_a_record): a generation
-    /// counts for what its own certificate proves, and that of the one before is not looked at.
+    /// From now on folds a ceremony whose origin is not known here if one of these is the record that its manifest
+    /// names. The caller must begin nothing in a ceremony that [rests on a record](Ceremony::rests_on_a_record): a
+    /// generation counts for what its own certificate proves, and the certificate of the one before is not checked.
     pub fn rest_on(&mut self, records: impl IntoIterator<Item = Record>) {
         self.records = records.into_iter().map(|record| (record.digest(), Arc::new(record))).collect();
     }
@@ -279,8 +279,8 @@ impl Book {
         }
     }
 
-    /// The charter of this hash, if a ceremony could be opened under it at this time; else the one in force. The time is
-    /// the opening's own, beside that of the amendment: everybody who knows both logs finds the same.
+    /// The charter of this hash, if a ceremony could be opened under it at this time; else the one in force. The
+    /// opening's own time is compared with the amendment's, so everyone who knows both logs finds the same.
     fn named(&self, charter: &Hash, opened: UnixMillis) -> &Context {
         let until = self.amendments.iter().map(|amendment| amendment.at.plus(OPENING_AFTER_AMENDMENT_MS));
         let mut past = self.contexts().zip(until);
@@ -288,8 +288,8 @@ impl Book {
         named.map_or(self.context(), |(context, _)| context)
     }
 
-    /// Finds out what an entry would make of its ceremony, without taking it: so that it can be stored, or
-    /// appended to a stream, before anything is built on it.
+    /// Finds out what an entry would make of its ceremony without adding it, so that it can be stored, or appended to a
+    /// stream, before anything is built on it.
     ///
     /// # Errors
     /// [`NotTaken`].
@@ -311,7 +311,7 @@ impl Book {
         Ok(Examined::New(Box::new(Next { entry, ceremony })))
     }
 
-    /// Reads the whole log of one ceremony and takes it; what was known of that ceremony is replaced.
+    /// Reads and adds the whole log of one ceremony, which replaces what was known of that ceremony.
     ///
     /// # Errors
     /// [`Rejection`] of the first entry that is refused, with its number; the book is as it was.
@@ -321,7 +321,7 @@ impl Book {
         Ok(ceremony)
     }
 
-    /// The same, and gives back what is taken out of the book because another charter is in force by that.
+    /// The same, and returns what is taken out of the book because this puts another charter in force.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -337,11 +337,11 @@ impl Book {
         self.follow_amendments()
     }
 
-    /// Takes what was examined. Nothing may have been taken for that ceremony in between; what does not
-    /// follow the head any more is left out.
+    /// Adds what was examined. Nothing may have been added to that ceremony in between; what no longer follows the head
+    /// is left out.
     ///
-    /// Where it puts a charter in force, what was opened too late under the one before is taken out of the book and given
-    /// back; there is nothing else to give back.
+    /// If it puts a charter in force, ceremonies opened too late under the one before are taken out of the book and
+    /// returned; nothing else is ever returned.
     pub fn commit(&mut self, next: Next) -> Vec<SetAside> {
         let Next { entry, ceremony } = next;
         let head = self.chapters.get(&entry.ceremony).map_or(0, |chapter| chapter.ceremony.head().seq);
@@ -364,7 +364,7 @@ impl Book {
     }
 
     /// A recovery may be opened before the last backup of the generation that it recovers is written: what can be
-    /// released in it must follow from the logs, not from the order in which they came.
+    /// released in it must follow from the logs, not from the order in which they arrived.
     fn tell_of_backups(&mut self, origin: &CeremonyId) {
         let Some(wallet) = self.get(origin).and_then(|chapter| chapter.ceremony.made()) else { return };
         let wallet = Arc::new(wallet);

@@ -1,10 +1,10 @@
 //! The broker's configuration, from the charter: accounts, NKeys and subject permissions. Production and lab
 //! are configured by this one generator.
 //!
-//! Nodes, operators, signing clients and the broker's administrator live in accounts of their own. A node
-//! may publish only under its own number; a console may ask and listen, and write nothing. A node that the charter
-//! excludes has no user. Nobody may subscribe to the log's subjects, so that nobody sees where another node waits for its
-//! acknowledgement; nobody but the keeper of the stream may make it.
+//! Nodes, operators, signing clients and the broker's administrator live in accounts of their own. A node may publish
+//! only under its own number; a console may ask and listen, but not write. A node that the charter excludes has no
+//! user. Nobody may subscribe to the log's subjects, so that nobody sees where another node waits for its
+//! acknowledgement; only the stream's keeper may make it.
 
 mod stream;
 
@@ -16,7 +16,7 @@ use crate::subject;
 
 pub use self::stream::{Difference, stream_config, stream_differences};
 
-/// What is the host's, not the charter's.
+/// What the host decides, not the charter.
 #[derive(Debug, Clone, Copy)]
 pub struct BrokerHost<'a> {
     /// `host:port` to listen on.
@@ -27,8 +27,8 @@ pub struct BrokerHost<'a> {
     pub keeper: &'a str,
 }
 
-/// The JetStream requests a node needs: to see the stream and to read from it. Making, updating, purging and deleting are
-/// not among them, and the stream itself denies the last two.
+/// The JetStream requests that a node needs: to inspect the stream and to read from it. Making, updating, purging and
+/// deleting are not among them, and the stream itself denies the last two.
 const NODE_API: [&str; 2] = ["$JS.API.STREAM.INFO.CEREMONIES", "$JS.API.DIRECT.GET.CEREMONIES"];
 
 /// What the stream's keeper needs.

@@ -1,7 +1,7 @@
 //! The charter: which nodes, images, people and keys make up a cluster, and who must approve what.
 //!
-//! One file a cluster, hashed as bytes; everything else names that hash. This module must accept only
-//! charters under which no single person, and no lab part, can act for a production cluster.
+//! One file a cluster, hashed as bytes; everything else names that hash. This module must accept only charters under
+//! which no single person, and no part of a lab, can act for a production cluster.
 
 mod amendment;
 mod backups;
@@ -32,7 +32,7 @@ pub const MAX_ATTESTATION_AGE_S: u32 = 3600;
 /// Longest lock of a backup, in days: ten years.
 pub const MAX_LOCK_DAYS: u32 = 3650;
 
-/// What a cluster is for. Never mixed: each part is started for one kind and refuses the others.
+/// What a cluster is for. Kinds never mix: each part is started for one kind and refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterKind {
@@ -40,7 +40,7 @@ pub enum ClusterKind {
     Production,
     /// Real hardware and people, worthless keys.
     Rehearsal,
-    /// One machine with stand-ins for AWS. Its attestation never verifies as anything else.
+    /// One machine with stand-ins for AWS. Its attestation never verifies as another kind's.
     Lab,
 }
 
@@ -121,13 +121,13 @@ pub enum CeremonyKind {
     Amend,
     /// Gives every node a new share of a wallet's key.
     Refresh,
-    /// Gives nodes that lost their shares theirs again, then every node a new one.
+    /// Restores the shares of nodes that lost them, then gives every node a new one.
     Recover,
     /// Signs a transaction with a wallet.
     Transfer,
     /// The last resort: one enclave rebuilds lost shares from root shares, then every node gets a new one.
     Rebuild,
-    /// Enters into the exposure ledger which copies of a generation's shares exist or are gone.
+    /// Enters in the exposure ledger which copies of a generation's shares exist or are gone.
     Inventory,
 }
 
@@ -153,7 +153,7 @@ impl CeremonyKind {
         }
     }
 
-    /// Whether it gives nodes that lost their shares theirs again.
+    /// Whether it restores the shares of nodes that lost them.
     #[must_use]
     pub fn recovers(self) -> bool {
         matches!(self, Self::Recover | Self::Rebuild)
@@ -165,7 +165,7 @@ impl CeremonyKind {
         self == Self::Dkg || self.renews()
     }
 
-    /// Whether enclaves take part in it. Where none do, it is people alone who say something, and no node has a duty.
+    /// Whether enclaves take part in it. Where none do, only people act, and no node has a duty.
     #[must_use]
     pub fn uses_enclaves(self) -> bool {
         match self {
@@ -318,7 +318,7 @@ pub struct CharterDraft {
 }
 
 impl CharterDraft {
-    /// The draft as a charter's file.
+    /// The draft as a charter file.
     ///
     /// # Errors
     /// [`toml::ser::Error`] for what TOML cannot say, which a draft of these types is not.
@@ -348,7 +348,7 @@ pub enum CharterError {
     #[error("charter cannot be read")]
     Syntax(#[source] toml::de::Error),
     /// A format of another version.
-    #[error("charter version {0} is not known to this build; it reads version 1")]
+    #[error("charter has version {0}; this build reads version 1")]
     Version(u32),
     /// A rule is broken; the text names field, value and remedy.
     #[error("{0}")]

@@ -1,4 +1,4 @@
-//! Entries and events as types: what the log says, after decoding and before judging.
+//! Entries and events as types: what the log says, decoded but not yet judged.
 //!
 //! An entry's hash covers its bytes as received, signature included; nothing is ever re-encoded. Decoding
 //! checks shape and size only. Whether an entry is allowed is for [`crate::ceremony`] alone.
@@ -38,17 +38,17 @@ pub enum EntryError {
     /// Another version.
     #[error("entry has version {0}; this build reads version 1")]
     Version(u32),
-    /// Nothing is said, or something this build does not know.
-    #[error("entry carries no event known to this build")]
+    /// No event, or one that this build does not know.
+    #[error("entry has no event that this build knows")]
     NoEvent,
     /// A name, index or hash is malformed.
-    #[error("entry names something malformed")]
+    #[error("entry contains a malformed name or value")]
     Field(#[from] InvalidId),
     /// A field has a value it cannot have.
     #[error("entry has a malformed {0}")]
     Value(&'static str),
     /// The manifest inside is refused.
-    #[error("entry carries a manifest that is refused")]
+    #[error("the entry's manifest is refused")]
     Manifest(#[from] ManifestError),
 }
 
@@ -97,7 +97,7 @@ pub enum Event {
         /// By the enclave.
         signature: EnclaveSignature,
     },
-    /// An enclave's new share is kept where backups are kept.
+    /// An enclave's new share is stored where backups are kept.
     BackedUp(Box<BackedUp>),
     /// A backup was opened in the node's enclave and holds its share.
     Proved {
@@ -264,7 +264,7 @@ pub struct Entry {
     pub seq: u64,
     /// Hash of the entry before.
     pub prev: Hash,
-    /// When the appending agent says it was.
+    /// The time, by the appending agent's clock.
     pub time: UnixMillis,
     /// The appending agent.
     pub node: NodeIndex,
@@ -528,7 +528,7 @@ impl Event {
                 transaction: confirmation
                     .transaction
                     .parse()
-                    .map_err(|_| EntryError::Value("transaction's id"))?,
+                    .map_err(|_| EntryError::Value("transaction id"))?,
                 block: confirmation.block.as_slice().try_into()?,
                 height: confirmation.height,
             }),

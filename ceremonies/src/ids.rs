@@ -1,4 +1,4 @@
-//! The words everything else is written in: indices, names, hashes and times as types of their own.
+//! The vocabulary of everything else: indices, names, hashes and times as types of their own.
 //!
 //! Nothing between rooms is a bare integer or string, so a node's index cannot be taken for a generation
 //! or a wallet's name for a ceremony's id. This module must never learn what any of them is used for.
@@ -24,12 +24,12 @@ pub enum InvalidId {
     #[error("node index must be between 1 and 255, got 0")]
     NodeIndex,
     /// A name that cannot be a subject token and a file name.
-    #[error("`{0}` is not a name: use 1 to 64 of a-z, 0-9 and -, not starting or ending with -")]
+    #[error("`{0}` is not a name: use 1 to 64 characters of a-z, 0-9 and -, not starting or ending with -")]
     Name(String),
-    /// Text of another length, or with spaces around it.
+    /// Text that is too long, empty, or has spaces around it.
     #[error("text must be one line of 1 to {MAX_TEXT} characters without leading or trailing spaces")]
     Text,
-    /// A character that a person would not see as what it is.
+    /// A character that a person would not see for what it is.
     #[error("character {place} is U+{:04X}, {flaw}: leave it out or write another", u32::from(*.character))]
     Character {
         /// Its place, from 1.
@@ -40,12 +40,12 @@ pub enum InvalidId {
         flaw: Flaw,
     },
     /// A serial, name or recipient that two keyboards could write differently.
-    #[error("`{0}` has a character beyond ASCII: serials, names of backups and recipients are plain ASCII")]
+    #[error("`{0}` has a character outside ASCII: write serials, backup names and recipients in plain ASCII")]
     NotAscii(Line),
     /// Not 32 bytes of hexadecimal.
     #[error("expected 64 hexadecimal digits in lower case (SHA-256), got `{0}`")]
     Hash(String),
-    /// Bytes of another length than a hash.
+    /// Bytes that are not the length of a hash.
     #[error("expected 32 bytes (SHA-256), got {0}")]
     HashLength(usize),
 }
@@ -199,7 +199,8 @@ name!(
 
 /// One line of text that a person reads and signs: seen whole, trimmed, at most [`MAX_TEXT`] characters.
 ///
-/// What [`unseen`] finds is refused, so that text cannot imitate another line of a statement, nor hold what nobody sees.
+/// What [`unseen`] finds is refused, so that text can neither imitate another line of a statement nor hold anything
+/// that nobody sees.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Line(String);
@@ -216,7 +217,7 @@ impl Line {
         }
     }
 
-    /// This line, where it is of plain ASCII.
+    /// This line, if it is plain ASCII.
     ///
     /// # Errors
     /// [`InvalidId::NotAscii`].

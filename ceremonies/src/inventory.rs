@@ -1,7 +1,7 @@
 //! What an inventory says of copies that only people know of, and of copies that are gone.
 //!
-//! An item is what somebody saw, in words that stand in every statement about it. Whether it counts must never be decided
-//! here: that takes the other logs, and is for [`crate::book`].
+//! An item is what somebody saw, in words that appear in every statement about it. Whether it counts must never be
+//! decided here: that takes the other logs, and is for [`crate::book`].
 
 use std::fmt;
 
@@ -19,13 +19,13 @@ pub const MAX_ITEMS: usize = 64;
 #[derive(Debug, Error)]
 pub enum InvalidItem {
     /// A name or index is malformed.
-    #[error("an item of the inventory names something malformed")]
+    #[error("an item of the inventory contains a malformed name or value")]
     Field(#[from] InvalidId),
     /// Two things at once.
-    #[error("an identity is no node's, but an item names both")]
+    #[error("an item of the inventory names both an identity and a node; an identity belongs to no node")]
     Both,
     /// Nothing that this build knows.
-    #[error("an item of the inventory is of no kind known to this build")]
+    #[error("an item of the inventory is of a kind that this build does not know")]
     Kind,
 }
 
@@ -48,7 +48,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What names the copy, where it can: what is compared letter by letter is plain ASCII, people's own words are any.
+    /// Checks what names the copy: whatever is compared letter by letter is plain ASCII; people's own words may be any.
     ///
     /// # Errors
     /// [`InvalidId::NotAscii`].
@@ -86,14 +86,14 @@ pub enum Item {
         /// Which copy: a serial, a backup's name, or people's own words.
         what: Line,
     },
-    /// An age identity was destroyed: nothing that was encrypted to its recipient is opened with it any more.
+    /// An age identity was destroyed: it can no longer open anything that was encrypted to its recipient.
     IdentityDestroyed {
         /// The recipient that belongs to it (`age1…`).
         recipient: Line,
     },
 }
 
-/// What people wrote stands last, so that it cannot imitate the rest of the line.
+/// What people wrote comes last, so that it cannot imitate the rest of the line.
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

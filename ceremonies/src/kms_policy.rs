@@ -1,16 +1,16 @@
 //! The policy of the KMS key that wraps every share's data key.
 //!
-//! It is the only thing that keeps an agent, who holds the enclave's AWS role, from unwrapping shares itself.
-//! One statement a measurement, so that one image's kernel never goes with another's application, and
-//! denials that even a grant or another policy of the account cannot override. This module must never
-//! write a statement that allows a key to be used without an attestation.
+//! It is the only thing that keeps an agent, who holds the enclave's AWS role, from unwrapping shares itself. There is
+//! one statement per measurement, so that one image's kernel never goes with another's application, and there are
+//! denials that even a grant or another policy of the account cannot override. This module must never write a statement
+//! that allows a key to be used without an attestation.
 
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::attestation::Measurement;
 
-/// What administrators may do: nothing that uses the key, lends its use or destroys it.
+/// What administrators may do, which never includes using the key, lending its use or destroying it.
 const ADMINISTRATION: [&str; 14] = [
     "kms:CancelKeyDeletion",
     "kms:DescribeKey",
@@ -29,7 +29,7 @@ const ADMINISTRATION: [&str; 14] = [
 ];
 /// What enclaves do, with an attestation.
 const USE: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
-/// What would use the key, or lend its use, without an attestation.
+/// Actions that would use the key, or lend its use, without an attestation.
 const NEVER: [&str; 5] = [
     "kms:CreateGrant",
     "kms:Encrypt",
@@ -42,7 +42,7 @@ const NEVER: [&str; 5] = [
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyPolicyError {
     /// Nobody could use the key.
-    #[error("there is no measurement to allow: add the enclave image's PCRs to the charter")]
+    #[error("the charter allows no measurement: add the enclave image's PCRs to it")]
     NoMeasurement,
     /// An image in debug mode, whose memory its host reads.
     #[error(
@@ -53,7 +53,7 @@ pub enum KeyPolicyError {
     #[error("`{0}` is not the ARN of an IAM role or user: use arn:aws:iam::ACCOUNT:role/NAME")]
     Principal(String),
     /// One principal for both, who could then rewrite the policy with the agents' credentials.
-    #[error("the key's administrator and the enclaves' role are both `{0}`: use two")]
+    #[error("the key's administrator and the enclaves' role are both `{0}`: use two different roles")]
     SamePrincipal(String),
 }
 

@@ -1,4 +1,4 @@
-//! Which ceremonies a list is asked for: of thousands that are over, a console needs few.
+//! Which ceremonies a list is to contain: of thousands that are over, a console needs few.
 //!
 //! A node and a console judge by the same rules. What a list says is the node's word; nothing may be concluded from what it
 //! leaves out.
@@ -32,7 +32,7 @@ pub enum Standing {
     Void,
 }
 
-/// Not a word for where a ceremony stands.
+/// Not the name of a phase.
 #[derive(Debug, Error)]
 #[error("`{0}` is not a phase: use running, gathering, authorised, committed, closed, abandoned or void")]
 pub struct UnknownStanding(String);
@@ -61,7 +61,7 @@ impl Standing {
         }
     }
 
-    /// Whether a phase, in a node's words, is this.
+    /// Whether a phase, as a node words it, is this one.
     #[must_use]
     pub fn is(self, phase: &str) -> bool {
         let word = phase.split([':', ' ']).next().unwrap_or_default();
@@ -94,7 +94,7 @@ impl FromStr for Standing {
     }
 }
 
-/// A line of a list, as far as it is chosen by.
+/// The fields of a list's line by which it is chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct Line<'a> {
     /// Which ceremony.
@@ -109,7 +109,7 @@ pub struct Line<'a> {
     pub opened: UnixMillis,
 }
 
-/// Some ceremonies: those to which everything applies that is given.
+/// Some ceremonies: those that match every criterion given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// This one.
@@ -124,7 +124,7 @@ pub struct Wanted {
     pub since: Option<UnixMillis>,
     /// Those opened before this time.
     pub until: Option<UnixMillis>,
-    /// No more than so many, the newest.
+    /// At most this many, the newest.
     pub most: Option<u32>,
 }
 
@@ -141,7 +141,7 @@ impl Wanted {
         Self { kinds: kinds.into_iter().collect(), ..Self::default() }
     }
 
-    /// Whether a ceremony is among them, whatever their number.
+    /// Whether a ceremony matches, whatever the number.
     #[must_use]
     pub fn takes(&self, line: Line<'_>) -> bool {
         self.ceremony.as_ref().is_none_or(|ceremony| line.ceremony == ceremony.as_str())
@@ -167,7 +167,7 @@ impl Wanted {
         }
     }
 
-    /// What is asked for; none where it names something that this build does not know, of which there are no ceremonies
+    /// What is asked for; none if it names something that this build does not know, of which there are no ceremonies
     /// here.
     #[must_use]
     pub fn from_wire(wire: &bus::Wanted) -> Option<Self> {
@@ -188,8 +188,8 @@ fn word<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
-/// The places in a list of what is wanted, and how many more ceremonies are wanted but for the numbers asked for. Where
-/// nothing is named, everything is wanted.
+/// The places in a list of what is wanted, and how many more ceremonies would match without the limit. Where no
+/// criterion is given, everything matches.
 #[must_use]
 pub fn chosen(wanted: &[Wanted], list: &[Line<'_>]) -> (Vec<usize>, usize) {
     if wanted.is_empty() {

@@ -18,7 +18,7 @@ use crate::wire;
 
 /// Largest accepted manifest, in bytes.
 pub const MAX_MANIFEST: usize = 48 * 1024;
-/// What an amendment names where others name a wallet.
+/// What an amendment has in place of a wallet's name.
 pub const CHARTER: &str = "charter";
 /// Longest time between opening and expiry: a day. An approval is not a standing order.
 pub const MAX_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
@@ -70,7 +70,7 @@ pub struct Manifest {
     pub inventory: Vec<Item>,
 }
 
-/// How a node that has lost its share gets it back.
+/// How a node that lost its share gets it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
@@ -86,7 +86,7 @@ impl std::str::FromStr for Way {
         match text {
             "backup" => Ok(Self::Backup),
             "repair" => Ok(Self::Repair),
-            other => Err(format!("`{other}` is no way of recovery: use repair or backup")),
+            other => Err(format!("`{other}` is not a way of recovery: use repair or backup")),
         }
     }
 }
@@ -119,7 +119,7 @@ pub enum ManifestError {
     #[error("manifest cannot be decoded")]
     Encoding(#[source] prost::DecodeError),
     /// A name, index or hash is malformed.
-    #[error("manifest names something malformed")]
+    #[error("manifest contains a malformed name or value")]
     Field(#[from] InvalidId),
     /// A field has a value that no manifest of this build may have.
     #[error("manifest: {0}")]
@@ -130,7 +130,7 @@ pub enum ManifestError {
     /// Its transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] Box<TransactionError>),
-    /// An item of its inventory is none.
+    /// An item of its inventory is malformed.
     #[error(transparent)]
     Item(#[from] InvalidItem),
     /// It needs nodes that the charter excludes.
@@ -140,7 +140,7 @@ pub enum ManifestError {
     #[error("node {0} is excluded from the cluster and takes part in nothing: leave it out")]
     Excluded(NodeIndex),
     /// It is made for something else.
-    #[error("manifest is for {what} {theirs}, but here it is {ours}")]
+    #[error("manifest is for {what} {theirs}, but {ours} is in use here")]
     Elsewhere {
         /// Which field.
         what: &'static str,
@@ -252,13 +252,16 @@ impl Manifest {
             return Err(ManifestError::TooLarge(bytes.len()));
         }
         let wire = wire::log::Manifest::decode(bytes).map_err(ManifestError::Encoding)?;
-        value(wire.version != wire::VERSION, "version is not 1, the only one this build reads")?;
-        value(wire.nonce.len() != 16, "nonce does not have 16 bytes")?;
+        value(wire.version != wire::VERSION, "version is not 1, the only one that this build reads")?;
+        value(wire.nonce.len() != 16, "nonce is not 16 bytes long")?;
         let lifetime = wire.expires_ms.saturating_sub(wire.opened_ms);
-        value(lifetime <= 0, "it expires before it is opened")?;
-        value(lifetime > MAX_LIFETIME_MS, "it lives longer than a day")?;
+        value(lifetime <= 0, "it expires before it opens")?;
+        value(lifetime > MAX_LIFETIME_MS, "it is valid for longer than a day")?;
         value(wire.generation == 0, "generation is 0; the first is 1")?;
-        value(wire.generation == u32::MAX, "generation is the last number there is; none could follow it")?;
+        value(
+            wire.generation == u32::MAX,
+            "generation is the largest possible number; none could follow it",
+        )?;
         let kind = match wire.kind() {
             wire::log::Kind::Dkg => CeremonyKind::Dkg,
             wire::log::Kind::TestSign => CeremonyKind::TestSign,
@@ -269,7 +272,7 @@ impl Manifest {
             wire::log::Kind::Rebuild => CeremonyKind::Rebuild,
             wire::log::Kind::Inventory => CeremonyKind::Inventory,
             wire::log::Kind::Unspecified => {
-                return Err(ManifestError::Value("kind is missing or not known to this build".into()));
+                return Err(ManifestError::Value("kind is missing or unknown to this build".into()));
             }
         };
         let origin = Self::origin(kind, &wire)?;
@@ -325,7 +328,7 @@ impl Manifest {
                 let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
                 value(
                     renews_first,
-                    "a refresh or recovery follows a generation; its own cannot be the first",
+                    "a refresh or recovery follows an existing generation; it cannot make the first",
                 )?;
                 Ok(Some(Origin {
                     ceremony: wire.origin.clone().try_into()?,
@@ -342,7 +345,7 @@ impl Manifest {
         let transfers = kind == CeremonyKind::Transfer;
         value(
             transfers == wire.transaction.is_empty(),
-            "a transfer, and nothing else, carries a transaction",
+            "a transfer must carry a transaction, and no other ceremony may",
         )?;
         if !transfers {
             return Ok(None);
@@ -352,12 +355,15 @@ impl Manifest {
 
     fn inventory(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Vec<Item>, ManifestError> {
         let takes_stock = kind == CeremonyKind::Inventory;
-        value(takes_stock == wire.inventory.is_empty(), "an inventory, and nothing else, has items")?;
+        value(
+            takes_stock == wire.inventory.is_empty(),
+            "an inventory must have items, and no other ceremony may",
+        )?;
         value(wire.inventory.len() > MAX_ITEMS, "it has more than 64 items; open another for the rest")?;
         let mut items = Vec::new();
         for item in &wire.inventory {
             let item = Item::parse(item)?;
-            value(items.contains(&item), "an item stands in it twice")?;
+            value(items.contains(&item), "an item is listed twice")?;
             items.push(item);
         }
         Ok(items)
@@ -385,22 +391,23 @@ impl Manifest {
         }
         value(
             kind.recovers() == lost.is_empty(),
-            "a recovery or rebuild, and nothing else, names the nodes that lost their shares",
+            "a recovery or rebuild must name the nodes that lost their shares, and no other ceremony may",
         )?;
         let repaired = lost.values().filter(|way| **way == Way::Repair).count();
         let too_few = |nodes: usize| u32::try_from(nodes).is_ok_and(|nodes| nodes < wire.threshold);
         value(
             kind.recovers() && too_few(wire.roster.len() - repaired),
-            "fewer nodes than the threshold have their shares or a backup: nothing can bring the others back",
+            "fewer nodes than the threshold have their shares or a backup: the other shares cannot be restored",
         )?;
         if kind == CeremonyKind::Rebuild {
             value(
                 repaired == 0,
-                "every lost node has a backup: recover them, without the key in any one enclave",
+                "every lost node has a backup: open a recovery instead, which brings the key into no single enclave",
             )?;
             value(
                 !too_few(wire.roster.len() - lost.len()),
-                "enough nodes have their shares: recover the others by repair, without the key in any one enclave",
+                "enough nodes have their shares: recover the others by repair, which brings the key into no single \
+                 enclave",
             )?;
         }
         Ok(lost)
@@ -411,16 +418,22 @@ impl Manifest {
         wire: &wire::log::Manifest,
     ) -> Result<Option<Arc<Charter>>, ManifestError> {
         let amends = kind == CeremonyKind::Amend;
-        value(amends == wire.amendment.is_empty(), "an amendment, and nothing else, carries a new charter")?;
-        value(amends != (wire.wallet == CHARTER), "an amendment, and nothing else, is about the `charter`")?;
+        value(
+            amends == wire.amendment.is_empty(),
+            "an amendment must carry a new charter, and no other ceremony may",
+        )?;
+        value(
+            amends != (wire.wallet == CHARTER),
+            "an amendment must have the wallet name `charter`, and no other ceremony may",
+        )?;
         Ok(if amends { Some(Arc::new(Charter::parse(&wire.amendment)?)) } else { None })
     }
 
     /// Checks that the manifest is for this charter and script, all of it.
     ///
     /// # Errors
-    /// [`ManifestError::Elsewhere`] with the first field that differs; [`ManifestError::Amendment`] when the
-    /// charter may not be amended so.
+    /// [`ManifestError::Elsewhere`] with the first field that differs; [`ManifestError::Amendment`] when the charter
+    /// may not be amended in this way.
     pub fn check(&self, charter: &Charter, script: &Script) -> Result<(), ManifestError> {
         let same = |what: &'static str, theirs: String, ours: String| {
             if theirs == ours { Ok(()) } else { Err(ManifestError::Elsewhere { what, theirs, ours }) }
@@ -440,7 +453,7 @@ impl Manifest {
         Ok(self.amendment.as_ref().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
     }
 
-    /// All nodes take part that are not excluded; a transaction is signed by as many as sign together.
+    /// All nodes that are not excluded take part; a transaction is signed by exactly a threshold of them.
     fn check_roster(&self, charter: &Charter) -> Result<(), ManifestError> {
         charter.check_whole(self.kind)?;
         if let Some(node) = self.roster.iter().find(|node| charter.excludes(**node)) {
@@ -490,7 +503,7 @@ impl Manifest {
         &self.bytes
     }
 
-    /// What the people's statements name and the enclaves' attestations carry as nonce.
+    /// What people's statements name, and what enclaves' attestations carry as nonce.
     #[must_use]
     pub fn hash(&self) -> Hash {
         self.hash

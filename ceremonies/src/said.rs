@@ -1,7 +1,7 @@
-//! What a node says beside the log (heartbeats, progress, answers), signed by its NKey.
+//! What a node says outside the log (heartbeats, progress, answers), signed with its NKey.
 //!
-//! The subject on which words arrive says nothing of who spoke: the broker delivers a node's bytes wherever a reply
-//! subject points. Nothing here may be believed before [`hear`] has returned it.
+//! The subject on which a message arrives says nothing about its sender: the broker delivers a node's bytes wherever a
+//! reply subject points. Nothing here may be believed before [`hear`] has returned it.
 
 use prost::Message;
 use thiserror::Error;
@@ -10,27 +10,27 @@ use crate::charter::Charter;
 use crate::ids::{ClusterId, Hash, InvalidId, NodeIndex};
 use crate::wire::{VERSION, record};
 
-/// Why a node's words are not heard.
+/// Why a node's message is not accepted.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SaidError {
     /// Not the message.
-    #[error("not a node's signed words")]
+    #[error("not a message signed by a node")]
     Encoding(#[from] prost::DecodeError),
     /// Another version.
-    #[error("signed words of version {0}; this build reads version {VERSION}")]
+    #[error("signed message has version {0}; this build reads version {VERSION}")]
     Version(u32),
     /// A malformed node.
-    #[error("the words name a malformed node")]
+    #[error("signed message names a malformed node")]
     Node(#[from] InvalidId),
     /// The charter lists no such node, or excludes it.
-    #[error("node {0} has no word in this cluster")]
+    #[error("the charter does not list node {0}, or excludes it")]
     Stranger(NodeIndex),
     /// Not signed by that node's key, for this cluster and topic.
-    #[error("the words are not signed by node {0}'s key for this purpose")]
+    #[error("the message is not signed with node {0}'s key for this purpose")]
     Signature(NodeIndex),
 }
 
-/// What the words are about; words on one topic mean nothing on another.
+/// What the message is about; a message on one topic means nothing on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// A heartbeat.
@@ -62,7 +62,7 @@ fn message(cluster: &ClusterId, topic: Topic, node: NodeIndex, body: &[u8]) -> H
     Hash::of_parts("custody/said/v1", &parts)
 }
 
-/// Signs a node's words.
+/// Signs a node's message.
 ///
 /// # Errors
 /// Whatever `sign` fails with.
@@ -77,7 +77,7 @@ pub fn say<E>(
     Ok(record::Said { version: VERSION, node: node.into(), body, signature }.encode_to_vec())
 }
 
-/// A node's words, if one of the charter's nodes that is not excluded signed them on this topic.
+/// A node's message, if one of the charter's nodes that is not excluded signed it on this topic.
 ///
 /// # Errors
 /// [`SaidError`].

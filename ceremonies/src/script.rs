@@ -89,10 +89,11 @@ pub struct Step {
     pub act: Act,
     /// Read aloud when the step begins.
     pub words: String,
-    /// How many of which role sign. Empty where enclaves act, and for the approval, which is the charter's.
+    /// How many people of which role sign. Empty where enclaves act, and for the approval, whose quorum the charter
+    /// sets.
     #[serde(default)]
     pub signers: Quorum,
-    /// The steps that must be done before.
+    /// The steps that must be done first.
     #[serde(default)]
     pub needs: Vec<StepId>,
 }
@@ -129,7 +130,7 @@ pub enum ScriptError {
     #[error("script cannot be read")]
     Syntax(#[source] toml::de::Error),
     /// A name is malformed.
-    #[error("script names something malformed")]
+    #[error("script contains a malformed name")]
     Id(#[from] InvalidId),
     /// A rule is broken.
     #[error("script {script}: {problem}")]
@@ -159,7 +160,7 @@ impl Script {
     /// The script that this build uses for a kind of ceremony.
     ///
     /// # Errors
-    /// Never for the scripts in the tree, which a test checks; the type keeps callers from panicking.
+    /// Never for the built-in scripts, which a test checks; the type keeps callers from panicking.
     pub fn builtin(kind: CeremonyKind) -> Result<Self, ScriptError> {
         Self::parse(match kind {
             CeremonyKind::Dkg => include_bytes!("../scripts/dkg.toml"),
@@ -232,7 +233,7 @@ impl ScriptFile {
     fn check(&self) -> Result<(), ScriptError> {
         let fail = |problem: String| Err(ScriptError::Rule { script: self.name.to_string(), problem });
         if self.version != 1 {
-            return fail(format!("version {} is not known to this build; it reads version 1", self.version));
+            return fail(format!("version is {}; this build reads version 1", self.version));
         }
         let mut before: BTreeMap<&StepId, &Step> = BTreeMap::new();
         for step in &self.steps {
@@ -246,15 +247,15 @@ impl ScriptFile {
             }
             if step.act != Act::Open && step.needs.is_empty() {
                 return fail(format!(
-                    "step `{}` needs no step: it could be taken before the opening",
+                    "step `{}` needs no other step: it could be taken before the opening",
                     step.id
                 ));
             }
             if step.act.has_signers() == step.signers.values().all(|count| *count == 0) {
                 return fail(format!(
-                    "step `{}`: people sign {} steps, so `signers` must {}be given",
+                    "step `{}`: people {}sign this step, so `signers` must {}be given",
                     step.id,
-                    if step.act.has_signers() { "such" } else { "no such" },
+                    if step.act.has_signers() { "" } else { "do not " },
                     if step.act.has_signers() { "" } else { "not " }
                 ));
             }
@@ -268,7 +269,7 @@ impl ScriptFile {
         self.check_acts().map_or(Ok(()), fail)
     }
 
-    /// The acts a kind cannot do without, each exactly once and in this order along the `needs`.
+    /// The acts that a kind requires, each exactly once and in this order along the `needs`.
     fn check_acts(&self) -> Option<String> {
         let required: &[Act] = match self.kind {
             CeremonyKind::Dkg => &[
@@ -327,7 +328,7 @@ impl ScriptFile {
             let count = of(*act).count();
             if count != 1 {
                 return Some(format!(
-                    "a {} needs exactly one step that does {act:?}; it has {count}",
+                    "a {} needs exactly one step with act {act:?}; it has {count}",
                     self.kind
                 ));
             }
@@ -345,7 +346,7 @@ impl ScriptFile {
             self.steps.iter().find(|step| step.act != Act::Confirm && !required.contains(&step.act))
         {
             return Some(format!(
-                "step `{}` does {:?}, which is no part of a {}",
+                "step `{}` has act {:?}, which is not part of a {}",
                 extra.id, extra.act, self.kind
             ));
         }

@@ -1,8 +1,8 @@
 //! OpenSSH's signature files: read as `ssh-keygen -Y verify` reads them, written as `ssh-keygen -Y sign` writes them.
 //!
 //! The record promises that anyone can check its signatures with `ssh-keygen`. Whatever is stored must therefore be
-//! what that program accepts: exactly one form of each signature is, the one it writes itself. A reader that is
-//! looser would put signatures into the record that fail a hand check for ever.
+//! what that program accepts, which is exactly one form of each signature: the one that it writes itself. A looser
+//! reader would put signatures into the record that fail a manual check for ever.
 
 use data_encoding::BASE64;
 use ssh_encoding::{Decode as _, Encode as _};
@@ -23,30 +23,33 @@ const FIDO_TRAILER: usize = 5;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FormatError {
     /// Larger than [`MAX_SIGNATURE`].
-    #[error("it has more than {MAX_SIGNATURE} bytes")]
+    #[error("it is larger than {MAX_SIGNATURE} bytes")]
     TooLarge,
-    /// Something stands before the first line, or it is missing.
+    /// Something precedes the first line, or that line is missing.
     #[error("the first line is not `{}`: send the whole output of `ssh-keygen -Y sign`", BEGIN.trim_end())]
     Begin,
     /// Cut off.
     #[error("the line `{}` is missing: send the whole output of `ssh-keygen -Y sign`", END.trim_start())]
     End,
     /// Damaged between the two.
-    #[error("what stands between its first and last line is not base64: a character was changed or lost")]
+    #[error("the text between its first and last line is not base64: a character was changed or lost")]
     Base64,
     /// Base64 of something else.
-    #[error("it does not hold a signature of a kind that is known here: {0}")]
+    #[error("it does not contain a signature of a known kind: {0}")]
     Content(ssh_key::Error),
     /// `ssh-keygen` leaves the field out of what it verifies.
-    #[error("its reserved field is not empty, and ssh-keygen would not verify it")]
+    #[error("its reserved field is not empty, so ssh-keygen would not verify it")]
     Reserved,
     /// Another encoding of the same signature.
-    #[error("it is not as ssh-keygen writes it: `custody ceremony submit` writes it so")]
+    #[error(
+        "it is not in the form that ssh-keygen writes: submit it with `custody ceremony submit`, which restores that \
+         form"
+    )]
     NotCanonical,
 }
 
-/// Reads a signature file as `ssh-keygen` does: folded anywhere, with anything behind its last line. Line ends of
-/// Windows, on which `ssh-keygen` stumbles, are read too.
+/// Reads a signature file as `ssh-keygen` does: folded anywhere, with anything behind its last line. Windows line
+/// endings, on which `ssh-keygen` stumbles, are read too.
 fn read(file: &[u8]) -> Result<SshSig, FormatError> {
     if file.len() > MAX_SIGNATURE {
         return Err(FormatError::TooLarge);
@@ -59,7 +62,7 @@ fn read(file: &[u8]) -> Result<SshSig, FormatError> {
     let bytes = BASE64.decode(body.as_bytes()).map_err(|_| FormatError::Base64)?;
     let mut reader = bytes.as_slice();
     let signature = SshSig::decode(&mut reader).map_err(FormatError::Content)?;
-    // Lengths of inner strings are not all looked at by the decoder.
+    // The decoder does not check the lengths of all inner strings.
     if encoded(&signature).map_err(FormatError::Content)? != bytes {
         return Err(FormatError::Content(ssh_key::Error::FormatEncoding));
     }
@@ -69,7 +72,7 @@ fn read(file: &[u8]) -> Result<SshSig, FormatError> {
 /// The signature file that `ssh-keygen` writes of a signature.
 ///
 /// # Errors
-/// Whatever does not fit into the encoding.
+/// If something does not fit into the encoding.
 pub fn write(signature: &SshSig) -> Result<Vec<u8>, ssh_key::Error> {
     let text = BASE64.encode(&encoded(signature)?);
     let mut file = String::from(BEGIN);
@@ -116,7 +119,7 @@ pub fn canonical(file: &[u8]) -> Result<Vec<u8>, FormatError> {
     write(&read(file)?).map_err(FormatError::Content)
 }
 
-/// Reads a signature that is stored: in the one form, and no other.
+/// Reads a stored signature: in its one form, and no other.
 ///
 /// # Errors
 /// [`FormatError`].

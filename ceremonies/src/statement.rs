@@ -1,9 +1,8 @@
 //! Statements: the text a person reads and signs, and the check of that signature.
 //!
-//! A statement is rendered from the fold's state, never taken from outside, so nobody can have a signature
-//! accepted under another text than the one the ceremony calls for. It names no position in the log: it
-//! stays valid whatever else is appended meanwhile. Anyone can check it with
-//! `ssh-keygen -Y verify -n custody-ceremony`.
+//! A statement is rendered from the fold's state, never taken from outside, so nobody can have a signature accepted
+//! under a text other than the one that the ceremony calls for. It names no position in the log: it stays valid
+//! whatever else is appended meanwhile. Anyone can check it with `ssh-keygen -Y verify -n custody-ceremony`.
 
 use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
@@ -14,7 +13,7 @@ use crate::manifest::Manifest;
 use crate::sshsig::{self, FormatError};
 use crate::transaction::Confirmation;
 
-/// The SSHSIG namespace: a signature made for anything else is no signature here.
+/// The SSHSIG namespace: a signature made in any other does not count here.
 pub const NAMESPACE: &str = "custody-ceremony";
 
 /// FIDO2 flag: somebody touched the key.
@@ -22,7 +21,7 @@ const USER_PRESENT: u8 = 0x01;
 /// FIDO2 flag: the key verified the person by PIN or biometric.
 const USER_VERIFIED: u8 = 0x04;
 
-/// What a step asks of a person beside the signature.
+/// What a step asks of a person besides the signature.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Answer {
     /// Nothing.
@@ -102,7 +101,7 @@ pub struct Statement<'a> {
     pub answer: &'a Answer,
 }
 
-/// Where a line stands: what is decided first, what only a machine compares last.
+/// The place of a line: what people decide on comes first, what only a machine compares comes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// Which cluster.
@@ -141,16 +140,16 @@ impl Statement<'_> {
         lines.text(2)
     }
 
-    /// The text that was signed before what is decided stood first. Nothing is signed over it any more; records that were
-    /// made then stay good.
+    /// The text of version 1, which did not put first what is decided. It is no longer signed; records made with it
+    /// stay valid.
     fn version_1(&self) -> String {
         self.lines().text(1)
     }
 
-    /// Checks a person's armoured SSHSIG over this statement, and gives the text that it is over.
+    /// Checks a person's armoured SSHSIG over this statement, and returns the text that it covers.
     ///
     /// # Errors
-    /// [`SignatureError`] says why it fails over the text that is signed now.
+    /// [`SignatureError`] says why it fails over the current version's text.
     pub fn verify(&self, person: &Person, armoured: &[u8]) -> Result<(String, Presence), SignatureError> {
         let text = self.text();
         match verify(person, &text, armoured) {
@@ -278,8 +277,8 @@ pub enum SignatureError {
     /// Not a signature file as `ssh-keygen` writes it.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Labelled as one of another kind of key.
-    #[error("{person}'s key is of kind {key}, and its signature says {said}: sign again with that key")]
+    /// Labelled as made by another kind of key.
+    #[error("{person}'s key is of kind {key}, but the signature says {said}: sign again with that key")]
     Algorithm {
         /// Who is said to have signed.
         person: PersonName,
@@ -292,7 +291,7 @@ pub enum SignatureError {
     #[error("signed in namespace `{0}`; sign with `-n {NAMESPACE}`")]
     Namespace(String),
     /// Not one of the person's keys.
-    #[error("{person}'s signature is by key {key}, which the charter does not list for {person}")]
+    #[error("{person}'s signature was made with key {key}, which the charter does not list for {person}")]
     Key {
         /// Who is said to have signed.
         person: PersonName,
@@ -319,7 +318,7 @@ pub enum SignatureError {
     #[error("{0}'s hardware key signed without a touch; create it without `no-touch-required`")]
     NotPresent(PersonName),
     /// The charter asks for verification of this person.
-    #[error("{0}'s key did not verify the person; the charter asks for `verify-required` keys")]
+    #[error("{0}'s key did not verify the person; the charter requires `verify-required` keys")]
     NotVerified(PersonName),
 }
 
@@ -339,8 +338,8 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
             .fingerprint(ssh_key::HashAlg::Sha256)
             .to_string(),
     })?;
-    // Nobody signs this label, and `key.verify` goes by the key alone: relabelled, a hardware key's signature
-    // would still be good and no longer be asked for its touch.
+    // No signature covers this label, and `key.verify` goes by the key alone: if relabelled, a hardware key's signature
+    // would still verify and its touch would no longer be checked.
     if signature.algorithm() != key.algorithm() {
         return Err(SignatureError::Algorithm {
             person: person.name.clone(),
@@ -370,12 +369,12 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
 fn resaved(text: &str) -> impl Iterator<Item = (&'static str, String)> {
     let windows = text.replace('\n', "\r\n");
     [
-        ("with the line ends of Windows", windows.clone()),
-        ("with the line ends of Windows, without the last of them", windows.trim_end().to_owned()),
-        ("without its last line end", text.trim_end().to_owned()),
-        ("with an empty line at its end", format!("{text}\n")),
+        ("with Windows line endings", windows.clone()),
+        ("with Windows line endings and without the last of them", windows.trim_end().to_owned()),
+        ("without its final line feed", text.trim_end().to_owned()),
+        ("with an extra empty line at its end", format!("{text}\n")),
         ("with a byte order mark before it", format!("\u{feff}{text}")),
-        ("with a byte order mark before it and the line ends of Windows", format!("\u{feff}{windows}")),
+        ("with a byte order mark before it and Windows line endings", format!("\u{feff}{windows}")),
     ]
     .into_iter()
 }

@@ -1,8 +1,8 @@
 //! The subjects of the bus, written and read in one place.
 //!
-//! The sender is part of a subject, and the broker lets each node publish only under its own. That keeps honest programs
-//! apart and no attacker: reply subjects make the broker deliver a node's bytes anywhere. Nothing that matters rests on a
-//! subject.
+//! The sender is part of a subject, and the broker lets each node publish only under its own. That keeps honest
+//! programs apart but stops no attacker: reply subjects make the broker deliver a node's bytes anywhere. Nothing that
+//! matters rests on a subject.
 
 use thiserror::Error;
 
@@ -31,7 +31,7 @@ pub const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// A subject is none of ours.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not a subject of this bus")]
+#[error("`{0}` is not a subject on this bus")]
 pub struct UnknownSubject(String);
 
 /// Where a ceremony's entries are.

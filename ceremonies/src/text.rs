@@ -62,8 +62,8 @@ impl fmt::Display for Flaw {
             Self::Control => "a control character",
             Self::Invisible => "invisible",
             Self::Space => "a look-alike of the space",
-            Self::Unassigned => "no character of Unicode",
-            Self::Stray => "a mark on nothing, or one of too many",
+            Self::Unassigned => "not an assigned Unicode character",
+            Self::Stray => "a combining mark without a base character, or one too many",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A wallet's generation: the public outcome of a key generation, checked to be one sharing of one key.
 //!
-//! The digest of a [`Record`] is what all enclaves sign to commit. A record that does not interpolate
-//! everywhere never becomes one.
+//! The digest of a [`Record`] is what all enclaves sign to commit. Bytes whose shares do not interpolate everywhere
+//! never become one.
 
 use std::collections::BTreeMap;
 
@@ -69,13 +69,15 @@ pub enum RecordError {
     #[error("generation record has version {0}; this build reads version 1")]
     Version(u32),
     /// A field is not what it must be.
-    #[error("generation record names something malformed")]
+    #[error("generation record contains a malformed name or value")]
     Field(#[from] InvalidId),
     /// Not a compressed point of secp256k1.
-    #[error("generation record has a key or public share that is no point of secp256k1")]
+    #[error("generation record has a key or public share that is not a point on secp256k1")]
     Point,
-    /// The public shares are not one a node, in order.
-    #[error("generation record has {shares} public shares for a threshold of {threshold}, or a node twice")]
+    /// The public shares are not one per node, in order.
+    #[error(
+        "generation record has {shares} public shares for a threshold of {threshold}, or lists a node twice"
+    )]
     Shares {
         /// How many public shares there are.
         shares: usize,
@@ -83,7 +85,9 @@ pub enum RecordError {
         threshold: u32,
     },
     /// Some t public shares give another key.
-    #[error("the public share of node {0} does not lie on the polynomial of the others: this is not one key")]
+    #[error(
+        "the public share of node {0} does not lie on the polynomial of the others: the shares are not of one key"
+    )]
     Inconsistent(NodeIndex),
     /// The polynomial does not meet the public key.
     #[error("the public shares do not interpolate to the public key")]
@@ -163,7 +167,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The digest that a record of these bytes has, if they are one.
+    /// The digest of the record with these bytes, if they are one.
     #[must_use]
     pub fn digest_of(bytes: &[u8]) -> Hash {
         Hash::of_parts("custody/generation-record/v1", &[bytes])

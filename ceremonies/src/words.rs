@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crate::ids::Hash;
 
-/// One line a byte value: the word for even places, the word for odd places.
+/// One line per byte value: the word for even places, the word for odd places.
 static LIST: LazyLock<Vec<[&'static str; 2]>> = LazyLock::new(|| {
     include_str!("../data/pgp-words.txt")
         .lines()
@@ -15,8 +15,8 @@ static LIST: LazyLock<Vec<[&'static str; 2]>> = LazyLock::new(|| {
         .collect()
 });
 
-/// How many words a fingerprint has: 64 bits, out of reach of anyone who would have to grind a second
-/// key generation with the same words during a ceremony.
+/// How many words a fingerprint has: 64 bits, out of reach of anyone who would have to grind a second key generation
+/// with the same words during a ceremony.
 pub const FINGERPRINT_WORDS: usize = 8;
 
 /// A word for each byte.

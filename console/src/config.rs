@@ -1,4 +1,4 @@
-//! `cluster.toml`: which cluster this console is for, how it reaches the bus, and who sits at it.
+//! `cluster.toml`: which cluster this console is for, how it reaches the bus, and who uses it.
 //!
 //! Unknown keys are refused. Paths are relative to the file's folder. The only secret it names is the
 //! console's bus credential; people's keys stay where they are.
@@ -30,7 +30,7 @@ pub struct ClusterFile {
     pub me: Vec<Me>,
     /// The folder where custodians at this console have the backups they fetched, under the names in the log.
     pub backups: Option<PathBuf>,
-    /// The folder where this console keeps what it remembers, for each cluster in one of its own; without it, in the
+    /// The folder in which this console keeps what it remembers, with a subfolder for each cluster; by default the
     /// person's cache folder.
     pub cache: Option<PathBuf>,
 }
@@ -53,13 +53,13 @@ pub struct Me {
     pub person: PersonName,
     /// In which role.
     pub role: Role,
-    /// A private key's file, or a public key's whose private half the SSH agent holds.
+    /// A private key file, or a public key file if the SSH agent holds its private half.
     pub key: PathBuf,
     /// A custodian's file of age identities.
     pub identity: Option<PathBuf>,
 }
 
-/// Why a cluster cannot be worked with.
+/// Why a cluster file cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file cannot be read.
@@ -80,14 +80,14 @@ pub enum ConfigError {
     #[error("the attestation root is refused")]
     Root(#[from] InvalidRoot),
     /// The root is not the charter's.
-    #[error("charter and attestation root do not belong together")]
+    #[error("the attestation root is not the one that the charter names")]
     Foreign(#[from] ForeignRoot),
 }
 
 /// A cluster file with charter and root read and checked.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// The file's folder: where everything lies.
+    /// The file's folder, to which paths are relative.
     pub folder: PathBuf,
     /// First charter and root.
     pub context: Context,

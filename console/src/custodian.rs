@@ -1,4 +1,4 @@
-//! What a custodian or the escrow trustee does with a backup: unwraps its file key and seals it to the attested enclave
+//! How a custodian or the escrow trustee releases a backup: unwraps its file key and seals that to the attested enclave
 //! of the node whose share it holds.
 //!
 //! The backup itself is never decrypted here. Identities are age's: a file of `AGE-SECRET-KEY-1…` lines, or of
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::file::{FileError, MAX_SETTINGS, read};
 
-/// Largest backup: an enclave opens none that is larger.
+/// Largest backup that an enclave opens.
 pub const MAX_BACKUP: usize = 1024 * 1024;
 /// Length of age's file key.
 const FILE_KEY: usize = 16;
@@ -35,7 +35,7 @@ pub enum ReleaseError {
     #[error(transparent)]
     File(#[from] FileError),
     /// No identities.
-    #[error("{0} is no file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…)")]
+    #[error("{0} is not a file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…)")]
     Identity(PathBuf),
     /// The plugin of one is missing.
     #[error("an identity in {path} cannot be used")]
@@ -46,12 +46,12 @@ pub enum ReleaseError {
         source: age::DecryptError,
     },
     /// Nothing asked for.
-    #[error("no release of node {0}'s backup is asked for now")]
+    #[error("no release of node {0}'s backup is due now")]
     NotAsked(NodeIndex),
-    /// Other bytes than the log names.
+    /// Not the bytes that the log names.
     #[error(
         "the backup of node {node} has SHA-256 {found}, and the log names {expected}: it is damaged, or of another \
-         generation; fetch that version of it again"
+         generation; fetch the named version again"
     )]
     Damaged {
         /// Whose.
@@ -62,7 +62,7 @@ pub enum ReleaseError {
         expected: Hash,
     },
     /// Not an age file.
-    #[error("the backup of node {0} is no age file")]
+    #[error("the backup of node {0} is not an age file")]
     Format(NodeIndex),
     /// Encrypted to others.
     #[error("this identity does not open the backup of node {0}: it is encrypted to other keepers")]
@@ -76,7 +76,7 @@ pub enum ReleaseError {
         source: age::DecryptError,
     },
     /// The node's enclave has not attested.
-    #[error("node {0} has no attested enclave here")]
+    #[error("node {0} has no attested enclave in this ceremony")]
     NotAttested(NodeIndex),
     /// HPKE failed.
     #[error("the sealing key that node {0} attested cannot be used: restart its enclave")]
@@ -94,11 +94,11 @@ fn identities(path: &Path) -> Result<Identities, ReleaseError> {
         .with_callbacks(age::NoCallbacks)
         .into_identities()
         .map_err(|source| ReleaseError::Plugin { path: path.to_owned(), source })?;
-    // A file of nothing but comments is one to age.
+    // To age, a file of nothing but comments is an identity file.
     if identities.is_empty() { Err(not_one()) } else { Ok(identities) }
 }
 
-/// Takes note of the file key on its way to the decryption, which never follows.
+/// Notes the file key on its way to the decryption, which never follows.
 struct Noting<'a> {
     identity: &'a dyn age::Identity,
     key: &'a RefCell<Option<Zeroizing<[u8; FILE_KEY]>>>,

@@ -1,8 +1,8 @@
-//! Files of people: read up to a limit, and written whole or not at all.
+//! People's files: read up to a limit, and written whole or not at all.
 //!
 //! Whatever a person names may be a device, a pipe or far too large, so no more than one byte beyond the limit is ever
-//! read. What is written stands under its name only once it is complete and on the disk: half a file would be taken for
-//! a whole one, and would block the next try.
+//! read. A written file gets its name only once it is complete and on the disk: half a file would be taken for a whole
+//! one, and would block the next try.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -29,7 +29,9 @@ pub enum FileError {
         source: io::Error,
     },
     /// It is too large to be what it should be.
-    #[error("{what} {path} has more than {limit} bytes, and none is that large: give the right file")]
+    #[error(
+        "{what} {path} is larger than {limit} bytes, the most that such a file can have: give the right file"
+    )]
     TooLarge {
         /// What it should be.
         what: &'static str,
@@ -39,10 +41,10 @@ pub enum FileError {
         limit: usize,
     },
     /// There is one already.
-    #[error("{0} exists already and is not replaced: name another file")]
+    #[error("{0} already exists and is not overwritten: name another file")]
     Exists(PathBuf),
     /// It cannot be written.
-    #[error("{0} cannot be written; nothing of it was left")]
+    #[error("{0} cannot be written; no part of it was left behind")]
     Write(PathBuf, #[source] io::Error),
 }
 
@@ -63,7 +65,7 @@ pub fn read(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, Fi
     let failed = |source| FileError::Read { what, path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let claimed = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
-    // In one piece: a secret that is moved as the buffer grows leaves copies that nobody erases.
+    // Allocated in one piece: a secret that moves as the buffer grows leaves copies that nobody erases.
     let mut bytes = Vec::with_capacity(claimed.min(limit) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
@@ -72,7 +74,7 @@ pub fn read(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, Fi
     Ok(bytes)
 }
 
-/// The bytes in a file beside `path`, on the disk.
+/// Writes the bytes to a file next to `path`, through to the disk.
 fn beside(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<NamedTempFile> {
     let mode = match readers {
         Readers::Owner => 0o600,
@@ -105,7 +107,7 @@ pub fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), File
     File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
-/// Writes a file that only its owner reads, in the place of the one that was there.
+/// Writes a file that only its owner can read, in place of the one that was there.
 ///
 /// # Errors
 /// [`FileError`]; then the one that was there stays.

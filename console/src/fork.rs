@@ -1,4 +1,4 @@
-//! A ceremony's branches as people read them: who stood or stands on which, and what became of the one that was left.
+//! A ceremony's branches as people read them: who stood or stands on which, and what became of the abandoned one.
 
 use ceremonies::entry::Entry;
 use ceremonies::ids::{Hash, NodeIndex};
@@ -8,15 +8,15 @@ use serde::Serialize;
 use crate::cli::event_line;
 use crate::client::{Reading, named};
 
-/// What became of an entry of a branch that was left.
+/// What became of an entry of an abandoned branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// Nodes still stand on its branch.
     Undecided,
-    /// Its event was taken again, as this entry.
+    /// Its event was appended again, as this entry.
     TakenAgain(u64),
-    /// Its event is not in the log: the fold refused it, or it is yet to be taken.
+    /// Its event is not in the log: the fold refused it, or it is still to be appended.
     NotTaken,
 }
 
@@ -74,7 +74,7 @@ fn line(entry: &Entry, fate: Option<Fate>) -> Line {
     Line { seq: entry.seq, node: entry.node, event: event_line(&entry.event), fate }
 }
 
-/// Where the log of a reading parts; none where nobody knows of another branch.
+/// Where the log of a reading forks; none if nobody knows of another branch.
 #[must_use]
 pub fn fork(reading: &Reading) -> Option<Fork> {
     let (branches, tree) = (reading.branches(), reading.branches().tree());
@@ -124,7 +124,7 @@ pub fn fork(reading: &Reading) -> Option<Fork> {
 
 fn stands(stands: &[Stand]) -> String {
     if stands.is_empty() {
-        return "no node stands here".to_owned();
+        return "no node stands on it".to_owned();
     }
     let mut rounds: Vec<u32> = stands.iter().map(|stand| stand.round).collect();
     rounds.sort_unstable();
@@ -149,7 +149,7 @@ impl Fork {
         let mut lines = vec![if self.healed {
             format!("forked after entry {}; healed: no node stands on another branch", self.after)
         } else {
-            format!("FORK after entry {}: sign nothing in this ceremony before it has healed", self.after)
+            format!("FORK after entry {}: sign nothing in this ceremony until it has healed", self.after)
         }];
         let mut branch = |name: &str, branch: &Branch| {
             let short: String = branch.hash.to_string().chars().take(8).collect();
@@ -157,8 +157,8 @@ impl Fork {
             for entry in &branch.entries {
                 let fate = match entry.fate {
                     None | Some(Fate::Undecided) => String::new(),
-                    Some(Fate::TakenAgain(seq)) => format!(": taken again as entry {seq}"),
-                    Some(Fate::NotTaken) => ": not taken again".to_owned(),
+                    Some(Fate::TakenAgain(seq)) => format!(": appended again as entry {seq}"),
+                    Some(Fate::NotTaken) => ": not appended again".to_owned(),
                 };
                 lines.push(format!("  {} by node {}: {}{fate}", entry.seq, entry.node, entry.event));
             }
@@ -170,7 +170,7 @@ impl Fork {
             branch("the branch shown", &self.shown);
         }
         for other in &self.others {
-            branch(if self.healed { "the branch that was left" } else { "another branch" }, other);
+            branch(if self.healed { "the abandoned branch" } else { "another branch" }, other);
         }
         lines
     }

@@ -1,4 +1,4 @@
-//! What a heartbeat is worth: the console makes its own verdict on every node.
+//! What a heartbeat is worth: the console forms its own verdict on every node.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,10 +15,10 @@ use crate::readiness::{self, Held, InUse, Readiness};
 
 /// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
 pub const LOST_MS: i64 = 5_000;
-/// How far a node's clock may be from this console's before it is said, in milliseconds.
+/// How far a node's clock may be from this console's before that is reported, in milliseconds.
 const CLOCK_MS: i64 = 2_000;
 
-/// How a node is, worst first.
+/// A node's health, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -33,7 +33,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The mark that stands for it beside any colour.
+    /// The mark that stands for it, whatever the colour.
     #[must_use]
     pub fn mark(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ pub struct NodeStatus {
     pub node: NodeIndex,
     /// How it is.
     pub level: Level,
-    /// The worst that is wrong, or what is proved.
+    /// The worst trouble, or what is proven.
     pub summary: String,
     /// The verdict on its attestation document.
     pub attestation: String,
@@ -64,7 +64,7 @@ pub struct NodeStatus {
     pub heard_ms_ago: Option<i64>,
     /// The programs it runs.
     pub build: String,
-    /// Who has banned it, and whose decision follows, where several others have.
+    /// Who has banned it and who decides what follows, if several others have.
     pub accused: Option<String>,
     /// What it says of its shares; none where it was never heard, or is not asked.
     #[serde(skip)]
@@ -80,17 +80,17 @@ pub struct Health {
     pub nodes: Vec<NodeStatus>,
 }
 
-/// How many others must have banned a node before its exclusion is spoken of: one alone may be the culprit.
+/// How many others must have banned a node before its exclusion is suggested: one alone may be the culprit.
 const ACCUSERS: usize = 2;
 
 fn accusation(book: &Book, node: NodeIndex) -> Option<String> {
     let accusers: Vec<String> = book.accusers(node).iter().map(ToString::to_string).collect();
     (accusers.len() >= ACCUSERS).then(|| {
-        format!("banned by {}: operators may exclude it: runbooks/compromise.md", accusers.join(", "))
+        format!("banned by {}; operators may exclude it: runbooks/compromise.md", accusers.join(", "))
     })
 }
 
-/// A moment as the console has it: for people, and for measuring.
+/// A moment by the console's clocks: for people, and for measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// The time that is shown.
@@ -107,7 +107,7 @@ impl Moment {
     }
 }
 
-/// A heartbeat whose document has been verified: once a document, not once a look.
+/// A heartbeat whose document has been verified, once per document and not once per look.
 #[derive(Debug)]
 pub struct Heard {
     heartbeat: Heartbeat,
@@ -247,7 +247,7 @@ fn judged(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> N
     }
 }
 
-/// What this console's clock and a node's say of each other, if its word came that much later than it is dated.
+/// How this console's clock and a node's differ, if its heartbeat came this much later than it is dated.
 fn clock_trouble(late_ms: i64) -> String {
     let by = match late_ms.unsigned_abs() {
         ms @ ..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
@@ -256,7 +256,7 @@ fn clock_trouble(late_ms: i64) -> String {
     if late_ms < 0 {
         format!("its clock is {by} ahead of this console's")
     } else {
-        format!("its clock is {by} behind this console's, or its word comes that late")
+        format!("its clock is {by} behind this console's, or its heartbeats arrive that late")
     }
 }
 
@@ -270,7 +270,7 @@ fn judge(
     if heard > LOST_MS {
         return (Level::Bad, format!("not heard from for {} s", heard / 1000));
     }
-    // Before all else: a node whose store cannot be used may not even have started.
+    // First of all: a node whose store cannot be used may not even have started.
     if !heartbeat.store_trouble.is_empty() {
         return (Level::Bad, format!("store: {}", one_line(&heartbeat.store_trouble)));
     }
@@ -301,7 +301,7 @@ fn judge(
         return (Level::Warn, clock_trouble(offset));
     }
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
-        return (Level::Warn, format!("its image is refused from {until} on: start the one that follows it"));
+        return (Level::Warn, format!("its image is refused from {until} on: start its successor"));
     }
     let others = context.charter().members().len().saturating_sub(1);
     if heartbeat.peers.len() < others {

@@ -1,4 +1,5 @@
-//! What people enter into the exposure ledger, as they write it on a command line. Whether it can be is for the book.
+//! What people enter in the exposure ledger, as they write it on a command line. Whether it can be true is for the
+//! book.
 
 use ceremonies::book::Book;
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, WalletName};
@@ -17,10 +18,10 @@ pub struct Entries {
     /// The generation that an inventory is about.
     #[arg(long)]
     generation: Option<u32>,
-    /// The ceremony that made it, where two made one of this number.
+    /// The ceremony that made it, if two made a generation of this number.
     #[arg(long, value_name = "ID", requires = "generation")]
     made_by: Option<CeremonyId>,
-    /// A sheet of paper that was printed; this and what follows, for an inventory, once for each.
+    /// For an inventory: a sheet of paper that was printed. Repeat this option and those below for each item.
     #[arg(long, value_name = "NODE=SERIAL", value_parser = serial, requires = "generation")]
     sheet: Vec<Named>,
     /// A sheet that was destroyed.
@@ -29,7 +30,7 @@ pub struct Entries {
     /// A backup that was deleted after the end of its lock, by its name in `custody wallet show`.
     #[arg(long, value_name = "NODE=KEY", value_parser = serial, requires = "generation")]
     backup_deleted: Vec<Named>,
-    /// A disk or machine that was destroyed with the store of this node on it.
+    /// A destroyed disk or machine that had the store of this node on it.
     #[arg(long, value_name = "NODE=WHAT", value_parser = named, requires = "generation")]
     store_destroyed: Vec<Named>,
     /// A copy that nobody had counted, such as a stolen disk.
@@ -43,7 +44,7 @@ pub struct Entries {
     identity_destroyed: Vec<Line>,
 }
 
-/// Reads `4=S-0007`, where what is named is compared letter by letter.
+/// Reads `4=S-0007`, where the part after `=` is compared letter by letter.
 fn serial(text: &str) -> Result<Named, String> {
     let (node, what) = named(text)?;
     Ok((node, Change::SheetPrinted.named(what).map_err(|error| error.to_string())?))
@@ -51,13 +52,14 @@ fn serial(text: &str) -> Result<Named, String> {
 
 /// Reads `4=laptop stolen in May`.
 fn named(text: &str) -> Result<Named, String> {
-    let (node, what) = text.split_once('=').ok_or("write node and what it is: 4=S-0007")?;
-    let node: NodeIndex = node.trim().parse().map_err(|_| format!("`{node}` is no node: write 4=S-0007"))?;
+    let (node, what) = text.split_once('=').ok_or("write the node and the item: 4=S-0007")?;
+    let node: NodeIndex =
+        node.trim().parse().map_err(|_| format!("`{node}` is not a node: write 4=S-0007"))?;
     Ok((node, what.trim().parse().map_err(|error| format!("`{what}`: {error}"))?))
 }
 
 impl Entries {
-    /// Whether nothing of an inventory is given.
+    /// Whether no part of an inventory is given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.generation.is_none()

@@ -1,4 +1,4 @@
-//! The keeper of the stream: makes it once, and says how one that is there differs from what the log needs.
+//! The keeper of the stream: makes it once, and shows how an existing stream differs from what the log needs.
 //!
 //! Its NKey makes the stream and can neither change nor delete it. It belongs to whoever administers the broker.
 
@@ -15,14 +15,14 @@ use tokio::time::{Instant, sleep, timeout};
 const ANSWERING: Duration = Duration::from_secs(5);
 /// How long the broker may take until it has a stream ready.
 const LIMIT: Duration = Duration::from_secs(15);
-/// Pause before the broker is asked again: it has just started.
+/// Pause before the broker, which has just started, is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Largest answer that is looked at, in bytes.
+/// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 /// JetStream's number for a stream that is not there.
 const NOT_FOUND: u64 = 10_059;
 
-/// Why there is no stream as it must be.
+/// Why there is no stream with the required settings.
 #[derive(Debug, Error)]
 pub enum KeeperError {
     /// The seed is none.
@@ -43,8 +43,8 @@ pub enum KeeperError {
     /// The broker says no.
     #[error("the broker refused: {0}")]
     Refused(String),
-    /// A stream is there that orders nothing.
-    #[error("the stream is not as it must be: {}", list(.0))]
+    /// There is a stream, but it orders nothing.
+    #[error("the stream does not have the required settings: {}", list(.0))]
     Differs(Vec<Difference>),
 }
 
@@ -57,7 +57,7 @@ fn list(differences: &[Difference]) -> String {
 pub enum Made {
     /// The stream was made.
     New,
-    /// It was there, as it must be.
+    /// It was there, with the required settings.
     There,
 }
 
@@ -116,10 +116,10 @@ fn read(answer: &Value) -> Result<Answer, KeeperError> {
     }
 }
 
-/// Makes the stream on this broker as its keeper, unless it is there, and compares it with what the log needs.
+/// Makes the stream on this broker as its keeper, unless there is one, and compares it with what the log needs.
 ///
 /// # Errors
-/// [`KeeperError`]; a stream that is there and differs stays as it is.
+/// [`KeeperError`]; an existing stream that differs stays as it is.
 pub async fn make_stream(server: &str, seed: &str, replicas: u8) -> Result<Made, KeeperError> {
     let seed = zeroize::Zeroizing::new(seed.trim().to_owned());
     nkeys::KeyPair::from_seed(&seed).map_err(|_| KeeperError::Seed)?;

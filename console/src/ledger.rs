@@ -1,5 +1,5 @@
-//! The exposure ledger in lines, the same on the screen and on the command line. It must never leave a copy out: what is
-//! gone is crossed out, by a mark and in words.
+//! The exposure ledger in lines, the same on the screen and on the command line. It must never leave out a copy: what
+//! is gone is crossed out, by a mark and in words.
 
 use ceremonies::book::{Copy, Exposure, Place};
 use ceremonies::ids::UnixMillis;
@@ -26,11 +26,11 @@ pub fn rows(exposure: &Exposure, at: UnixMillis) -> Vec<Row> {
     );
     let clears = exposure.warns(at).then(|| match exposure.clears() {
         Some(clears) => {
-            format!("  clears at {clears}, when the locks have ended and the backups are deleted")
+            format!("  clears at {clears}, when the locks have ended, once the backups are deleted")
         }
         None => {
-            "  does not clear by itself: finish the ceremony that retires stores; destroy sheets and found \
-                 copies, and enter that by an inventory"
+            "  does not clear by itself: finish the ceremony that retires the stores; destroy sheets and found copies, \
+             and enter that in an inventory"
                 .to_owned()
         }
     });
@@ -48,7 +48,7 @@ fn line(copy: &Copy, current: bool, at: UnixMillis) -> String {
         Place::Sheet { serial } => (format!("sheet {serial}"), None),
         Place::Found { what } => (format!("found: {what}"), None),
         Place::Backup { key, locked_until } if *locked_until <= at => {
-            let advice = if current { "in use: keep it, and refresh" } else { "delete it" };
+            let advice = if current { "in use: keep it and refresh" } else { "delete it" };
             (format!("backup {key}"), Some(format!("lock ended at {locked_until}, {advice}")))
         }
         Place::Backup { key, locked_until } => {

@@ -1,5 +1,5 @@
-//! The operator's console: it proposes and shows. It holds no secret but its bus credential, and believes
-//! nothing that it has not folded itself.
+//! The operator's console: it proposes and shows. It holds no secret except its bus credential, and believes nothing
+//! that it has not folded itself.
 
 pub mod broadcast;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! `custody`: the operator's console as a program. Exit 0: done; 1: refused or failed, with the reason on
-//! standard error; 2: usage; 3: what was handed in may be recorded or not.
+//! `custody`: the operator's console as a program. Exit 0: done; 1: refused or failed, with the reason on standard
+//! error; 2: usage error; 3: what was submitted may or may not be recorded.
 
 use std::process::ExitCode;
 
@@ -29,11 +29,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What clap says: help on standard output, or what is wrong with the arguments, which may hold anything.
+/// What clap prints: help on standard output, or an error about the arguments, which may hold anything.
 fn refused(usage: &clap::Error) -> ExitCode {
     let text = usage.render().to_string();
     if printable(&text) == text {
-        // Nobody may read it, as behind `| head`.
+        // Perhaps nobody reads it, as behind `| head`.
         let _ = usage.print();
     } else {
         cli::note(text.trim_end());

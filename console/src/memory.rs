@@ -1,7 +1,7 @@
-//! What a console remembers between two starts: logs it has folded, and the recorded heads it has seen.
+//! What a console remembers from one start to the next: logs it has folded, and recorded heads it has seen.
 //!
-//! The files are the console's own, private and replaced whole. A log in them saves reading it again and proves nothing: it
-//! is folded like any other. The heads are what tells a record that was set back from one that never was.
+//! The files are the console's own, private and replaced whole. A log in them saves reading it again but proves
+//! nothing: it is folded like any other. The heads tell a record that was rolled back from one that never was.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -21,7 +21,7 @@ use crate::room::now;
 
 /// Largest file that is read.
 const MAX_FILE: usize = 64 * 1024 * 1024;
-/// How long after it was seen recorded one node alone may lag behind without a word of it, in milliseconds.
+/// How long after a head was seen recorded one node alone may lag without a warning, in milliseconds.
 const LAGGING_MS: i64 = 60_000;
 
 /// The console's folder for one cluster. Without one, nothing is remembered.
@@ -70,14 +70,13 @@ impl std::fmt::Display for SetBack {
         };
         write!(
             f,
-            "{who} log of {} than this console has seen: entry {} was recorded when it looked at {}; somebody set \
-             stores back",
+            "{who} log of {} than this console has seen: it saw entry {} recorded at {}; somebody rolled stores back",
             self.ceremony, self.seen.seq, self.seen.at
         )
     }
 }
 
-/// Whether it is worth a word that so many of the nodes that were heard show less: one alone may lag for a while.
+/// Whether it is worth a warning that this many of the nodes that were heard show less: one alone may lag for a while.
 fn is_set_back(behind: usize, seen: &Seen, at: UnixMillis) -> bool {
     behind > ceremonies::record::HOSTILE || (behind > 0 && at.since(seen.at) > LAGGING_MS)
 }
@@ -96,7 +95,7 @@ pub fn set_back_in(seen: &Seen, reading: &Reading, at: UnixMillis) -> Option<Set
     is_set_back(set_back.nodes.len(), seen, at).then_some(set_back)
 }
 
-/// Whether a list shows less than was seen recorded. Of a longer log a list says too little.
+/// Whether a list shows less than was seen recorded. About a longer log, a list says too little.
 #[must_use]
 pub fn set_back_in_list(
     id: &CeremonyId,
@@ -114,7 +113,7 @@ pub fn set_back_in_list(
 }
 
 impl Memory {
-    /// The memory for a cluster: where its file says, else in the person's cache folder.
+    /// The memory for a cluster: in the folder that its file names, else in the person's cache folder.
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
         let cache = || {
@@ -126,7 +125,7 @@ impl Memory {
         Self::in_folder(folder)
     }
 
-    /// A memory in this folder, which is made where it can be.
+    /// A memory in this folder, which is made if possible.
     #[must_use]
     pub fn in_folder(folder: Option<PathBuf>) -> Self {
         let made =
@@ -142,7 +141,7 @@ impl Memory {
         file::read("memory", path, MAX_FILE).ok()
     }
 
-    /// A ceremony's log as it was kept: as far as it can be read and chains. It proves nothing.
+    /// A ceremony's log as it was kept, as far as it can be read and chains. It proves nothing.
     #[must_use]
     pub fn log(&self, id: &CeremonyId) -> Vec<Entry> {
         let Some(bytes) = self.file(id, "binpb").and_then(|path| Self::read(&path)) else {
@@ -188,7 +187,7 @@ impl Memory {
         }
     }
 
-    /// The heads that were seen recorded last, at most so many.
+    /// The heads that were last seen recorded, at most this many.
     #[must_use]
     pub fn last_seen(&self, most: usize) -> Vec<(CeremonyId, Seen)> {
         let Some(folder) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else {

@@ -4,11 +4,11 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Has the kernel write no image of this process's memory when it crashes, and let no other process of its user read it,
-/// where it can be told so.
+/// Keeps the kernel from dumping this process's memory when it crashes, and other processes of its user from reading
+/// it, where the kernel supports that.
 ///
 /// # Errors
-/// What the kernel refuses it with.
+/// The kernel's refusal.
 pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     #[cfg(target_os = "linux")]

@@ -30,23 +30,26 @@ pub const LIFETIME_MS: i64 = 2 * 60 * 60 * 1000;
 #[derive(Debug, Error)]
 pub enum RoomError {
     /// No such ceremony.
-    #[error("no ceremony `{0}` is known")]
+    #[error("ceremony `{0}` is not known")]
     NoCeremony(CeremonyId),
     /// No such wallet.
-    #[error("no wallet `{0}` is committed")]
+    #[error("wallet `{0}` is not committed")]
     NoWallet(WalletName),
     /// The built-in script is damaged.
     #[error("the script cannot be used")]
     Script(#[from] ScriptError),
-    /// Something else is given than such a ceremony is about.
-    #[error("a ceremony of kind {0} is about a {1}: give --{1}, and nothing else")]
+    /// Given something that such a ceremony is not about.
+    #[error("a ceremony of kind {0} is about a {1}: give --{1} and nothing else")]
     Subject(CeremonyKind, &'static str),
     /// A recovery without a loss, or a loss without a recovery.
-    #[error("a recovery or rebuild, and nothing else, names the nodes that lost their shares: give --lost 4")]
+    #[error(
+        "a recovery or rebuild needs the nodes that lost their shares, as in --lost 4, and no other ceremony takes \
+         them"
+    )]
     Lost,
     /// An inventory of no generation, or the generation of something else.
     #[error(
-        "an inventory, and nothing else, is about one generation and its copies: give --generation 1 and items"
+        "an inventory needs one generation and its items, as in --generation 1, and no other ceremony takes them"
     )]
     Generation,
     /// No such generation.
@@ -59,7 +62,7 @@ pub enum RoomError {
         /// The number.
         generation: Generation,
     },
-    /// A number that was given up and given again.
+    /// A generation number that was given up and used again.
     #[error("generation {generation} was made by {by}: say which with --made-by")]
     MadeTwice {
         /// The number.
@@ -67,14 +70,14 @@ pub enum RoomError {
         /// The ceremonies.
         by: String,
     },
-    /// The new charter is none, or may not follow the one in force.
+    /// The new charter is malformed, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),
     /// The transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] TransactionError),
-    /// Bans and exclusions leave no group.
-    #[error("bans and exclusions leave no group of nodes that could sign")]
+    /// Bans and exclusions leave no signer set.
+    #[error("bans and exclusions leave no signer set that could sign")]
     NobodySigns,
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
@@ -108,7 +111,8 @@ pub fn now() -> UnixMillis {
 /// What is wrong with it, in words.
 pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
     let (node, way) = text.split_once('=').unwrap_or((text, "repair"));
-    let number: u32 = node.trim().parse().map_err(|_| format!("`{node}` is no node: write 4 or 4=repair"))?;
+    let number: u32 =
+        node.trim().parse().map_err(|_| format!("`{node}` is not a node: write 4 or 4=repair"))?;
     Ok((NodeIndex::try_from(number).map_err(|error| error.to_string())?, way.trim().parse()?))
 }
 
@@ -143,11 +147,11 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What a ceremony of this kind is about: a wallet, for a recovery or rebuild with the nodes that lost their shares, or for
-    /// an amendment a charter's file.
+    /// What a ceremony of this kind is about: a wallet, with the nodes that lost their shares for a recovery or rebuild; or,
+    /// for an amendment, a charter file.
     ///
     /// # Errors
-    /// [`RoomError::Subject`] when the other is given, both or none; [`RoomError::Charter`] for a charter that is none.
+    /// [`RoomError::Subject`] when the other is given, both or none; [`RoomError::Charter`] for a malformed charter.
     pub fn new(
         kind: CeremonyKind,
         wallet: Option<WalletName>,
@@ -186,10 +190,10 @@ impl Subject {
     }
 }
 
-/// A transfer of this transaction, signed by these nodes; where none are given, by the first that can sign together.
+/// A transfer of this transaction, signed by these nodes; if none are given, by the first that can sign together.
 ///
 /// # Errors
-/// [`RoomError`] for bytes that are no transaction, or a wallet that is not known.
+/// [`RoomError`] for bytes that are not a transaction, or a wallet that is not known.
 pub fn transfer(
     book: &Book,
     wallet: WalletName,
@@ -314,7 +318,7 @@ impl Signature {
     /// The text to be signed.
     ///
     /// # Errors
-    /// [`Rejection`] when the ceremony would not take it.
+    /// [`Rejection`] when the ceremony would refuse it.
     pub fn statement(&self, ceremony: &Ceremony) -> Result<String, Rejection> {
         match &self.answer {
             Answer::Withdraw(reason) => ceremony.withdrawal(self.role, &self.person, reason),
@@ -397,8 +401,8 @@ pub async fn sign(
     Ok(client.submit(&chapter.entries, ceremony, signature.event(armoured)).await?)
 }
 
-/// Where a backup lies on this machine, that a step of this act asks for: in the cluster file's folder of backups, under
-/// its name in the log.
+/// Where this machine has the backup that a step of this act asks for: in the cluster file's backup folder, under its
+/// name in the log.
 #[must_use]
 pub fn backup_file(cluster: &Cluster, ceremony: &Ceremony, act: Act, node: NodeIndex) -> Option<PathBuf> {
     Some(cluster.backups.as_ref()?.join(ceremony.wanted_backup(act, node)?.whole.key.as_str()))

@@ -49,27 +49,25 @@ pub enum SignError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unusable {
     /// PEM of another kind.
-    #[error(
-        "is a private key in PEM, and not in OpenSSH's own format: `ssh-keygen -p -f` on a copy of it rewrites it"
-    )]
+    #[error("is a private key in PEM, not in OpenSSH's own format: convert a copy with `ssh-keygen -p -f`")]
     Pem,
     /// The format of `PuTTY`.
-    #[error("is PuTTY's: `puttygen KEY -O private-openssh -o NEW` writes it in OpenSSH's format")]
+    #[error("is in PuTTY's format: convert it with `puttygen KEY -O private-openssh -o NEW`")]
     Putty,
     /// RFC 4716.
-    #[error("is a public key in RFC 4716's format: `ssh-keygen -i -f` prints it in OpenSSH's")]
+    #[error("is a public key in RFC 4716's format: convert it with `ssh-keygen -i -f`")]
     Rfc4716,
     /// Signed by somebody.
-    #[error("is a certificate: give the key that it was made for")]
+    #[error("is a certificate: give the key that it was issued for")]
     Certificate,
     /// No end.
     #[error("is cut off: its last line `-----END OPENSSH PRIVATE KEY-----` is missing")]
     CutOff,
     /// Damaged.
-    #[error("is damaged: take it from its source again")]
+    #[error("is damaged: copy it from its source again")]
     Damaged,
-    /// Not made for people who sign.
-    #[error("is of a kind that no charter lists: use ssh-ed25519, or an sk- key of a security key")]
+    /// A kind of key that people here do not sign with.
+    #[error("is of a kind that no charter lists: use ssh-ed25519, or the sk- key of a security key")]
     Kind,
     /// Nothing known.
     #[error("is neither an OpenSSH private key nor an OpenSSH public key")]
@@ -129,17 +127,17 @@ fn parse(bytes: &[u8]) -> Result<Key, Unusable> {
     text.lines().find_map(public).unwrap_or(Err(Unusable::Unknown)).map(|key| Key::Public(Box::new(key)))
 }
 
-/// A private key behind its first line.
+/// A private key after its first line.
 fn private(rest: &str) -> Result<PrivateKey, Unusable> {
     let (body, _) = rest.split_once(END).ok_or(Unusable::CutOff)?;
     let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
-    // With the vertical tab, which is a blank to C alone.
+    // Includes the vertical tab, which only C counts as a blank.
     text.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'\x0b'));
     let key = BASE64.decode(&text).map(Zeroizing::new).map_err(|_| Unusable::Damaged)?;
     PrivateKey::from_bytes(&key).map_err(|_| Unusable::Damaged)
 }
 
-/// The public key in a line, if there is one: behind options too, as in `authorized_keys`.
+/// The public key in a line, if there is one, also after options as in `authorized_keys`.
 fn public(line: &str) -> Option<Result<PublicKey, Unusable>> {
     if line.trim_start().starts_with('#') {
         return None;

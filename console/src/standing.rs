@@ -1,11 +1,11 @@
-//! What must not look finished: a record that somebody disputes, and a wallet whose ceremony did not come to its end.
+//! What must not look finished: a record that somebody disputes, and a wallet whose ceremony was not completed.
 
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::ids::UnixMillis;
 use ceremonies::wallet::Record;
 
-/// Who says that the record of a ceremony is wrong, each with why.
+/// Who says that the record of a ceremony is wrong, and why.
 #[must_use]
 pub fn disputes(ceremony: &Ceremony) -> Vec<String> {
     let said = |signed: &ceremonies::ceremony::StepSignature| {
@@ -14,7 +14,7 @@ pub fn disputes(ceremony: &Ceremony) -> Vec<String> {
     ceremony.disagreements().map(said).collect()
 }
 
-/// Where a ceremony stands, in one word, or two where somebody disputes its record.
+/// Where a ceremony stands, in one word, or two if somebody disputes its record.
 #[must_use]
 pub fn word(ceremony: &Ceremony, now: UnixMillis) -> String {
     let phase = ceremony.phase_at(now).to_string();
@@ -22,7 +22,7 @@ pub fn word(ceremony: &Ceremony, now: UnixMillis) -> String {
     if ceremony.disagreements().next().is_some() { format!("{word} DISPUTED") } else { word.to_owned() }
 }
 
-/// Why a wallet should not be relied on yet, as far as the ceremony tells that made its generation; none where it was closed
+/// Why a wallet should not be relied on yet, judging by the ceremony that made its generation; none if that was closed
 /// and nobody disagreed.
 #[must_use]
 pub fn unfinished(book: &Book, record: &Record, now: UnixMillis) -> Option<String> {
@@ -38,5 +38,5 @@ pub fn unfinished(book: &Book, record: &Record, now: UnixMillis) -> Option<Strin
             ("NOT FINISHED", format!("not done: {}", missing.join(", ")))
         }
     };
-    Some(format!("{what}, receive nothing: {why}"))
+    Some(format!("{what}, do not fund it: {why}"))
 }

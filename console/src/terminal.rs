@@ -1,5 +1,5 @@
 //! The terminal itself: what keys do to typed text, asking for a secret without showing it, and giving the screen back
-//! whatever happens. It is the shell's, and ours only on loan: no signal may leave it raw.
+//! whatever happens. The terminal is the shell's and only lent to us: no signal may leave it raw.
 
 use std::io::{self, BufRead as _, IsTerminal, Read as _, Write as _};
 use std::sync::Once;
@@ -23,8 +23,7 @@ pub fn types(key: &KeyEvent) -> bool {
     (key.modifiers - KeyModifiers::SHIFT).is_empty()
 }
 
-/// What a key does to text that is being typed, at most so many characters long. Keys that mean nothing here change
-/// nothing.
+/// What a key does to text being typed, at most this many characters long. Keys without a meaning here change nothing.
 pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) {
     let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
@@ -64,7 +63,7 @@ pub fn paste(text: &mut String, pasted: &str, limit: usize) {
     }
 }
 
-/// Gives the screen back, also when the program panics or an error ends it.
+/// Gives the screen back, even if the program panics or an error ends it.
 pub struct Screen;
 
 impl Screen {
@@ -87,7 +86,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Takes it once more, after it was the shell's for a while: whatever the shell made of it.
+    /// Takes it again after the shell had it for a while, whatever the shell did to it.
     ///
     /// # Errors
     /// When the terminal is gone.
@@ -164,8 +163,8 @@ pub fn ask_hidden(question: &str) -> io::Result<Zeroizing<String>> {
     secret
 }
 
-/// Gives the terminal back before a signal ends or stops the program, and takes it again when the program goes on. Set up
-/// once and for good: a handler that is taken back leaves its signal ignored.
+/// Gives the terminal back before a signal ends or stops the program, and takes it again when the program goes on. Set
+/// up once and for good: removing a handler leaves its signal ignored.
 fn watch_signals() -> io::Result<()> {
     static WATCHED: Once = Once::new();
     if WATCHED.is_completed() {
@@ -177,7 +176,7 @@ fn watch_signals() -> io::Result<()> {
             for signal in signals.forever() {
                 let was_raw = is_raw_mode_enabled().unwrap_or(false);
                 let _ = disable_raw_mode();
-                // Only from a stop it comes back. Going on needs nothing but the terminal, which the shell has changed.
+                // It returns only from a stop. Continuing needs only the terminal, which the shell has changed.
                 if signal != SIGCONT {
                     let _ = emulate_default_handler(signal);
                 }
@@ -191,7 +190,7 @@ fn watch_signals() -> io::Result<()> {
 }
 
 fn read_hidden() -> io::Result<Zeroizing<String>> {
-    // Room from the start: a growing buffer would leave copies behind.
+    // Allocated in full at the start: a growing buffer would leave copies behind.
     let mut secret = Zeroizing::new(String::with_capacity(MAX_SECRET * 4));
     loop {
         let Event::Key(key) = crossterm::event::read()? else { continue };
@@ -201,7 +200,7 @@ fn read_hidden() -> io::Result<Zeroizing<String>> {
         let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Enter => return Ok(secret),
-            // A line feed: programs that type for people end lines with it.
+            // A line feed, with which programs that type for people end lines.
             KeyCode::Char('j') if with_control => return Ok(secret),
             KeyCode::Esc => return Err(io::Error::other("cancelled")),
             KeyCode::Char('c' | 'd') if with_control => return Err(io::Error::other("cancelled")),

@@ -1,7 +1,7 @@
-//! The security module, seen from inside: it vouches for the image this program runs in.
+//! The security module, seen from inside: it vouches for the image that this program runs in.
 //!
-//! Production has one driver, the Nitro Security Module behind `/dev/nsm`. This module must never hold a
-//! key that signs documents: whoever could sign one could be any enclave.
+//! Production has one driver, the Nitro Security Module behind `/dev/nsm`. This module must never hold a key that signs
+//! documents: whoever could sign one could pose as any enclave.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -14,19 +14,19 @@ use aws_nitro_enclaves_nsm_api::driver;
 use thiserror::Error;
 
 const NSM: &str = "/dev/nsm";
-/// Bytes of the security module's randomness that the kernel is given at boot.
+/// How many bytes of the security module's randomness the kernel is given at boot.
 const SEED: usize = 512;
 
 /// Why there is no document.
 #[derive(Debug, Error)]
 pub enum AttestError {
     /// There is no security module.
-    #[error("/dev/nsm cannot be opened: this program attests only inside a Nitro enclave")]
+    #[error("/dev/nsm cannot be opened: this program can attest only inside a Nitro enclave")]
     NoModule(#[source] std::io::Error),
     /// The security module answered with an error.
     #[error("the security module refused: {0}")]
     Refused(String),
-    /// The kernel did not take the seed.
+    /// The kernel did not accept the seed.
     #[error("the kernel's random generator cannot be seeded")]
     Seed(#[source] std::io::Error),
     /// The module cannot be reached.
@@ -67,7 +67,7 @@ impl Device {
         let mut seeded = 0;
         while seeded < SEED {
             let Response::GetRandom { random } = self.ask(Request::GetRandom)? else {
-                return Err(AttestError::Refused("an answer to another question".to_owned()));
+                return Err(AttestError::Refused("an answer of the wrong kind".to_owned()));
             };
             if random.is_empty() {
                 return Err(AttestError::Refused("no randomness".to_owned()));
@@ -83,7 +83,7 @@ impl NitroModule {
     /// Opens the module and seeds the kernel's random generator from it.
     ///
     /// # Errors
-    /// [`AttestError`]; without the module nothing else may start.
+    /// [`AttestError`]; without the module, nothing else may start.
     pub fn open() -> Result<Self, AttestError> {
         let device = OpenOptions::new().read(true).write(true).open(NSM).map_err(AttestError::NoModule)?;
         let device = Device(device);
@@ -109,7 +109,7 @@ impl SecurityModule for NitroModule {
         let answer = tokio::task::spawn_blocking(move || device.ask(request)).await;
         match answer.map_err(|_| AttestError::Refused("the request was cancelled".to_owned()))?? {
             Response::Attestation { document } => Ok(document),
-            _ => Err(AttestError::Refused("an answer to another question".to_owned())),
+            _ => Err(AttestError::Refused("an answer of the wrong kind".to_owned())),
         }
     }
 }

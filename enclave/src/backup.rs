@@ -1,7 +1,7 @@
-//! Backups: a share encrypted with age to its keepers, and opened again with a file key that one of them released.
+//! Backups: a share encrypted with age to its keepers, and opened again with a file key that one of them has released.
 //!
-//! The file is plain age (age-encryption.org/v1). The share inside is decrypted nowhere but in an enclave: a keeper
-//! unwraps the file key alone, and seals it to the enclave that the ceremony has approved.
+//! The file is plain age (age-encryption.org/v1). The share inside is decrypted only in an enclave: a keeper unwraps
+//! just the file key, and seals it to the enclave that the ceremony has approved.
 
 use std::io::{Read as _, Write as _};
 
@@ -25,31 +25,31 @@ pub const MAX_BACKUP: usize = 1024 * 1024;
 /// Length of age's file key.
 const FILE_KEY: usize = 16;
 
-/// Why a backup is not written or not opened.
+/// Why a backup cannot be written or opened.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// The charter names something that is no age recipient.
-    #[error("`{0}` is no age X25519 recipient")]
+    /// The charter names something that is not an age recipient.
+    #[error("`{0}` is not an age X25519 recipient")]
     Recipient(String),
     /// age could not encrypt.
     #[error("the backup could not be encrypted")]
     Encryption,
     /// Larger than [`MAX_BACKUP`].
-    #[error("a backup of {0} bytes is larger than any share's")]
+    #[error("a backup of {0} bytes is too large for a share")]
     Size(usize),
-    /// Not an age file, changed, or the file key of another.
+    /// Not an age file, altered, or the wrong file key.
     #[error(
-        "the backup does not open with the released key: it is damaged, or the key is that of another backup"
+        "the backup does not open with the released key: it is damaged, or the key belongs to another backup"
     )]
     Opening,
-    /// Decrypted, but nothing that this build wrote.
-    #[error("what the backup holds is no share of this version")]
+    /// Decrypted, but not written by this build.
+    #[error("the backup does not hold a share in this version's format")]
     Format,
     /// No share.
-    #[error("what the backup holds is no share")]
+    #[error("the backup does not hold a share")]
     Share(#[from] ShareError),
     /// A share of another node or generation.
-    #[error("the backup holds another share than node {0}'s of the recorded generation")]
+    #[error("the backup does not hold node {0}'s share of the recorded generation")]
     OtherShare(NodeIndex),
 }
 
@@ -65,7 +65,7 @@ impl age::Identity for Released {
 /// Encrypts a share to its keepers.
 ///
 /// # Errors
-/// [`BackupError`] for a recipient that is none.
+/// [`BackupError`] for a malformed recipient.
 pub fn write<'a>(
     share: &KeyShare,
     record: &Record,
@@ -114,7 +114,7 @@ pub fn open(
     let mut reader = decryptor
         .decrypt(std::iter::once(&identity as &dyn age::Identity))
         .map_err(|_| BackupError::Opening)?;
-    // Made large enough: a buffer that grows leaves copies behind.
+    // Allocated large enough: a buffer that grows leaves copies behind.
     let mut plain = Zeroizing::new(Vec::with_capacity(file.len()));
     reader.read_to_end(&mut plain).map_err(|_| BackupError::Opening)?;
     let backup = proto::Backup::decode(plain.as_slice()).map_err(|_| BackupError::Format)?;
@@ -128,7 +128,7 @@ pub fn open(
     if of_this && share.belongs_to(record, node) { Ok(share) } else { Err(BackupError::OtherShare(node)) }
 }
 
-/// The file key in what a keeper sealed, if it is one.
+/// The file key in what a keeper sealed, if there is one.
 pub(crate) fn file_key(plain: &[u8]) -> Result<Zeroizing<[u8; FILE_KEY]>, BackupError> {
     Ok(Zeroizing::new(plain.try_into().map_err(|_| BackupError::Opening)?))
 }

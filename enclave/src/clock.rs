@@ -1,7 +1,7 @@
 //! The enclave's trusted time.
 //!
-//! The host's clock is the host's to set, so it is never asked. Time comes from the attestation documents
-//! that the security module signs, carried forward by the monotonic clock.
+//! The host can set its own clock at will, so that is never asked. Time comes from the attestation documents that the
+//! security module signs, carried forward by the monotonic clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

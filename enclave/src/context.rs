@@ -1,4 +1,4 @@
-//! What a sealed share belongs to, as the KMS and the share's own encryption each bind it in.
+//! What a sealed share belongs to, as bound both by the KMS and by the share's own encryption.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub struct SealContext {
 }
 
 impl SealContext {
-    /// The context as the KMS takes it. It shows in AWS's audit log, in clear.
+    /// The context as the KMS takes it. It appears in clear in AWS's audit log.
     #[must_use]
     pub fn encryption_context(&self) -> HashMap<String, String> {
         HashMap::from([

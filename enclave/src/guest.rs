@@ -1,5 +1,5 @@
-//! Being a process that holds secrets, and the first one of an image: what has to be done before a program can
-//! run, and nothing more.
+//! Being a process that holds secrets, and the first process of an image: what must be done before a program can run,
+//! and nothing more.
 //!
 //! There is no shell, no disk and no network. A step that fails ends the machine: half an enclave must never
 //! serve.
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Where an image keeps its kernel's modules, named so that they load in the order of their names.
 const MODULES: &str = "/modules";
-/// The byte with which a Nitro enclave tells its hypervisor that it is up, and gets back
-/// (`init.c` of the AWS Nitro Enclaves SDK's bootstrap).
+/// The byte with which a Nitro enclave tells its hypervisor that it is up, and which it gets back (`init.c` of the AWS
+/// Nitro Enclaves SDK's bootstrap).
 const HEARTBEAT: u8 = 0xB7;
 
 /// Why the machine cannot be prepared.
@@ -26,7 +26,10 @@ pub enum GuestError {
     #[error("{0} cannot be mounted: the image has no such folder, or the kernel lacks that file system")]
     Mount(&'static str, #[source] io::Error),
     /// A module cannot be read or loaded.
-    #[error("kernel module {0} cannot be loaded: it must be of this very kernel, and after what it needs")]
+    #[error(
+        "kernel module {0} cannot be loaded: it must be built for this kernel and listed after the modules that it \
+         needs"
+    )]
     Module(PathBuf, #[source] io::Error),
 }
 
@@ -36,10 +39,10 @@ pub fn is_first_process() -> bool {
     std::process::id() == 1
 }
 
-/// Has the kernel write no image of this process's memory, and let no other process read it.
+/// Keeps the kernel from dumping this process's memory, and other processes from reading it.
 ///
 /// # Errors
-/// What the kernel refuses it with.
+/// The kernel's refusal.
 pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -87,7 +90,7 @@ fn load(module: &Path) -> io::Result<()> {
 /// Tells the Nitro hypervisor, on a connection to vsock port 9000 of context 3, that this enclave is up.
 ///
 /// # Errors
-/// When the hypervisor does not answer with the same byte; it would end the enclave.
+/// If the hypervisor does not answer with the same byte; it would then terminate the enclave.
 pub async fn report_up(mut hypervisor: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     hypervisor.write_all(&[HEARTBEAT]).await?;
     match hypervisor.read_u8().await? {

@@ -1,7 +1,7 @@
 //! The enclave signer: protocol sessions, sealed channels, share sealing and the attestation driver.
 //!
-//! Trusted after attestation, by everyone; trusts its host with nothing. It has no storage and no network:
-//! one connection to its agent carries everything. Shares never leave [`session`] and [`seal`] in the clear.
+//! Once attested, it is trusted by everyone; it trusts its host with nothing. It has no storage and no network: one
+//! connection to its agent carries everything. Shares never leave [`session`] and [`seal`] in the clear.
 
 pub mod attest;
 pub mod backup;

@@ -27,7 +27,7 @@ enum Listener {
 /// Serves one agent connection after the other until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the endpoint cannot be listened on.
+/// If it cannot listen on the endpoint.
 pub async fn serve(mut enclave: Enclave, endpoint: Endpoint) -> io::Result<()> {
     let listener = match &endpoint {
         Endpoint::Vsock(port) => Listener::Vsock(VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))?),

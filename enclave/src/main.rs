@@ -20,10 +20,10 @@ use tokio_vsock::{VsockAddr, VsockStream};
 struct Arguments {
     #[command(flatten)]
     endpoint: EndpointArguments,
-    /// How to log.
+    /// The log format.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
-    /// Check arguments and security module, then end.
+    /// Check the arguments and the security module, then exit.
     #[arg(long)]
     check: bool,
 }

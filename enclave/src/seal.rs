@@ -1,10 +1,10 @@
 //! Sealing: how a share outlives its enclave.
 //!
-//! A share leaves the enclave only encrypted under a data key that the KMS unwraps for admitted enclaves
-//! alone. First charter, cluster, wallet, node and generation are bound in twice: as the KMS's encryption context and as
-//! associated data of the share's own encryption; the commit certificate binds the blob by its digest once
-//! more. This module must never read a blob before its size and digest are checked, and never say
-//! anything about a share that does not open.
+//! A share leaves the enclave only encrypted under a data key that the KMS unwraps for admitted enclaves alone. The
+//! first charter, cluster, wallet, node and generation are bound in twice: as the KMS's encryption context and as
+//! associated data of the share's own encryption; the commit certificate binds the blob by its digest once more. This
+//! module must never read a blob before its size and digest are checked, and never say anything about a share that does
+//! not open.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use ceremonies::ids::Hash;
@@ -20,8 +20,8 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/custody.sealed.v1.rs"));
 }
 
-/// Largest blob accepted: a share with its multiplication state has 210 KB at three of five, and under
-/// 1 MiB up to twenty nodes.
+/// Largest blob accepted: a share with its multiplication state is 210 KB for 3-of-5, and under 1 MiB for up to twenty
+/// nodes.
 pub const MAX_BLOB: usize = 1024 * 1024;
 
 const VERSION: u32 = 1;
@@ -34,7 +34,7 @@ pub enum SealError {
     #[error("sealing this share would give {0} bytes, more than the {MAX_BLOB} accepted")]
     ShareSize(usize),
     /// A data key that its wrapping cannot belong to.
-    #[error("the data key's wrapping has {0} bytes, not 1 to {MAX_WRAPPED_KEY}: ask KMS for a new key")]
+    #[error("the wrapped data key has {0} bytes, not 1 to {MAX_WRAPPED_KEY}: ask KMS for a new key")]
     WrappedKey(usize),
     /// AES-GCM refused to encrypt.
     #[error("encrypting the share failed: restart the enclave; if it recurs, its random source is broken")]
@@ -44,9 +44,9 @@ pub enum SealError {
         "the sealed share has {0} bytes, more than the {MAX_BLOB} accepted: read it from the store again"
     )]
     BlobSize(usize),
-    /// Another blob than the one expected.
+    /// Not the expected blob.
     #[error(
-        "the sealed share has digest {found}, not {expected}: the store returned another or a changed one"
+        "the sealed share has digest {found}, not {expected}: the store returned a different or altered share"
     )]
     Digest {
         /// What the record says.
@@ -55,14 +55,14 @@ pub enum SealError {
         found: Hash,
     },
     /// Not the format of a sealed share.
-    #[error("this is no sealed share of a version this enclave reads: {0}")]
+    #[error("this is not a sealed share in a version that this enclave reads: {0}")]
     Format(&'static str),
-    /// Key, context or bytes are not those it was sealed with.
+    /// Key, context or bytes differ from those that it was sealed with.
     #[error("the sealed share does not open for this charter, cluster, wallet, node and generation")]
     Opening,
 }
 
-/// A sealed share: bytes that anybody may hold.
+/// A sealed share: bytes that anyone may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedBlob {
     bytes: Vec<u8>,
@@ -78,8 +78,8 @@ pub fn seal(share: &[u8], context: &SealContext, data_key: &DataKey) -> Result<S
     if wrapped_key.is_empty() || wrapped_key.len() > MAX_WRAPPED_KEY {
         return Err(SealError::WrappedKey(wrapped_key.len()));
     }
-    // Refused before the copy, and with room for the tag, so that no plaintext is left behind by a
-    // growing buffer. From the encryption on it holds no secret.
+    // Refused before the copy, and with room for the tag, so that no plaintext is left behind by a growing buffer. Once
+    // encrypted, it holds no secret.
     if share.len() > MAX_BLOB {
         return Err(SealError::ShareSize(share.len()));
     }
@@ -123,12 +123,12 @@ impl SealedBlob {
             return Err(SealError::Format("another version"));
         }
         if sealed.wrapped_key.is_empty() || sealed.wrapped_key.len() > MAX_WRAPPED_KEY {
-            return Err(SealError::Format("no wrapped key of a possible length"));
+            return Err(SealError::Format("a wrapped key of an impossible length"));
         }
         if sealed.nonce.len() != NONCE_LEN || sealed.ciphertext.len() < TAG {
-            return Err(SealError::Format("nonce or ciphertext of an impossible length"));
+            return Err(SealError::Format("a nonce or ciphertext of an impossible length"));
         }
-        // One blob, one encoding: unknown or repeated fields would be bytes that nothing authenticates.
+        // A blob has one encoding: unknown or repeated fields would be bytes that nothing authenticates.
         if sealed.encode_to_vec() != bytes {
             return Err(SealError::Format("not in its canonical encoding"));
         }

@@ -1,6 +1,6 @@
 //! `node.toml`: which node this is, where its charter, bus, store, enclave, KMS and vault are, and who runs the enclave.
 //!
-//! Unknown keys are refused. Paths are relative to the file's folder. No secret stands in the file itself.
+//! Unknown keys are refused. Paths are relative to the file's folder. The file itself holds no secret.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,12 @@ use thiserror::Error;
 
 use crate::file::{MAX_SETTINGS, read};
 
-/// Longest name of an enclave; room for the number that `nitro-cli` adds to one that is taken.
+/// Longest name of an enclave, with room for the number that `nitro-cli` adds to a name in use.
 const MAX_NAME: usize = 64;
 /// The lowest context id that an enclave may have; those below are the hypervisor's and the hosts'.
 const FIRST_CID: u32 = 4;
 
-/// How long a ceremony that is over stays in memory unless the file says otherwise, in seconds: as long as its heads are
+/// How long a finished ceremony stays in memory unless the file says otherwise, in seconds: as long as its heads are
 /// repeated.
 const SHELVE_AFTER_S: u32 = 60;
 
@@ -37,12 +37,12 @@ pub struct Config {
     pub enclave: EnclaveAddress,
     /// The way to the KMS.
     pub kms: Kms,
-    /// What this host runs the enclave with; left out, something else runs it.
+    /// What this host runs the enclave with; if left out, something else runs it.
     pub host: Option<Host>,
-    /// Where this node keeps its backups; left out, it keeps none.
+    /// Where this node keeps its backups; if left out, it keeps none.
     pub vault: Option<Vault>,
-    /// How long a ceremony that is over stays in memory after its last change, in seconds; its log stays in the store
-    /// for ever.
+    /// How long a finished ceremony stays in memory after its last change, in seconds; its log stays in the store for
+    /// ever.
     #[serde(default = "shelve_after_s")]
     pub shelve_after_s: u32,
 }
@@ -59,8 +59,8 @@ pub enum Host {
     Nitro(Nitro),
 }
 
-/// An enclave as `nitro-cli run-enclave` takes it. There is no debug mode to ask for: in it the host reads
-/// the enclave's memory.
+/// An enclave as `nitro-cli run-enclave` takes it. Debug mode cannot be requested: in it, the host can read the
+/// enclave's memory.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Nitro {
@@ -72,11 +72,11 @@ pub struct Nitro {
     pub cpus: u32,
     /// The enclave's context id, the one that `[enclave]` connects to.
     pub cid: u32,
-    /// What tells this enclave from others on the host.
+    /// The name that tells this enclave from others on the host.
     pub name: EnclaveName,
 }
 
-/// An enclave's name: letters, digits, `-` and `_`, a letter or digit first, so that it is never taken for an
+/// An enclave's name: letters, digits, `-` and `_`, starting with a letter or digit, so that it is never taken for an
 /// option.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -106,7 +106,7 @@ impl TryFrom<String> for EnclaveName {
 /// Text that names no enclave.
 #[derive(Debug, Error)]
 #[error(
-    "`{0}` is no enclave name: use up to {MAX_NAME} letters, digits, `-` and `_`, a letter or digit first"
+    "`{0}` is not an enclave name: use up to {MAX_NAME} letters, digits, `-` and `_`, starting with a letter or digit"
 )]
 pub struct InvalidEnclaveName(String);
 
@@ -143,7 +143,7 @@ pub enum EnclaveAddress {
     },
 }
 
-/// The way to the KMS: where the enclave's stream ends, and the credentials it signs with.
+/// The route to the KMS: where the enclave's stream ends, and the credentials that it signs with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kms {
@@ -190,9 +190,9 @@ pub struct Bucket {
     pub bucket: String,
     /// The region that requests are signed for.
     pub region: String,
-    /// The URL of the provider; left out, AWS in that region.
+    /// The URL of the provider; if left out, AWS in that region.
     pub endpoint: Option<String>,
-    /// Where credentials come from that may write, and nothing else.
+    /// The source of credentials that may write and do nothing else.
     pub credentials: CredentialSource,
 }
 
@@ -233,8 +233,10 @@ pub enum ConfigError {
         /// Why.
         source: Box<toml::de::Error>,
     },
-    /// The enclave would get a context id that is somebody else's.
-    #[error("configuration {path}: host.nitro.cid is {cid}, which is no enclave's; use {FIRST_CID} or more")]
+    /// The enclave would get a context id that is reserved for others.
+    #[error(
+        "configuration {path}: host.nitro.cid is {cid}, which no enclave can have; use {FIRST_CID} or more"
+    )]
     ReservedCid {
         /// Which file.
         path: PathBuf,
@@ -243,8 +245,8 @@ pub enum ConfigError {
     },
     /// The agent would look for the enclave where it is not.
     #[error(
-        "configuration {path}: host.nitro runs the enclave with cid {cid}, but [enclave] looks elsewhere; \
-         write `vsock = {{ cid = {cid}, port = 5005 }}` there"
+        "configuration {path}: host.nitro runs the enclave with cid {cid}, but [enclave] points elsewhere; write \
+         `vsock = {{ cid = {cid}, port = 5005 }}` there"
     )]
     Elsewhere {
         /// Which file.
@@ -279,7 +281,7 @@ impl Config {
             vault.resolve(folder);
         }
         if let Some(file) = config.store.strip_prefix("sqlite:") {
-            // Whatever is in a path is of the path: this never becomes a URL but as SQLite takes it.
+            // Every character of a path belongs to the path: it becomes a URL only in the form that SQLite takes.
             config.store = format!("sqlite:{}", folder.join(file.trim_start_matches("//")).display());
         }
         if let Some(Host::Nitro(nitro)) = &mut config.host {

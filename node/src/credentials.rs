@@ -1,8 +1,8 @@
 //! AWS credentials for the enclave's calls to the KMS and for the vault, as `credential_process` prints them.
 //!
-//! The agent lends them to the enclave or signs one write with them, and keeps none: they are read again at
-//! every use, because they expire. A source that does not answer must never stop the agent, and no message may
-//! repeat what a source answered.
+//! The agent lends them to the enclave or signs one write with them, and keeps none: they are read again at every use,
+//! because they expire. A source that does not answer must never stop the agent, and no message may repeat what a
+//! source answered.
 
 mod file;
 mod program;
@@ -36,7 +36,7 @@ pub enum CredentialError {
     /// The file's disk gave no answer.
     #[error("AWS credentials file {0} cannot be read")]
     Disk(PathBuf, #[source] DiskError),
-    /// The path leads to something else, which might never end.
+    /// The path is not a regular file, so reading it might never end.
     #[error("AWS credentials file {path} is {what}; name a regular file, or a program with `process`")]
     NotAFile {
         /// The path.
@@ -61,7 +61,7 @@ pub enum CredentialError {
         said: Said,
     },
     /// The program did not end, and was killed.
-    #[error("AWS credential program {program} did not end {within} and was killed{said}")]
+    #[error("AWS credential program {program} did not exit {within} and was killed{said}")]
     Late {
         /// The program.
         program: String,
@@ -70,9 +70,9 @@ pub enum CredentialError {
         /// What it said until then.
         said: Said,
     },
-    /// The program ended, and left another behind that could still have answered.
+    /// The program exited, but left another behind that could still have answered.
     #[error(
-        "AWS credential program {program} ended, but a program that it started did not close its output {within} and \
+        "AWS credential program {program} exited, but a program that it started did not close its output {within} and \
          was killed{said}"
     )]
     HeldOpen {
@@ -98,7 +98,7 @@ pub enum CredentialError {
         source_name: String,
         /// What is wrong with it.
         what: &'static str,
-        /// What a program said beside it.
+        /// What a program said besides it.
         said: Said,
     },
 }
@@ -137,9 +137,9 @@ async fn fetch_within(
     parse(&text).map_err(|what| CredentialError::Format { source_name, what, said: said.unwrap_or_default() })
 }
 
-/// Where an answer goes. It is not moved as it grows, which would leave copies of secrets behind.
+/// The buffer of an answer. It does not move as it grows, which would leave copies of secrets behind.
 fn room() -> Zeroizing<Vec<u8>> {
-    /// What a reader asks for before it learns that nothing is left.
+    /// The extra that a reader asks for before it learns that nothing is left.
     const SPARE: usize = 64;
     Zeroizing::new(Vec::with_capacity(usize::from(MAX_ANSWER) + 1 + SPARE))
 }

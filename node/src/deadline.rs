@@ -1,7 +1,7 @@
-//! Limits to waiting: how a limit reads in a message, and work on disks that may never come back.
+//! Limits on waiting: how a limit reads in a message, and work on disks that may never return.
 //!
-//! Nothing can interrupt a thread that waits for a file system which is gone. The agent leaves such a thread behind, so
-//! this module must never use the runtime's threads: the runtime would wait for them when the agent is told to stop.
+//! Nothing can interrupt a thread that waits for a file system that is gone. The agent leaves such a thread behind, so
+//! this module must never use the runtime's threads, for which the runtime would wait when the agent is told to stop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 
-/// How long somebody waited, for people: `within 15 s`.
+/// How long something was waited for, as people read it: `within 15 s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Within(pub Duration);
 
@@ -23,14 +23,14 @@ impl fmt::Display for Within {
 /// Why work on a disk has no result.
 #[derive(Debug, Error)]
 pub enum DiskError {
-    /// The deadline passed. What was begun may still be done later.
+    /// The deadline passed. The work that was begun may still complete later.
     #[error("the file system did not answer {0}")]
     Late(Within),
     /// The system gives this program no thread to wait on.
-    #[error("no thread can be started for it")]
+    #[error("no thread could be started for it")]
     Thread(#[source] std::io::Error),
     /// The work ended without a result.
-    #[error("the work on it was cut off; repeat it")]
+    #[error("the operation was interrupted; repeat it")]
     CutOff,
 }
 

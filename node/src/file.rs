@@ -15,11 +15,13 @@ pub const MAX_SETTINGS: usize = 64 * 1024;
 pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let claimed = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    // In one piece: a secret that is moved as the buffer grows leaves copies that nobody erases.
+    // Allocated in one piece: a secret that moves as the buffer grows leaves copies that nobody erases.
     let mut bytes = Vec::with_capacity(claimed.min(limit) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
-        let text = format!("it has more than {limit} bytes, and none is that large: give the right file");
+        let text = format!(
+            "it is larger than {limit} bytes, the most that such a file can have: give the right file"
+        );
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok(bytes)

@@ -1,7 +1,7 @@
 //! The node agent: it moves bytes between the bus, its enclave, its store and the KMS.
 //!
-//! It runs on a host that nobody trusts for secrecy or integrity, and so decides nothing that matters. Of
-//! the enclave's crate it uses the wire types alone.
+//! It runs on a host that nobody trusts for secrecy or integrity, and so decides nothing that matters. It uses only the
+//! wire types of the enclave's crate.
 
 pub mod config;
 pub mod core;

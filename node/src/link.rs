@@ -1,4 +1,4 @@
-//! The agent's end of the link to its enclave: one connection, kept up, and the KMS streams on it.
+//! The agent's end of the link to its enclave: one connection, kept alive, and the KMS streams on it.
 //!
 //! Messages are passed on, never judged. This task must never connect the enclave to anything but the KMS
 //! endpoint of the configuration.
@@ -56,23 +56,23 @@ pub struct EnclaveLink {
 }
 
 impl EnclaveLink {
-    /// Hands a message to the enclave. While the link is down messages are dropped: what they were about
-    /// is over, and the agent hears [`LinkEvent::Lost`].
+    /// Hands a message to the enclave. While the link is down, messages are dropped: what they were about is over, and
+    /// the agent receives [`LinkEvent::Lost`].
     pub async fn send(&self, message: to_enclave::Kind) {
         // The task ends only with the agent.
         let _ = self.outgoing.send(message).await;
     }
 
-    /// As [`Self::send`], without waiting. False where too much waits for the enclave already: it does not read.
+    /// As [`Self::send`], without waiting. False if too much is already waiting for an enclave that does not read.
     #[must_use]
     pub fn try_send(&self, message: to_enclave::Kind) -> bool {
         !matches!(self.outgoing.try_send(message), Err(mpsc::error::TrySendError::Full(_)))
     }
 
-    /// Waits until the state is another.
+    /// Waits until the state changes.
     ///
     /// # Errors
-    /// When the link has ended.
+    /// If the link has ended.
     pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
         self.state.changed().await
     }
@@ -88,7 +88,7 @@ impl EnclaveLink {
 pub struct Incoming {
     /// What is for the agent.
     pub events: mpsc::Receiver<LinkEvent>,
-    /// What is for peers, which the agent must not hold up.
+    /// Messages for peers, which the agent must not hold up.
     pub to_peers: mpsc::Receiver<message::Send>,
 }
 
@@ -168,7 +168,10 @@ async fn through_monitor<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, port:
     let mut answer = Vec::new();
     while answer.last() != Some(&b'\n') {
         if answer.len() == MAX_ANSWER {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the monitor's answer does not end"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the monitor's answer has no end of line",
+            ));
         }
         // Byte by byte: what follows the line is the enclave's.
         answer.push(stream.read_u8().await?);
@@ -177,7 +180,7 @@ async fn through_monitor<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, port:
         return Ok(stream);
     }
     let answer = String::from_utf8_lossy(&answer).trim().to_owned();
-    Err(io::Error::other(format!("the monitor does not connect to vsock port {port}: {answer}")))
+    Err(io::Error::other(format!("the monitor did not connect to vsock port {port}: {answer}")))
 }
 
 /// Passes messages both ways until either side ends.
@@ -191,8 +194,8 @@ async fn converse(
     let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
     let mut proxy =
         KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
-    // Reading has a task of its own: a receive that is dropped half way would lose a frame's beginning, and
-    // with room for what arrives meanwhile neither side can wait for the other to read first.
+    // Reading has a task of its own: a receive dropped half way would lose the beginning of a frame, and with room for
+    // what arrives in the meantime, neither side can wait for the other to read first.
     let (arrived, mut messages) = mpsc::channel(MAX_INCOMING);
     let mut reader = JoinSet::new();
     reader.spawn(async move {
@@ -229,7 +232,7 @@ async fn converse(
     }
 }
 
-/// Sends a message. One that no frame holds is left out, and the link stays up: everything else depends on it.
+/// Sends a message. One that is too large for a frame is skipped and the link stays up: everything else depends on it.
 async fn send<S: AsyncWrite>(sender: &mut enclave_link::Sender<S>, kind: to_enclave::Kind) -> io::Result<()> {
     match sender.send(&ToEnclave { kind: Some(kind) }).await {
         Ok(()) => Ok(()),
@@ -348,7 +351,7 @@ mod tests {
         let arrived = receiver.receive::<ToEnclave>().await.unwrap().unwrap();
         assert_eq!(arrived.kind, Some(deliver(1)));
         drop(receiver);
-        assert!(send(&mut sender, deliver(1)).await.is_err(), "a broken link is no error of one message");
+        assert!(send(&mut sender, deliver(1)).await.is_err(), "a broken link is not an error of one message");
     }
 
     #[tokio::test]

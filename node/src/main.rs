@@ -24,23 +24,24 @@ struct Arguments {
     /// The node's configuration.
     #[arg(long)]
     config: PathBuf,
-    /// How to log.
+    /// The log format.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
-    /// Check the configuration, charter, root, seed, and the image of `[host.nitro]`, then end.
+    /// Check the configuration, charter, root, seed, and the image of `[host.nitro]`, then exit.
     #[arg(long)]
     check: bool,
-    /// Left out, the agent runs, and with `[host.nitro]` keeps its enclave running.
+    /// Without a command, the agent runs and, with `[host.nitro]`, keeps its enclave running.
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// The enclave of `[host.nitro]` on this host.
+    /// Manage the enclave of `[host.nitro]` on this host.
     #[command(subcommand)]
     Enclave(EnclaveCommand),
-    /// Read the ceremonies of evidence bundles into this node's store, on a fresh machine, while the agent does not run.
+    /// Read the ceremonies of evidence bundles into this node's store, on a fresh machine, while the agent is not
+    /// running.
     Take {
         /// The bundles.
         #[arg(required = true)]
@@ -50,15 +51,15 @@ enum Command {
 
 #[derive(Clone, Copy, Subcommand)]
 enum EnclaveCommand {
-    /// Start it, if its image is one of the charter's. One that runs is left alone.
+    /// Start it, if the charter allows its image. A running enclave is left alone.
     Start,
-    /// End it; its keys are gone with it. A running agent starts it again.
+    /// Stop it, which destroys its keys. A running agent starts it again.
     Stop,
-    /// End it and start it anew, with new keys.
+    /// Stop it and start it again, with new keys.
     Restart,
-    /// Say whether it runs and as what; fails where it does not.
+    /// Show whether it is running and with which id; fails if it is not.
     Status,
-    /// Show its console, which only an enclave in debug mode has: here, show why there is none.
+    /// Show its console. Only an enclave in debug mode has one, so this says why there is none.
     Console,
 }
 
@@ -68,7 +69,7 @@ enum LogFormat {
     Json,
 }
 
-/// How long what still reads or writes a file may take after the agent has stopped.
+/// How long pending file reads and writes may take after the agent has stopped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> anyhow::Result<()> {
@@ -105,7 +106,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let bytes =
                     read(&bundle, MAX_BUNDLE).with_context(|| format!("reading {}", bundle.display()))?;
                 let known = shell::take_bundle(&config, &bytes).await?;
-                println!("{}: taken; {known} ceremonies are known here", bundle.display());
+                println!("{}: read; {known} ceremonies are known here", bundle.display());
             }
             return Ok(());
         }
@@ -119,7 +120,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let agent = Agent::start(config).await.context("starting the agent")?;
-    // It ends with this program; the enclave does not.
+    // The supervisor ends with this program; the enclave does not.
     if let Some(host) = host {
         tokio::spawn(async move { host::supervise(&host, Pace::default()).await });
     }
@@ -142,8 +143,8 @@ fn terminated() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The charter in force by the store. An agent `waits` for a store that cannot be used, and says so meanwhile; none where it
-/// was told to end first.
+/// The charter in force according to the store. An agent `waits` for a store that cannot be used, and reports that in
+/// the meantime; none if it was told to stop first.
 async fn charter(
     config: &Config,
     waits: bool,
@@ -153,7 +154,7 @@ async fn charter(
         match shell::charter_in_force(config).await {
             Ok(charter) => return Ok(Some(charter)),
             Err(why) if waits && why.is_about_the_store() => {
-                error!(why = %chain(&why), "the agent does not start: tried again");
+                error!(why = %chain(&why), "the agent cannot start: trying again");
                 tokio::select! {
                     () = stop.cancelled() => return Ok(None),
                     () = shell::complain(config, &why) => {}
@@ -170,11 +171,11 @@ async fn order(host: &NitroHost, command: EnclaveCommand) -> anyhow::Result<()> 
         EnclaveCommand::Restart => say(&host.restart().await?),
         EnclaveCommand::Status => {
             let running = host.running().await?;
-            say(&running.with_context(|| format!("no enclave called {} runs", host.name()))?);
+            say(&running.with_context(|| format!("no enclave called {} is running", host.name()))?);
         }
         EnclaveCommand::Stop => match host.terminate().await? {
-            Some(id) => println!("enclave {id} is ended"),
-            None => println!("no enclave called {} runs", host.name()),
+            Some(id) => println!("enclave {id} has stopped"),
+            None => println!("no enclave called {} is running", host.name()),
         },
         EnclaveCommand::Console => host.console().await?,
     }
@@ -182,7 +183,7 @@ async fn order(host: &NitroHost, command: EnclaveCommand) -> anyhow::Result<()> 
 }
 
 fn say(running: &Running) {
-    println!("enclave {} runs with cid {}", running.id, running.cid);
+    println!("enclave {} is running with cid {}", running.id, running.cid);
     for (pcr, value) in running.measurement.registers() {
         println!("PCR{pcr} {value}");
     }

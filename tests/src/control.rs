@@ -1,4 +1,4 @@
-//! The supervisor's socket: one line in, one line out. `cargo lab status`, `down`, `fault` and others speak here.
+//! The supervisor's socket: one line in, one line out. `cargo lab status`, `down`, `fault` and others use it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub fn listen(cluster: Arc<Cluster>, stop: CancellationToken) -> Result<tokio::t
                 accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else { break };
-            // Whoever breaks off gets no answer.
+            // A client that disconnects gets no answer.
             let _ = converse(stream, &cluster, &stop).await;
         }
         let _ = std::fs::remove_file(&path);
@@ -51,7 +51,7 @@ async fn converse(stream: UnixStream, cluster: &Cluster, stop: &CancellationToke
 async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let node = |text: &str| -> Result<NodeIndex> {
-        Ok(NodeIndex::new(text.parse::<u8>().with_context(|| format!("`{text}` is no node"))?)?)
+        Ok(NodeIndex::new(text.parse::<u8>().with_context(|| format!("`{text}` is not a node"))?)?)
     };
     match words.as_slice() {
         ["status"] => Ok(format!("running {}", std::process::id())),
@@ -73,33 +73,33 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
         }
         ["pause-node", index] => {
             cluster.agent(node(index)?)?.freeze().await;
-            Ok(format!("agent {index} frozen; `resume-node {index}` lets it go on"))
+            Ok(format!("agent {index} frozen; `resume-node {index}` resumes it"))
         }
         ["resume-node", index] => {
             cluster.agent(node(index)?)?.thaw().await;
-            Ok(format!("agent {index} goes on"))
+            Ok(format!("agent {index} resumed"))
         }
         ["kill-enclave", index] => {
             cluster.enclave(node(index)?)?.kill().await;
-            Ok(format!("enclave {index} killed; it is started again, with other keys"))
+            Ok(format!("enclave {index} killed; it is started again, with new keys"))
         }
         ["lose-node", index] => {
             cluster.lose(node(index)?).await?;
-            Ok(format!("node {index} has lost its store and starts as a fresh machine would"))
+            Ok(format!("node {index} has lost its store and restarts as a fresh machine would"))
         }
         ["key-policy", file] => {
             cluster.put_key_policy(Path::new(file))?;
-            Ok(format!("the KMS key has the policy of {file}"))
+            Ok(format!("the KMS key now has the policy of {file}"))
         }
         ["install-enclave", index, file] => {
             cluster.install_enclave(node(index)?, Path::new(file)).await?;
-            Ok(format!("enclave {index} starts from {file}, with other keys"))
+            Ok(format!("enclave {index} starts from {file}, with new keys"))
         }
         ["kill-broker"] => {
             cluster.broker().kill().await;
             Ok("broker killed; it is started again".to_owned())
         }
-        _ => anyhow::bail!("`{line}` is not understood"),
+        _ => anyhow::bail!("`{line}` is not a known order"),
     }
 }
 
@@ -108,9 +108,9 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
 /// # Errors
 /// When no supervisor runs there, or it refuses.
 pub async fn order(control: &Path, line: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(control)
-        .await
-        .with_context(|| format!("no lab runs at {}; start one with `cargo lab up`", control.display()))?;
+    let mut stream = UnixStream::connect(control).await.with_context(|| {
+        format!("no lab is running at {}; start one with `cargo lab up`", control.display())
+    })?;
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -1,5 +1,5 @@
-//! Driving a ceremony with the lab's generated people: what a room of people does at their consoles, without
-//! a key press.
+//! Driving a ceremony with the lab's generated people: what a roomful of people does at their consoles, without key
+//! presses.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
 
 /// How often the log is looked at while machines work.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a transaction may take into a block.
+/// How long a transaction may take to get into a block.
 const SENDING: Duration = Duration::from_mins(2);
 
 /// The lab's people at one console.
@@ -30,7 +30,7 @@ pub struct Room {
     pub client: Client,
     /// All that has been folded.
     pub book: Book,
-    /// Where signed transactions are sent; without it they are not.
+    /// Where signed transactions are sent; if none, they are not sent.
     pub endpoint: Option<Endpoint>,
 }
 
@@ -85,10 +85,10 @@ impl Room {
         Ok(&self.book.get(id).with_context(|| format!("no ceremony {id}"))?.ceremony)
     }
 
-    /// Reads on, and says how nodes stand; nothing where none gave the log this time.
+    /// Reads on, and returns where nodes stand; none if no node gave the log this time.
     ///
     /// # Errors
-    /// When what nodes gave does not hold.
+    /// When what nodes gave does not verify.
     pub async fn look(&mut self, id: &CeremonyId) -> Result<Option<Reading>> {
         match self.client.catch_up(&mut self.book, id).await {
             Ok(reading) => Ok(Some(reading)),
@@ -101,7 +101,7 @@ impl Room {
     /// Waits until a quorum of nodes has recorded the ceremony's last entry.
     ///
     /// # Errors
-    /// When they have not in time, with how they stand.
+    /// When they have not in time, with where they stand.
     pub async fn wait_recorded(&mut self, id: &CeremonyId, patience: Duration) -> Result<Recorded> {
         let begun = Instant::now();
         loop {
@@ -174,7 +174,7 @@ impl Room {
         room::sign(&self.client, &self.book, id, &signature, &me.key, None).await
     }
 
-    /// Has everybody sign whom the step still needs.
+    /// Has everyone sign whom the step still needs.
     ///
     /// # Errors
     /// When a signature is refused.
@@ -243,8 +243,7 @@ impl Room {
     /// When it is refused.
     pub async fn release(&self, id: &CeremonyId, act: Act, node: NodeIndex, me: &Me) -> Result<Receipt> {
         let ceremony = self.ceremony(id)?;
-        let object =
-            room::backup_file(&self.cluster, ceremony, act, node).context("no backup is asked for")?;
+        let object = room::backup_file(&self.cluster, ceremony, act, node).context("no backup is due")?;
         let identity = me.identity.as_ref().context("a custodian without an identity")?;
         let released = custodian::release(ceremony, act, node, &object, identity)?;
         let step = ceremony.script().step_for(act).context("no such step")?;
@@ -253,10 +252,10 @@ impl Room {
         Ok(room::release(&self.client, &self.book, id, signed, &me.key, None).await?)
     }
 
-    /// Goes on with a ceremony until this step is open, telling what happens.
+    /// Leads a ceremony on until this step is open, reporting what happens.
     ///
     /// # Errors
-    /// When the ceremony ends before.
+    /// When the ceremony ends before that.
     pub async fn lead_to(&mut self, id: &CeremonyId, act: Act, patience: Duration) -> Result<()> {
         self.lead(
             id,

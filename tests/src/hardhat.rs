@@ -1,6 +1,6 @@
 //! An Ethereum chain of the lab's own: Hardhat from npm, pinned by a lock file, on a loopback port.
 //!
-//! It shares no code with what it judges: a transaction that it mines is one, whatever we think of it.
+//! It shares no code with what it judges: a transaction that it mines is valid, whatever our own code thinks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,10 +52,10 @@ pub fn installed(folder: &Path) -> Result<PathBuf> {
         .output()
         .context("Hardhat needs npm (Debian: npm)")?;
     if !output.status.success() {
-        bail!("npm cannot install Hardhat: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("npm could not install Hardhat: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     if fs::rename(partial.path(), &place).is_err() && !place.join(PROGRAM).exists() {
-        bail!("Hardhat cannot be put into {}", place.display());
+        bail!("Hardhat could not be put into {}", place.display());
     }
     Ok(place)
 }
@@ -71,7 +71,7 @@ impl Hardhat {
     /// Starts a chain with what [`installed`] returned.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it does not start.
     pub async fn start(installed: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
@@ -108,11 +108,11 @@ impl Hardhat {
     pub async fn call(&self, method: &str, params: Value) -> Result<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answer = tokio::time::timeout(PATIENCE, self.post(request.to_string()));
-        let mut answer: Value = serde_json::from_slice(&answer.await.context("Hardhat does not answer")??)?;
+        let mut answer: Value = serde_json::from_slice(&answer.await.context("Hardhat did not answer")??)?;
         if let Some(error) = answer.get("error") {
-            bail!("Hardhat refuses {method}: {error}");
+            bail!("Hardhat refused {method}: {error}");
         }
-        Ok(answer.get_mut("result").context("Hardhat answers without a result")?.take())
+        Ok(answer.get_mut("result").context("Hardhat answered without a result")?.take())
     }
 
     async fn post(&self, body: String) -> Result<Vec<u8>> {
@@ -137,7 +137,7 @@ impl Drop for Hardhat {
     }
 }
 
-/// Waits until it has written where it listens.
+/// Waits until it has printed its address.
 async fn listening(child: &mut Child, log: &Path) -> Result<String> {
     let begun = Instant::now();
     loop {
@@ -147,10 +147,10 @@ async fn listening(child: &mut Child, log: &Path) -> Result<String> {
             return Ok(address.to_owned());
         }
         if let Some(status) = child.try_wait()? {
-            bail!("Hardhat ended with {status}: {}", text.trim());
+            bail!("Hardhat exited with {status}: {}", text.trim());
         }
         if begun.elapsed() > PATIENCE {
-            bail!("Hardhat did not come up: {}", text.trim());
+            bail!("Hardhat did not start: {}", text.trim());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,4 +1,4 @@
-//! The lab: a whole custody cluster on one machine, with stand-ins for what only AWS has.
+//! The lab: a whole Custody cluster on one machine, with stand-ins for what only AWS has.
 //!
 //! Everything that pretends to be something else lives here and nowhere else: the security module, the KMS,
 //! the generated people. What is not a stand-in (broker, store, agents, enclave library, console) is the real

@@ -1,7 +1,7 @@
-//! moto, a server of somebody else's that speaks S3, from PyPI in a folder of its own.
+//! moto, an independent server that speaks S3, from PyPI in a folder of its own.
 //!
-//! It is here to disagree: where the lab's own [`s3`](crate::s3) and a vault were wrong in the same way, it
-//! would tell. It enforces credentials and keeps versions and locks, but lets locks be shortened.
+//! It is here to disagree: if the lab's own [`s3`](crate::s3) and a vault were wrong in the same way, it would show. It
+//! enforces credentials and keeps versions and locks, but lets locks be shortened.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 const VERSION: &str = "5.2.5";
 /// How long the server may take to start: it loads a few hundred Python modules.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How many requests it takes from anybody: those of [`SETUP`], which ends that.
+/// How many requests it accepts from anyone: those of [`SETUP`], which ends that.
 const FREE_REQUESTS: &str = "1000";
 
 /// Makes two buckets and two users, prints the users' keys and turns credentials on.
@@ -67,11 +67,10 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts a server, installed into `tools` on first use. Waits for it, so not for a thread that others
-    /// need.
+    /// Starts a server, installed into `tools` on first use. It blocks, so do not call it on a thread that others need.
     ///
     /// # Errors
-    /// When Python cannot run or install it, or it does not come up.
+    /// When Python cannot run or install it, or it does not start.
     pub fn start(tools: &Path) -> Result<Self> {
         let python = installed(tools).context("getting moto: python3 with venv and pip is needed")?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -95,10 +94,10 @@ impl Moto {
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = self.process.try_wait()? {
-                bail!("moto ended with {status}");
+                bail!("moto exited with {status}");
             }
             if begun.elapsed() > PATIENCE {
-                bail!("moto did not come up");
+                bail!("moto did not start");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -111,13 +110,13 @@ impl Moto {
         &self.url
     }
 
-    /// The key of somebody who may write, and nothing else.
+    /// The key of a user who may write, and nothing else.
     #[must_use]
     pub fn writer(&self) -> &Key {
         &self.keys.writer
     }
 
-    /// The key of somebody who may do everything.
+    /// The key of a user who may do everything.
     #[must_use]
     pub fn owner(&self) -> &Key {
         &self.keys.owner
@@ -132,7 +131,7 @@ impl Key {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // Nothing is kept, so nothing is lost by a server that is gone already.
+        // Nothing is kept, so nothing is lost if the server is already gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -156,7 +155,7 @@ fn installed(tools: &Path) -> Result<PathBuf> {
     if let Err(error) = std::fs::rename(&partial, &environment)
         && !python.exists()
     {
-        return Err(error).context("putting moto in its place");
+        return Err(error).context("moving moto into place");
     }
     Ok(python)
 }

@@ -9,7 +9,7 @@ use ceremonies::charter::{BackupRules, Custodian, Keeper, Person, Role};
 use ceremonies::ids::{NodeIndex, PersonName};
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
-/// A person of the lab and where the key lies.
+/// A person of the lab and where their key is.
 #[derive(Debug, Clone)]
 pub struct LabPerson {
     /// Named by role and number, such as `operator-2`.
@@ -20,7 +20,7 @@ pub struct LabPerson {
     pub key: PathBuf,
 }
 
-/// How many people the lab has in a role: one operator a node, and one person for each role beside.
+/// How many people the lab has in a role: one operator per node, and one person for each other role.
 fn headcount(role: Role, nodes: u8) -> u8 {
     match role {
         Role::Operator => nodes,
@@ -30,7 +30,7 @@ fn headcount(role: Role, nodes: u8) -> u8 {
     }
 }
 
-/// Everybody the lab has, in a folder of keys.
+/// Everyone in the lab, with a folder of keys.
 ///
 /// # Errors
 /// Only if a generated name were malformed.
@@ -45,7 +45,7 @@ pub fn roll(folder: &Path, nodes: u8) -> Result<Vec<LabPerson>> {
     Ok(people)
 }
 
-/// Makes everybody's key and returns the people as the charter lists them.
+/// Makes everyone's key and returns the people as the charter lists them.
 ///
 /// # Errors
 /// When a key cannot be made or written.

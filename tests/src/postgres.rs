@@ -20,7 +20,7 @@ pub struct Postgres {
 /// Where `initdb` is: on PATH, or where Debian puts it.
 #[must_use]
 pub fn installed() -> Option<PathBuf> {
-    // What PATH has may be a link; its neighbours are where it leads to.
+    // The one on PATH may be a link; its neighbours are where the link points.
     let program = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
     let on_path = std::env::var_os("PATH")
         .and_then(|path| std::env::split_paths(&path).find_map(program))
@@ -39,7 +39,7 @@ impl Postgres {
     /// Starts a server with empty databases.
     ///
     /// # Errors
-    /// When PostgreSQL is not installed or does not come up.
+    /// When PostgreSQL is not installed or does not start.
     pub fn start() -> Result<Self> {
         let bin = installed().context("PostgreSQL is not installed (Debian: postgresql)")?;
         let folder = tempfile::tempdir()?;
@@ -62,7 +62,7 @@ impl Postgres {
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             if begun.elapsed() > PATIENCE {
-                bail!("PostgreSQL did not come up");
+                bail!("PostgreSQL did not start");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

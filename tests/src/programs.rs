@@ -1,4 +1,4 @@
-//! The programs of the lab, built by cargo next to the one that asks.
+//! The programs of the lab, built by cargo next to the program that asks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ pub fn build() -> Result<Programs> {
     }
     if is_test()? {
         command.arg("--quiet");
-        // With the features that tests switch on in dependencies: else much of the workspace is compiled once more.
+        // With the features that tests enable in dependencies: otherwise much of the workspace would be compiled again.
         command.arg("--tests");
     }
     let status = command.status().context("running cargo")?;
@@ -30,14 +30,14 @@ pub fn build() -> Result<Programs> {
     let folder = folder()?;
     let program = |name: &str| {
         let path = folder.join(name);
-        if path.exists() { Ok(path) } else { bail!("cargo built no {}", path.display()) }
+        if path.exists() { Ok(path) } else { bail!("cargo did not build {}", path.display()) }
     };
     program("custody")?;
     Ok(Programs { node: program("custody-node")?, enclave: program("lab-enclave")? })
 }
 
-/// A `cargo build` in a folder. What cargo told this program of its own package is not passed on: build
-/// scripts that look at it would run, and all that rests on them be built, at every change between the two.
+/// A `cargo build` in a folder. What cargo told this program about its own package is not passed on: build scripts that
+/// look at it would rerun, and everything that rests on them be rebuilt, at every change between the two.
 pub(crate) fn cargo_build(folder: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -74,7 +74,7 @@ pub fn folder() -> Result<PathBuf> {
     if is_test()? { Ok(own.parent().context("no folder above deps")?.to_owned()) } else { Ok(own) }
 }
 
-/// Whether this program is a test or bench: those lie in a folder of their own.
+/// Whether this program is a test or bench: those are in a folder of their own.
 fn is_test() -> Result<bool> {
     Ok(own_folder()?.ends_with("deps"))
 }

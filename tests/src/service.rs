@@ -16,7 +16,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// How long a process may take to stop when asked.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A process as launched, with what must live as long as it does.
+/// A launched process, with what must live as long as it does.
 pub struct Launched {
     /// The process.
     pub child: Child,
@@ -91,7 +91,7 @@ impl Service {
         let _ = self.orders.send(Order::Signal(Signal::STOP)).await;
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Resumes a frozen process (SIGCONT).
     pub async fn thaw(&self) {
         let _ = self.orders.send(Order::Signal(Signal::CONT)).await;
     }
@@ -105,7 +105,7 @@ impl Service {
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // A process that has just ended takes no signal.
+        // A process that has just ended cannot be signalled.
         let _ = kill_process(pid, signal);
     }
 }
@@ -117,7 +117,7 @@ async fn supervise(name: String, start: Launcher, launched: Launched, mut orders
         if let Some(launched) = &mut running {
             tokio::select! {
                 ended = launched.child.wait() => {
-                    warn!(%name, ?ended, "ended; it is started again");
+                    warn!(%name, ?ended, "exited; starting it again");
                     running = None;
                     tokio::time::sleep(RESTART_PAUSE).await;
                 }

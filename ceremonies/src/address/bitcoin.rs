@@ -9,7 +9,8 @@ use super::{AddressError, BitcoinNetwork};
 use crate::ids::Hash;
 use crate::wallet::Point;
 
-/// A P2WPKH address of one network: what a key of a wallet has. Whom it pays is a [`super::BitcoinRecipient`].
+/// A P2WPKH address on one network, which is what a wallet's keys have. Whoever the wallet pays is a
+/// [`super::BitcoinRecipient`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BitcoinAddress {
     network: BitcoinNetwork,

@@ -15,9 +15,9 @@ use crate::wallet::Point;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeriveError {
     /// The parent is no point.
-    #[error("the public key is no point of secp256k1, so nothing can be derived from it")]
+    #[error("the public key is not a point on secp256k1, so nothing can be derived from it")]
     Key,
-    /// BIP-32 leaves this index out; it happens with a chance of 1 in 2^127.
+    /// BIP-32 skips this index; the chance of that is 1 in 2^127.
     #[error("key path {path} has no key at index {index}: use the next index (BIP-32)")]
     Missing {
         /// The whole path.
@@ -34,7 +34,7 @@ pub struct Child {
     pub public_key: Point,
     /// Its chain code.
     pub chain_code: Hash,
-    /// What is added to the wallet's private key to get this key's, over all levels: `public_key` is the
+    /// What is added to the wallet's private key to get this key's private key, over all levels: `public_key` is the
     /// wallet's key plus `tweak·G`. Anyone with the chain code can compute it.
     pub tweak: Scalar,
 }

@@ -15,8 +15,8 @@ use crate::wallet::Point;
 pub struct EthereumAddress([u8; 20]);
 
 impl EthereumAddress {
-    /// Reads an address that is to be paid on a chain: as it is, or in a payment link without anything but the address
-    /// and the chain (EIP-681).
+    /// Reads an address to be paid on a chain: as it is, or in a payment link that has nothing but the address and the
+    /// chain (EIP-681).
     pub fn parse(chain: ChainId, text: &str) -> Result<Self, AddressError> {
         let Some((scheme, rest)) = text.split_once(':') else { return text.parse() };
         let rest = if scheme.eq_ignore_ascii_case("ethereum") {
@@ -75,7 +75,7 @@ impl fmt::Debug for EthereumAddress {
     }
 }
 
-/// Only with its checksum: EIP-55 also allows one case throughout, which protects against nothing.
+/// Accepted only with its checksum: EIP-55 also allows a single case throughout, which catches no mistake.
 impl FromStr for EthereumAddress {
     type Err = AddressError;
     fn from_str(text: &str) -> Result<Self, AddressError> {

@@ -1,4 +1,4 @@
-//! Where a key below a wallet's key receives: Ethereum and Bitcoin addresses, and the networks they are of.
+//! The addresses of a wallet's derived keys on Ethereum and Bitcoin, and the networks that the addresses belong to.
 //!
 //! An address is read by people and copied by hand, so one that fails its checksum is never guessed at. This
 //! module knows no transactions and no wallets; it must never hold a private key.
@@ -29,14 +29,14 @@ pub enum AddressError {
     /// Not the form of an Ethereum address.
     #[error("`{0}` is not an Ethereum address: write 0x and 40 hexadecimal digits")]
     Ethereum(String),
-    /// Without a checksum, which every mistyped digit needs.
+    /// Without a checksum, which alone shows a mistyped digit.
     #[error(
-        "`{0}` is an address without a checksum (no capitals, or only capitals), so that a mistake in it would not show: \
-         copy it from where it is written with its capitals"
+        "`{0}` is an address without a checksum (no capitals, or only capitals), so a mistake in it would go \
+         unnoticed: copy it from a source that keeps the mixed case"
     )]
     Unchecked(String),
     /// An address of something else.
-    #[error("`{text}` is {what}, which is not paid here")]
+    #[error("`{text}` is {what}, which cannot be paid here")]
     Elsewhere {
         /// What was read, cut to 80 characters.
         text: String,
@@ -44,12 +44,10 @@ pub enum AddressError {
         what: &'static str,
     },
     /// A link for something else.
-    #[error("`{0}` is a link that is not known here: give the address alone")]
+    #[error("`{0}` is a link of an unknown form: give the address alone")]
     Link(String),
     /// A link that must not be followed.
-    #[error(
-        "the payment link asks for `{0}`, which is not known here, and says that it must not be paid without: ask its author for an address"
-    )]
+    #[error("the payment link requires `{0}`, which is not supported here: ask its author for an address")]
     Required(String),
     /// A link for another chain.
     #[error("the payment link is for chain {theirs}, but it is used on chain {ours}")]
@@ -61,7 +59,8 @@ pub enum AddressError {
     },
     /// A private key.
     #[error(
-        "that is a PRIVATE KEY, not an address: whoever has seen it can take what it holds; move that first"
+        "that is a PRIVATE KEY, not an address: anyone who has seen it can spend what it holds; move those funds \
+         first"
     )]
     Private,
     /// Not base58, or the checksum does not hold.
@@ -74,9 +73,7 @@ pub enum AddressError {
         source: bs58::decode::Error,
     },
     /// Not written with its checksum.
-    #[error(
-        "`{0}` does not have the capitals that its EIP-55 checksum asks for: copy it again from its source"
-    )]
+    #[error("the capitals in `{0}` do not match its EIP-55 checksum: copy it again from its source")]
     Capitals(String),
     /// Not bech32, or the checksum does not hold.
     #[error("`{text}` is not a segwit address: copy it again from its source")]
@@ -87,11 +84,11 @@ pub enum AddressError {
         #[source]
         source: bech32::segwit::DecodeError,
     },
-    /// A prefix of no Bitcoin network.
-    #[error("`{0}` starts with the prefix of no Bitcoin network: expected bc, tb or bcrt")]
+    /// Not the prefix of a Bitcoin network.
+    #[error("`{0}` does not start with the prefix of a Bitcoin network: expected bc, tb or bcrt")]
     Prefix(String),
     /// An address of another kind.
-    #[error("`{0}` is of a kind that is not paid here: P2PKH, P2SH, P2WPKH, P2WSH and P2TR are")]
+    #[error("`{0}` is of a kind that cannot be paid here: use P2PKH, P2SH, P2WPKH, P2WSH or P2TR")]
     Kind(String),
     /// An address of another network.
     #[error("`{address}` is an address of {theirs}, but it is used on {ours}")]
@@ -103,8 +100,8 @@ pub enum AddressError {
         /// The network it was to be used on.
         ours: BitcoinNetwork,
     },
-    /// A key that is no point.
-    #[error("the public key is no point of secp256k1, so it has no address")]
+    /// A key that is not a point.
+    #[error("the public key is not a point on secp256k1, so it has no address")]
     Key,
 }
 
@@ -144,7 +141,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What an error quotes of text that may be of any length.
+/// The part of a text of any length that an error quotes.
 fn quoted(text: &str) -> String {
     text.chars().take(80).collect()
 }

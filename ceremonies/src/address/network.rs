@@ -13,7 +13,7 @@ const MAX_CHAIN_ID: u64 = u64::MAX / 2 - 36;
 /// Why text or a number is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidNetwork {
-    /// A chain id that no chain may have.
+    /// A chain id outside the allowed range.
     #[error("{0} is not an Ethereum chain id: expected 1 to {MAX_CHAIN_ID} (EIP-2294)")]
     ChainId(u64),
     /// Not a network's name.

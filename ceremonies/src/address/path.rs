@@ -1,5 +1,5 @@
-//! The way from a wallet's key to a key below it (BIP-32), without the hardened steps: those need the private
-//! key, which nobody has.
+//! The path from a wallet's key to a key below it (BIP-32), without hardened steps: those need the private key, which
+//! nobody has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Most levels of a path. Wallets use two to five; each costs a step whenever an address is checked.
+/// The most levels in a path. Wallets use two to five; each costs a step whenever an address is checked.
 pub const MAX_LEVELS: usize = 8;
 /// From here on indices are hardened.
 const HARDENED: u32 = 1 << 31;
@@ -16,13 +16,15 @@ const HARDENED: u32 = 1 << 31;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidPath {
     /// Not written as a path.
-    #[error("`{0}` is not a key path: write m and then levels, such as m/0/5")]
+    #[error("`{0}` is not a key path: write m followed by levels, such as m/0/5")]
     Form(String),
     /// A step that only a private key can take.
-    #[error("key path `{0}` has a hardened level: a shared key has none, use indices below 2147483648")]
+    #[error(
+        "key path `{0}` has a hardened level, which a shared key cannot derive: use indices below 2147483648"
+    )]
     Hardened(String),
     /// Too many steps.
-    #[error("key path has {0} levels; at most {MAX_LEVELS} are used")]
+    #[error("key path has {0} levels; at most {MAX_LEVELS} are allowed")]
     Levels(usize),
 }
 
@@ -58,7 +60,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// In one way only: no leading zeros, no signs, `m` in lower case.
+/// Written in one form only: no leading zeros, no signs, `m` in lower case.
 impl FromStr for Path {
     type Err = InvalidPath;
     fn from_str(text: &str) -> Result<Self, InvalidPath> {

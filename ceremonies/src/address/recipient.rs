@@ -1,4 +1,4 @@
-//! Who can be paid on Bitcoin: every kind of address that people have, while a wallet's own are P2WPKH.
+//! Who can be paid on Bitcoin: every kind of address in use, although a wallet's own are P2WPKH.
 
 use std::fmt;
 
@@ -42,12 +42,12 @@ const fn versions(network: BitcoinNetwork) -> (u8, u8) {
     }
 }
 
-/// Version bytes of private keys: what is given by mistake must not be repeated anywhere.
+/// Version bytes of private keys: one given by mistake must not be repeated anywhere.
 const PRIVATE: [u8; 2] = [0x80, 0xef];
 
 impl BitcoinRecipient {
-    /// Reads an address that is to be paid on a network: as it is, or in a payment link (BIP-21), whose amount and names
-    /// are not looked at.
+    /// Reads an address to be paid on a network: as it is, or in a payment link (BIP-21), whose amount and names are
+    /// ignored.
     pub fn parse(network: BitcoinNetwork, text: &str) -> Result<Self, AddressError> {
         let text = address_of_link(text)?;
         if text.starts_with("0x") {
@@ -145,8 +145,8 @@ impl BitcoinRecipient {
     }
 }
 
-/// The address in a payment link, or the text itself. A link that asks for something that is not known here must not be
-/// followed (BIP-21).
+/// The address in a payment link, or the text itself. A link that requires something unknown here must not be followed
+/// (BIP-21).
 fn address_of_link(text: &str) -> Result<&str, AddressError> {
     let Some((scheme, rest)) = text.split_once(':') else { return Ok(text) };
     if !scheme.eq_ignore_ascii_case("bitcoin") {

@@ -1,7 +1,7 @@
 //! Attestation documents as bytes: `COSE_Sign1` over a CBOR map, signed with ES384 by a certificate that
 //! chains to a pinned root.
 //!
-//! Nothing of a document may be used before [`parse_and_verify`] returned it; it is the only way to get one.
+//! Nothing in a document may be used before [`parse_and_verify`] has returned it, which is the only way to get one.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use super::{AttestationError, Pcr, TrustRoot};
 use crate::ids::UnixMillis;
 
-/// Largest document that is looked at, in bytes; genuine ones have about five thousand.
+/// Largest document that is read, in bytes; genuine ones have about five thousand.
 pub const MAX_DOCUMENT: usize = 16 * 1024;
 /// Longest public key in a document, in bytes.
 pub const MAX_PUBLIC_KEY: usize = 1024;
@@ -117,12 +117,12 @@ fn open_envelope(message: Value) -> Result<(Vec<u8>, Vec<u8>), AttestationError>
         [Value::Bytes(protected), Value::Map(unprotected), Value::Bytes(payload), Value::Bytes(signature)],
     ) = parts
     else {
-        return Err(AttestationError::Malformed("it is no COSE_Sign1 message with its payload inside"));
+        return Err(AttestationError::Malformed("it is not a COSE_Sign1 message with an embedded payload"));
     };
     if protected != PROTECTED {
         return Err(AttestationError::Malformed("its protected header does not say ES384, and only that"));
     }
-    // Nobody signs this part: whatever stood in it could be changed on the way.
+    // Nobody signs this part: anything in it could be changed on the way.
     if !unprotected.is_empty() {
         return Err(AttestationError::Malformed("its unprotected header is not empty"));
     }
@@ -172,7 +172,7 @@ fn read_payload(payload: Value) -> Result<Document, AttestationError> {
 fn read_module_id(value: Value) -> Result<String, AttestationError> {
     match value {
         Value::Text(id) if !id.is_empty() => Ok(id),
-        _ => Err(AttestationError::Field { field: "module_id", expected: "a text that is not empty" }),
+        _ => Err(AttestationError::Field { field: "module_id", expected: "non-empty text" }),
     }
 }
 
@@ -195,7 +195,7 @@ fn read_timestamp(value: &Value) -> Result<UnixMillis, AttestationError> {
 fn read_pcrs(value: Value) -> Result<BTreeMap<u8, Vec<u8>>, AttestationError> {
     let wrong = || AttestationError::Field {
         field: "pcrs",
-        expected: "a map of 1 to 32 different indices, 0 to 31, to 32, 48 or 64 bytes",
+        expected: "a map from 1 to 32 distinct indices (0 to 31) to 32, 48 or 64 bytes each",
     };
     let Value::Map(entries) = value else { return Err(wrong()) };
     let mut pcrs = BTreeMap::new();
@@ -218,7 +218,7 @@ fn read_cabundle(value: Value) -> Result<Vec<Vec<u8>>, AttestationError> {
         Value::Array(list) if !list.is_empty() => {
             list.into_iter().map(|certificate| read_certificate(certificate, "cabundle")).collect()
         }
-        _ => Err(AttestationError::Field { field: "cabundle", expected: "a list that is not empty" }),
+        _ => Err(AttestationError::Field { field: "cabundle", expected: "a non-empty list" }),
     }
 }
 

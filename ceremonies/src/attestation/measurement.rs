@@ -1,7 +1,7 @@
-//! Which program runs: the registers a machine measured it into, and whether a charter allows it.
+//! Which program runs: the registers into which a machine measured it, and whether a charter allows it.
 //!
-//! PCR0 covers the whole image, PCR1 the kernel and how it was started, PCR2 the application, PCR8 the
-//! certificate the image was signed with. All that are named must match; none is ever taken for another.
+//! PCR0 covers the whole image, PCR1 the kernel and how it was started, PCR2 the application, PCR8 the certificate the
+//! image was signed with. All that the charter names must match; none ever stands in for another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -88,7 +88,7 @@ pub struct Measurement {
     /// The certificate that signed the image; left out, any or none may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pcr8: Option<Pcr>,
-    /// When it is refused from; left out, it is allowed as long as the charter is in force.
+    /// The time from which it is refused; if left out, it is allowed as long as the charter is in force.
     #[serde(default, with = "timestamp", skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMillis>,
 }
@@ -118,7 +118,7 @@ mod timestamp {
 }
 
 impl Measurement {
-    /// Whether the other allows the same image, however long.
+    /// Whether the other allows the same image, for whatever time.
     #[must_use]
     pub fn is_same_image(&self, other: &Self) -> bool {
         self.registers().eq(other.registers())

@@ -1,5 +1,5 @@
-//! The one certificate that a chain must end in. Which one it is decides between production and lab, so it
-//! is always handed in and never looked up.
+//! The one certificate in which a chain must end. It decides between production and lab, so it is always handed in and
+//! never looked up.
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -22,12 +22,12 @@ pub enum InvalidRoot {
     #[error("the root is not an X.509 v3 certificate in DER")]
     Certificate(#[source] webpki::Error),
     /// Not exactly one PEM section.
-    #[error("the root's file must hold exactly one PEM certificate (and at most {MAX_PEM} bytes)")]
+    #[error("the root's file must contain exactly one PEM certificate and at most {MAX_PEM} bytes")]
     Pem,
 }
 
-/// The root that attestation documents must chain to. Its own validity period is not looked at: it is
-/// trusted because the charter names its fingerprint.
+/// The root that attestation documents must chain to. Its own validity period is ignored: it is trusted because the
+/// charter names its fingerprint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TrustRoot {
     der: CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! Another branch of a log in the place of the one that is known: after a fork was healed, its events stand in another order.
+//! Replacing the known branch of a log by another: after a fork has healed, its events are in a different order.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::ceremony::{Ceremony, Rejection};
 use crate::entry::Entry;
 use crate::ids::{CeremonyId, Hash};
 
-/// Why a branch does not take the place of the one that is known.
+/// Why a branch does not replace the known one.
 #[derive(Debug, Error)]
 pub enum BranchError {
     /// The fold refuses it.
@@ -21,15 +21,15 @@ pub enum BranchError {
     },
     /// Something that may have been built on does not follow from it.
     #[error(
-        "the other branch of {0} takes back what this one shows: a certificate, a result, a ban, an approval, or the charter \
-         in force"
+        "the other branch of {0} takes back what this one shows: a certificate, a result, a ban, an approval, or the \
+         charter in force"
     )]
     TakesBack(CeremonyId),
 }
 
 impl Book {
-    /// The ceremony as this whole branch of its log makes it, beside the other ceremonies that are known. The book stays
-    /// as it is.
+    /// The ceremony that this whole branch of its log gives, alongside the other known ceremonies. The book stays as it
+    /// is.
     ///
     /// # Errors
     /// [`Rejection`] of the first entry that is refused, with its number.
@@ -38,9 +38,9 @@ impl Book {
         Ceremony::fold(context, log)
     }
 
-    /// The book with another branch of a ceremony's log, whole, in the place of the known one. Nothing may be lost by that
-    /// which the known one shows, see [`Ceremony::upholds`](crate::ceremony::Ceremony::upholds), and charters in force stay
-    /// in force.
+    /// The book with another whole branch of a ceremony's log in place of the known one. Nothing that the known one
+    /// shows may be lost by that, see [`Ceremony::upholds`](crate::ceremony::Ceremony::upholds), and charters in force
+    /// stay in force.
     ///
     /// # Errors
     /// [`BranchError`].

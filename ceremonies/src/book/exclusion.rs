@@ -1,7 +1,7 @@
 //! What exclusions mean for shares: one that a node had when it was excluded is never used again.
 //!
-//! The fold of one ceremony sees one charter. Agents, consoles and enclaves ask here, where all charters in force one
-//! after the other are known; the answer follows from the logs, in whatever order they came.
+//! The fold of one ceremony sees one charter. Agents, consoles and enclaves ask here, where the whole succession of
+//! charters is known; the answer follows from the logs, in whatever order they arrived.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use crate::ids::{Hash, NodeIndex};
 use crate::manifest::Manifest;
 
 impl Book {
-    /// The nodes that any charter after this one has excluded, whether or not they were taken back. Where this one was
-    /// never in force here, by any charter at all.
+    /// The nodes that any charter after this one has excluded, whether or not they were taken back. If this one was
+    /// never in force here, the nodes that any charter at all has excluded.
     pub(super) fn excluded_since(&self, charter: &Hash) -> BTreeSet<NodeIndex> {
-        // A charter that was never in force here is treated as older than all.
+        // A charter that was never in force here counts as older than all others.
         let place = self.contexts().position(|known| known.charter().hash() == *charter).unwrap_or(0);
         let after = self.amendments.iter().skip(place);
         after.flat_map(|amendment| amendment.context.charter().excluded()).collect()
     }
 
-    /// Checks that an amended charter leaves every wallet as many shares in use as sign together: a share that was once
-    /// excluded stays out of use when its node is taken back.
+    /// Checks that an amended charter leaves every wallet a threshold of shares in use: a share that was once excluded
+    /// stays out of use when its node is taken back.
     pub(super) fn check_enough_left(&self, next: &Charter) -> Result<(), OpeningError> {
         for (wallet, held) in self.wallets() {
             let record = &held.record;
@@ -37,7 +37,7 @@ impl Book {
     }
 
     /// The nodes whose shares are out of use in a ceremony of this manifest: a charter has excluded them since those
-    /// shares were made, and the ceremony gives them no new ones. A recovery does that for a node that it names as
+    /// shares were made, and the ceremony gives them no new ones. A recovery does give one to a node that it names as
     /// lost, unless the node was excluded after the recovery's own charter.
     #[must_use]
     pub fn out_of_use(&self, manifest: &Manifest) -> BTreeSet<NodeIndex> {
@@ -66,8 +66,8 @@ impl Book {
         }
     }
 
-    /// The other nodes that have banned this one, by bans that hold on a wallet's generation in use; where there is no
-    /// wallet, by any ban.
+    /// The other nodes whose bans of this one hold on a wallet's generation in use; where there is no wallet, any ban
+    /// counts.
     #[must_use]
     pub fn accusers(&self, node: NodeIndex) -> BTreeSet<NodeIndex> {
         if self.bans().next().is_none() {

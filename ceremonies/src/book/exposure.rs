@@ -1,8 +1,8 @@
 //! The exposure ledger: which copies of a wallet's shares are known to exist, generation by generation.
 //!
-//! A refresh does not change the key. As long as as many old copies survive as sign together, wherever they are, they
-//! still rebuild it; what this module counts is how many, and until when. It knows what the log knows and no more: what
-//! people see of paper, disks and identities they enter by an inventory.
+//! A refresh does not change the key. As long as a threshold of old copies survives, wherever they are, they still
+//! rebuild it; this module counts how many survive, and until when. It knows what the log knows and no more: what
+//! people see of paper, disks and identities, they enter in an inventory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::wallet::Object;
 pub enum Place {
     /// In the node's store, under the KMS key.
     Store,
-    /// Where backups are kept, encrypted to its keepers.
+    /// Where backups are kept, encrypted to the share's keepers.
     Backup {
         /// Its name there.
         key: Line,
@@ -35,7 +35,7 @@ pub enum Place {
     },
     /// Where nobody had counted one.
     Found {
-        /// In the words of those who found it.
+        /// Elsewhere, in the words of those who found it.
         what: Line,
     },
 }
@@ -47,9 +47,9 @@ pub struct Copy {
     pub node: NodeIndex,
     /// Where it is.
     pub place: Place,
-    /// The recovery in which its keeper released it to an enclave. It exists all the same.
+    /// The recovery in which its keeper released it to an enclave. The copy still exists.
     pub released: Option<CeremonyId>,
-    /// The inventory by which it is gone: it was destroyed itself, or every identity that opens it.
+    /// The inventory that says it is gone: the copy itself was destroyed, or every identity that opens it was.
     pub destroyed: Option<CeremonyId>,
 }
 
@@ -58,7 +58,7 @@ impl Copy {
         Self { node, place, released: None, destroyed: None }
     }
 
-    /// When it ends without anybody's doing: the last moment there is for what stays until it is destroyed.
+    /// When it ends without anyone's doing: the last moment there is, for a copy that stays until it is destroyed.
     fn ends(&self) -> UnixMillis {
         match self.place {
             Place::Store | Place::Sheet { .. } | Place::Found { .. } => UnixMillis(i64::MAX),
@@ -76,14 +76,14 @@ impl Copy {
 pub struct Exposure {
     /// Which generation.
     pub generation: Generation,
-    /// The ceremony that made it. One that was given up may have had the number of a later one.
+    /// The ceremony that made it. A generation that was given up may have the same number as a later one.
     pub ceremony: CeremonyId,
-    /// Whether it is the one in use. One that was given up never was.
+    /// Whether it is the generation in use. One that was given up never was.
     pub current: bool,
     /// How many of its shares rebuild the key.
     pub threshold: u8,
-    /// Every copy ever known but those whose deletion nodes have signed, and the stores of nodes that lost theirs. What
-    /// an inventory says is gone stays in the list.
+    /// Every copy ever known, except those whose deletion nodes have signed and the stores of nodes that lost theirs.
+    /// What an inventory says is gone stays in the list.
     pub copies: Vec<Copy>,
 }
 
@@ -100,8 +100,8 @@ impl Exposure {
         !self.current && self.exposed(now).len() >= usize::from(self.threshold)
     }
 
-    /// When so many locks have ended that fewer copies are left than rebuild the key. None while copies that do not end
-    /// by themselves are enough: in stores, on paper, found.
+    /// When enough locks have ended that the copies left are too few to rebuild the key. None while the copies that do
+    /// not end by themselves (in stores, on paper, found) are enough.
     #[must_use]
     pub fn clears(&self) -> Option<UnixMillis> {
         let mut until: BTreeMap<NodeIndex, UnixMillis> = BTreeMap::new();
@@ -121,7 +121,7 @@ impl Exposure {
     }
 }
 
-/// A generation in the ledger, beside the ceremony that made it.
+/// A generation in the ledger, with the ceremony that made it.
 pub(super) struct Page<'a> {
     pub(super) made: &'a Ceremony,
     pub(super) exposure: Exposure,
@@ -144,8 +144,8 @@ impl Book {
         let mut pages = Vec::new();
         for chapter in generations {
             let ceremony = &chapter.ceremony;
-            // A lost store holds nothing of earlier generations, unless others may have it: the node was excluded since.
-            // If it turns up again, an inventory says so.
+            // A lost store counts as holding nothing of earlier generations, unless others may have it because the node
+            // has been excluded since. If it turns up again, an inventory says so.
             let excluded = self.excluded_since(&ceremony.manifest().charter);
             let is_gone = |node: &NodeIndex| {
                 deleted.contains(node) || (lost.contains(node) && !excluded.contains(node))
@@ -172,7 +172,7 @@ impl Book {
             deleted.extend(ceremony.retired_nodes());
             if ceremony.committed().is_some() {
                 for node in ceremony.manifest().lost.keys() {
-                    // What a node has deleted since, it has deleted on the machine that took the lost one's place.
+                    // What a node has deleted since, it has deleted on the machine that replaced the lost one.
                     deleted.remove(node);
                     lost.insert(*node);
                 }
@@ -212,8 +212,8 @@ impl Book {
     }
 }
 
-/// Whether a ceremony has made shares of this wallet's key. One that was given up has too: what it staged and backed up
-/// rebuilds the key as well.
+/// Whether a ceremony has made shares of this wallet's key. A ceremony that was given up counts too: what it staged and
+/// backed up rebuilds the key as well.
 fn makes(chapter: &Chapter, wallet: &WalletName) -> bool {
     let ceremony = &chapter.ceremony;
     ceremony.manifest().wallet == *wallet

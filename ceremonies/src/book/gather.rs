@@ -1,8 +1,8 @@
-//! A book from whole logs, whatever order they come in.
+//! A book from whole logs, in whatever order they come.
 //!
 //! A log is folded after those that it rests on: the amendments that led to its charter, and the ceremony that made the
-//! wallet it works on. No claimed time orders anything here. What does not fold must never keep the rest from folding:
-//! it is set aside, with the reason.
+//! wallet it works on. No claimed time orders anything here. A log that does not fold must never keep the rest from
+//! folding: it is set aside, with the reason.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ impl SetAside {
     }
 }
 
-/// What does not fold and why, for a list of ceremonies.
+/// What does not fold, and why, for a list of ceremonies.
 impl fmt::Display for SetAside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = one_line(&chain(&self.why));
@@ -51,17 +51,17 @@ impl fmt::Display for SetAside {
 /// Why a log is set aside.
 #[derive(Debug, Error)]
 pub enum WhySetAside {
-    /// An entry is refused, missing, or in the place of another.
+    /// An entry is refused, missing, or in another's place.
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
     /// What it rests on is not there.
-    #[error("it rests on {0}, which is not known")]
+    #[error("it rests on {0}, which is unknown")]
     OriginMissing(CeremonyId),
     /// What it rests on does not fold itself, or not as far as it would have to.
     #[error("it rests on {0}, which does not fold")]
     OriginSetAside(CeremonyId),
     /// It rests on itself.
-    #[error("it rests on {0}, and that on it: no log can come first")]
+    #[error("it rests on {0}, which rests on it in turn: neither log can come first")]
     Circular(CeremonyId),
 }
 
@@ -85,11 +85,11 @@ impl Aside {
     }
 }
 
-/// The logs that are no amendments, each ceremony waiting for the one that it works on.
+/// The logs that are not amendments, each ceremony waiting for the one that it works on.
 #[derive(Default)]
 struct Waiting {
     logs: BTreeMap<CeremonyId, Vec<Log>>,
-    /// What a ceremony waits for. It is one, but where copies of its log contradict each other.
+    /// What a ceremony waits for: one other, unless copies of its log contradict each other.
     waits: BTreeMap<CeremonyId, BTreeSet<CeremonyId>>,
     /// Who waits for a ceremony.
     waited_for: BTreeMap<CeremonyId, Vec<CeremonyId>>,
@@ -115,7 +115,7 @@ impl Waiting {
         waiting
     }
 
-    /// The next ceremony that waits for nothing; where all wait, one of those that wait for each other.
+    /// The next ceremony that waits for nothing; if all wait, one of those that wait for each other.
     fn next(&mut self) -> Option<(CeremonyId, Vec<Log>)> {
         let id = self.ready.pop().or_else(|| self.on_a_circle())?;
         self.waits.remove(&id);
@@ -143,7 +143,7 @@ impl Waiting {
     }
 }
 
-/// Where a log stands among those that are taken together.
+/// The state of a log among those that are gathered together.
 fn place(log: &Log) -> (Option<(&CeremonyId, u64)>, Reverse<usize>) {
     (log.first().map(|first| (&first.ceremony, first.seq)), Reverse(log.len()))
 }
@@ -158,8 +158,8 @@ fn origin(first: &Entry) -> Option<&CeremonyId> {
 }
 
 impl Book {
-    /// A book of everything that folds of these logs, and what does not. The order in which they are given makes no
-    /// difference. Of several copies of one log the entries are brought together.
+    /// A book of everything in these logs that folds, and what does not. The order in which they are given makes no
+    /// difference. The entries of several copies of one log are merged.
     #[must_use]
     pub fn gather(first: Context, logs: impl IntoIterator<Item = Vec<Entry>>) -> (Self, Vec<SetAside>) {
         let mut book = Self::new(first);
@@ -167,13 +167,12 @@ impl Book {
         (book, aside)
     }
 
-    /// Takes everything that folds of these logs, and gives back what does not, by ceremony. What is known already may
-    /// be among them.
+    /// Adds everything in these logs that folds, and returns what does not, by ceremony. Known logs may be among them.
     #[must_use]
     pub fn take_logs(&mut self, logs: impl IntoIterator<Item = Vec<Entry>>) -> Vec<SetAside> {
         let mut logs: Vec<Log> = logs.into_iter().filter(|log| !log.is_empty()).collect();
-        // From here on all is a function of the logs as a set. The longest copy comes first: a bad one gives way to
-        // the others from its first bad entry on.
+        // From here on, everything is a function of the logs as a set. The longest copy comes first: a bad one gives
+        // way to the others from its first bad entry on.
         logs.sort_by(|a, b| {
             let hashes = |log: &Log| log.iter().map(Entry::hash).collect::<Vec<_>>();
             place(a).cmp(&place(b)).then_with(|| hashes(a).cmp(&hashes(b)))
@@ -227,7 +226,7 @@ impl Book {
         }
     }
 
-    /// Takes what folds of a log and sets the rest aside; `open` are those that have not had their turn.
+    /// Adds what folds of a log and sets the rest aside; `open` are those that have not had their turn.
     fn take_log(&mut self, log: Log, open: &BTreeMap<CeremonyId, Vec<Log>>, aside: &mut Aside) {
         let Some(id) = log.first().map(|first| first.ceremony.clone()) else { return };
         let mut chapter = self.chapters.remove(&id);
@@ -295,8 +294,8 @@ impl Book {
         }
     }
 
-    /// Takes out the ceremonies that were opened under a charter for too long after another was in force, and those
-    /// that rest on them: as they would be refused if they came now.
+    /// Takes out the ceremonies that were opened under a charter too long after another came into force, and those that
+    /// rest on them, since they would be refused if they arrived now.
     pub(super) fn take_out_overdue(&mut self) -> Vec<SetAside> {
         let is_overdue = |chapter: &Chapter| {
             let (charter, opened) = (chapter.ceremony.charter().hash(), chapter.entries.first());

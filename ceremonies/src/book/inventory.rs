@@ -1,8 +1,8 @@
-//! What inventories enter into the exposure ledger.
+//! What inventories enter in the exposure ledger.
 //!
-//! Whether an item says what can be is decided here once, for those who open an inventory and for the ledger. An opening
-//! is refused for an item that does not fit. In the ledger it says nothing: it was overtaken, and what stands there must
-//! follow from the logs alone, in whatever order they came. No item may ever take a copy off the list.
+//! Whether an item can be true is decided here once, for those who open an inventory and for the ledger. An opening is
+//! refused for an item that does not fit. In the ledger such an item has no effect: it was overtaken, and the ledger
+//! must follow from the logs alone, in whatever order they arrived. No item may ever take a copy off the list.
 
 use thiserror::Error;
 
@@ -14,25 +14,23 @@ use crate::ids::{CeremonyId, Generation, Line, NodeIndex, UnixMillis, WalletName
 use crate::inventory::{Change, Item};
 use crate::manifest::Manifest;
 
-/// Why an item of an inventory says what cannot be.
+/// Why an item of an inventory cannot be true.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ItemError {
     /// Nothing that the inventory could speak of.
-    #[error("no ceremony is known that made generation {0} of this wallet and that the inventory names")]
+    #[error("the ceremony that the inventory names is not known to have made generation {0} of this wallet")]
     Generation(Generation),
     /// No such node.
     #[error("this wallet has no node {0}")]
     Node(NodeIndex),
     /// Two sheets with one number.
-    #[error("a sheet of this wallet has serial {0} already: print every sheet under a serial of its own")]
+    #[error("another sheet of this wallet already has serial {0}: give every printed sheet its own serial")]
     Serial(Line),
     /// Nothing that could be on paper.
-    #[error("no backup of node {0} is in the log for this generation: no sheet can hold it")]
+    #[error("the log has no backup of node {0} for this generation, so no sheet can hold one")]
     NoBackup(NodeIndex),
     /// A second copy in the words of the first.
-    #[error(
-        "a copy of node {node}'s share was found in the words `{what}` already: say how this one differs"
-    )]
+    #[error("a found copy of node {node}'s share is already described as `{what}`: say how this one differs")]
     Words {
         /// Whose share.
         node: NodeIndex,
@@ -40,10 +38,10 @@ pub enum ItemError {
         what: Line,
     },
     /// No such copy.
-    #[error("`{0}`: the ledger knows no such copy of this generation; `custody wallet show` lists them")]
+    #[error("`{0}`: the ledger has no such copy of this generation; `custody wallet show` lists its copies")]
     Unknown(Item),
     /// It is gone already.
-    #[error("`{item}`: {by} says so already")]
+    #[error("`{item}`: already entered by {by}")]
     Known {
         /// The item.
         item: Item,
@@ -51,7 +49,7 @@ pub enum ItemError {
         by: CeremonyId,
     },
     /// Nobody could delete it.
-    #[error("`{item}`: its lock ends at {until}; nobody can have deleted it")]
+    #[error("`{item}`: locked until {until}; nobody can have deleted it")]
     Locked {
         /// The item.
         item: Item,
@@ -63,8 +61,8 @@ pub enum ItemError {
     Recipient(Line),
     /// Backups to come need it.
     #[error(
-        "backups of the generation in use, or of one to come, are encrypted to {0}: amend the charter to another \
-         recipient, and refresh, before its identity is destroyed"
+        "backups of the generation in use, or of a later one, are encrypted to {0}: before its identity is destroyed, \
+         amend the charter to another recipient and refresh"
     )]
     InForce(Line),
 }
@@ -91,18 +89,18 @@ impl Book {
         // Those of one moment stay in the order of their ids.
         inventories.sort_by_key(|ceremony| ceremony.head().time);
         for inventory in inventories {
-            // Where somebody saw something else, nothing is gone for all that.
+            // If somebody disagreed, nothing counts as gone.
             let agreed = inventory.disagreements().next().is_none();
             let manifest = inventory.manifest();
             for item in manifest.inventory.iter().filter(|item| agreed || !item.strikes()) {
-                // What does not fit any more says nothing.
+                // An item that no longer fits has no effect.
                 let _ = ledger.enter(manifest, item);
             }
         }
         ledger
     }
 
-    /// Checks that every item of a new inventory says what can be.
+    /// Checks that every item of a new inventory can be true.
     pub(super) fn check_inventory(&self, manifest: &Manifest) -> Result<(), ItemError> {
         let mut ledger = self.ledger(&manifest.wallet);
         let charters: Vec<&Charter> = self.charters_of_backups(manifest).collect();
@@ -185,7 +183,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The ledger as it is shown: what no identity opens any more is crossed out as well.
+    /// The ledger as it is shown: copies that no identity opens any more are crossed out as well.
     pub(super) fn into_exposures(self) -> Vec<Exposure> {
         let identities = self.identities;
         // By the last of them, where all identities that open a node's backups are destroyed.
@@ -251,7 +249,7 @@ impl Page<'_> {
     }
 }
 
-/// Whether an item says of this very copy that it is gone.
+/// Whether an item says that this very copy is gone.
 fn is_about(item: &Item, copy: &Copy) -> bool {
     let Item::Copy { node, change, what } = item else { return false };
     *node == copy.node

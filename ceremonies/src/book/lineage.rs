@@ -1,8 +1,8 @@
 //! Which ceremonies made the generations of a wallet, one after the other, and which bans hold on one of them.
 //!
-//! A chain may end early: an enclave is shown no more of it than an order needs. A link counts only if its manifest is the
-//! one that the next manifest vouches for, so that nobody can put another in its place; where the chain ends, nothing that
-//! came before can lift a ban.
+//! A chain may end early: an enclave is shown no more of it than an order needs. A link counts only if its manifest is
+//! the one that the next manifest vouches for, so that nobody can put another in its place; where the chain ends,
+//! nothing earlier can lift a ban.
 
 use std::collections::BTreeSet;
 
@@ -70,9 +70,9 @@ impl Book {
         })
     }
 
-    /// The bans that hold in a ceremony of this manifest. One ends with the shares that it was about: it does not hold
-    /// in a later recovery that gives either node's share to a newly attested enclave, nor on the generations that rest
-    /// on that recovery. On the generation before it holds for ever, whatever becomes of the recovery.
+    /// The bans that hold in a ceremony of this manifest. A ban ends with the shares that it was about: it does not
+    /// hold in a later recovery that gives either node's share to a newly attested enclave, nor on the generations that
+    /// rest on that recovery. On the generation before, it holds for ever, whatever becomes of the recovery.
     #[must_use]
     pub fn bans_in(&self, manifest: &Manifest) -> BTreeSet<Ban> {
         let lineage = self.lineage(manifest);

@@ -1,8 +1,9 @@
-//! The induction of `decisions/0008-the-newest-certificate-vouches.md`, in every order of what hosts and corrupted enclaves
-//! can try: what is certified rests on certificates, down to a key generation.
+//! The induction of `decisions/0008-the-newest-certificate-vouches.md`, checked in every order of what hosts and
+//! corrupted enclaves can try: what is certified rests on certificates, down to a key generation.
 //!
-//! People approve here whatever somebody opens. A manifest names its origin by a digest, so that the origin stays what it
-//! is; whether it was ever committed is for enclaves to see. What they fold is left out: see `tests/it/orders.rs`.
+//! In this model, people approve whatever is opened. A manifest names its origin by a digest, so the origin cannot
+//! change; whether it was ever committed is for enclaves to check. What they fold is left out: see
+//! `tests/it/orders.rs`.
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -32,10 +33,10 @@ enum Action {
 
 struct Induction {
     enclaves: usize,
-    /// The first so many sign anything.
+    /// This many enclaves, the first ones, sign anything.
     corrupted: usize,
     ceremonies: usize,
-    /// The others sign what follows a mere record.
+    /// The others sign what follows a bare record.
     trusts_records: bool,
 }
 
@@ -48,7 +49,7 @@ fn is_certified(ceremony: &Ceremony) -> bool {
     ceremony.signed.iter().all(|signed| *signed)
 }
 
-/// Whether a ceremony's origin is certified, as everybody finds out who is shown its log.
+/// Whether a ceremony's origin is certified, as anyone who is shown its log finds out.
 fn is_known_whole(state: &State, origin: Origin) -> bool {
     match origin {
         Origin::None => true,

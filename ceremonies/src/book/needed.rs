@@ -1,6 +1,6 @@
 //! What an enclave that has just been started must be shown to do what is due in a ceremony.
 //!
-//! History weighs nothing: the certificate of the generation in use vouches for those before it, see
+//! History adds nothing: the certificate of the generation in use vouches for those before it, see
 //! `decisions/0008-the-newest-certificate-vouches.md`. What is left does not grow with the number of generations, nor
 //! with the number of ceremonies that failed. Nothing here is secret or trusted: an enclave judges what it is shown.
 
@@ -14,11 +14,11 @@ use crate::ids::{CeremonyId, Hash, UnixMillis};
 use crate::manifest::Manifest;
 use crate::wallet::Record;
 
-/// How many ceremonies that failed to make the generation are shown, the latest first: an enclave that knows one as it was
-/// before it ended takes it for a rival, until it hears of the end or is started again.
+/// How many ceremonies that failed to make the generation are shown, the latest first. An enclave that knows one only
+/// as it was before it ended takes it for a rival, until it hears of the end or is restarted.
 const MAX_FAILED: usize = 8;
 
-/// What an enclave needs beside a ceremony's own log.
+/// What an enclave needs besides a ceremony's own log.
 #[derive(Debug, Default)]
 pub struct Needed<'a> {
     /// The records of generations whose ceremonies are not shown.
@@ -42,9 +42,10 @@ impl<'a> Shown<'a> {
 }
 
 impl Book {
-    /// What an enclave must be shown beside the log of this ceremony: the amendments; the ceremony that made the generation
-    /// it works on, and the one before, by which a store that was set back is told from a damaged one; the ceremony that
-    /// made the newest generation; those that were to make the same generation; and those whose bans may hold.
+    /// What an enclave must be shown besides the log of this ceremony: the amendments; the ceremony that made the
+    /// generation it works on, and the one before, which tells a store that was rolled back from a damaged one; the
+    /// ceremony that made the newest generation; those that were to make the same generation; and those whose bans may
+    /// hold.
     #[must_use]
     pub fn needed_for(&self, id: &CeremonyId, now: UnixMillis) -> Needed<'_> {
         let Some(chapter) = self.get(id) else { return Needed::default() };

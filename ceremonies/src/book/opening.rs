@@ -1,4 +1,4 @@
-//! Which ceremonies may be opened beside those that are known.
+//! Which ceremonies may be opened alongside the known ones.
 //!
 //! The fold of one ceremony cannot see the others. Agents ask here before they append an opening, and consoles before
 //! anybody signs one.
@@ -16,7 +16,7 @@ use crate::manifest::{Manifest, Way};
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum OpeningError {
     /// The wallet's name is taken.
-    #[error("wallet {wallet} has or may yet get a key from {rival}; choose another name")]
+    #[error("{rival} has given, or may yet give, wallet {wallet} a key; choose another name")]
     Taken {
         /// The wallet.
         wallet: WalletName,
@@ -24,13 +24,13 @@ pub enum OpeningError {
         rival: CeremonyId,
     },
     /// The charter that it amends is not in force.
-    #[error("another amendment is in force since; amend the charter in force")]
+    #[error("another amendment has come into force since; amend the charter now in force")]
     Amended,
     /// Another amendment is open.
     #[error("{0} may yet amend the charter; end it first")]
     Amending(CeremonyId),
     /// The wallet has gone on to another generation.
-    #[error("wallet {wallet} is at generation {current}; the one that {origin} made is not in use")]
+    #[error("wallet {wallet} is at generation {current}; the generation that {origin} made is not in use")]
     Superseded {
         /// The wallet.
         wallet: WalletName,
@@ -40,21 +40,21 @@ pub enum OpeningError {
         origin: CeremonyId,
     },
     /// Another ceremony has made or may yet make a generation of this number.
-    #[error("generation {0} may exist already; the next of this wallet is {1}")]
+    #[error("generation {0} may already exist; this wallet's next generation is {1}")]
     Generation(Generation, Generation),
     /// A ban stands between two nodes that would have to work together.
     #[error(
-        "nodes {0} and {1} never work together again for this wallet: sweep it to a new one, or recover one of them \
-         on a newly attested enclave"
+        "nodes {0} and {1} never work together again for this wallet, because of a ban: sweep it to a new one, or \
+         recover one of the nodes on a newly attested enclave"
     )]
     Banned(NodeIndex, NodeIndex),
-    /// All nodes are needed, and some are excluded.
+    /// All nodes are needed, but some are excluded.
     #[error(transparent)]
     Incomplete(#[from] Incomplete),
     /// A node's share is out of use.
     #[error(
-        "node {0} was excluded after its share was made, and that share is not used again: recover it on a newly \
-         attested enclave, with --lost {0}"
+        "node {0} was excluded after its share was made, and that share is never used again: recover the node on a \
+         newly attested enclave, with --lost {0}"
     )]
     OutOfUse(NodeIndex),
     /// A node takes part in nothing.
@@ -62,8 +62,8 @@ pub enum OpeningError {
     Excluded(NodeIndex),
     /// An exclusion too many.
     #[error(
-        "of wallet {wallet} {left} shares would be left in use, fewer than sign together: shares of nodes that were \
-         excluded and taken back do not count until a recovery has replaced them; hold it first"
+        "wallet {wallet} would be left with {left} shares in use, fewer than the threshold: the shares of nodes that \
+         were excluded and taken back do not count until a recovery has replaced them; hold that recovery first"
     )]
     TooFewLeft {
         /// The wallet.
@@ -72,18 +72,18 @@ pub enum OpeningError {
         left: usize,
     },
     /// Nothing to restore from.
-    #[error("no backup of node {0} is in the log for the generation in use: have its share repaired")]
+    #[error("the log has no backup of node {0} for the generation in use: have its share repaired")]
     NoBackup(NodeIndex),
     /// Another ceremony of the wallet is under way.
     #[error("{0} is under way with this wallet; close or withdraw it first")]
     UnderWay(CeremonyId),
-    /// An item of an inventory says what cannot be.
+    /// An item of an inventory cannot be true.
     #[error(transparent)]
     Item(#[from] ItemError),
-    /// It would be dated before what it works on.
+    /// It would be dated earlier than what it works on.
     #[error(
-        "it would be dated {now}, but {origin} made what it works on at {made}, by the clock of node {by}: check that \
-         node's clock and the one here, or wait until {made}"
+        "it would be dated {now}, but by the clock of node {by}, {origin} made the generation that it works on only at \
+         {made}: check that clock and the one here, or wait until {made}"
     )]
     BeforeOrigin {
         /// The ceremony that made what it works on.
@@ -145,10 +145,10 @@ impl Book {
 
     /// Checks that the ceremony is not dated before the one that made what it works on.
     ///
-    /// Asked only of who opens one, where a clock can still be set. The fold takes such an opening: no order follows from
-    /// its date, and to refuse it would be worse than the wrong date. One that is in the log already may have made the
-    /// generation in use, and nothing tells a reader whether an entry is old or new: those who had read it earlier would
-    /// have a wallet that those who read it later do not.
+    /// Checked only when somebody opens one, while a clock can still be set. The fold accepts such an opening: no order
+    /// follows from its date, and refusing it would be worse than the wrong date. An opening already in the log may
+    /// have made the generation in use, and nothing tells a reader whether an entry is old or new: those who read it
+    /// earlier would have a wallet that those who read it later do not.
     fn check_date(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         let Some(origin) = &manifest.origin else { return Ok(()) };
         let entries = self.get(&origin.ceremony).map(|chapter| &*chapter.entries).unwrap_or_default();
@@ -182,7 +182,7 @@ impl Book {
     }
 
     /// Another ceremony that has made or may yet make the generation that this one is about, and was opened before it.
-    /// Openings are checked by one agent alone, which may not have known the other: whoever knows both holds back.
+    /// An opening is checked by a single agent, which may not have known the other: whoever knows both holds back.
     #[must_use]
     pub fn rival(&self, ceremony: &Ceremony, now: UnixMillis) -> Option<&CeremonyId> {
         let wallet = &ceremony.manifest().wallet;
@@ -216,7 +216,7 @@ impl Book {
         }
     }
 
-    /// That it works on the generation in use.
+    /// Checks that it works on the generation in use.
     fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
         match (&manifest.origin, self.wallet(&manifest.wallet)) {
             (Some(origin), Some(wallet)) if wallet.record.digest() != origin.record => {
@@ -251,7 +251,7 @@ impl Book {
         }
     }
 
-    /// That no ceremony of these kinds is under way with the manifest's wallet.
+    /// Checks that no ceremony of these kinds is under way on the manifest's wallet.
     fn check_free(
         &self,
         manifest: &Manifest,

@@ -1,4 +1,4 @@
-//! Which ceremonies whoever keeps the logs elsewhere may take out of a book, to put them back when they are asked for.
+//! Which ceremonies may be taken out of a book by whoever keeps their logs elsewhere, to be put back on request.
 //!
 //! Nothing that the book says of any other ceremony may depend on one that is taken out: generations, what may yet become
 //! one, bans, inventories and charters stay.
@@ -33,8 +33,8 @@ impl Book {
         self.chapters.remove(id)
     }
 
-    /// Whether a ceremony that was opened under a charter at this time was opened too late: another had been in force for
-    /// so long that it is no ceremony.
+    /// Whether a ceremony opened under a charter at this time was opened too late: another had been in force for so
+    /// long that it does not count as a ceremony.
     #[must_use]
     pub fn is_overdue(&self, charter: &Hash, opened: UnixMillis) -> bool {
         self.named(charter, opened).charter().hash() != *charter

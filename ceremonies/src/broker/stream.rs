@@ -1,7 +1,7 @@
-//! The stream that orders the log: how it must be, and how one that is not is recognised.
+//! The stream that orders the log: its required settings, and how a stream without them is recognised.
 //!
-//! The stream's keeper makes it, once. Agents compare what the broker has with this at every connection, and write to no
-//! other: one that forgets, expires or replaces messages would order nothing.
+//! The stream's keeper makes it, once. Agents compare the broker's stream with these settings at every connection and
+//! write to no other: a stream that forgets, expires or replaces messages would order nothing.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use crate::subject;
 
 /// Largest message: an entry, with room for headers.
 const MAX_MESSAGE: usize = MAX_ENTRY + 4 * 1024;
-/// Most messages of one ceremony: far more than any ceremony has. What a host adds beyond it costs that ceremony alone.
+/// The most messages of one ceremony: far more than any ceremony has. A host that adds more harms that ceremony only.
 const MAX_OF_CEREMONY: u64 = 4096;
-/// Most bytes of all: some 20,000 ceremonies.
+/// The most bytes in all: some 20,000 ceremonies.
 const MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// The stream's configuration as JetStream's API takes it (`$JS.API.STREAM.CREATE`), for a broker of so many replicas.
@@ -41,7 +41,7 @@ pub fn stream_config(replicas: u8) -> Value {
     })
 }
 
-/// What a stream has otherwise than it must be.
+/// A setting that a stream has wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The setting.
@@ -82,7 +82,7 @@ pub fn stream_differences(config: &Value) -> Vec<Difference> {
     {
         let limit = config[setting].as_i64().unwrap_or(-1);
         if u64::try_from(limit).is_ok_and(|limit| limit > 0 && limit < least) {
-            differences.push(difference(setting, &json!("without a limit, or wider"), &config[setting]));
+            differences.push(difference(setting, &json!("unlimited, or wider"), &config[setting]));
         }
     }
     let limited = config["max_msgs_per_subject"].as_i64().unwrap_or(-1) > 0;

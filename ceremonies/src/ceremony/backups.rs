@@ -13,7 +13,7 @@ use crate::statement::{Answer, Release};
 use crate::wallet::BackedUp;
 use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
 
-/// How much shorter a lock may be than the charter asks, for clocks that differ.
+/// How much shorter a lock may be than the charter requires, to allow for clocks that differ.
 const LOCK_SLACK_MS: i64 = 60 * 60 * 1000;
 
 impl Ceremony {
@@ -32,7 +32,7 @@ impl Ceremony {
 
     /// Whether a step asks for the release of this node's backup.
     fn asks_release(&self, act: Act, node: NodeIndex) -> bool {
-        // What backups a generation had that is known by its record alone, those have checked who committed the next.
+        // The backups of a generation that is known by its record alone were checked by those who committed the next.
         let unknown = act == Act::Recover
             && self.rests_on_a_record()
             && self.manifest.lost.get(&node) == Some(&Way::Backup)
@@ -111,7 +111,7 @@ impl Ceremony {
         }
     }
 
-    /// The nodes whose backups a person can release for a step, and nobody has.
+    /// The nodes whose backups a person can release for a step and nobody has released.
     #[must_use]
     pub fn releases_wanted(&self, act: Act, person: &PersonName) -> Vec<NodeIndex> {
         let opens = |node: &&NodeIndex| self.backup_rules().is_some_and(|rules| rules.opens(person, **node));
@@ -121,8 +121,8 @@ impl Ceremony {
         self.manifest.roster.iter().filter(opens).filter(wanted).copied().collect()
     }
 
-    /// The last release of this node's backup that was signed for a step of this act. One that was sealed to an enclave
-    /// which is gone is none.
+    /// The last release of this node's backup that was signed for a step of this act. A release sealed to an enclave
+    /// that is gone does not count.
     #[must_use]
     pub fn release(&self, act: Act, node: NodeIndex) -> Option<&Release> {
         let step = self.script.step_for(act)?;
@@ -175,8 +175,8 @@ impl Ceremony {
         }
     }
 
-    /// Whether this restored node has to help to repair another, which a root share cannot: dkls23 masks a helper's term
-    /// with what it shares with the other helpers.
+    /// Whether this restored node must help to repair another, which it cannot do with a root share: dkls23 masks a
+    /// helper's term with what it shares with the other helpers.
     fn needs_whole(&self, node: NodeIndex) -> bool {
         let repairs = self.manifest.repaired().next().is_some();
         repairs && self.manifest.dealer().is_none() && self.helpers().contains(node)

@@ -1,23 +1,23 @@
-//! What of a ceremony others rest on, and must therefore still follow where its log goes on on another branch.
+//! What others build on in a ceremony, and what must therefore still follow when its log continues on another branch.
 //!
-//! What people and enclaves sign does not depend on an entry's place. Where a fork is healed, the events of the branch that
-//! is given up are appended to the other again; what cannot be, may be what somebody has built on. Nothing here decides
-//! which branch stands.
+//! What people and enclaves sign does not depend on an entry's place. When a fork heals, the events of the abandoned
+//! branch are appended again to the other; somebody may have built on one that cannot be. Nothing here decides which
+//! branch stands.
 
 use std::collections::BTreeMap;
 
 use super::Ceremony;
 use crate::ids::NodeIndex;
 
-/// Whether every node's word is what it was; more may have been said since.
+/// Whether every node's word is unchanged; more may have been said since.
 fn holds<T: PartialEq>(now: &BTreeMap<NodeIndex, T>, before: &BTreeMap<NodeIndex, T>) -> bool {
     before.iter().all(|(node, word)| now.get(node) == Some(word))
 }
 
 impl Ceremony {
-    /// Whether everything follows from this branch that others may have built on the one shown before: the certificate and
-    /// the results that may yet become one, the words of enclaves that gave up, bans, backups, the amended charter, and
-    /// what people have approved and let through. Both are logs of one ceremony.
+    /// Whether this branch still gives everything that others may have built on from the branch shown before: the
+    /// certificate and the results that may yet become one, the words of enclaves that gave up, bans, backups, the
+    /// amended charter, and what people have approved and let through. Both are logs of one ceremony.
     #[must_use]
     pub fn upholds(&self, before: &Self) -> bool {
         let record = |ceremony: &Self| ceremony.record.as_ref().map(super::Record::digest);

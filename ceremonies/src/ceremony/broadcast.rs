@@ -1,6 +1,7 @@
-//! What becomes of a transaction after the enclaves have signed it: people say whether it was sent, and where it stands.
+//! What becomes of a transaction after the enclaves have signed it: people say whether it was sent, and which block it
+//! is in.
 //!
-//! The fold holds their word to the one transaction that was signed here. It must never take a block for proven: no log
+//! The fold holds their word to the one transaction that was signed here. It must never treat a block as proven: no log
 //! can prove one, so the record keeps who said it.
 
 use super::{Ceremony, Rejection, StepSignature};

@@ -1,5 +1,5 @@
-//! What each node has to do next, with which share, and in which session: found from the state alone, so that a node
-//! that was down finds it as well.
+//! What each node has to do next, with which share, and in which session. This follows from the state alone, so a node
+//! that was down finds it too.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ pub enum Duty {
 }
 
 impl Duty {
-    /// Whether it is about a backup: done by one node alone, as often as it takes.
+    /// Whether it is about a backup, which one node handles alone, as often as it takes.
     #[must_use]
     pub fn concerns_a_backup(&self) -> bool {
         matches!(self, Self::Restore { .. } | Self::Backup { .. } | Self::Prove { .. })
@@ -115,7 +115,7 @@ impl Ceremony {
             .or_else(|| self.retirement(node))
     }
 
-    /// Whether this node has not attested here as often as any may.
+    /// Whether this node may still attest here.
     fn may_attest(&self, node: NodeIndex) -> bool {
         self.enclaves.get(&node).is_none_or(|known| known.times < MAX_ATTESTATIONS)
     }
@@ -205,8 +205,8 @@ impl Ceremony {
         (!reported).then_some(Duty::TestSign { subset, attempt, input })
     }
 
-    /// The session in which this duty is done, with no other party for what concerns a backup. None for duties that
-    /// need no keys, and while a party has not attested.
+    /// The session in which this duty is done; a backup duty has no other party. None for duties that need no keys, and
+    /// while a party has not attested.
     #[must_use]
     pub fn session(&self, duty: &Duty) -> Option<SessionSpec> {
         let (purpose, parties, attempt) = match duty {

@@ -1,9 +1,9 @@
 //! A generation of shares, from its results to the certificate that commits it, its adoption, and the end of the one
 //! before.
 //!
-//! n matching `Prepared` are the certificate, for a key generation as for a refresh or recovery. A key generation says
-//! it as soon as a share is sealed; where a key exists, shares are staged first, and an enclave says `Prepared` only
-//! when the staged ones have signed and people have let them take the old ones' place.
+//! n matching `Prepared` are the certificate, for a key generation as for a refresh or recovery. In a key generation,
+//! an enclave says it as soon as a share is sealed. Where a key exists, shares are staged first, and an enclave says
+//! `Prepared` only when the staged ones have signed and people have let them replace the old ones.
 
 use super::{Before, Ceremony, Rejection};
 use crate::charter::CeremonyKind;
@@ -14,7 +14,7 @@ use crate::subsets::Subset;
 use crate::wallet::{Record, Wallet, prepared_message, recovered_message, retired_message, staged_message};
 
 impl Ceremony {
-    /// Taken also after an abort or the expiry: n of these are the certificate, whatever the log's order.
+    /// Accepted even after an abort or the expiry: n of these are the certificate, whatever the log's order.
     pub(super) fn prepared(
         &mut self,
         node: NodeIndex,
@@ -54,7 +54,7 @@ impl Ceremony {
         Ok(())
     }
 
-    /// Whether this enclave may report a result, and has not.
+    /// Whether this enclave may report a result and has not done so.
     fn check_result(&self, node: NodeIndex, said: bool) -> Result<(), Rejection> {
         if !self.manifest.kind.makes_shares() {
             return Err(Rejection::NoGeneration);
@@ -173,8 +173,8 @@ impl Ceremony {
         if self.manifest.kind.renews() { self.staged_wallet() } else { self.committed() }
     }
 
-    /// The wallet as it is before this ceremony: what it signs with, refreshes, recovers or speaks of. None where no more
-    /// than its record is known; then nothing may be done here.
+    /// The wallet before this ceremony: what it signs with, refreshes, recovers or is about. None if only its record is
+    /// known; then nothing may be done here.
     #[must_use]
     pub fn before(&self) -> Option<&Wallet> {
         match self.context.before.as_ref()? {
@@ -183,13 +183,13 @@ impl Ceremony {
         }
     }
 
-    /// The record of the wallet as it is before this ceremony.
+    /// The record of the wallet before this ceremony.
     #[must_use]
     pub fn before_record(&self) -> Option<&Record> {
         self.context.before.as_ref().map(Before::record)
     }
 
-    /// Whether it works on a generation of which no more is known here than its record.
+    /// Whether it works on a generation of which only the record is known here.
     #[must_use]
     pub fn rests_on_a_record(&self) -> bool {
         matches!(self.context.before, Some(Before::Record(_)))
@@ -206,18 +206,18 @@ impl Ceremony {
         open.map(|(node, way)| (*node, *way)).min_by_key(|(node, way)| (*way, *node))
     }
 
-    /// The nodes that rebuild a lost share: the first t that hold one of their own, or have it from a backup.
+    /// The nodes that rebuild a lost share: the first t that hold their own share, or got it from a backup.
     #[must_use]
     pub fn helpers(&self) -> Subset {
         let lost = &self.manifest.lost;
         let whole = self.manifest.roster.iter().copied().filter(|node| lost.get(node) != Some(&Way::Repair));
-        // Those that lost nothing come first: what a sheet of paper restores cannot help.
+        // Those that lost nothing come first: a share restored from paper cannot help.
         let (restored, kept): (Vec<_>, Vec<_>) = whole.partition(|node| lost.contains_key(node));
         Subset::new(kept.into_iter().chain(restored).take(usize::from(self.manifest.threshold)))
     }
 
-    /// Whether these are the parties of a session that gives shares: all of them, a node that is repaired and its
-    /// helpers, or those of a rebuild.
+    /// Whether these are the parties of a session that gives shares: all nodes, a repaired node and its helpers, or the
+    /// parties of a rebuild.
     pub(super) fn makes_shares_among(&self, parties: &Subset) -> bool {
         let repair =
             |(lost, way): (&NodeIndex, &Way)| *way == Way::Repair && *parties == self.repairing(*lost);

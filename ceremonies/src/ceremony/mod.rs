@@ -1,8 +1,8 @@
 //! The ceremony: one pure fold over its log, and the only place that decides what is allowed.
 //!
-//! Console, agents, enclaves and the offline verifier all run it. It must never read a clock, touch I/O or
-//! take anything as true that an entry's own author did not sign. What can be derived (authorised,
-//! committed, void) is derived and never logged.
+//! Console, agents, enclaves and the offline verifier all run it. It must never read a clock, do I/O, or accept as true
+//! anything that an entry's own author did not sign. What can be derived (authorised, committed, void) is derived and
+//! never logged.
 
 mod backups;
 mod branch;
@@ -37,12 +37,12 @@ use crate::wallet::{Record, Wallet};
 
 /// How far the manifest's opening may be from its entry's time: people need a moment to sign it.
 const OPENING_SKEW_MS: i64 = 15 * 60 * 1000;
-/// How often one group may try its test signature. Each try is a new session with a new digest.
+/// How often one signer set may try its test signature. Each try is a new session with a new digest.
 pub const MAX_ATTEMPTS: u32 = 5;
-/// How often one node may attest in a ceremony: each document has some kilobytes, and the log travels in orders.
+/// How often one node may attest in a ceremony: each document is several kilobytes, and the log travels in orders.
 pub const MAX_ATTESTATIONS: u32 = 8;
-/// How many releases of one node's backup a step takes: one for every enclave that may attest, and as many that did not
-/// open.
+/// How many releases of one node's backup a step accepts: one for every enclave that may attest, and as many that did
+/// not open.
 pub const MAX_RELEASES: usize = 16;
 /// How many bytes of entries one node may append to a ceremony, so that no agent makes a log that an order cannot carry. An
 /// honest node needs a quarter of it where it appends everything that people sign.
@@ -67,7 +67,7 @@ impl Before {
     }
 }
 
-/// What the fold must know beside the log: all of it public, all of it pinned by hash in the manifest.
+/// What the fold must know besides the log: all of it public, and pinned by hash in the manifest.
 #[derive(Debug, Clone)]
 pub struct Context {
     charter: Arc<Charter>,
@@ -75,7 +75,7 @@ pub struct Context {
     before: Option<Before>,
 }
 
-/// The trust root at hand is not the one that the charter names.
+/// The trust root in use is not the one that the charter names.
 #[derive(Debug, thiserror::Error)]
 #[error("the attestation root here has SHA-256 {here}; the charter of this {kind} cluster names {named}")]
 pub struct ForeignRoot {
@@ -85,7 +85,7 @@ pub struct ForeignRoot {
 }
 
 impl Context {
-    /// Brings charter and trust root together.
+    /// Combines a charter with its trust root.
     ///
     /// # Errors
     /// [`ForeignRoot`] when the charter names another root: a lab's documents never verify as production's.
@@ -257,7 +257,7 @@ pub struct Ceremony {
     /// The groups that test-sign here.
     cover: Vec<Subset>,
     tests: Vec<TestSignature>,
-    /// Failed tries of test signatures: which node gave up which group's which attempt.
+    /// Failed tries of test signatures: which node gave up, for which signer set and attempt.
     given_up: BTreeSet<(Subset, u32, NodeIndex)>,
     /// Who will never again work with whom.
     bans: BTreeSet<(NodeIndex, NodeIndex)>,
@@ -266,8 +266,8 @@ pub struct Ceremony {
     appended: BTreeMap<NodeIndex, usize>,
 }
 
-/// Checks that a node of the charter appended the entry. Nodes that the new charter of an amendment lists may append to its
-/// ceremony too: where all machines are lost, there are no others. They order entries and date them; only people approve.
+/// Checks that a node of the charter appended the entry. Nodes listed in an amendment's new charter may append to its
+/// ceremony too: when all machines are lost, there are no others. They order and date entries; only people approve.
 fn check_author(entry: &Entry, charter: &Charter, manifest: &Manifest) -> Result<(), Rejection> {
     let next = manifest.amendment.as_deref();
     match entry.node {
@@ -333,8 +333,8 @@ impl Ceremony {
         Ok(ceremony)
     }
 
-    /// A refresh or recovery follows the generation that the context holds; all others are about that very one, those
-    /// among whom it is held being its nodes that the charter does not exclude.
+    /// A refresh or recovery follows the generation that the context holds. All others are about that very generation,
+    /// and are held among those of its nodes that the charter does not exclude.
     fn check_origin(context: &Context, manifest: &Manifest) -> Result<(), Rejection> {
         match (&manifest.origin, &context.before) {
             (None, _) => Ok(()),
@@ -375,7 +375,7 @@ impl Ceremony {
         Ok(())
     }
 
-    /// Takes the log's next entry, or refuses it and stays as it was.
+    /// Applies the log's next entry, or refuses it and stays as it was.
     ///
     /// # Errors
     /// [`Rejection`] says what is wrong with it.
@@ -389,7 +389,7 @@ impl Ceremony {
         Self::check_place(entry, self.head.seq + 1, self.head.hash, self.head.time)?;
         check_author(entry, &self.context.charter, &self.manifest)?;
         if self.is_closed() {
-            // The words of the head are on paper now.
+            // The head's words may be on paper by now.
             return Err(Rejection::Over(Phase::Closed.to_string()));
         }
         let appended = self.appended.get(&entry.node).copied().unwrap_or(0) + entry.size();

@@ -1,14 +1,14 @@
 //! The commit protocol, checked in every order of events that a few nodes can come to.
 //!
-//! Every action is a step that an agent, an enclave, a person or chance may take next; stateright tries them
-//! all. Logs are folded by the real [`Ceremony`](super::Ceremony), see [`fold`]. What enclave, agent and store
-//! do is mirrored in plain data, after `enclave/src/service/{voice,sessions}.rs`,
-//! `node/src/agent/{append,duties,enclave}.rs` and `node/src/store.rs`. The model may allow more than they do; it
-//! must never allow less, for what it leaves out is not checked.
+//! Every action is a step that an agent, an enclave, a person or chance may take next; Stateright tries them all. Logs
+//! are folded by the real [`Ceremony`](super::Ceremony), see [`fold`]. What enclave, agent and store do is mirrored in
+//! plain data, after `enclave/src/service/{voice,sessions}.rs`, `node/src/agent/{append,duties,enclave}.rs` and
+//! `node/src/store.rs`. The model may allow more than they do; it must never allow less, for what it leaves out is not
+//! checked.
 //!
-//! Two things need no action. An agent that crashed is one that does nothing for a while: its log is stored,
-//! and its enclave says everything again. A deadline may have passed at any moment for one node and not for
-//! another: entries are dated before it, and what follows from a log is asked for after it.
+//! Two things need no action. A crashed agent is one that does nothing for a while: its log is stored, and its enclave
+//! says everything again. A deadline may have passed at any moment for one node and not for another: entries are dated
+//! before it, and what follows from a log is evaluated after it.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod checks;
@@ -58,7 +58,7 @@ struct Commit {
     outcomes: &'static [Outcome],
     /// How many entries the broker may lose.
     losses: usize,
-    /// How many things that went wrong a state may show.
+    /// How many failures a state may show.
     troubles: usize,
     broken: Option<Broken>,
 }
@@ -99,15 +99,15 @@ impl Commit {
         may_speak.then(|| said.push(word))
     }
 
-    /// Has the agent read an entry, or give one back that the broker lost. In a fork it does neither.
+    /// Makes the agent read an entry, or give back one that the broker lost. In a fork it does neither.
     fn read_on(own: &mut Vec<Word>, stream: &mut Vec<Word>) -> Option<()> {
         let (from, to) = if own.len() < stream.len() { (stream, own) } else { (own, stream) };
         let next = *from.get(to.len())?;
         from.starts_with(to).then(|| to.push(next))
     }
 
-    /// The stream takes nothing from an agent that has not read it to its end. The agent may crash before it
-    /// has stored what the stream took; else it reads on at once.
+    /// The stream accepts nothing from an agent that has not read it to its end. The agent may crash before it has
+    /// stored what the stream accepted; otherwise it reads on at once.
     fn append(&self, own: &[Word], stream: &mut Vec<Word>, word: Word) -> Option<()> {
         let next = [own, &[word]].concat();
         let is_taken = own == stream && self.fold.view(&next).is_some();
@@ -160,7 +160,7 @@ impl Commit {
         words
     }
 
-    /// What goes on without anything going wrong.
+    /// What happens without anything going wrong.
     fn progress(&self, by: u8, node: &Node) -> Vec<Step> {
         let mut steps: Vec<Step> = self.outcomes.iter().map(|outcome| Step::Store(*outcome)).collect();
         steps.extend([Step::Prove, Step::ReadOn, Step::Promote, Step::Discard]);

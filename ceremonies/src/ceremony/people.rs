@@ -9,7 +9,7 @@ use crate::script::{Act, Script, Step};
 use crate::statement::{Answer, Established, Statement};
 use crate::words;
 
-/// The name under which a withdrawal's statement stands where others have a step.
+/// What a withdrawal's statement has in place of a step.
 pub const WITHDRAW: &str = "withdraw";
 
 /// The statement with which an administrator opens a ceremony.
@@ -152,11 +152,11 @@ impl Ceremony {
         Ok(step)
     }
 
-    /// Whether this person could sign this step now, for the first time and whatever the answer: for those who do
-    /// something before they sign.
+    /// Whether this person could sign this step now, for the first time and with whatever answer: for callers who act
+    /// before they sign.
     ///
     /// # Errors
-    /// [`Rejection`] says why the ceremony would not take a signature.
+    /// [`Rejection`] says why the ceremony would refuse a signature.
     pub fn may_sign(
         &self,
         step: &StepId,
@@ -175,7 +175,7 @@ impl Ceremony {
     /// The text that this person signs for this step, in this role, with this answer.
     ///
     /// # Errors
-    /// [`Rejection`] says why the ceremony would not take that signature.
+    /// [`Rejection`] says why the ceremony would refuse that signature.
     pub fn statement(
         &self,
         step: &StepId,
@@ -248,7 +248,7 @@ impl Ceremony {
             Act::ReadBack => match answer {
                 Answer::Words(typed) if self.spoken_words().as_deref() == Some(typed) => Ok(()),
                 Answer::Words(_) => Err(Rejection::WrongWords),
-                _ => asked("the words as heard"),
+                _ => asked("the words as you heard them"),
             },
             Act::Recover | Act::Prove => match answer {
                 Answer::Release(release) => self.check_release(step.act, person, release),
@@ -277,7 +277,7 @@ impl Ceremony {
                 if *answer == Answer::None {
                     Ok(())
                 } else {
-                    asked("a signature and no more")
+                    asked("a signature and nothing else")
                 }
             }
         }
@@ -306,7 +306,7 @@ impl Ceremony {
         self.check_not_over(entry.time)?;
         let words = self.words(step, role, person, answer)?;
         let same = |signed: &StepSignature| match (&signed.answer, answer) {
-            // One custodian keeps several nodes' backups, and a release that did not open is given again.
+            // One custodian may keep several nodes' backups, and a release that did not open is given again.
             (Answer::Release(before), Answer::Release(now)) => before == now,
             _ => true,
         };

@@ -15,8 +15,8 @@ use crate::subsets::Subset;
 use crate::transaction::Signature;
 use crate::wallet::Point;
 
-/// The digest that a test signature signs. It is domain-separated, so it is no transaction's; the manifest
-/// (with its nonce) and the attempt make it new for every ceremony and every try.
+/// The digest that a test signature signs. It is domain-separated, so it is never a transaction's; the manifest (with
+/// its nonce) and the attempt make it new for every ceremony and every try.
 #[must_use]
 pub fn test_digest(manifest: &Hash, record: &Hash, subset: &Subset, attempt: u32) -> Hash {
     let parties: Vec<u8> = subset.parties().iter().map(|party| party.get()).collect();
@@ -38,8 +38,8 @@ pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool 
     signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
 }
 
-/// Whether this is a low-s signature of the digest that with its recovery id leads back to this key, which
-/// implies that it verifies under it.
+/// Whether this is a low-s signature of the digest that recovers to this key with its recovery id, which implies that
+/// it verifies under it.
 fn leads_back(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
     let (Ok(signature), Some(id)) = (
         k256::ecdsa::Signature::from_scalars(signed.r, signed.s),
@@ -59,7 +59,7 @@ pub struct ToSign {
     pub digest: Hash,
     /// The key that the signature verifies under.
     pub key: Point,
-    /// That key's path below the wallet's.
+    /// That key's path below the wallet's key.
     pub path: Path,
 }
 
@@ -159,8 +159,8 @@ impl Ceremony {
         Ok(())
     }
 
-    /// Whether another enclave for this node ends the ceremony: it does once people have signed for the
-    /// one before, until a generation exists that a fresh enclave can be given its share of.
+    /// Whether another enclave for this node ends the ceremony: it does once people have signed for the one before,
+    /// until a generation exists whose share a fresh enclave can be given.
     pub(super) fn replacing_voids(&self, node: NodeIndex) -> bool {
         self.enclaves.contains_key(&node)
             && self.approved_enclaves.is_some()
@@ -216,7 +216,7 @@ impl Ceremony {
         for peer in [aborted.culprit, aborted.banned].into_iter().flatten() {
             self.check_member(peer)?;
         }
-        // Where all nodes sign, the group of a test signature is everyone as well.
+        // Where all nodes sign, the signer set of a test signature is everyone as well.
         let generating = !self.test_step_is_open()
             && aborted.subset.contains(node)
             && self.makes_shares_among(&aborted.subset);
@@ -271,32 +271,32 @@ impl Ceremony {
         }
     }
 
-    /// Which try of this group is due, from 1: one more than the tries anyone gave up.
+    /// Which try of this signer set is due, from 1: one more than the tries that any signer gave up.
     #[must_use]
     pub fn attempt(&self, subset: &Subset) -> u32 {
         let failed = self.given_up.iter().filter(|(group, _, _)| group == subset);
         failed.map(|(_, attempt, _)| attempt + 1).max().unwrap_or(1).min(MAX_ATTEMPTS + 1)
     }
 
-    /// Whether this try of this group is due or was before: reports of an earlier one may come late.
+    /// Whether this try of this signer set is due or was due before: reports of an earlier one may arrive late.
     fn has_been_due(&self, subset: &Subset, attempt: u32) -> bool {
         (1..=self.attempt(subset).min(MAX_ATTEMPTS)).contains(&attempt)
     }
 
-    /// Whether this group has been given up for good: too many tries, or a ban between two of its members.
+    /// Whether this signer set has been given up for good: too many tries, or a ban between two of its members.
     #[must_use]
     pub fn is_hopeless(&self, subset: &Subset) -> bool {
         let banned = |(a, b)| self.bans.contains(&(a, b)) || self.bans.contains(&(b, a));
         self.attempt(subset) > MAX_ATTEMPTS || subset.pairs().any(banned)
     }
 
-    /// The groups that test-sign here: every node and every pair of nodes in at least one.
+    /// The signer sets that test-sign here: every node and every pair of nodes is in at least one.
     #[must_use]
     pub fn cover(&self) -> &[Subset] {
         &self.cover
     }
 
-    /// The group whose test signature is due now.
+    /// The signer set whose test signature is due now.
     #[must_use]
     pub fn due_subset(&self) -> Option<Subset> {
         if !self.test_step_is_open() {
@@ -309,20 +309,20 @@ impl Ceremony {
         self.due_input(subset).is_none()
     }
 
-    /// How many digests each group signs: those of the transaction, or one of a test.
+    /// How many digests each signer set signs: those of the transaction, or the one of a test.
     fn inputs(&self) -> u32 {
         let digests = self.manifest.transaction.as_ref().map_or(1, |transaction| transaction.digests().len());
         u32::try_from(digests).unwrap_or(u32::MAX)
     }
 
-    /// Whether a signature counts: of a test when every signer has reported it, as it is they who are tested. One of a
-    /// transaction moves money from the first report on, whoever keeps silent.
+    /// Whether a signature counts: a test signature when every signer has reported it, since the signers are what is
+    /// tested. A transaction's signature can move money from the first report on, whoever keeps silent.
     #[must_use]
     pub fn counts(&self, signature: &TestSignature) -> bool {
         self.manifest.transaction.is_some() || signature.is_complete()
     }
 
-    /// The first digest that a group has not signed.
+    /// The first digest that a signer set has not signed.
     #[must_use]
     pub fn due_input(&self, subset: &Subset) -> Option<u32> {
         let signed = |input: &u32| {
@@ -331,7 +331,7 @@ impl Ceremony {
         (0..self.inputs()).find(|input| !signed(input))
     }
 
-    /// What a group signs in a try, and with which key: a test's digest with the wallet's own, or one of the
+    /// What a signer set signs in a try, and with which key: a test's digest with the wallet's own key, or one of the
     /// transaction's with the key that it belongs to.
     #[must_use]
     pub fn to_sign(&self, subset: &Subset, attempt: u32, input: u32) -> Option<ToSign> {

@@ -14,11 +14,11 @@ pub enum Phase {
     Gathering,
     /// The quorum has approved; the enclaves may act.
     Authorised,
-    /// All enclaves have signed one result, or the new charter is in force. Nothing takes that back.
+    /// All enclaves have signed one result, or the new charter is in force. That cannot be undone.
     Committed,
     /// The record is sealed.
     Closed,
-    /// It ended after the commit: wallet or charter stand, the script was not completed.
+    /// It ended after the commit: the wallet or charter stands, but the script was not completed.
     Abandoned(Line),
     /// It never had an effect and never will, unless all enclaves turn out to have signed one result.
     Void(Void),
@@ -129,7 +129,7 @@ impl Ceremony {
         if self.unapproved().is_none() { Phase::Authorised } else { Phase::Gathering }
     }
 
-    /// Where it stands at this moment, for a list: a record that somebody disputes is not told like one that all agree to.
+    /// Where it stands at this moment, for a list, which tells a disputed record from one that all agree to.
     #[must_use]
     pub fn standing_at(&self, now: UnixMillis) -> String {
         let phase = self.phase_at(now);
@@ -158,18 +158,18 @@ impl Ceremony {
     pub fn can_never_commit(&self) -> bool {
         let void = self.void();
         let differ = matches!(void, Some(Void::ResultsDiffer));
-        // No enclave prepares what people have not let through, and after the end nobody signs.
+        // No enclave prepares what people have not let through, and nobody signs after the end.
         let held_back = self.manifest.kind.renews() && void.is_some() && !self.is_let_through();
         self.committed().is_none() && (differ || held_back || !self.aborted.is_empty())
     }
 
-    /// Whether a transaction has all its signatures. Nothing takes that back: it can be sent at any hour, and people can
+    /// Whether a transaction has all its signatures. That cannot be undone: it can be sent at any time, and people can
     /// say what became of it.
     pub(crate) fn is_signed(&self) -> bool {
         self.script.step_for(Act::Sign).is_some_and(|step| self.is_done(step))
     }
 
-    /// Whether people have let the staged generation take the place of the one in use. That is in the enclaves' hands then:
+    /// Whether people have let the staged generation replace the one in use. From then on it is in the enclaves' hands:
     /// some may have committed.
     pub(super) fn is_let_through(&self) -> bool {
         self.script.step_for(Act::Commit).is_some_and(|step| self.has_quorum(step))
@@ -301,7 +301,7 @@ impl Ceremony {
             Act::Retire => format!("deletion by {}", nodes(&|node| self.retired.contains(node))),
             Act::TestSign | Act::Sign => match self.due_subset() {
                 Some(subset) if self.is_hopeless(&subset) => {
-                    format!("nothing: group {subset} failed for good; withdraw the ceremony")
+                    format!("nothing: signer set {subset} failed for good; withdraw the ceremony")
                 }
                 Some(subset) => format!("signature of {subset}, try {}", self.attempt(&subset)),
                 None => String::new(),

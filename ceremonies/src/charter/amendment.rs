@@ -1,6 +1,6 @@
 //! What differs between two charters, article by article, and which of it an amendment may change.
 //!
-//! People read these changes before they sign. Nothing of a charter may be left out of its articles.
+//! People read these changes before they sign. No part of a charter may be left out of its articles.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,8 +52,8 @@ pub enum Article {
 }
 
 impl Change {
-    /// Shares and their seals rest on the others as the cluster was made with them. A node or console can be given
-    /// another key, and none can come or go.
+    /// Shares and their seals rest on the other articles as the cluster was founded with them. A node or console can be
+    /// given another key, but none can be added or removed.
     fn is_allowed(&self) -> bool {
         match &self.article {
             Article::Node(_) | Article::Console(_) => self.before.is_some() && self.after.is_some(),
@@ -150,7 +150,7 @@ fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Everything that a charter says, but for which one it amends.
+/// Everything that a charter says, except which charter it amends.
 fn articles(charter: &CharterDraft) -> BTreeMap<Article, String> {
     let CharterDraft {
         version: _,
@@ -268,7 +268,7 @@ impl Charter {
         let refuse = |text: String| Err(CharterError::Rule(text));
         if next.amends() != Some(self.hash()) {
             return refuse(format!(
-                "the new charter does not amend the one in force: it must say amends = \"{}\"",
+                "the new charter does not amend the one in force: it must contain amends = \"{}\"",
                 self.hash()
             ));
         }
@@ -281,7 +281,8 @@ impl Charter {
         let changes = self.changes(next);
         match changes.iter().find(|change| !change.is_allowed()) {
             Some(change) => refuse(format!(
-                "an amendment changes images, people, quorums, backups, keys of nodes and consoles, which nodes are excluded, and the age of attestations; it cannot change this: {change}"
+                "an amendment can change images, people, quorums, backups, the keys of nodes and consoles, which nodes \
+                 are excluded, and the age of attestations, but not this: {change}"
             )),
             None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
             None => self.check_exclusion_changes(next),

@@ -1,6 +1,6 @@
-//! How shares are backed up: who keeps which node's backups, for how long, and how often shares are made anew.
+//! How shares are backed up: who keeps which node's backups, for how long, and how often shares are refreshed.
 //!
-//! Nobody may keep so many nodes' backups that they alone could sign; `check` sees to it.
+//! Nobody may keep the backups of so many nodes that they alone could sign; `check` sees to that.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Custodian {
     pub person: PersonName,
     /// Their age X25519 recipient (`age1…`).
     pub recipient: String,
-    /// The nodes, fewer than sign together.
+    /// The nodes, fewer than the threshold.
     pub nodes: Vec<NodeIndex>,
 }
 
@@ -32,7 +32,7 @@ pub struct Custodian {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRules {
-    /// How long a backup cannot be deleted by anybody, in days.
+    /// For how many days nobody can delete a backup.
     pub lock_days: u32,
     /// How often a wallet's shares are to be refreshed, in days.
     pub refresh_days: u32,
@@ -46,7 +46,7 @@ pub struct BackupRules {
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 impl BackupRules {
-    /// How long a backup cannot be deleted by anybody, in milliseconds.
+    /// For how many milliseconds nobody can delete a backup.
     #[must_use]
     pub fn lock_ms(&self) -> i64 {
         i64::from(self.lock_days) * DAY_MS

@@ -30,8 +30,8 @@ fn is_debug(measurement: &Measurement) -> bool {
     [measurement.pcr0, measurement.pcr1, measurement.pcr2].iter().any(Pcr::is_zero)
 }
 
-/// An X25519 recipient as age writes it: 32 bytes in Bech32 (age-encryption.org/v1), and no others, since age encrypts to no
-/// others. Neither does it to a point of low order, with which anybody could read along.
+/// An X25519 recipient as age writes it: 32 bytes in Bech32 (age-encryption.org/v1), and no others, since age encrypts
+/// to no others. Nor does it encrypt to a point of low order, with which anyone could read along.
 fn is_recipient(text: &str) -> bool {
     let decoded = CheckedHrpstring::new::<bech32::Bech32>(text).ok();
     let key = decoded.and_then(|key| <[u8; 32]>::try_from(key.byte_iter().collect::<Vec<u8>>()).ok());
@@ -54,7 +54,7 @@ pub(super) fn check_file(text: &str) -> Result<(), CharterError> {
             if let Some(flaw @ (Flaw::Control | Flaw::Invisible)) = found {
                 let code = u32::from(c);
                 return Err(CharterError::Rule(format!(
-                    "line {number} has U+{code:04X}, {flaw}: leave it out"
+                    "line {number} contains U+{code:04X}, {flaw}: leave it out"
                 )));
             }
         }
@@ -67,7 +67,9 @@ fn check_plain(field: &str, value: &str) -> Result<(), CharterError> {
     let odd = value.chars().find(|c| !c.is_ascii_graphic());
     odd.map_or(Ok(()), |c| {
         let code = u32::from(c);
-        Err(CharterError::Rule(format!("{field} has U+{code:04X}: write it in plain ASCII, without spaces")))
+        Err(CharterError::Rule(format!(
+            "{field} contains U+{code:04X}: write it in plain ASCII, without spaces"
+        )))
     })
 }
 
@@ -91,7 +93,7 @@ impl CharterDraft {
         self.check_text()
     }
 
-    /// What a file can write with escapes, so that it is not in its text.
+    /// Checks values that a file can write with escapes, so that they do not show in its text.
     fn check_text(&self) -> Result<(), CharterError> {
         for (field, value) in
             [("kms.key", &self.kms.key), ("kms.region", &self.kms.region), ("kms.host", &self.kms.host)]
@@ -104,7 +106,7 @@ impl CharterDraft {
             if let Some((_, c, flaw)) = unseen(key.comment()) {
                 let code = u32::from(c);
                 return Err(CharterError::Rule(format!(
-                    "{}: the comment of a key has U+{code:04X}, {flaw}: leave it out",
+                    "{}: the comment of a key contains U+{code:04X}, {flaw}: leave it out",
                     person.name
                 )));
             }
@@ -117,14 +119,14 @@ impl CharterDraft {
         rule(n > MAX_NODES, || format!("{n} nodes; at most {MAX_NODES} are supported"))?;
         rule(self.threshold < 2 || usize::from(self.threshold) > n, || {
             format!(
-                "threshold is {} of {n} nodes; it must be at least 2 and at most the number of nodes",
+                "threshold is {} with {n} nodes; it must be at least 2 and at most the number of nodes",
                 self.threshold
             )
         })?;
         for (position, node) in (1..).zip(&self.nodes) {
             rule(u32::from(node.index) != position, || {
                 format!(
-                    "node {} stands where node {position} belongs: list nodes 1 to n in order",
+                    "node {} is listed where node {position} belongs: list nodes 1 to n in order",
                     node.index
                 )
             })?;
@@ -143,7 +145,8 @@ impl CharterDraft {
                 )
             })?,
             ClusterKind::Lab => rule(aws, || {
-                "attestation.root_sha256 is the AWS Nitro root; a lab cluster has its own".to_owned()
+                "attestation.root_sha256 is the AWS Nitro root; a lab cluster has a root of its own"
+                    .to_owned()
             })?,
         }
         rule(rules.max_age_s == 0 || rules.max_age_s > MAX_ATTESTATION_AGE_S, || {
@@ -155,7 +158,7 @@ impl CharterDraft {
         let images = rules.measurements.iter().map(|image| Measurement { until: None, ..*image });
         rule(repeated(images).is_some(), || "attestation.measurements lists an image twice".to_owned())?;
         rule(rules.measurements.iter().any(is_debug), || {
-            "attestation.measurements has zero PCRs, which are those of an enclave in debug mode".to_owned()
+            "attestation.measurements has PCRs of zeros, which an enclave shows in debug mode".to_owned()
         })
     }
 
@@ -175,7 +178,7 @@ impl CharterDraft {
                     format!("{}: key kind {kind} is not accepted; use ssh-ed25519 or an sk- key", person.name)
                 })?;
                 rule(person.verified && !hardware, || {
-                    format!("{}: `verified` needs hardware keys, but one is {kind}", person.name)
+                    format!("{}: `verified` requires hardware keys, but one is {kind}", person.name)
                 })?;
             }
         }
@@ -193,18 +196,18 @@ impl CharterDraft {
             let is_custodian =
                 |known: &&Person| known.name == *person && known.roles.contains(&Role::Custodian);
             rule(self.people.iter().find(is_custodian).is_none(), || {
-                format!("backup: {person} is no person of this charter in the role of custodian")
+                format!("backup: this charter lists no {person} in the role of custodian")
             })?;
             rule(!is_recipient(recipient), || {
                 format!(
-                    "backup: `{recipient}` of {person} is no age X25519 recipient (age1…, from age-keygen)"
+                    "backup: `{recipient}` of {person} is not an age X25519 recipient (age1…, from age-keygen)"
                 )
             })?;
         }
-        // Articles are told by person, and the limit on nodes is one on people.
+        // Articles are identified by person, and the limit on nodes applies to a person.
         if let Some(person) = repeated(backup.custodians.iter().map(|custodian| &custodian.person)) {
             return Err(CharterError::Rule(format!(
-                "backup: {person} is a custodian twice; list each with all of their nodes"
+                "backup: {person} is listed as custodian twice; list each custodian once, with all of their nodes"
             )));
         }
         for node in &self.nodes {
@@ -214,7 +217,8 @@ impl CharterDraft {
         for custodian in &backup.custodians {
             rule(custodian.nodes.len() >= usize::from(self.threshold), || {
                 format!(
-                    "backup: {} keeps {} nodes, as many as sign together; split them up",
+                    "backup: {} keeps the backups of {} nodes, which reaches the threshold; split them between \
+                     custodians",
                     custodian.person,
                     custodian.nodes.len()
                 )
@@ -227,8 +231,8 @@ impl CharterDraft {
         let days = backup.refresh_days == 0 || backup.lock_days > MAX_LOCK_DAYS;
         rule(days || backup.lock_days < backup.refresh_days, || {
             format!(
-                "backup: locked for {} days with a refresh every {}: a backup must outlive the time until the next, \
-                 and be locked for at most {MAX_LOCK_DAYS}",
+                "backup: locked for {} days with a refresh every {}: a backup must stay locked until the next refresh, \
+                 and for at most {MAX_LOCK_DAYS} days",
                 backup.lock_days, backup.refresh_days
             )
         })
@@ -250,12 +254,12 @@ impl CharterDraft {
         }
     }
 
-    /// A quorum must be possible with one role a person, and must need more than one person. An amendment could
-    /// lower every other, and a rebuild brings a whole key into one enclave: none may be higher than theirs. An
+    /// A quorum must be possible with one role per person, and must need more than one person. An amendment could lower
+    /// every other quorum, and a rebuild brings a whole key into one enclave: no quorum may be higher than theirs. An
     /// inventory moves no share: a second pair of eyes is enough, if they do not operate.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
-            // Nobody may hold a ceremony of a kind without quorum: such a charter is for ever.
+            // Nobody may hold a ceremony of a kind without a quorum: such a charter could never be changed.
             let needed = matches!(kind, CeremonyKind::Dkg | CeremonyKind::TestSign);
             return rule(needed, || format!("quorum.{kind} is missing"));
         };
@@ -277,7 +281,7 @@ impl CharterDraft {
         };
         for (role, least) in needed.iter().copied() {
             rule(count(role) < least, || {
-                format!("quorum.{kind} asks for {} {role}(s); at least {least} must approve", count(role))
+                format!("quorum.{kind} asks for {} × {role}; at least {least} must approve", count(role))
             })?;
         }
         let (all, watching) = (
@@ -285,26 +289,26 @@ impl CharterDraft {
             [Role::Witness, Role::Auditor].map(count),
         );
         rule(all < 2 || watching == [0, 0], || {
-            format!("quorum.{kind} must ask for two people at least, among them a witness or an auditor")
+            format!("quorum.{kind} must ask for at least two people, one of them a witness or an auditor")
         })?;
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
         for (highest, why) in [
-            (CeremonyKind::Amend, "by which it could be lowered"),
-            (CeremonyKind::Rebuild, "which needs the highest of all"),
+            (CeremonyKind::Amend, "which could lower it"),
+            (CeremonyKind::Rebuild, "which must have the highest of all"),
         ] {
             let Some(most) = self.quorum.get(&highest) else { continue };
             let is_higher = |role: &&Role| most.get(role).copied().unwrap_or(0) < count(**role);
             if let Some(role) = Role::ALL.iter().find(is_higher) {
                 return Err(CharterError::Rule(format!(
-                    "quorum.{kind} asks for more of role {role} than quorum.{highest}, {why}"
+                    "quorum.{kind} asks for more {role}s than quorum.{highest}, {why}"
                 )));
             }
         }
         match self.unfillable(quorum) {
             Some(role) => Err(CharterError::Rule(format!(
-                "quorum.{kind} cannot be met: not enough people for {role} when each fills one role"
+                "quorum.{kind} cannot be met: not enough people can act as {role} when each fills one role"
             ))),
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! Exclusion of nodes: which of them take part, and what an amendment may change of that.
+//! Exclusion of nodes: which of them take part, and what an amendment may change about that.
 //!
 //! An excluded node keeps its index and whatever it holds, and takes part in nothing. What it held must never count
 //! again: others may have it by now.
@@ -11,8 +11,8 @@ use crate::ids::NodeIndex;
 /// A ceremony needs all nodes, and the charter excludes some.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "a {kind} needs every node, and the charter excludes {}: take it back by an amendment with a new NKey and recover \
-     it on a newly attested enclave, or sweep with the others (runbooks/compromise.md)",
+    "a {kind} needs every node, and the charter excludes {}: amend the charter to take it back with a new NKey and \
+     recover it on a newly attested enclave, or sweep with the others (runbooks/compromise.md)",
     words(excluded)
 )]
 pub struct Incomplete {
@@ -29,7 +29,7 @@ fn refused(text: String) -> CharterError {
 }
 
 impl CharterDraft {
-    /// A cluster begins with all of its nodes, and as many as sign together are always left.
+    /// A cluster begins with all of its nodes, and a threshold of them is always left.
     pub(super) fn check_exclusions(&self) -> Result<(), CharterError> {
         let excluded: Vec<&Node> = self.nodes.iter().filter(|node| node.excluded).collect();
         if let Some(node) = excluded.first().filter(|_| self.amends.is_none()) {
@@ -42,7 +42,7 @@ impl CharterDraft {
         let left = self.nodes.len() - excluded.len();
         if left < usize::from(self.threshold) {
             return Err(refused(format!(
-                "{left} nodes are not excluded, and {} sign together: nothing could be signed any more",
+                "exclusions leave {left} nodes, and the threshold is {}: nothing could be signed any more",
                 self.threshold
             )));
         }
@@ -51,7 +51,7 @@ impl CharterDraft {
 
     fn change_node(&mut self, index: NodeIndex, change: impl FnOnce(&mut Node)) -> Result<(), CharterError> {
         let node = self.nodes.iter_mut().find(|node| node.index == index);
-        node.map(change).ok_or_else(|| refused(format!("node {index} does not stand in the charter")))
+        node.map(change).ok_or_else(|| refused(format!("node {index} is not in the charter")))
     }
 }
 
@@ -77,7 +77,7 @@ impl Charter {
     /// Checks that every node takes part where a ceremony of this kind needs all.
     ///
     /// # Errors
-    /// [`Incomplete`] names the excluded ones and the ways on.
+    /// [`Incomplete`] names the excluded nodes and what to do about them.
     pub fn check_whole(&self, kind: CeremonyKind) -> Result<(), Incomplete> {
         let excluded = self.excluded();
         if kind.makes_shares() && !excluded.is_empty() { Err(Incomplete { kind, excluded }) } else { Ok(()) }
@@ -109,26 +109,28 @@ impl Charter {
         self.followed_by(draft)
     }
 
-    /// Whoever was excluded may have lost its NKey to others: it does not come back with the one it had then.
+    /// An excluded node may have lost its NKey to others: it does not come back with the one it had then.
     pub(super) fn check_exclusion_changes(&self, next: &Self) -> Result<(), CharterError> {
         for (before, after) in self.nodes().iter().zip(next.nodes()) {
             let (index, same) = (before.index, before.nkey == after.nkey);
             if before.excluded && !after.excluded && same {
                 return Err(refused(format!(
-                    "node {index} is taken back with the NKey that it had when it was excluded, which others may know: \
-                     give it a new one"
+                    "node {index} is taken back with the NKey that it had when it was excluded, whose seed others may \
+                     have: give it a new one"
                 )));
             }
             if after.excluded && !same {
                 return Err(refused(format!(
-                    "node {index} is excluded and given another NKey: leave the NKey until the node is taken back"
+                    "node {index} is excluded but its NKey changes: leave the NKey as it is until the node is taken \
+                     back"
                 )));
             }
         }
         Ok(())
     }
 
-    /// What a statement says of excluded nodes: a name and its value for each. An amendment's says what becomes of them.
+    /// What a statement says of excluded nodes: a name and value for each. An amendment's statement says what becomes
+    /// of them.
     pub(crate) fn exclusion_lines(&self, amendment: Option<&Self>) -> Vec<(&'static str, String)> {
         let next = amendment.unwrap_or(self);
         let line = |node: NodeIndex| match (self.excludes(node), next.excludes(node)) {

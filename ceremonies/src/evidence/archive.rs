@@ -1,4 +1,4 @@
-//! The bundle as a zip archive: written one way only, read within limits.
+//! The bundle as a zip archive: written in one form only, read within limits.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _, Write as _};
@@ -12,7 +12,7 @@ pub const MAX_BUNDLE: usize = 64 * 1024 * 1024;
 /// Most files in a bundle.
 const MAX_FILES: usize = 4096;
 
-/// Why bytes are no bundle's archive.
+/// Why bytes are not the archive of a bundle.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
     /// Over [`MAX_BUNDLE`].
@@ -22,7 +22,7 @@ pub enum ArchiveError {
     #[error("the bundle has more than {MAX_FILES} files")]
     TooMany,
     /// Not a zip archive, or damaged.
-    #[error("the bundle is not a whole zip archive")]
+    #[error("the bundle is not a complete zip archive")]
     Zip(#[source] zip::result::ZipError),
     /// A file in it is damaged.
     #[error("file {name} in the bundle is damaged")]
@@ -33,7 +33,7 @@ pub enum ArchiveError {
         source: std::io::Error,
     },
     /// A file is there twice.
-    #[error("file {0} is in the bundle twice")]
+    #[error("file {0} appears twice in the bundle")]
     Twice(String),
     /// A file could not be added.
     #[error("file {0} could not be added")]
@@ -57,7 +57,7 @@ pub(super) fn write(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, Archiv
     Ok(writer.finish().map_err(ArchiveError::Zip)?.into_inner())
 }
 
-/// Unpacks within limits. What the archive claims of sizes is not believed.
+/// Unpacks within limits. The sizes that the archive claims are not believed.
 pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ArchiveError> {
     if bytes.len() > MAX_BUNDLE {
         return Err(ArchiveError::TooLarge);

@@ -65,7 +65,7 @@ pub enum EvidenceError {
     #[error("the attestation root is refused")]
     Root(#[from] InvalidRoot),
     /// The root is not the charter's.
-    #[error("charter and attestation root do not belong together")]
+    #[error("the attestation root is not the one that the charter names")]
     Foreign(#[from] ForeignRoot),
     /// A log cannot be read.
     #[error("{file}: entry {seq} cannot be read")]
@@ -98,10 +98,10 @@ pub enum EvidenceError {
     #[error("the logs in origins/ are not those that the ceremony's wallet rests on")]
     Origins,
     /// A head is no head.
-    #[error("heads.binpb has something that is no head")]
+    #[error("heads.binpb contains something other than a head")]
     HeadForm(#[from] HeadError),
     /// A head is of another ceremony, or not signed by its node.
-    #[error("heads.binpb: the head of node {0} is not signed by it, or not for this ceremony")]
+    #[error("heads.binpb: the head of node {0} is not signed by that node, or not for this ceremony")]
     Head(NodeIndex),
     /// An entry beside the log is of another ceremony, follows nothing, or is not signed by its node.
     #[error("branches.binpb: entry {0} follows no other, or is not signed by its node for this ceremony")]
@@ -138,7 +138,7 @@ fn undelimited(file: &'static str, mut bytes: &[u8]) -> Result<Vec<Entry>, Evide
 }
 
 impl Material {
-    /// What a book has on a ceremony; none if it does not know it.
+    /// What a book has of a ceremony; none if it does not know it.
     #[must_use]
     pub fn of(book: &Book, root: Vec<u8>, id: &CeremonyId) -> Option<Self> {
         let chapter = book.get(id)?;

@@ -1,7 +1,8 @@
 //! What nodes said of the log: their signed heads, and entries of other branches. It does not follow from the log, and it
 //! is what shows a stranger that the log was recorded, and where nodes once disagreed.
 //!
-//! Nothing here can make a log hold, or keep one from holding. Who packs a bundle may leave heads out; nobody can add one.
+//! Nothing here can make a log verify, or keep one from verifying. Whoever packs a bundle may leave heads out; nobody
+//! can add one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ pub(super) const HEADS: &str = "heads.binpb";
 /// Entries of branches beside the log, each with its length before it and behind the one that it follows.
 pub(super) const BRANCHES: &str = "branches.binpb";
 
-/// What heads and branches say to a stranger.
+/// What heads and branches tell a stranger.
 pub(super) struct Said {
     /// Whether a quorum has locked the whole log.
     pub(super) recorded: bool,
@@ -63,8 +64,8 @@ fn grow(tree: &mut Tree, entry: &Entry) -> bool {
 }
 
 impl Material {
-    /// Adds what nodes have said of the log. What the ceremony's charters cannot vouch for is left out: a head under a key
-    /// that a later charter gave a node proves nothing to who has only this bundle.
+    /// Adds what nodes have said of the log. What the ceremony's charters cannot vouch for is left out: a head under a
+    /// key that a later charter gave a node proves nothing to someone who has only this bundle.
     #[must_use]
     pub fn with_what_nodes_said(
         self,
@@ -84,7 +85,7 @@ impl Material {
         Self { heads, branches: entries, ..self }
     }
 
-    /// Checks heads and branches, and what they come to.
+    /// Checks heads and branches, and works out what they show.
     pub(super) fn said(&self, ceremony: &Ceremony) -> Result<Said, EvidenceError> {
         if let Some(head) = self.heads.iter().find(|head| !is_by_its_node(ceremony, head)) {
             return Err(EvidenceError::Head(head.node));
@@ -109,12 +110,12 @@ impl Material {
 
     fn holders(&self, verdict: &Verdict, nodes: usize) -> String {
         if self.heads.is_empty() {
-            return "the bundle has no head of any node".to_owned();
+            return "the bundle has no signed head from any node".to_owned();
         }
         match verdict {
             Verdict::Recorded { by } => format!("recorded by {} of {nodes}: {}", by.len(), named(by)),
             Verdict::Majority { by, silent } => {
-                format!("held by {} of {nodes}: {}; no head of {}", by.len(), named(by), named(silent))
+                format!("held by {} of {nodes}: {}; no head from {}", by.len(), named(by), named(silent))
             }
             Verdict::Unknown { by, .. } => format!("held by {} of {nodes}: {}", by.len(), named(by)),
         }
@@ -134,7 +135,7 @@ impl Material {
                 |head: &&SignedHead| head.tip.seq > shared && tree.contains(end, head.tip) == Some(true);
             let on_it: BTreeSet<NodeIndex> = self.heads.iter().filter(stands).map(|head| head.node).collect();
             let on_it = if on_it.is_empty() {
-                "nobody stands on it any more".to_owned()
+                "no node stands on it any more".to_owned()
             } else {
                 format!("{} stood on it", named(&on_it))
             };
@@ -167,7 +168,7 @@ impl Material {
     }
 }
 
-/// Heads as they stand in a file.
+/// Heads as they appear in a file.
 pub(super) fn read_heads(mut bytes: &[u8]) -> Result<Vec<SignedHead>, EvidenceError> {
     let mut heads = Vec::new();
     while !bytes.is_empty() {

@@ -15,21 +15,21 @@ use crate::ids::{Hash, NodeIndex};
 use crate::subsets::subsets;
 use crate::words;
 
-/// Most subsets of public shares that are interpolated one by one; beyond it the polynomial check that every
+/// The most subsets of public shares that are interpolated one by one; beyond it, the polynomial check that every
 /// record passes says the same of all of them.
 const MAX_SUBSETS: usize = 1000;
 
 /// What the verifier expects of a bundle.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
-    /// The kind of cluster; none takes the bundle's, and says it.
+    /// The kind of cluster; if none, the bundle's is accepted and reported.
     pub kind: Option<ClusterKind>,
     /// The words of the head as somebody wrote them on paper.
     pub head: Option<String>,
-    /// The attestation root; none takes the bundle's, whose fingerprint its charter names. For production
-    /// and rehearsal a charter names the AWS root or is refused.
+    /// The attestation root; if none, the bundle's is accepted, whose fingerprint its charter names. For production and
+    /// rehearsal a charter names the AWS root or is refused.
     pub root: Option<TrustRoot>,
-    /// Hash of the cluster's first charter; none takes the bundle's, and says it.
+    /// Hash of the cluster's first charter; if none, the bundle's is accepted and reported.
     pub charter: Option<Hash>,
 }
 
@@ -52,10 +52,10 @@ pub enum VerifyError {
     #[error("{0} is not what follows from the log, charter and root")]
     FileDiffers(String),
     /// A file that no bundle has.
-    #[error("{0} does not belong into a bundle")]
+    #[error("{0} does not belong in a bundle")]
     FileUnknown(String),
     /// Bytes outside the files differ.
-    #[error("the archive is not byte for byte what its files make: it was changed or packed again")]
+    #[error("the archive is not byte for byte what packing its files gives: it was changed or repacked")]
     Repacked,
     /// Another kind of cluster.
     #[error("this is the record of a {} cluster, not of a {expected} one", .found.to_uppercase())]
@@ -74,7 +74,7 @@ pub enum VerifyError {
         expected: Hash,
     },
     /// Another charter.
-    #[error("the record begins with charter {found}, not with {expected}")]
+    #[error("the record begins under charter {found}, not {expected}")]
     Charter {
         /// The bundle's first.
         found: Hash,
@@ -83,7 +83,7 @@ pub enum VerifyError {
     },
     /// Another head than on paper.
     #[error(
-        "the head's words are `{found}`, not those on paper: entries are missing, or this is another record"
+        "the head's words are `{found}`, not those on paper: entries are missing, or this is a different record"
     )]
     Head {
         /// The bundle's.
@@ -131,7 +131,7 @@ pub struct Report {
     pub disagreements: Vec<String>,
     /// Everything that was checked.
     pub checks: Vec<Check>,
-    /// What the bundle alone says, and nothing else was given to compare it with.
+    /// What only the bundle says, where nothing else was given to compare it with.
     pub not_compared: Vec<Check>,
 }
 
@@ -157,7 +157,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Verifies a bundle: derives every file again from log, charter and root, and compares.
+/// Verifies a bundle: derives every file again from log, charter and root, and compares them.
 ///
 /// # Errors
 /// [`VerifyError`] names the first thing that does not hold.
@@ -268,7 +268,7 @@ fn checks(
     root: Hash,
 ) -> Result<Vec<Check>, VerifyError> {
     let mut checks = vec![
-        Check { name: "files", found: format!("{} files, each as it must be", files.len()) },
+        Check { name: "files", found: format!("{} files, each as derived from the record", files.len()) },
         Check { name: "chain", found: format!("{} entries, signed and chained", material.log.len()) },
         Check { name: "script", found: ceremony.script().hash().to_string() },
         Check {

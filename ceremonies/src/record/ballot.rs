@@ -1,9 +1,9 @@
 //! One node's part in deciding a ceremony's order: what it voted for, what it is locked on, where the others stand.
 //!
-//! The rule that safety rests on is short: in one round a node votes for one growing branch, and it never votes for a
-//! branch without its lock unless a later lock that contradicts it is proven to it. A later lock on less of the same branch
-//! contradicts nothing: what a quorum may have locked beyond it must not be let go. Rounds, choices and waiting only bring
-//! honest nodes together again.
+//! Safety rests on a short rule: in one round a node votes for one growing branch, and it never votes for a branch
+//! without its lock unless it is shown proof of a later lock that contradicts it. A later lock on less of the same
+//! branch contradicts nothing: what a quorum may have locked beyond it must not be given up. Rounds, choices and
+//! waiting only bring honest nodes together again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{HOSTILE, Lock, SignedHead, Standing, Tip, Tree, quorum};
 use crate::ids::NodeIndex;
 
-/// What of a ballot must survive a restart; stored before a head that follows from it is shown to anybody.
+/// The part of a ballot that must survive a restart; it is stored before a head that follows from it is shown to
+/// anyone.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Memory {
     /// The round.
     pub round: u32,
-    /// Whether this node has left the round before, and not voted in this one.
+    /// Whether this node has left the round before this one but not voted in this one.
     pub undecided: bool,
     /// What it is locked on.
     pub lock: Option<Lock>,
@@ -51,7 +52,7 @@ pub struct Ballot {
 }
 
 impl Ballot {
-    /// The ballot of a node, as it remembers it.
+    /// A node's ballot, from what it remembers.
     #[must_use]
     pub fn new(me: NodeIndex, memory: Memory) -> Self {
         Self { me, memory, heard: BTreeMap::new(), two_faced: BTreeMap::new() }
@@ -126,8 +127,8 @@ impl Ballot {
         true
     }
 
-    /// The branches that others stand on, are locked on, or prove their locks by, and that are not known here whole; of
-    /// each node one.
+    /// The branches that others stand on, are locked on, or prove their locks by, and that are not fully known here;
+    /// one per node.
     #[must_use]
     pub fn needs(&self, tree: &Tree) -> Vec<Need> {
         let need = |heard: &Heard| {
@@ -178,7 +179,7 @@ impl Ballot {
         new > held && !is_less
     }
 
-    /// Who stands on a branch that this node's conflicts with.
+    /// Who stands on a branch that conflicts with this node's.
     #[must_use]
     pub fn opponents(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Vec<NodeIndex> {
         let against = self.heard.values().map(|heard| &heard.head).filter(|head| {
@@ -187,14 +188,14 @@ impl Ballot {
         against.map(|head| head.node).collect()
     }
 
-    /// Whether so many stand on other branches that this node's can find no quorum in this round.
+    /// Whether so many nodes stand on other branches that this node's can find no quorum in this round.
     #[must_use]
     pub fn is_outvoted(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
         let spare = members.len().saturating_sub(quorum(members.len()));
         self.opponents(tree, members).len() > spare
     }
 
-    /// The latest round to which more nodes have gone than may be hostile, where it is later than this node's.
+    /// The latest round that more nodes have reached than may be hostile, if it is later than this node's.
     #[must_use]
     pub fn round_to_follow(&self, members: &BTreeSet<NodeIndex>) -> Option<u32> {
         let others = self.heard.values().map(|heard| &heard.head);
@@ -213,8 +214,8 @@ impl Ballot {
         others.any(|head| self.is_counted(head.node, members) && head.round > self.memory.round)
     }
 
-    /// Whether the last entry of the branch that is stood on waits: for this node's lock, or for the other locks that make
-    /// it recorded, as far as a quorum that this node has heard can tell.
+    /// Whether the last entry of the branch that this node stands on is still waiting, for this node's lock or for the
+    /// other locks that make it recorded, as far as a quorum that this node has heard can tell.
     fn waits(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
         let last = tree.tip().seq;
         let is_locked = self.memory.lock.is_some_and(|lock| lock.tip.seq >= last && tree.is_main(lock.tip));
@@ -223,11 +224,11 @@ impl Ballot {
         !is_locked || can_tell && Standing::new(tree, heads(), members).recorded_to() < last
     }
 
-    /// The round to leave this one for, if any: the one to which an honest node has gone for certain; else the next, where
-    /// this node's branch can find no quorum in this one, or where its last entry `is_overdue` and nodes disagree. That
-    /// this node has locked the entry does not end the wait: where another left the round before it had, only a round
-    /// in which both vote again brings their locks together. Nobody waits alone: a round in which too little is voted for is
-    /// left only once more than half of the nodes have come to it, so that the others catch up.
+    /// The round to leave this one for, if any: the one to which an honest node has gone for certain; else the next,
+    /// where this node's branch can find no quorum in this one, or where its last entry `is_overdue` and nodes
+    /// disagree. That this node has locked the entry does not end the wait: where another left the round before it had,
+    /// only a round in which both vote again brings their locks together. Nobody waits alone: a round with too few
+    /// votes is left only once more than half of the nodes have reached it, so that the others catch up.
     #[must_use]
     pub fn next_round(&self, tree: &Tree, members: &BTreeSet<NodeIndex>, is_overdue: bool) -> Option<u32> {
         let is_contested = || !self.opponents(tree, members).is_empty() || self.somebody_went_on(members);
@@ -238,7 +239,7 @@ impl Ballot {
         self.round_to_follow(members).or(next).filter(|next| *next > self.memory.round)
     }
 
-    /// Leaves this round for a later one: nothing is voted for in this one any more.
+    /// Leaves this round for a later one: this node no longer votes in this one.
     pub fn leave(&mut self, round: u32) {
         if round > self.memory.round {
             self.memory.round = round;
@@ -297,7 +298,7 @@ impl Ballot {
             .filter(|(_, tip)| tree.contains(*tip, base) == Some(true))
             .filter_map(|(node, tip)| Some((node, tree.branch(tip)?)))
             .collect();
-        // To know it, a whole branch is folded: once is enough.
+        // Finding out takes folding a whole branch: once is enough.
         let mut known: BTreeMap<Tip, bool> = BTreeMap::new();
         let mut commits = |tip: Tip| *known.entry(tip).or_insert_with(|| commits(tip));
         let mut here = base;

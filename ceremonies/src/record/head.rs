@@ -44,13 +44,13 @@ pub struct Head {
     pub node: NodeIndex,
     /// The round.
     pub round: u32,
-    /// Whether it votes in this round for the branch that ends here, or has only left the round before.
+    /// Whether it votes in this round for the branch that ends here, or has only left the previous round.
     pub votes: bool,
     /// The end of the branch that it stands on.
     pub tip: Tip,
     /// What it is locked on.
     pub lock: Option<Lock>,
-    /// When, by its own clock: for people.
+    /// The time by its own clock, for people.
     pub time: UnixMillis,
 }
 
@@ -58,16 +58,16 @@ pub struct Head {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum HeadError {
     /// Longer than any head.
-    #[error("a head of {0} bytes; at most {MAX_HEAD} are read")]
+    #[error("head has {0} bytes; at most {MAX_HEAD} are read")]
     TooLarge(usize),
     /// Not the message.
     #[error("not a head")]
     Encoding(#[from] prost::DecodeError),
     /// Another version.
-    #[error("a head of version {0}; this build reads version {VERSION}")]
+    #[error("head has version {0}; this build reads version {VERSION}")]
     Version(u32),
     /// A malformed field.
-    #[error("a head with a malformed field")]
+    #[error("head has a malformed field")]
     Field(#[from] InvalidId),
 }
 

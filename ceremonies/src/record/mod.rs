@@ -1,10 +1,10 @@
 //! How nodes agree on one order of a ceremony's log, whatever one host and the broker do.
 //!
-//! The broker's stream proposes an order; signed heads decide it, in two steps. A node votes for the branch it stands on
-//! ([`Head`]). Once a [`quorum`] votes for an entry, a node that sees it locks that entry, and keeps to it in every
-//! later round unless it is shown a later lock. An entry that a quorum has locked is *recorded*: no branch without it can
-//! ever be recorded, for any two quorums share a node that is honest, and that node is locked. Where a log forks, nodes
-//! leave the round, choose one branch by a fixed rule ([`Ballot::choose`]) and vote anew.
+//! The broker's stream proposes an order; signed heads decide it, in two steps. A node votes for the branch it stands
+//! on ([`Head`]). Once a [`quorum`] votes for an entry, a node that sees this locks that entry, and keeps to it in
+//! every later round unless it is shown a later lock. An entry that a quorum has locked is *recorded*: no branch
+//! without it can ever be recorded, for any two quorums share a node that is honest, and that node is locked. Where a
+//! log forks, nodes leave the round, choose one branch by a fixed rule ([`Ballot::choose`]) and vote anew.
 //!
 //! One vote alone is not enough: with 4 of 5 votes counted, a host that votes twice could let 4 nodes record a branch
 //! which the others then find outvoted. Nothing here may look at a clock, at the broker, or at an entry's meaning.

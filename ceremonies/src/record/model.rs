@@ -1,8 +1,8 @@
 //! The two-step vote, checked in every order in which statements can reach a few nodes.
 //!
-//! Stateright tries every step that an honest node may take next. What a step comes to is decided by the real
-//! [`Ballot`](super::Ballot), [`Tree`](super::Tree) and [`Standing`](super::Standing), see [`steps`]. The model allows more than
-//! agents do; it must never allow less, for what it leaves out is not checked:
+//! Stateright tries every step that an honest node may take next. The outcome of a step is decided by the real
+//! [`Ballot`](super::Ballot), [`Tree`](super::Tree) and [`Standing`](super::Standing), see [`steps`]. The model allows
+//! more than agents do; it must never allow less, for what it leaves out is not checked:
 //!
 //! - There are no messages. A node may hear, at any step, any vote that an honest node ever signed, or none: late, lost,
 //!   repeated and in any order.

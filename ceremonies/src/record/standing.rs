@@ -20,7 +20,7 @@ pub enum Verdict {
         /// Which are silent.
         silent: Vec<NodeIndex>,
     },
-    /// Neither: it may yet be recorded or not.
+    /// Neither: it may still be recorded, or not.
     Unknown {
         /// Which nodes have it.
         by: Vec<NodeIndex>,
@@ -117,8 +117,8 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// The ends of the branches that nodes stand on beside the main one, each with its nodes. A tip that is not known here
-    /// counts as one.
+    /// The ends of the branches other than the main one that nodes stand on, each with its nodes. An unknown tip counts
+    /// as one.
     #[must_use]
     pub fn other_branches(&self) -> BTreeMap<Tip, Vec<NodeIndex>> {
         let mut branches: BTreeMap<Tip, Vec<NodeIndex>> = BTreeMap::new();

@@ -9,7 +9,7 @@ use crate::ids::Hash;
 /// The shape of a ceremony's log, as far as it is known. It holds hashes only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// The branch that is stood on, from its first entry.
+    /// The branch that this node stands on, from its first entry.
     main: Vec<Hash>,
     /// The entries of other branches, each with its number and the entry before it.
     aside: BTreeMap<Hash, (u64, Hash)>,
@@ -22,7 +22,7 @@ impl Tree {
         Self { main: entries.iter().map(Entry::hash).collect(), aside: BTreeMap::new() }
     }
 
-    /// The end of the branch that is stood on.
+    /// The end of the branch that this node stands on.
     #[must_use]
     pub fn tip(&self) -> Tip {
         self.main.last().map_or(Tip::ROOT, |hash| Tip { seq: self.main.len() as u64, hash: *hash })
@@ -130,8 +130,8 @@ impl Tree {
         self.contains(long, short).map(|contains| !contains)
     }
 
-    /// Stands on the branch that ends here; what was stood on is put aside. False, and nothing changes, where the branch
-    /// is not known.
+    /// Moves to the branch that ends here, and puts the previous one aside. Returns false and changes nothing if the
+    /// branch is not known.
     pub fn stand_on(&mut self, tip: Tip) -> bool {
         let Some(branch) = self.branch(tip) else { return false };
         let mut prev = Hash::ZERO;

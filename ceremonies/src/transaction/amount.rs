@@ -11,7 +11,7 @@ pub struct Sats(pub u64);
 pub struct Wei(pub u128);
 
 impl Sats {
-    /// All bitcoin that can ever be: 21 million.
+    /// All the bitcoin that there can ever be: 21 million.
     pub const MAX: Self = Self(2_100_000_000_000_000);
 }
 

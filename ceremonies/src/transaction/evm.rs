@@ -1,4 +1,4 @@
-//! A transfer on Ethereum or a chain like it: an EIP-1559 transaction without data and without access list.
+//! A transfer on Ethereum or another EVM chain: an EIP-1559 transaction without data and without access list.
 
 use thiserror::Error;
 
@@ -12,14 +12,14 @@ use crate::wallet::Point;
 
 /// The transaction's type (EIP-2718, EIP-1559).
 const TYPE: u8 = 0x02;
-/// What a transfer costs at least (yellow paper, appendix G).
+/// The least gas that a transfer costs (yellow paper, appendix G).
 pub const MIN_GAS: u64 = 21_000;
-/// Lowest maximum fee, per gas: below the price of gas on any chain that is used, where it is what may be paid and not what
-/// is (EIP-1559).
+/// Lowest maximum fee, per gas: below the price of gas on any chain in use. It limits what may be paid, not what is
+/// paid (EIP-1559).
 pub const MIN_MAX_FEE: Wei = Wei(1_000_000);
-/// Highest maximum fee, per gas: more was hardly ever paid.
+/// Highest maximum fee, per gas: more has hardly ever been paid.
 pub const MAX_MAX_FEE: Wei = Wei(10_000_000_000_000);
-/// What no transaction may cost (EIP-7825).
+/// The most gas that a transaction may use (EIP-7825).
 pub const MAX_GAS: u64 = 1 << 24;
 
 /// Why bytes or values are not a transfer.
@@ -29,7 +29,7 @@ pub enum EvmError {
     #[error("the Ethereum transaction ends too early")]
     Truncated,
     /// The key's path.
-    #[error("the Ethereum transaction names no usable key")]
+    #[error("the Ethereum transaction does not name a usable key")]
     Path(#[from] InvalidPath),
     /// Another type of transaction.
     #[error("not an EIP-1559 transaction: expected type 2 as the first byte, found {0}")]
@@ -59,15 +59,15 @@ pub enum EvmError {
     },
     /// A price that looks like a mistake, perhaps in gwei.
     #[error(
-        "the maximum fee is {} per gas: between {} and {} are allowed; it is given in wei, and 1 gwei is 1000000000 wei",
+        "the maximum fee is {} per gas: between {} and {} are allowed; give it in wei (1 gwei is 1000000000 wei)",
         .0.gwei(), MIN_MAX_FEE.gwei(), MAX_MAX_FEE.gwei()
     )]
     Price(Wei),
     /// Too little to run, or more than a block takes.
-    #[error("the gas limit is {0}; a transfer has between {MIN_GAS} and {MAX_GAS}")]
+    #[error("the gas limit is {0}; a transfer must have between {MIN_GAS} and {MAX_GAS}")]
     Gas(u64),
-    /// Value and fees together are no amount.
-    #[error("value and fees of the Ethereum transaction are more than there can be")]
+    /// Value and fees together overflow.
+    #[error("the value and fees of the Ethereum transaction exceed what can exist")]
     Overflow,
 }
 
@@ -76,11 +76,11 @@ pub enum EvmError {
 pub struct Transfer {
     /// The chain that it is valid on.
     pub chain: ChainId,
-    /// How many transactions the account has sent before.
+    /// How many transactions the account has already sent.
     pub nonce: u64,
-    /// Most that goes to the block's proposer, per gas.
+    /// The most that goes to the block's proposer, per gas.
     pub max_priority_fee: Wei,
-    /// Most that is paid, per gas.
+    /// The most that is paid, per gas.
     pub max_fee: Wei,
     /// Most gas that is used.
     pub gas_limit: u64,
@@ -196,7 +196,7 @@ impl Evm {
         Ok(typed(&fields))
     }
 
-    /// In plain words, everything that it does: no two transfers have the same.
+    /// Everything that it does, in plain words: no two transfers have the same.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let Transfer { chain, nonce, max_priority_fee, max_fee, gas_limit, to, value } = &self.transfer;

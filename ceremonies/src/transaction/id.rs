@@ -1,4 +1,4 @@
-//! A signed transaction's id, by which a network knows it, and where a network says that it stands.
+//! A signed transaction's id, by which a network knows it, and the block that a network says it is in.
 //!
 //! The id follows from the signed bytes alone. Whether a block exists is for people to look up: nothing here can know.
 
@@ -14,9 +14,7 @@ use crate::ids::Hash;
 
 /// Text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "`{0}` is no transaction's id: expected 64 hexadecimal digits in lower case, after 0x if it is on Ethereum"
-)]
+#[error("`{0}` is not a transaction id: expected 64 hexadecimal digits in lower case, after 0x on Ethereum")]
 pub struct InvalidTransactionId(String);
 
 /// The id of a signed transaction, written as its network writes it.
@@ -28,7 +26,7 @@ pub enum TransactionId {
     Bitcoin(Txid),
 }
 
-/// A transaction that is in a block, as a network's node tells it.
+/// A transaction that is in a block, as a network's node reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
     /// The transaction.

@@ -1,8 +1,8 @@
 //! The transactions that a test signing may sign: small transfers, read from bytes and shown in plain words
 //! before anyone signs. Whatever cannot be shown is refused.
 //!
-//! Nothing here knows a network's state: whether an output is unspent or a nonce is next is for the node that
-//! the signed bytes are given to. This module must never hold a private key.
+//! Nothing here knows a network's state: whether an output is unspent, or a nonce is the next one, is for the node that
+//! receives the signed bytes. This module must never hold a private key.
 
 mod amount;
 pub mod bitcoin;
@@ -40,7 +40,7 @@ pub enum TransactionError {
     #[error("the transaction is empty")]
     Empty,
     /// Of no known kind.
-    #[error("the transaction is of kind {0}; there are 1 (Ethereum) and 2 (Bitcoin)")]
+    #[error("the transaction is of kind {0}; use 1 (Ethereum) or 2 (Bitcoin)")]
     Kind(u8),
     /// Not an Ethereum transaction that may be signed.
     #[error("the Ethereum transaction is refused")]
@@ -53,7 +53,7 @@ pub enum TransactionError {
 /// A checked transaction that is to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transaction {
-    /// On Ethereum or a chain like it.
+    /// On Ethereum or another EVM chain.
     Evm(Evm),
     /// On Bitcoin.
     Bitcoin(Bitcoin),
@@ -92,7 +92,7 @@ impl Transaction {
         }
     }
 
-    /// Everything that it does, in plain words, a line each. No two transactions have the same words.
+    /// Everything that it does, in plain words, one line each. No two transactions have the same words.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         match self {

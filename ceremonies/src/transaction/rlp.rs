@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-/// Payloads from this length on have their length written out.
+/// Payloads of this length or more have their length written out.
 const LONG: usize = 56;
 /// First byte of an empty string, and of an empty list.
 const STRING: u8 = 0x80;
@@ -16,10 +16,10 @@ pub enum RlpError {
     #[error("the bytes end in the middle of it")]
     Truncated,
     /// More bytes than the structure has.
-    #[error("more bytes follow it than belong to it")]
+    #[error("it is followed by bytes that do not belong to it")]
     Trailing,
-    /// Not written in the shortest way.
-    #[error("it is not written in the shortest way, so it is not canonical")]
+    /// Not written in the shortest form.
+    #[error("it is not in its shortest form, so it is not canonical")]
     NotShortest,
     /// A list for a string, or a string for a list.
     #[error("it is a list where a string belongs, or a string where a list belongs")]
@@ -43,7 +43,7 @@ pub(super) fn number(value: u128) -> Vec<u8> {
     string(&bytes)
 }
 
-/// A list of items that are encoded already.
+/// A list of items that are already encoded.
 pub(super) fn list(items: &[Vec<u8>]) -> Vec<u8> {
     with_header(LIST, &items.concat())
 }

@@ -1,4 +1,4 @@
-//! Signatures on their way into a transaction. None goes in that a network would refuse.
+//! Signatures on their way into a transaction, which never gets one that a network would refuse.
 
 use k256::ecdsa::{RecoveryId, VerifyingKey};
 use thiserror::Error;
@@ -35,14 +35,16 @@ pub enum SigningError {
     },
     /// r or s is out of range, or there is no such recovery id.
     #[error(
-        "signature {0} is malformed: r and s must be below the group's order and not 0, the recovery id 0 to 3"
+        "signature {0} is malformed: r and s must be nonzero and below the group order, and the recovery id 0 to 3"
     )]
     Malformed(usize),
     /// s is in the upper half: networks do not relay it (BIP-146, EIP-2).
-    #[error("signature {0} has its s in the upper half: networks refuse it, ask for another")]
+    #[error("signature {0} has a high s, which networks refuse: sign again")]
     HighS(usize),
-    /// It does not lead back to the key.
-    #[error("signature {index} does not lead back to key {key}: it is of another key or another transaction")]
+    /// It does not recover to the key.
+    #[error(
+        "signature {index} does not recover to key {key}: it was made with another key or for another transaction"
+    )]
     OtherSigner {
         /// Which signature, from 0.
         index: usize,
@@ -50,7 +52,7 @@ pub enum SigningError {
         key: Box<Point>,
     },
     /// The recovery id stands for a nonce that Ethereum cannot express; 1 in 2^127.
-    #[error("signature {0} has a recovery id above 1, which Ethereum cannot express: ask for another")]
+    #[error("signature {0} has a recovery id above 1, which Ethereum cannot express: sign again")]
     Parity(usize),
     /// The key does not own what the input spends.
     #[error("input {index} spends from {address}, which does not belong to key {key}")]
@@ -68,7 +70,7 @@ pub enum SigningError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeysError {
     /// No key at a path.
-    #[error("a key of the transaction cannot be derived")]
+    #[error("one of the transaction's keys cannot be derived")]
     Derive(#[from] crate::address::DeriveError),
     /// An input spends what the wallet does not own.
     #[error(
@@ -85,7 +87,7 @@ pub enum KeysError {
 }
 
 impl Signature {
-    /// Checks that it is a low-s signature of the digest that leads back to the key. `index` is for the error.
+    /// Checks that it is a low-s signature of the digest that recovers to the key. `index` is for the error.
     pub(super) fn checked(
         &self,
         index: usize,

@@ -1,4 +1,4 @@
-//! Amendments of the charter: what may change, who decides it, and from when on it holds for whom.
+//! Amendments of the charter: what may change, who decides it, and when and for whom it takes effect.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The verdict on attestation documents: one genuine one, and many that are wrong in one way each.
+//! The verdict on attestation documents: a genuine one, and many that are each wrong in one way.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use ceremonies::attestation::{

@@ -440,12 +440,19 @@ fn charter_is_refused_when_a_custodian_keeps_as_many_nodes_as_sign_together() {
         let last = custodians.pop().unwrap();
         custodians[0].nodes.extend(last.nodes);
     });
-    assert_eq!(text, "backup: cora keeps 3 nodes, as many as sign together; split them up");
+    assert_eq!(
+        text,
+        "backup: cora keeps the backups of 3 nodes, which reaches the threshold; split them between \
+        custodians"
+    );
     let text = broken(|draft| {
         // The same in two parts, with a recipient each.
         draft.backup.as_mut().unwrap().custodians[2].person = "cora".parse().unwrap();
     });
-    assert_eq!(text, "backup: cora is a custodian twice; list each with all of their nodes");
+    assert_eq!(
+        text,
+        "backup: cora is listed as custodian twice; list each custodian once, with all of their nodes"
+    );
 }
 
 #[test]
@@ -453,9 +460,9 @@ fn charter_is_refused_when_a_keeper_is_unknown_or_no_custodian() {
     for name in ["nobody", "olga", "ada"] {
         let text =
             broken(|draft| draft.backup.as_mut().unwrap().custodians[0].person = name.parse().unwrap());
-        assert_eq!(text, format!("backup: {name} is no person of this charter in the role of custodian"));
+        assert_eq!(text, format!("backup: this charter lists no {name} in the role of custodian"));
         let text = broken(|draft| draft.backup.as_mut().unwrap().escrow.person = name.parse().unwrap());
-        assert_eq!(text, format!("backup: {name} is no person of this charter in the role of custodian"));
+        assert_eq!(text, format!("backup: this charter lists no {name} in the role of custodian"));
     }
 }
 
@@ -479,9 +486,9 @@ fn charter_is_refused_when_a_recipient_is_malformed() {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA".to_owned(),
     ] {
         let text = broken(|draft| draft.backup.as_mut().unwrap().custodians[1].recipient.clone_from(&wrong));
-        assert!(text.contains(&format!("`{wrong}` of carl is no age X25519 recipient")), "{text}");
+        assert!(text.contains(&format!("`{wrong}` of carl is not an age X25519 recipient")), "{text}");
         let text = broken(|draft| draft.backup.as_mut().unwrap().escrow.recipient.clone_from(&wrong));
-        assert!(text.contains("of esther is no age X25519 recipient"), "{text}");
+        assert!(text.contains("of esther is not an age X25519 recipient"), "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! All ceremonies of a cluster together: which may be opened beside which, and which generation is in use.
+//! All ceremonies of a cluster together: which may be opened alongside which, and which generation is in use.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn manifest_with(
     proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap()
 }
 
-/// The verdict on another ceremony of this kind with this wallet.
+/// The verdict on another ceremony of this kind on this wallet.
 fn another(book: &Book, kind: CeremonyKind, wallet: &Wallet, now: UnixMillis) -> Result<(), OpeningError> {
     let named = if kind == CeremonyKind::Dkg { None } else { Some(wallet) };
     let next = book.next_generation(&wallet.record.wallet, now);
@@ -76,7 +76,7 @@ fn refreshed(before: &Paper) -> Paper {
     paper
 }
 
-/// The same brought to the point where some have committed and others cannot any more.
+/// The same, brought to the point where some have committed and others no longer can.
 fn in_doubt(before: &Paper) -> Paper {
     let mut paper = before.refresh().authorise();
     paper.stage_all();

@@ -1,4 +1,4 @@
-//! Another branch of a log in the place of the known one: the same words in another order, and nothing taken back.
+//! Another branch of a log in place of the known one: the same events in another order, and nothing undone.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn opening(paper: &Paper) -> Paper {
     start
 }
 
-/// The branch on which these entries' events stand instead, those left out that the fold does not take there.
+/// The branch that has these entries' events instead, without those that the fold refuses there.
 fn branch<'a>(paper: &Paper, entries: impl IntoIterator<Item = &'a Entry>) -> Paper {
     let mut branch = opening(paper);
     for entry in entries {
@@ -67,7 +67,7 @@ fn without(paper: &Paper, leaves_out: impl Fn(&Event) -> bool) -> Paper {
     branch(paper, paper.log[1..].iter().filter(|entry| !leaves_out(&entry.event)))
 }
 
-/// The same events, with the first of these kinds behind all others of its kind.
+/// The same events, with the first of each of these kinds after all others of its kind.
 fn reordered(paper: &Paper, moves: impl Fn(&Event) -> bool) -> Paper {
     let mut entries: Vec<&Entry> = paper.log[1..].iter().collect();
     let first = entries.iter().position(|entry| moves(&entry.event)).unwrap();
@@ -145,7 +145,7 @@ fn branch_is_refused_that_takes_back_what_people_have_approved_or_let_through() 
     let let_through = Paper::let_through();
     let is_commit = |event: &Event| matches!(event, Event::Signed { step, .. } if step.as_str() == "commit");
     takes_back(&book(&[&dkg, &let_through]), &without(&let_through, is_commit));
-    // What was neither approved nor said may go.
+    // What was neither approved nor reported may go.
     let opened = Paper::dkg();
     let known = book(&[&opened]);
     known.with_branch(&withdrawn_alone().log).unwrap();
@@ -184,7 +184,7 @@ fn branch_is_refused_of_another_manifest_and_what_the_fold_refuses() {
     refused!(book(&[&closed]).with_branch(&gap), BranchError::Rejected { seq: 4, .. });
 }
 
-/// An amendment that allows another image, approved so many minutes after its opening.
+/// An amendment that allows another image, approved this many minutes after its opening.
 fn amendment(image: u8, minutes: i64) -> Paper {
     let next = CHARTER.allowing(&Measurement { pcr0: pcr(image), ..allowed() }, None).unwrap();
     let mut proposal = proposal(CeremonyKind::Amend, None, image);
@@ -200,7 +200,7 @@ fn amendment(image: u8, minutes: i64) -> Paper {
     paper
 }
 
-/// The branch on which the same was said so many minutes after the opening.
+/// The branch on which the same was said this many minutes after the opening.
 fn said_later(paper: &Paper, minutes: i64) -> Paper {
     let mut later = opening(paper);
     later.now = later.now.plus(minutes * MINUTE);

@@ -1,4 +1,4 @@
-//! Evidence bundles: a whole one verifies, and one that was changed anywhere does not.
+//! Evidence bundles: an unaltered one verifies, and one that was changed anywhere does not.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -386,7 +386,7 @@ fn log_with_a_refused_entry_makes_no_bundle() {
     refused!(without_origin.bundle(), EvidenceError::Rejected { seq: 1, .. });
 }
 
-/// A folder with the bundle's files, made anew.
+/// A fresh folder with the bundle's files.
 fn folder(name: &str, bundle: &[u8]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {
@@ -400,7 +400,7 @@ fn folder(name: &str, bundle: &[u8]) -> PathBuf {
     folder
 }
 
-/// Whether the command ends well; `None` where the tool is not installed.
+/// Whether the command succeeds; `None` if the tool is not installed.
 fn runs(command: &mut Command) -> Option<bool> {
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().ok().map(|status| status.success())

@@ -1,4 +1,5 @@
-//! Exclusion of a node: who decides it, what it takes part in no more, and that its old share never counts again.
+//! Exclusion of a node: who decides it, what the node no longer takes part in, and that its old share never counts
+//! again.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::path::Path as FilePath;
@@ -26,7 +27,7 @@ use crate::kit::{MINUTE, Paper, entry, first_place, opened_under, proposal};
 use crate::machine::{MACHINE, NOW};
 use crate::refused;
 
-/// When the key generation has long ended.
+/// A time long after the key generation.
 const LATER: UnixMillis = NOW.plus(10 * MINUTE);
 
 fn without_node_4() -> Arc<Charter> {
@@ -100,7 +101,7 @@ fn lost(nodes: &[u8]) -> impl FnOnce(&mut Proposal) {
     |proposal| proposal.lost = nodes
 }
 
-/// What somebody proposes to do with a wallet, under this charter.
+/// A proposal for a wallet, under this charter.
 fn about(
     charter: &Charter,
     kind: CeremonyKind,
@@ -125,7 +126,7 @@ fn opening(
     book.check_opening(&manifest, manifest.opened.plus(10 * MINUTE))
 }
 
-/// The same, opened with enclaves that have started anew.
+/// The same, opened with restarted enclaves.
 fn started(book: &Book, before: &Paper, kind: CeremonyKind, change: impl FnOnce(&mut Proposal)) -> Paper {
     let wallet = before.ceremony.committed().unwrap();
     let manifest = about(book.context().charter(), kind, &wallet, change);
@@ -133,7 +134,7 @@ fn started(book: &Book, before: &Paper, kind: CeremonyKind, change: impl FnOnce(
     Paper::start(context, &manifest, vec![before.log.clone()])
 }
 
-/// The manifest with another roster: of a console that does not check what it proposes.
+/// The manifest with another roster, as from a console that does not check what it proposes.
 fn among(manifest: &Manifest, roster: &[u32]) -> Manifest {
     let mut wire = log::Manifest::decode(manifest.as_bytes()).unwrap();
     wire.roster = roster.to_vec();
@@ -173,7 +174,7 @@ fn as_many_nodes_as_sign_together_are_never_excluded() {
     exclude(&[3]).unwrap();
     exclude(&[3, 4]).unwrap();
     let refused = error(exclude(&[2, 3, 4]));
-    assert!(refused.contains("2 nodes are not excluded, and 3 sign together"), "{refused}");
+    assert!(refused.contains("exclusions leave 2 nodes, and the threshold is 3"), "{refused}");
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn an_excluded_node_comes_back_with_another_nkey_or_not_at_all() {
             draft.nodes[3].nkey = new_nkey();
         })),
     ] {
-        assert!(refused.contains("node 4 is excluded and given another NKey"), "{refused}");
+        assert!(refused.contains("node 4 is excluded but its NKey changes"), "{refused}");
     }
 }
 
@@ -371,7 +372,7 @@ fn what_needs_every_node_is_refused_with_the_excluded_one_and_the_ways_on() {
     }
 }
 
-/// Everything of the wallet to itself, signed by these nodes.
+/// The wallet's whole balance to itself, signed by these nodes.
 fn transfer(wallet: &Wallet, signers: &[u8]) -> impl FnOnce(&mut Proposal) {
     let address = BitcoinAddress::of(BitcoinNetwork::Regtest, &wallet.record.public_key);
     let outpoint = Outpoint { txid: Txid([1; 32]), index: 0 };

@@ -39,7 +39,7 @@ fn opening_at(manifest: &Manifest, time: UnixMillis) -> Log {
     vec![entry(first_place(manifest, time), opened(manifest))]
 }
 
-/// The opening of a ceremony that says that it rests on another, whatever that is.
+/// The opening of a ceremony that claims to rest on another, whatever that is.
 fn resting_on(nonce: u8, origin: &CeremonyId) -> Log {
     let mut proposal = proposal(CeremonyKind::Refresh, None, nonce);
     proposal.generation = Generation(2);
@@ -281,7 +281,7 @@ fn backups_that_come_later_are_known_in_the_recovery_that_was_there_before() {
     assert_eq!(format!("{book:?}"), format!("{at_once:?}"));
 }
 
-/// What a cluster writes of which one node's clock is slow: it did so before anybody checked.
+/// What a cluster writes in which one node's clock is slow, from before that was checked.
 #[test]
 fn an_opening_that_is_dated_before_what_it_rests_on_folds_and_is_not_made_anew() {
     let dkg = Paper::closed();

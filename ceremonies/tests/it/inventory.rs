@@ -1,4 +1,4 @@
-//! Inventories: what people may enter into the exposure ledger, who must agree to it, and what it then counts.
+//! Inventories: what people may enter in the exposure ledger, who must agree to it, and what it then counts.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeSet;
@@ -193,7 +193,7 @@ fn what_an_identity_opened_is_crossed_out_when_the_last_that_opens_it_is_destroy
     assert_eq!(all[0].copies.iter().filter(of).count(), 2, "{:?}", all[0]);
     assert_eq!(all[0].exposed(SOON).len(), 5, "stores count");
 
-    // A sheet that nobody opens any more may be burned all the same.
+    // A sheet that nobody can open any more may still be burned.
     let burned = [item(Change::SheetDestroyed, 1, "S-1")];
     assert_eq!(verdict(&[&printed, &escrow, &custodian], SOON, &burned), Ok(()));
 }
@@ -493,14 +493,14 @@ fn manifest_of_an_inventory_is_refused_when_its_items_are_malformed() {
     let many = |count: usize| (0..count).map(|number| printed(1, &format!("S-{number}"))).collect();
     assert_eq!(parse(&|wire| wire.inventory = many(MAX_ITEMS)).unwrap().inventory.len(), MAX_ITEMS);
     for (items, why) in [
-        (vec![], "has items"),
+        (vec![], "must have items"),
         (many(MAX_ITEMS + 1), "more than 64"),
         (vec![printed(1, "S-1"), printed(2, "S-2"), printed(1, "S-1")], "twice"),
-        (vec![log::Item { kind: 0, ..printed(1, "S-1") }], "no kind known"),
-        (vec![log::Item { kind: 99, ..printed(1, "S-1") }], "no kind known"),
+        (vec![log::Item { kind: 0, ..printed(1, "S-1") }], "a kind that this build does not know"),
+        (vec![log::Item { kind: 99, ..printed(1, "S-1") }], "a kind that this build does not know"),
         (
             vec![log::Item { kind: log::ItemKind::IdentityDestroyed.into(), ..printed(1, "age1x") }],
-            "no node's",
+            "belongs to no node",
         ),
     ] {
         let error = parse(&|wire| wire.inventory.clone_from(&items)).unwrap_err();
@@ -538,11 +538,11 @@ fn charter_asks_two_people_for_an_inventory_one_of_whom_does_not_operate() {
         with(enough).unwrap();
     }
     for (short, why) in [
-        (&[][..], "two people at least"),
-        (&[(Administrator, 1)], "two people at least"),
-        (&[(Auditor, 1)], "two people at least"),
-        (&[(Administrator, 1), (Operator, 3)], "two people at least"),
-        (&[(Administrator, 1), (Witness, 0)], "two people at least"),
+        (&[][..], "at least two people"),
+        (&[(Administrator, 1)], "at least two people"),
+        (&[(Auditor, 1)], "at least two people"),
+        (&[(Administrator, 1), (Operator, 3)], "at least two people"),
+        (&[(Administrator, 1), (Witness, 0)], "at least two people"),
         (&[(Administrator, 2), (Witness, 1)], "a ceremony has one"),
         (&[(Administrator, 1), (Witness, 2)], "quorum.amend"),
         (&[(Operator, u32::MAX), (Witness, u32::MAX)], "quorum.amend"),

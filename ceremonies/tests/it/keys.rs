@@ -29,7 +29,7 @@ impl Enclave {
         EnclaveKeys { identity: self.identity.verifying_key().to_bytes(), sealing: self.sealing }
     }
 
-    /// The same enclave, but that it shows another's sealing key.
+    /// The same enclave, except that it shows another's sealing key.
     pub(crate) fn with_sealing_of(&self, other: &Self) -> Self {
         Self { sealing: other.sealing, ..self.clone() }
     }
@@ -46,7 +46,7 @@ pub(crate) const SHARING: Sharing = Sharing([0x5eed_0001, 77, 1234]);
 /// The same secret shared anew, and once more.
 pub(crate) const REFRESHED: Sharing = Sharing([0x5eed_0001, 88, 4321]);
 pub(crate) const REFRESHED_AGAIN: Sharing = Sharing([0x5eed_0001, 99, 5555]);
-/// The same secret shared anew, but that node 3's share is what it was.
+/// The same secret shared anew, except that node 3's share is unchanged.
 pub(crate) const HALF_REFRESHED: Sharing = Sharing([0x5eed_0001, 80, 1233]);
 pub(crate) const OTHER_SHARING: Sharing = Sharing([0x5eed_0002, 77, 1234]);
 

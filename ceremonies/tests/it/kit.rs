@@ -1,7 +1,7 @@
 //! A whole ceremony on paper: a cluster with its people, nodes, enclaves and attestations, and no process.
 //!
-//! Everything that outside parts would contribute is made here with their own keys; what is allowed is
-//! never decided here but by the fold under test.
+//! Everything that other parts would contribute is made here with their own keys; what is allowed is never decided
+//! here, but by the fold under test.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ pub(crate) fn entry_by(key: &NKey, place: Place, event: Kind) -> Entry {
     .unwrap()
 }
 
-/// Where a log's first entry stands.
+/// The place of a log's first entry.
 pub(crate) fn first_place(manifest: &Manifest, time: UnixMillis) -> Place {
     Place { ceremony: manifest.ceremony.clone(), seq: 1, prev: Hash::ZERO, time, node: node(1) }
 }
@@ -247,7 +247,7 @@ impl Paper {
         self.ceremony.manifest().hash()
     }
 
-    /// Where this node's next entry stands.
+    /// The place of this node's next entry.
     pub(crate) fn place(&self, by: u8) -> Place {
         let head = self.ceremony.head();
         Place {
@@ -265,7 +265,7 @@ impl Paper {
         self.take(entry_by(&self.agent_key(by), self.place(by), event))
     }
 
-    /// The NKey of this node's agent: the other one where the charter lists that.
+    /// The NKey of this node's agent: the other one if the charter lists that.
     fn agent_key(&self, by: u8) -> NKey {
         let anew = nkey(&format!("node {by} anew"));
         let listed = |listed: &Node| listed.nkey == anew.public_key();
@@ -276,7 +276,7 @@ impl Paper {
         }
     }
 
-    /// Takes an entry; one that is refused must change nothing.
+    /// Applies an entry; a refused one must change nothing.
     pub(crate) fn take(&mut self, entry: Entry) -> Result<(), Rejection> {
         let before = format!("{:?}", self.ceremony);
         let verdict = self.ceremony.apply(&entry);
@@ -349,7 +349,7 @@ impl Paper {
         self.append(2, Kind::Signed(log::Signed { step, role, person, answer, signature }))
     }
 
-    /// A person signs what the ceremony shows them; where it shows nothing, something.
+    /// A person signs what the ceremony shows them or, if it shows nothing, anything.
     pub(crate) fn sign(
         &mut self,
         step: &str,
@@ -634,7 +634,7 @@ impl Paper {
         self.append(1, Kind::Withdrawn(log::Withdrawn { person, role, reason: reason.into(), signature }))
     }
 
-    /// What an enclave of this group reports of a good test signature, not yet signed by it.
+    /// What an enclave of this signer set reports of a good test signature, not yet signed by it.
     pub(crate) fn test_signature(&self, by: u8, subset: &Subset, attempt: u32) -> TestSigned {
         let record = self.ceremony.record().unwrap().digest();
         let digest = test_digest(&self.manifest_hash(), &record, subset, attempt);
@@ -682,7 +682,7 @@ impl Paper {
         self.sign("read-back", "arthur", Role::Auditor, words).unwrap();
     }
 
-    /// Every group that is left signs, at the attempt that is due.
+    /// Every remaining signer set signs, at the attempt that is due.
     pub(crate) fn test_sign_all(&mut self) {
         while let Some(subset) = self.ceremony.due_subset() {
             let attempt = self.ceremony.attempt(&subset);

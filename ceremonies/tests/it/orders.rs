@@ -23,7 +23,7 @@ use crate::machine::NOW;
 use crate::refused;
 
 const SOON: UnixMillis = NOW.plus(40 * MINUTE);
-/// What an order may have, however long a wallet has existed.
+/// The most that an order may hold, however long a wallet has existed.
 const MAX_ORDER: usize = 512 * 1024;
 
 fn id(paper: &Paper) -> CeremonyId {
@@ -73,7 +73,7 @@ fn size(needed: &Needed<'_>, log: &[Entry]) -> usize {
     logs.map(Entry::size).sum::<usize>() + records.sum::<usize>()
 }
 
-/// What follows a ceremony, opened in this minute; of what came before it keeps nothing. A recovery is of node 1.
+/// What follows a ceremony, opened in this minute; it keeps nothing of what came before. A recovery is of node 1.
 fn next(before: &Paper, kind: CeremonyKind, number: u32, minute: i64) -> Paper {
     let mut paper = Paper { origins: Vec::new(), ..before.clone() }.then(kind, |proposal| {
         proposal.nonce[..4].copy_from_slice(&number.to_be_bytes());
@@ -350,7 +350,7 @@ static BANS: LazyLock<Vec<Paper>> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever was banned when: who is shown an order knows of the same bans as who knows all.
+    /// Whoever is shown an order knows the same bans as whoever knows everything, whatever was banned when.
     #[test]
     fn enclave_knows_of_every_ban_that_holds_and_of_the_end_of_every_other(
         bans in proptest::sample::subsequence((0..54).collect::<Vec<usize>>(), 0..4),
@@ -368,7 +368,7 @@ proptest! {
         let enclave = shown(&needed, &paper.log);
         let manifest = paper.ceremony.manifest();
         prop_assert_eq!(enclave.bans_in(manifest), agent.bans_in(manifest));
-        // What the enclave has said itself it must find in the log, even where a recovery ends it.
+        // The enclave must find in the log what it said itself, even if a recovery ends it.
         let origin = agent.bans_in(papers[last].ceremony.manifest());
         let logged: BTreeSet<_> = enclave.bans().collect();
         prop_assert!(origin.is_subset(&logged));

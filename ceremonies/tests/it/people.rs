@@ -91,10 +91,10 @@ fn approval_of_a_statement_that_another_program_saved_is_refused_with_what_it_ch
     let right = text(&paper, "approve", "both", Role::Operator);
     let windows = right.replace('\n', "\r\n");
     for (wrong, expected) in [
-        (windows.clone(), "line ends of Windows"),
-        (windows.trim_end().to_owned(), "line ends of Windows, without the last"),
-        (right.trim_end().to_owned(), "without its last line end"),
-        (format!("{right}\n"), "an empty line at its end"),
+        (windows.clone(), "Windows line endings"),
+        (windows.trim_end().to_owned(), "Windows line endings and without the last"),
+        (right.trim_end().to_owned(), "without its final line feed"),
+        (format!("{right}\n"), "an extra empty line at its end"),
         (format!("\u{feff}{right}"), "byte order mark"),
     ] {
         let signature = ssh_sign("both", NAMESPACE, &wrong);

@@ -18,7 +18,7 @@ use crate::refused;
 /// A key generation whose backups are proven.
 static CLOSED: LazyLock<Paper> = LazyLock::new(Paper::backed_up);
 
-/// All is lost, but for three sheets of paper.
+/// Everything is lost except three sheets of paper.
 const SHEETS: [(u8, Way); 5] =
     [(1, Way::Backup), (2, Way::Repair), (3, Way::Backup), (4, Way::Backup), (5, Way::Repair)];
 
@@ -97,7 +97,7 @@ fn manifest_is_refused_where_no_enclave_needs_to_hold_the_key_or_nothing_can_be_
     use Way::{Backup, Repair};
     naming(CeremonyKind::Rebuild, &SHEETS).unwrap();
     for (lost, why) in [
-        (&[][..], "names the nodes"),
+        (&[][..], "must name the nodes"),
         (&[(1, Backup), (2, Backup), (3, Backup), (4, Backup), (5, Backup)], "every lost node has a backup"),
         (&[(4, Backup), (5, Repair)], "enough nodes have their shares"),
         (&[(1, Repair)], "enough nodes have their shares"),
@@ -110,7 +110,7 @@ fn manifest_is_refused_where_no_enclave_needs_to_hold_the_key_or_nothing_can_be_
         assert!(error.to_string().contains(why), "{lost:?}: {error}");
     }
     let error = naming(CeremonyKind::TestSign, &SHEETS).unwrap_err();
-    assert!(error.to_string().contains("and nothing else"), "{error}");
+    assert!(error.to_string().contains("and no other ceremony may"), "{error}");
 }
 
 #[test]
@@ -234,6 +234,6 @@ fn charter_is_refused_when_any_quorum_is_higher_than_that_of_a_rebuild() {
         raise(draft);
         lower(draft, CeremonyKind::Rebuild);
     });
-    assert!(refused.unwrap_err().contains("which needs the highest of all"));
+    assert!(refused.unwrap_err().contains("which must have the highest of all"));
     charter(|draft| drop(draft.quorum.remove(&CeremonyKind::Rebuild))).unwrap();
 }

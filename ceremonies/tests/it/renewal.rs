@@ -1,4 +1,4 @@
-//! Refreshes and recoveries: new shares of a known key, staged beside those in use, and when they take their place.
+//! Refreshes and recoveries: new shares of a known key, staged alongside those in use, and when they replace them.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
@@ -608,7 +608,7 @@ fn manifest_of_a_recovery_is_refused_when_it_does_not_say_who_has_lost_a_share()
     recover(&[(1, Backup), (2, Backup), (3, Backup), (4, Repair), (5, Repair)]).unwrap();
     recover(&[(1, Backup), (2, Backup), (3, Backup), (4, Backup), (5, Backup)]).unwrap();
     for (lost, why) in [
-        (&[][..], "names the nodes"),
+        (&[][..], "must name the nodes"),
         (&[(6, Repair)], "not one of the wallet's nodes"),
         (&[(0, Repair)], "not one of the wallet's nodes"),
         (&[(257, Repair)], "not one of the wallet's nodes"),
@@ -627,7 +627,7 @@ fn manifest_of_a_recovery_is_refused_when_it_does_not_say_who_has_lost_a_share()
     for kind in [CeremonyKind::Dkg, CeremonyKind::TestSign, CeremonyKind::Refresh] {
         naming(kind, &[]).unwrap();
         let error = naming(kind, &[(1, Repair)]).unwrap_err();
-        assert!(error.to_string().contains("and nothing else, names the nodes"), "{kind}: {error}");
+        assert!(error.to_string().contains("must name the nodes"), "{kind}: {error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What nodes said of a log, in its evidence: who recorded it, and what once stood beside it.
+//! What nodes said of a log, in its evidence: who recorded it, and what once branched off it.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ fn bundle_says_which_nodes_have_recorded_its_log() {
 
     let fewer = with(&whole[2..]);
     assert!(!fewer.recorded);
-    assert_eq!(fewer.holders, "held by 3 of 5: nodes 3, 4, 5; no head of nodes 1, 2");
+    assert_eq!(fewer.holders, "held by 3 of 5: nodes 3, 4, 5; no head from nodes 1, 2");
     assert!(fewer.to_string().contains("NOT SHOWN TO BE RECORDED: held by 3 of 5"));
 
     // What is locked is one entry short of the log.
@@ -105,7 +105,7 @@ fn bundle_says_which_nodes_have_recorded_its_log() {
 fn bundle_without_heads_says_that_it_has_none() {
     let report = report(&paper().material());
     assert!(!report.recorded);
-    assert_eq!(report.holders, "the bundle has no head of any node");
+    assert_eq!(report.holders, "the bundle has no signed head from any node");
     assert!(report.to_string().contains("NOT SHOWN TO BE RECORDED"));
 }
 

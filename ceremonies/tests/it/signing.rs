@@ -1,4 +1,4 @@
-//! Test signatures: which count, and when a group has failed.
+//! Test signatures: which count, and when a signer set has failed.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::keys::{OTHER_SHARING, SHARING, high};
 use crate::kit::Paper;
 use crate::refused;
 
-/// A wallet ready to test-sign, the group that is due, and its first member.
+/// A wallet ready to test-sign, the signer set that is due, and its first member.
 fn due() -> (Paper, Subset, u8) {
     let paper = Paper::read_back();
     let subset = paper.ceremony.due_subset().unwrap();

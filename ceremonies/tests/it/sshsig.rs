@@ -89,7 +89,7 @@ fn signature_is_refused_with_bytes_that_its_form_does_not_have() {
     assert!(matches!(canonical(&cut), Err(FormatError::Content(_))));
     let later = rebuilt(&good, |bytes| bytes[9] = 2);
     assert!(matches!(canonical(&later), Err(FormatError::Content(_))));
-    // Behind magic, version, key and namespace stands the reserved field.
+    // The reserved field follows magic, version, key and namespace.
     let at = 6 + 4 + (4 + 51) + (4 + NAMESPACE.len());
     let reserved = rebuilt(&good, |bytes| {
         assert_eq!(bytes[at..at + 4], [0; 4]);

@@ -11,7 +11,7 @@ use prost::Message as _;
 use crate::cluster::draft;
 use crate::kit::Paper;
 
-/// Characters of every kind that is refused, none of them in a list of ours.
+/// Characters of every refused kind, none of them in a list of ours.
 const HIDDEN: [char; 14] = [
     '\u{7}',
     '\u{1b}',
@@ -65,7 +65,9 @@ fn charter_is_refused_when_a_field_holds_what_commands_a_terminal() {
             assert!(refused.contains(&code(c)), "{field}, {}: {refused}", code(c));
         }
     }
-    assert!(refusal(|draft| draft.kms.host = "kms.exämple.org".to_owned()).contains("kms.host has U+00E4"));
+    assert!(
+        refusal(|draft| draft.kms.host = "kms.exämple.org".to_owned()).contains("kms.host contains U+00E4")
+    );
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn charter_is_refused_when_its_comments_hide_something() {
     assert!(with("plain, 2\u{a0}of 3").is_ok());
     for c in ['\u{85}', '\u{200b}', '\u{202e}', '\u{feff}', '\u{e0041}'] {
         let error = with(&format!("a{c}b")).unwrap_err();
-        let expected = format!("line 2 has {}", code(c));
+        let expected = format!("line 2 contains {}", code(c));
         assert!(matches!(&error, CharterError::Rule(rule) if rule.starts_with(&expected)), "{error:?}");
     }
 }

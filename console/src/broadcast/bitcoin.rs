@@ -1,4 +1,4 @@
-//! Bitcoin: the REST interface of Esplora, which explorers and nodes' companions offer.
+//! Bitcoin: the REST interface of Esplora, which block explorers and companion servers of nodes offer.
 
 use ceremonies::ids::{Hash, Line};
 use ceremonies::transaction::{Confirmation, TransactionId};
@@ -43,7 +43,7 @@ impl Sender<'_> {
         if answer.status.is_server_error() || is_other_interface(answer.status) {
             return Err(refusal);
         }
-        // It refuses what it knows or has in a block already, in words that differ from node to node.
+        // It refuses a transaction that it knows or that is already in a block, in words that differ from node to node.
         if self.is_known().await? {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl Sender<'_> {
     /// The status of one that the endpoint does not know is that it is not confirmed.
     pub(super) async fn standing(&self) -> Result<Standing, BroadcastError> {
         let answer = self.endpoint.get(&format!("/tx/{}/status", self.id)).await?;
-        let expected = "a status in JSON, with height and hash of the block where it is confirmed";
+        let expected = "a status in JSON, with the height and hash of the confirming block";
         let Status { confirmed, block_height, block_hash } = read(STATUS, expected, &answer)?;
         if !confirmed {
             return Ok(Standing::Waiting);
@@ -81,14 +81,14 @@ impl Sender<'_> {
 }
 
 fn failed(to: &'static str, answer: &Answer) -> BroadcastError {
-    // What Esplora does not find is a transaction, and it finds where to send one.
+    // What Esplora may fail to find is a transaction; it always finds where to send one.
     if is_other_interface(answer.status) && (to == SEND || answer.status != StatusCode::NOT_FOUND) {
         return BroadcastError::OtherInterface {
             to,
             status: answer.status,
             spoken: "Esplora's REST interface",
-            instead: "give the address of an Esplora server with its whole path; with a bitcoind of your own, send it by \
-                      `bitcoin-cli sendrawtransaction` and say so with --withhold",
+            instead: "give the address of an Esplora server with its whole path; with your own bitcoind, send the \
+                transaction with `bitcoin-cli sendrawtransaction` and record that with --withhold",
         };
     }
     let text = Line::lossy(&String::from_utf8_lossy(&answer.body));

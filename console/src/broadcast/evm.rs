@@ -1,4 +1,4 @@
-//! Ethereum and chains like it: JSON-RPC 2.0, as every node speaks it.
+//! Ethereum and other EVM chains: JSON-RPC 2.0, as every node speaks it.
 
 use ceremonies::address::ChainId;
 use ceremonies::ids::{Hash, Line};
@@ -48,7 +48,7 @@ impl Sender<'_> {
         let raw = format!("0x{}", hex::encode(self.signed));
         match self.call(SEND, json!([raw])).await? {
             Ok(told) => must_be(self.id, told.as_str().unwrap_or_default()),
-            // Every kind of node has its own words for one that it knows or has in a block already.
+            // Every kind of node has its own words for a transaction that it knows or that is already in a block.
             Err(why) if !self.is_known().await? => Err(BroadcastError::Refused(why)),
             Err(_) => Ok(()),
         }
@@ -93,7 +93,7 @@ fn said(method: &'static str, answer: &Answer) -> Result<Said, BroadcastError> {
         .filter(|reply| reply.get("id") == Some(&json!(1)))
         .ok_or_else(|| malformed(method, "a JSON-RPC reply"))?;
     if let Some(error) = reply.get("error").filter(|error| !error.is_null()) {
-        let text = error.get("message").and_then(Value::as_str).unwrap_or("it does not say why");
+        let text = error.get("message").and_then(Value::as_str).unwrap_or("it gives no reason");
         return Ok(Err(Line::lossy(text)));
     }
     let result = reply.get_mut("result").map(Value::take);

@@ -1,6 +1,6 @@
-//! One HTTP request at a time to an endpoint that nobody trusts: over TLS, or in the clear to a node of one's own.
+//! One HTTP request at a time to an untrusted endpoint: over TLS, or in the clear to a node of one's own.
 //!
-//! Sizes and times are bounded, redirects are not followed and no proxy is asked. Errors name the host and never the
+//! Sizes and times are bounded, redirects are not followed and no proxy is used. Errors name the host and never the
 //! rest of the address, which may hold somebody's key to the endpoint.
 
 use std::io;
@@ -32,31 +32,33 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum InvalidEndpoint {
     /// Not an address.
-    #[error("that is no address: write https://HOST/PATH, or http://127.0.0.1:PORT for a node of your own")]
+    #[error(
+        "that is not an address: write https://HOST/PATH, or http://127.0.0.1:PORT for a node of your own"
+    )]
     Syntax,
     /// Neither of the two.
-    #[error("only https and http are spoken")]
+    #[error("only https and http are supported")]
     Scheme,
-    /// In the clear to who knows whom.
-    #[error("without TLS only this machine or a private address (10.…, 192.168.…) is asked: use https")]
+    /// In the clear over a public network.
+    #[error("without TLS, only this machine or a private address (10.…, 192.168.…) is allowed: use https")]
     Plain,
     /// A user's name or password in front of the host.
     #[error(
-        "names and passwords in an address are not sent: use an endpoint without, with a key in its path, or with a token \
-         (--bearer)"
+        "user names and passwords in an address are not sent: use an endpoint that needs none, has a key in its path, \
+         or takes a token (--bearer)"
     )]
     Credentials,
-    /// No name that a certificate could have.
-    #[error("the host is no name that a TLS certificate could be for")]
+    /// Not a name that a certificate can have.
+    #[error("the host is not a name that a TLS certificate can be issued for")]
     Host,
     /// A file that holds no certificate.
-    #[error("the file of certificates holds none in PEM that could vouch for anybody")]
+    #[error("the file contains no PEM certificate that could act as a certificate authority")]
     Certificates,
-    /// Certificates, and nobody who could show one.
-    #[error("certificates are for https alone, and the endpoint is http")]
+    /// Certificate authorities for an endpoint without TLS.
+    #[error("a certificate authority applies to https only, and the endpoint is http")]
     NoTls,
     /// Something that no header can carry.
-    #[error("the bearer token has other characters than letters, digits and punctuation")]
+    #[error("the bearer token has characters other than letters, digits and punctuation")]
     Token,
     /// TLS cannot be set up on this machine.
     #[error("TLS cannot be used here")]
@@ -81,7 +83,7 @@ pub enum HttpError {
         host: String,
     },
     /// The connection broke, or what came is not HTTP.
-    #[error("{host} does not answer in HTTP")]
+    #[error("{host} did not answer in HTTP")]
     Broken {
         /// Who.
         host: String,
@@ -89,7 +91,7 @@ pub enum HttpError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The answer is longer than any that is asked for.
-    #[error("{0} answered with more than {MAX_ANSWER} bytes, which were not read")]
+    #[error("the answer of {0} exceeds {MAX_ANSWER} bytes and was not read")]
     TooLarge(String),
 }
 
@@ -141,7 +143,7 @@ impl FromStr for Endpoint {
             Some("http") => return Err(InvalidEndpoint::Plain),
             _ => return Err(InvalidEndpoint::Scheme),
         };
-        // A port that is none would be left out, and another one asked.
+        // A malformed port would be dropped, and another port asked.
         let port = match authority.strip_prefix(named) {
             Some("") => usual,
             Some(port) => port.trim_start_matches(':').parse().map_err(|_| InvalidEndpoint::Syntax)?,
@@ -152,7 +154,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Whether nobody else is on the way to this host: it is this machine, or on a network of one's own.
+/// Whether nobody else is on the path to this host: it is this machine, or on a private network.
 fn is_near(host: &str) -> bool {
     match host.parse() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
@@ -293,7 +295,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
-            // Who does not trust the certificate hangs up.
+            // A client that does not trust the certificate hangs up.
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
                 let mut request = [0; 1024];

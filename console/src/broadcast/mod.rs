@@ -1,8 +1,8 @@
 //! Sending a signed transaction to an endpoint, and waiting until it is in a block.
 //!
-//! An endpoint is not trusted: what it answers is bounded, and an id that is not the transaction's own ends the matter.
-//! That a block holds the transaction is still the endpoint's word; a person signs it as theirs. Everything here may be
-//! done again after a crash: a transaction that the endpoint knows already is waited for. Nothing here signs.
+//! An endpoint is not trusted: its answers are bounded, and an id other than the transaction's own ends the attempt.
+//! That a block holds the transaction is still only the endpoint's word; a person signs it as theirs. Everything here
+//! may be repeated after a crash: a transaction that the endpoint already knows is waited for. Nothing here signs.
 
 mod bitcoin;
 mod evm;
@@ -26,7 +26,7 @@ pub enum BroadcastError {
     /// No answer.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// An answer that says that something is wrong at the endpoint.
+    /// An answer that reports an error at the endpoint.
     #[error("the endpoint answered {status} to {to}: {text}")]
     Status {
         /// To what.
@@ -49,7 +49,7 @@ pub enum BroadcastError {
         instead: &'static str,
     },
     /// An error to a question that has an answer.
-    #[error("the endpoint does not answer {to}: {text}")]
+    #[error("the endpoint did not answer {to}: {text}")]
     Unanswered {
         /// To what.
         to: &'static str,
@@ -67,47 +67,50 @@ pub enum BroadcastError {
         expected: &'static str,
     },
     /// Another chain.
-    #[error("the endpoint is of chain {theirs}, the transaction is for chain {ours}: nothing was sent")]
+    #[error("the endpoint is on chain {theirs}, but the transaction is for chain {ours}: nothing was sent")]
     OtherChain {
         /// The endpoint's.
         theirs: u64,
         /// The transaction's.
         ours: ChainId,
     },
-    /// The endpoint speaks of another transaction.
+    /// The endpoint answered for another transaction.
     #[error(
-        "the endpoint speaks of transaction {told} where {ours} was sent: do not believe it, use another"
+        "the endpoint answered for transaction {told}, but {ours} was sent: do not trust it, use another endpoint"
     )]
     OtherTransaction {
-        /// The id that it tells, cut to a line.
+        /// The id that it gave, cut to a line.
         told: Line,
         /// The id that follows from the signed bytes.
         ours: TransactionId,
     },
     /// The network does not take it.
-    #[error("the endpoint does not take the transaction: {0}")]
+    #[error("the endpoint refused the transaction: {0}")]
     Refused(Line),
-    /// It is in a block, and did nothing.
+    /// It is in a block but failed.
     #[error(
-        "the transaction is in block {height} and failed there: nothing was paid but the fee, and its nonce is used; \
-         withhold with that reason"
+        "the transaction is in block {height} but failed: only the fee was paid, and its nonce is used up; record that \
+         with --withhold"
     )]
     Failed {
         /// The block's height.
         height: u64,
     },
     /// Not in time.
-    #[error("after {} seconds the transaction stands so: {last}; run it again to go on waiting", .waited.as_secs())]
+    #[error(
+        "after {} seconds, the transaction's status is: {last}; run the command again to keep waiting",
+        .waited.as_secs()
+    )]
     NotConfirmed {
         /// How long was waited.
         waited: Duration,
-        /// How it stood when last looked at.
+        /// Its status at the last look.
         last: String,
     },
 }
 
 impl BroadcastError {
-    /// Whether it may be better at the next look. Nonsense is not waited out.
+    /// Whether the next look may succeed. Nonsense is not waited out.
     fn may_pass(&self) -> bool {
         match self {
             Self::Http(error) => match error {
@@ -129,19 +132,19 @@ impl BroadcastError {
     }
 }
 
-/// How a transaction that was sent stands, as the endpoint tells.
+/// The status of a sent transaction, as the endpoint reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Waiting,
     InBlock {
         confirmation: Confirmation,
-        /// How many blocks hold it: its own and those on top.
+        /// Its confirmations: its own block and those on top.
         blocks: u64,
     },
 }
 
 impl Standing {
-    /// In a block, where the chain's last has this height.
+    /// In a block, when the chain's last block has this height.
     fn in_block(confirmation: Confirmation, tip: u64) -> Self {
         let blocks = tip.saturating_sub(confirmation.height).saturating_add(1);
         Self::InBlock { confirmation, blocks }
@@ -151,7 +154,7 @@ impl Standing {
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Waiting => f.write_str("in no block yet"),
+            Self::Waiting => f.write_str("not in a block yet"),
             Self::InBlock { confirmation, blocks } => {
                 write!(f, "in block {}, {blocks} confirmations", confirmation.height)
             }
@@ -159,7 +162,7 @@ impl fmt::Display for Standing {
     }
 }
 
-/// How long and for what is waited.
+/// What to wait for, and how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// How many blocks must hold the transaction, its own included.
@@ -192,11 +195,11 @@ impl Network<'_> {
     }
 }
 
-/// Sends what [`Transaction::signed`] has made of a transaction, and waits for its confirmation. Each change of how it
-/// stands is told.
+/// Sends what [`Transaction::signed`] has made of a transaction, and waits for its confirmation. Each change of its
+/// status is reported.
 ///
 /// # Errors
-/// [`BroadcastError`]; for all but the transaction's own failure it can be done again.
+/// [`BroadcastError`]; for all but the transaction's own failure it can be repeated.
 pub async fn broadcast(
     endpoint: &Endpoint,
     transaction: &Transaction,
@@ -250,7 +253,7 @@ fn must_be(ours: TransactionId, told: &str) -> Result<(), BroadcastError> {
     }
 }
 
-/// Whether a status says that nobody serves such requests there at all.
+/// Whether a status says that no such requests are served there at all.
 fn is_other_interface(status: StatusCode) -> bool {
     [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED].contains(&status)
 }

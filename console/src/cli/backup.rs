@@ -20,9 +20,9 @@ use crate::room::{self, Signature};
 
 #[derive(Subcommand)]
 pub(super) enum BackupCommand {
-    /// Every backup in the log: where it lies, until when it is locked, and whether it was proven.
+    /// List every backup in the log: where it is stored, until when it is locked, and whether it was proven.
     List {
-        /// Of this wallet only.
+        /// Only backups of this wallet.
         #[arg(long)]
         wallet: Option<WalletName>,
     },
@@ -32,10 +32,10 @@ pub(super) enum BackupCommand {
     Restore(ReleaseArguments),
 }
 
-/// What a program does where nobody is there to type the word: every release is sealed anew, so that no hash of its
-/// statement is known before.
-const UNATTENDED: &str = "a program gives --release FILE, reads what that prints, and then signs it with custody ceremony \
-    sign ID --step STEP --role custodian --release FILE --statement-hash SHA256";
+/// What a program does when nobody is there to type the word: every release is sealed anew, so the hash of its
+/// statement cannot be known beforehand.
+const UNATTENDED: &str = "a program passes --release FILE, reads the statement that this prints, and then signs it \
+    with custody ceremony sign ID --step STEP --role custodian --release FILE --statement-hash SHA256";
 
 #[derive(Args)]
 pub(super) struct ReleaseArguments {
@@ -44,16 +44,16 @@ pub(super) struct ReleaseArguments {
     /// Whose backup.
     #[arg(long)]
     node: NodeIndex,
-    /// The age file as it was fetched; without it, the one of that name in the cluster file's folder of backups.
+    /// The age file as fetched [default: the file of that name in the cluster file's backup folder].
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
-    /// The keeper's age identities; without it, those that the cluster file names.
+    /// The keeper's age identities [default: those in the cluster file].
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// The keeper's name; needed where the cluster file knows several who could.
+    /// The keeper's name; needed if the cluster file lists several keepers of this backup.
     #[arg(long)]
     person: Option<PersonName>,
-    /// Do not sign here: write the release to this file and print the statement to be signed. A file that exists is not
+    /// Do not sign here: write the release to this file and print the statement to be signed. An existing file is not
     /// overwritten.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "statement_hash"])]
     release: Option<PathBuf>,
@@ -110,7 +110,7 @@ fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> 
             }));
         }
     }
-    let text = if lines.is_empty() { "no backup was written yet".to_owned() } else { lines.join("\n") };
+    let text = if lines.is_empty() { "no backup has been written yet".to_owned() } else { lines.join("\n") };
     output.print(&Value::Array(values), &text)
 }
 
@@ -122,7 +122,7 @@ fn keeper<'a>(desk: &'a Desk, person: Option<&PersonName>, node: NodeIndex) -> R
     };
     let mut keepers = desk.cluster.me.iter().filter(opens);
     keepers.next().with_context(|| {
-        format!("the cluster file knows nobody who keeps node {node}'s backups: give --person, --key and --identity")
+        format!("the cluster file lists nobody who keeps node {node}'s backups: give --person, --key and --identity")
     })
 }
 
@@ -131,7 +131,7 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
     if release.is_none() {
         hand.must_be_able_to_ask(UNATTENDED)?;
     }
-    let chapter = desk.book.get(&id).with_context(|| format!("no ceremony `{id}` is known"))?;
+    let chapter = desk.book.get(&id).with_context(|| format!("ceremony `{id}` is not known"))?;
     let ceremony = &chapter.ceremony;
     // With both given, the cluster file need not know the keeper.
     let (person, identity) = match (person, identity) {
@@ -139,15 +139,14 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
         (person, identity) => {
             let me = keeper(desk, person.as_ref(), node)?;
             let identity = identity.or_else(|| me.identity.clone());
-            let unknown =
-                || format!("with which age identity does {} open the backup? give --identity", me.person);
+            let unknown = || format!("no age identity is known for {}: give --identity", me.person);
             (me.person.clone(), identity.with_context(unknown)?)
         }
     };
     let object = match object {
         Some(object) => object,
         None => room::backup_file(&desk.cluster, ceremony, act, node)
-            .with_context(|| format!("where is the backup of node {node}? give --object"))?,
+            .with_context(|| format!("the backup of node {node} was not found: give --object"))?,
     };
     let released = custodian::release(ceremony, act, node, &object, &identity)?;
     let step = ceremony.script().step_for(act).context("no such step")?.id.clone();

@@ -24,36 +24,37 @@ use crate::room::{Signature, now};
 /// How long between two looks at the endpoint: blocks come every few seconds at most.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What a program does where nobody is there to type the word.
-const UNATTENDED: &str = "a program gives --unsigned, reads what that prints, and then signs it with custody ceremony sign ID \
-    --step STEP --role ROLE --block HASH --height N --statement-hash SHA256";
+/// What a program does when nobody is there to type the word.
+const UNATTENDED: &str = "a program passes --unsigned, reads the statement that this prints, and then signs it with \
+    custody ceremony sign ID --step STEP --role ROLE --block HASH --height N --statement-hash SHA256";
 
 #[derive(Args)]
 pub(super) struct BroadcastArguments {
     /// Which ceremony.
     id: CeremonyId,
-    /// Where it is sent: the JSON-RPC address of an Ethereum node, or for Bitcoin that of an Esplora server's interface.
+    /// Where to send it: the JSON-RPC address of an Ethereum node or, for Bitcoin, the API address of an Esplora
+    /// server.
     #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with_all = ["withhold", "statement_hash"])]
     endpoint: Option<String>,
-    /// A file of certificate authorities (PEM) that vouch for a node of your own, and for nobody else then.
+    /// A PEM file with the certificate authorities of your own node; no others are then trusted.
     #[arg(long, value_name = "FILE", requires = "endpoint")]
     ca: Option<PathBuf>,
-    /// A file with the token that the endpoint wants to see (`Authorization: Bearer`).
+    /// A file with the token that the endpoint requires (`Authorization: Bearer`).
     #[arg(long, value_name = "FILE", requires = "endpoint")]
     bearer: Option<PathBuf>,
     /// Do not send it, and sign this reason instead.
     #[arg(long, value_name = "REASON")]
     withhold: Option<Line>,
-    /// How many blocks must hold it, its own included.
+    /// How many confirmations to wait for, its own block included.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     confirmations: u64,
     /// How long to wait for that.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     wait: u64,
-    /// In which role the step is signed.
+    /// The role in which the step is signed.
     #[arg(long, default_value = "operator")]
     role: Role,
-    /// Who signs; needed where the cluster file knows several who could.
+    /// Who signs; needed if the cluster file lists several people who could.
     #[arg(long)]
     person: Option<PersonName>,
     /// Do not sign here: send it, wait for its block, and print the statement to be signed.
@@ -80,20 +81,22 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     let (mut desk, _) = Desk::open_at(path, &id).await?;
     let open = ceremony(&desk, &id)?;
     let step = open.script().step_for(Act::Broadcast);
-    let step =
-        step.with_context(|| format!("{id} signs no transaction: there is nothing to send"))?.id.clone();
+    let step = step
+        .with_context(|| format!("{id} does not sign a transaction: there is nothing to send"))?
+        .id
+        .clone();
     let person = match person {
         Some(person) => person,
         None => someone(&desk, role, Some((open, &step)))?.person.clone(),
     };
-    // Before anything leaves this machine: what is sent cannot be called back.
+    // Checked before anything leaves this machine: what is sent cannot be called back.
     open.may_sign(&step, role, &person, now())?;
     if !unsigned {
-        // The hash of a statement with a block in it is known to nobody yet.
+        // Nobody can know the hash of a statement yet that will name a block.
         hand.must_be_able_to_ask(UNATTENDED)?;
     }
     let answer = match (endpoint, withhold) {
-        // Read here: a refusal of the arguments would repeat the address, and with it somebody's key.
+        // Parsed here: a refusal by clap would repeat the address, and with it somebody's key.
         (Some(endpoint), _) => {
             let endpoint =
                 of_a_firm(endpoint.parse().context("--endpoint")?, ca.as_deref(), bearer.as_deref())?;
@@ -146,7 +149,7 @@ async fn sent(ceremony: &Ceremony, endpoint: &Endpoint, patience: Patience) -> R
         .as_deref()
         .zip(ceremony.signed_transaction())
         .context("the transaction is not signed yet")?;
-    note(&format!("sending to {}; waits up to {} s", endpoint.authority(), patience.wait.as_secs()));
+    note(&format!("sending to {}, then waiting up to {} s", endpoint.authority(), patience.wait.as_secs()));
     let tell = |standing: &str| note(&format!("{} {standing}", now()));
     Ok(broadcast(endpoint, transaction, &signed, &patience, tell).await?)
 }

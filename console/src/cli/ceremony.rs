@@ -36,19 +36,19 @@ pub(super) enum CeremonyCommand {
     Open {
         /// Which kind.
         kind: CeremonyKind,
-        /// The wallet it is about; for an amendment give --charter instead.
+        /// The wallet; for an amendment, give --charter instead.
         #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
         wallet: Option<WalletName>,
         /// The new charter, for an amendment.
         #[arg(long, value_name = "FILE")]
         charter: Option<PathBuf>,
-        /// A node that has lost its share, for a recovery or rebuild; give it for each.
+        /// A node that has lost its share, for a recovery or rebuild; repeat it for each node.
         #[arg(long, value_name = "NODE[=WAY]", value_parser = room::lost_node)]
         lost: Vec<(NodeIndex, Way)>,
         /// The transaction that `custody sweep` wrote, for a transfer.
         #[arg(long, value_name = "FILE")]
         transaction: Option<PathBuf>,
-        /// The nodes that sign it; without them the first that can sign together.
+        /// The nodes that sign it [default: the first that can sign together].
         #[arg(long, value_delimiter = ',', requires = "transaction")]
         signers: Vec<NodeIndex>,
         /// Why it is held.
@@ -57,21 +57,20 @@ pub(super) enum CeremonyCommand {
         /// Minutes until it expires.
         #[arg(long, default_value_t = LIFETIME_MS / 60_000)]
         minutes: i64,
-        /// The administrator's name; needed where the cluster file knows none, or several.
+        /// The administrator's name; needed if the cluster file lists none, or several.
         #[arg(long)]
         person: Option<PersonName>,
         /// The administrator's key.
         #[arg(long)]
         key: Option<PathBuf>,
-        /// Do not sign here: write the manifest to this file and print the statement to be signed. One that
-        /// exists is not overwritten.
+        /// Do not sign here: write the manifest to this file and print the statement to be signed. An existing file is
+        /// not overwritten.
         #[arg(long, value_name = "FILE", conflicts_with = "key")]
         manifest: Option<PathBuf>,
         #[command(flatten)]
         entries: Box<Entries>,
     },
-    /// Open a ceremony that `open --manifest` prepared: with a signature made elsewhere over what that printed, or signing
-    /// it here.
+    /// Open a ceremony that `open --manifest` prepared, with a signature made elsewhere or made here.
     SubmitOpening {
         /// The manifest that `open --manifest` wrote.
         #[arg(long)]
@@ -82,9 +81,9 @@ pub(super) enum CeremonyCommand {
         #[command(flatten)]
         hand: Hand,
     },
-    /// Ceremonies, the newest first.
+    /// List ceremonies, newest first.
     List(Filter),
-    /// One ceremony: phase, steps, signatures.
+    /// Show one ceremony: phase, steps, signatures.
     Show {
         /// Which.
         id: CeremonyId,
@@ -94,7 +93,7 @@ pub(super) enum CeremonyCommand {
         /// Which.
         id: CeremonyId,
     },
-    /// Print the statement to be signed, exactly. The step `withdraw` ends the ceremony.
+    /// Print the exact statement to be signed. The step `withdraw` ends the ceremony.
     Statement(StepArguments),
     /// Sign a step with a key file or through the SSH agent.
     Sign {
@@ -139,10 +138,10 @@ pub(super) struct StepArguments {
     /// In which role.
     #[arg(long)]
     role: Role,
-    /// Who; needed where the cluster file knows several people in the role.
+    /// Who signs; needed if the cluster file lists several people in the role.
     #[arg(long)]
     person: Option<PersonName>,
-    /// The words as heard, for a read-back.
+    /// The words as you heard them, for a read-back.
     #[arg(long, group = "answer")]
     words: Option<String>,
     /// Agree.
@@ -151,19 +150,19 @@ pub(super) struct StepArguments {
     /// Disagree, with the reason.
     #[arg(long, group = "answer", value_name = "REASON")]
     disagree: Option<Line>,
-    /// Say that a signed transaction is not sent from here, with the reason.
+    /// Record that the signed transaction is not sent from here, with the reason.
     #[arg(long, group = "answer", value_name = "REASON")]
     withhold: Option<Line>,
-    /// The block that a signed transaction is in, by the hash that its network gives it.
+    /// The hash of the block that contains the signed transaction, as its network writes it.
     #[arg(long, group = "answer", value_name = "HASH", requires = "height", value_parser = block)]
     block: Option<Hash>,
-    /// How many blocks are before that one.
+    /// The height of that block.
     #[arg(long, value_name = "N", requires = "block")]
     height: Option<u64>,
     /// The release of a backup that `custody backup prove` or `restore` wrote.
     #[arg(long, group = "answer", value_name = "FILE")]
     release: Option<PathBuf>,
-    /// The backup that is released; without it, the one of that name in the cluster file's folder of backups.
+    /// The backup that is released [default: the file of that name in the cluster file's backup folder].
     #[arg(long, value_name = "FILE", requires = "release")]
     object: Option<PathBuf>,
     /// Why the ceremony ends, for the step `withdraw`.
@@ -203,7 +202,7 @@ impl StepArguments {
     fn signature(&self, desk: &Desk, ceremony: &Ceremony) -> Result<Signature> {
         let withdraws = self.step.as_str() == WITHDRAW;
         if withdraws != self.reason.is_some() {
-            bail!("the step `{WITHDRAW}`, and no other, has --reason: why the ceremony ends");
+            bail!("the step `{WITHDRAW}` needs --reason, and no other step takes it");
         }
         let person = match &self.person {
             Some(person) => person.clone(),
@@ -227,7 +226,7 @@ impl StepArguments {
                 match &self.object {
                     Some(file) => file.clone(),
                     None => room::backup_file(&desk.cluster, ceremony, step.act, release.node).with_context(
-                        || format!("where is the backup of node {}? give --object", release.node),
+                        || format!("the backup of node {} was not found: give --object", release.node),
                     )?,
                 };
             desk.client.hand_in(release.node, &self.id, read("backup", &file, MAX_BACKUP)?).await?;
@@ -236,7 +235,7 @@ impl StepArguments {
     }
 }
 
-/// The release of a backup as a file, for those who sign it elsewhere: what the log will have of it, and no secret.
+/// The release of a backup as a file, for those who sign it elsewhere: what the log will hold, and no secret.
 pub(super) fn write_release(file: &Path, release: &Release) -> Result<()> {
     let wire = log::Release {
         node: release.node.into(),
@@ -247,7 +246,7 @@ pub(super) fn write_release(file: &Path, release: &Release) -> Result<()> {
 }
 
 fn read_release(file: &Path) -> Result<Release> {
-    let malformed = || format!("{} is no release of a backup", file.display());
+    let malformed = || format!("{} is not a release of a backup", file.display());
     let wire =
         log::Release::decode(read("release", file, MAX_SETTINGS)?.as_slice()).with_context(malformed)?;
     let node = wire.node.try_into().with_context(malformed)?;
@@ -261,10 +260,10 @@ pub(super) fn someone<'a>(desk: &'a Desk, role: Role, step: Option<(&Ceremony, &
         |me: &Me| step.is_some_and(|(ceremony, id)| ceremony.signed(id).any(|s| s.person == me.person));
     let mut people = desk.cluster.me.iter().filter(|me| me.role == role && !signed(me));
     let me = people.next().with_context(|| {
-        format!("the cluster file knows no {role} who has not signed: give --person and --key")
+        format!("the cluster file lists no {role} who has not signed yet: give --person and --key")
     })?;
     if people.next().is_some() {
-        bail!("the cluster file knows several people who could sign as {role}: give --person");
+        bail!("the cluster file lists several people who could sign as {role}: give --person");
     }
     Ok(me)
 }
@@ -297,7 +296,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: Ceremony
     }
 }
 
-/// What opens a ceremony: all others may stand against it.
+/// Commands that open a ceremony: any other ceremony may stand against it.
 async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()> {
     match command {
         CeremonyCommand::Open {
@@ -327,7 +326,9 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
                 (_, None, wallet) => {
                     Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?
                 }
-                _ => bail!("a transfer, and nothing else, needs --wallet and --transaction"),
+                _ => bail!(
+                    "a transfer needs --wallet and --transaction, and no other ceremony takes --transaction"
+                ),
             };
             let administrator = match person {
                 Some(person) => person,
@@ -342,15 +343,15 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             }
             let hand = Hand::asking(given);
             hand.must_be_able_to_ask(
-                "a program gives --manifest FILE, reads what that prints, and then opens it with submit-opening \
-                 --manifest FILE --key KEY --statement-hash SHA256",
+                "a program passes --manifest FILE, reads the statement that this prints, and then opens the ceremony \
+                 with submit-opening --manifest FILE --key KEY --statement-hash SHA256",
             )?;
             let signature = hand.sign(&desk, Role::Administrator, &administrator, &statement)?;
             submit_opening(&desk, output, &manifest, signature).await
         }
         CeremonyCommand::SubmitOpening { manifest, signature, hand } => {
             let manifest = Manifest::parse(&read("manifest", &manifest, MAX_MANIFEST)?)
-                .with_context(|| format!("{} is no manifest", manifest.display()))?;
+                .with_context(|| format!("{} is not a manifest", manifest.display()))?;
             let signature = if let Some(file) = signature {
                 read_signature(&file)?
             } else {
@@ -366,15 +367,15 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
         | CeremonyCommand::Statement(_)
         | CeremonyCommand::Sign { .. }
         | CeremonyCommand::Submit { .. }
-        | CeremonyCommand::Abort { .. } => bail!("this opens no ceremony"),
+        | CeremonyCommand::Abort { .. } => bail!("this command does not open a ceremony"),
     }
 }
 
-/// What is done in one ceremony.
+/// Commands within one ceremony.
 async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: CeremonyCommand) -> Result<()> {
     match command {
         CeremonyCommand::Open { .. } | CeremonyCommand::SubmitOpening { .. } | CeremonyCommand::List(_) => {
-            bail!("this is about no one ceremony")
+            bail!("this command is not about one ceremony")
         }
         CeremonyCommand::Show { id } => {
             let ceremony = ceremony(&desk, &id)?;
@@ -414,7 +415,7 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
 }
 
 pub(super) fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
-    Ok(&desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?.ceremony)
+    Ok(&desk.book.get(id).with_context(|| format!("ceremony `{id}` is not known"))?.ceremony)
 }
 
 /// A signature made elsewhere, in the form in which it is stored.
@@ -423,7 +424,7 @@ fn read_signature(file: &Path) -> Result<Vec<u8>> {
         .with_context(|| format!("{} is not a signature that ssh-keygen verifies", file.display()))
 }
 
-/// Prints the id alone, for programs that read it; what became of the opening is said on standard error.
+/// Prints the id alone, for programs that read it; the outcome of the opening goes to standard error.
 async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signature: Vec<u8>) -> Result<()> {
     let opened = room::opened(manifest, signature);
     let receipt = desk.client.submit(&[], &manifest.ceremony, opened).await?;
@@ -537,7 +538,7 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
         manifest.expires
     );
     if !reading.is_proven() {
-        text += "         NO NODE HAS SIGNED THIS: its entries prove themselves, and nobody says that they are all\n";
+        text += "         NO NODE HAS SIGNED THIS: each entry is proven, but nothing shows that none is missing\n";
     }
     for dispute in disputes(ceremony) {
         text += &format!("         DISPUTED by {dispute}\n");
@@ -560,7 +561,7 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     for step in ceremony.script().steps() {
         let (mark, more) = match ceremony.step_state(step) {
             StepState::Done => ("[x]", String::new()),
-            StepState::Open { waiting_for } => ("[>]", format!(": waits for {waiting_for}")),
+            StepState::Open { waiting_for } => ("[>]", format!(": waiting for {waiting_for}")),
             StepState::Blocked { .. } => ("[ ]", String::new()),
         };
         text += &format!("{mark} {} ({}){more}\n", step.title, step.id);
@@ -571,7 +572,7 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     }
     text += &match head_words(ceremony, &recorded) {
         Some(words) => format!("head     {words}"),
-        None => "head     no words for paper yet: too few nodes have recorded it".to_owned(),
+        None => "head     no words for paper yet: too few nodes have recorded the head".to_owned(),
     };
     text
 }
@@ -593,8 +594,10 @@ async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> 
             match phase {
                 Phase::Gathering | Phase::Authorised | Phase::Committed => {}
                 end @ (Phase::Closed | Phase::Abandoned(_) | Phase::Void(_)) => {
-                    return output
-                        .print(&json!({ "end": end.to_string() }), &format!("the ceremony is over: {end}"));
+                    return output.print(
+                        &json!({ "end": end.to_string() }),
+                        &format!("the ceremony has ended: {end}"),
+                    );
                 }
             }
         }
@@ -602,7 +605,7 @@ async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> 
             Ok(Some(News::Progress(progress))) if progress.ceremony == id.as_str() => {
                 let waiting: Vec<String> = progress.waiting_for.iter().map(ToString::to_string).collect();
                 let what = format!(
-                    "node {} at {} ({} of {}), waits for {}",
+                    "node {} at {} ({} of {}), waiting for {}",
                     progress.node,
                     progress.phase,
                     progress.phase_number,
@@ -611,7 +614,7 @@ async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> Result<()> 
                 );
                 output.print(&json!({ "progress": what }), &what)?;
             }
-            Ok(None) => bail!("the bus is gone"),
+            Ok(None) => bail!("the connection to the bus is closed"),
             Ok(Some(_)) | Err(_) => {}
         }
         // Nodes may be silent for a while; what they say then is what counts.
@@ -633,7 +636,7 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
         Event::BackedUp(backed_up) => format!("node {} wrote its backups", backed_up.node),
         Event::Proved { node, .. } => format!("the backup of node {node} holds its share"),
         Event::Recovered { node, .. } => format!("enclave {node} has its share again"),
-        Event::Staged { node, .. } => format!("enclave {node} sealed a new share beside the one in use"),
+        Event::Staged { node, .. } => format!("enclave {node} sealed a new share alongside the one in use"),
         Event::Retired { node, .. } => format!("node {node} deleted its old shares"),
         Event::Prepared { node, .. } => format!("enclave {node} sealed its share and signed the result"),
         Event::Adopted { node, .. } => format!("node {node} adopted the generation"),

@@ -16,13 +16,14 @@ use crate::signer::{self, SignError};
 use crate::terminal;
 use crate::tui::SIGN_WORD;
 
-/// With what a statement is signed, and how it is known that it was read.
+/// The key that signs a statement, and the proof that the statement was read.
 #[derive(Debug, Args)]
 pub(super) struct Hand {
-    /// A private key's file, or a public key's whose private half the SSH agent holds; without it, the cluster file's.
+    /// The private key file, or a public key file if the SSH agent holds its private half [default: the cluster
+    /// file's].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// SHA-256 of the statement, from a program that has read it: it is signed without asking for the word.
+    /// SHA-256 of the statement, given by a program that has read it: it is signed without asking for the word.
     #[arg(long, value_name = "SHA256")]
     statement_hash: Option<Hash>,
 }
@@ -33,15 +34,15 @@ impl Hand {
         Self { key, statement_hash: None }
     }
 
-    /// Refuses to go on where nobody could sign in the end.
+    /// Refuses to go on if nobody could sign in the end.
     pub(super) fn must_be_able_to_ask(&self, instead: &str) -> Result<()> {
         if self.statement_hash.is_none() && !is_at_terminal() {
-            bail!("nobody is at a terminal to read the statement: {instead}");
+            bail!("there is no terminal at which to read the statement: {instead}");
         }
         Ok(())
     }
 
-    /// Shows a statement and signs it, once it was read.
+    /// Shows a statement and signs it once it has been read.
     pub(super) fn sign(
         &self,
         desk: &Desk,
@@ -66,11 +67,11 @@ impl Hand {
         match self.statement_hash {
             Some(hash) if hash == Hash::of_bytes(statement.as_bytes()) => return Ok(()),
             Some(hash) => bail!(
-                "the statement to be signed is the one above, and its SHA-256 is not {hash}: read it anew; nothing was \
-                 signed"
+                "the SHA-256 of the statement above, which is the one to be signed, is not {hash}: read it again; \
+                 nothing was signed"
             ),
             None => self.must_be_able_to_ask(
-                "a program that has read it gives --statement-hash, the SHA-256 of the text; nothing was signed",
+                "a program that has read it passes --statement-hash, the SHA-256 of the text; nothing was signed",
             )?,
         }
         let word = terminal::ask(&format!("Type `{SIGN_WORD}` to sign it: "))?;
@@ -81,18 +82,18 @@ impl Hand {
     }
 }
 
-/// Both ends are needed: what is not shown cannot be read.
+/// Both input and output are needed: what is not shown cannot be read.
 fn is_at_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Where it cannot be shown, it cannot be signed.
+/// What cannot be shown cannot be signed.
 fn show(statement: &str) -> Result<()> {
     let mut screen = io::stderr().lock();
     write!(screen, "{statement}").and_then(|()| screen.flush()).context("the statement cannot be shown")
 }
 
-/// A statement for programs, with the hash by which they say that they have read it.
+/// A statement for programs, with the hash by which they confirm that they have read it.
 pub(super) fn rendered(statement: &str) -> Value {
     json!({ "statement": statement, "sha256": Hash::of_bytes(statement.as_bytes()) })
 }
@@ -102,7 +103,7 @@ fn key<'a>(desk: &'a Desk, person: &PersonName, role: Role, given: Option<&'a Pa
         return Ok(key);
     }
     let me = desk.cluster.me.iter().find(|me| me.person == *person && me.role == role);
-    Ok(&me.with_context(|| format!("with which key does {person} sign? give --key"))?.key)
+    Ok(&me.with_context(|| format!("no key is known for {person}: give --key"))?.key)
 }
 
 /// Says how to submit a signature that was made elsewhere.

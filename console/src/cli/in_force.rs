@@ -23,7 +23,7 @@ pub(super) enum InForce {
     Readmit {
         /// The node.
         node: NodeIndex,
-        /// The public half of its new NKey (`U…`); others may know the one that it had.
+        /// The public half of its new NKey (`U…`); others may have the seed of its old one.
         #[arg(long)]
         nkey: String,
     },

@@ -1,4 +1,4 @@
-//! The list of ceremonies, in the words of nodes: newest first, as many as are asked for.
+//! The list of ceremonies as nodes report them: newest first, as many as are asked for.
 
 use std::path::PathBuf;
 
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 use super::{Desk, Output};
 use crate::client::{Row, Scope};
 
-/// How many ceremonies are listed where nobody says how many.
+/// How many ceremonies are listed by default.
 const PAGE: u32 = 50;
 
-/// Which ceremonies are listed. What nodes disagree about is listed if any node's word fits.
+/// Which ceremonies are listed. A ceremony that nodes disagree about is listed if any node's report matches.
 #[derive(Debug, Default, Args)]
 pub(super) struct Filter {
-    /// Only those about this wallet.
+    /// Only those of this wallet.
     #[arg(long)]
     wallet: Option<WalletName>,
     /// Only those of this kind.
     #[arg(long)]
     kind: Option<CeremonyKind>,
-    /// Only those that stand here. What does not fold is always listed.
+    /// Only those in this phase. Logs that do not fold are always listed.
     #[arg(long)]
     phase: Option<Standing>,
     /// Only those opened at this time or later, such as 2026-11-01T00:00:00Z.
@@ -33,10 +33,10 @@ pub(super) struct Filter {
     /// Only those opened before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<jiff::Timestamp>,
-    /// At most so many, the newest first.
+    /// At most this many, newest first.
     #[arg(long, value_name = "COUNT", default_value_t = PAGE, conflicts_with = "all")]
     limit: u32,
-    /// However many there are.
+    /// All of them.
     #[arg(long)]
     all: bool,
 }
@@ -56,14 +56,14 @@ impl Filter {
     }
 }
 
-/// Whether a row is listed. What was found not to fold stands nowhere, and is not hidden by a phase.
+/// Whether a row is listed. A log that does not fold has no phase, so no choice of phase hides it.
 fn is_listed(wanted: &Wanted, row: &Row, is_set_aside: bool) -> bool {
     let anywhere = Wanted { standing: None, ..wanted.clone() };
     row.is_wanted(if is_set_aside { &anywhere } else { wanted })
 }
 
-/// What nodes list, in their words: nothing of it is folded for this but the amendments. Of what was found not to fold
-/// that is told, and no phase. Where this console has seen the very head recorded, that is said.
+/// What nodes list, in their words: only the amendments are folded for this. A log found not to fold is shown as such,
+/// without a phase. If this console has seen the very head recorded, it says so.
 pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter) -> Result<()> {
     let wanted = filter.wanted();
     let desk = Desk::open(path, Scope::Listed(wanted.clone())).await?;
@@ -105,14 +105,14 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
         }));
     }
     if lines.is_empty() {
-        lines.push("no node that answered lists such a ceremony".to_owned());
+        lines.push("none of the nodes that answered lists such a ceremony".to_owned());
     }
     let left = catalogue.left.max(fitting.len().saturating_sub(most));
     if left > 0 {
-        lines.push(format!("{left} older ones are not shown: --all, or --limit COUNT"));
+        lines.push(format!("{left} older ceremonies are not shown: use --all or --limit COUNT"));
     }
     if !catalogue.troubles.is_empty() {
-        lines.push(format!("not heard: {}", catalogue.troubles));
+        lines.push(format!("no list from: {}", catalogue.troubles));
     }
     output.print(&json!(values), &lines.join("\n"))
 }

@@ -32,15 +32,15 @@ use crate::config::Cluster;
 use crate::room::RoomError;
 
 /// What the program's exit says.
-const EXIT_CODES: &str = "Exit codes: 0 done, and recorded by a quorum of nodes, or held by a majority while all others are \
-    silent (which is said); 1 refused or failed, with the reason on standard error; 2 usage; 3 outcome unknown: what was \
-    signed may be recorded or not, do not sign it again.";
+const EXIT_CODES: &str = "Exit codes: 0 done, and recorded by a quorum of nodes, or held by a majority while all \
+    others are silent (the output says which); 1 refused or failed, with the reason on standard error; 2 usage error; \
+    3 outcome unknown: what was signed may or may not be recorded, do not sign it again.";
 
-/// The operator's console of Custody. Without a command: the terminal.
+/// The operator's console of Custody. Without a command, it opens the terminal screens.
 #[derive(Parser)]
 #[command(name = "custody", version, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// The cluster: charter, bus, credentials, trusted root.
+    /// The cluster file: charter, bus, credentials, trusted root.
     #[arg(long, global = true, env = "CUSTODY_CLUSTER", value_name = "FILE")]
     cluster: Option<PathBuf>,
     /// Print JSON.
@@ -52,24 +52,24 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The health of the cluster.
+    /// Show the health of the cluster.
     Status {
-        /// Stay, and print it again when it changes.
+        /// Keep running, and print it again whenever it changes.
         #[arg(long)]
         watch: bool,
     },
     /// Wallets and their generations.
     #[command(subcommand)]
     Wallet(wallet::WalletCommand),
-    /// Ceremonies: open, follow, sign.
+    /// Open, follow and sign ceremonies.
     #[command(subcommand)]
     Ceremony(ceremony::CeremonyCommand),
-    /// Backups of shares, and what is done with them.
+    /// List, prove and restore backups of shares.
     #[command(subcommand)]
     Backup(backup::BackupCommand),
-    /// Build a transaction from a wallet and show it: dust, or everything to another wallet.
+    /// Build a transaction from a wallet and show it: a dust amount, or everything, to another wallet.
     Sweep(sweep::SweepArguments),
-    /// Send a ceremony's signed transaction and sign in which block it stands, or why it is not sent.
+    /// Send a ceremony's signed transaction and sign which block it is in, or why it is not sent.
     Broadcast(broadcast::BroadcastArguments),
     /// Ceremony scripts.
     #[command(subcommand)]
@@ -85,7 +85,7 @@ enum Command {
     Charter(offline::CharterCommand),
     /// Print shell completions.
     Completions {
-        /// For which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Print the manual page.
@@ -98,21 +98,21 @@ enum EvidenceCommand {
     Export {
         /// Which ceremony.
         id: CeremonyId,
-        /// The file to write; one that exists is not overwritten.
+        /// The file to write; an existing file is not overwritten.
         #[arg(short)]
         output: PathBuf,
     },
-    /// Verify a bundle, offline.
+    /// Verify a bundle offline.
     Verify {
         /// The bundle.
         bundle: PathBuf,
-        /// The kind of cluster it must be of.
+        /// The kind of cluster that it must come from.
         #[arg(long)]
         kind: Option<ClusterKind>,
         /// The words of the head, as written on paper.
         #[arg(long)]
         head: Option<String>,
-        /// The PEM of the attestation root it must be under.
+        /// The attestation root that it must rest on, in PEM.
         #[arg(long)]
         root: Option<PathBuf>,
         /// The file of the cluster's first charter, or its hash.
@@ -121,7 +121,7 @@ enum EvidenceCommand {
     },
 }
 
-/// What a console works with: as much of the record as the command is about.
+/// What a command works with: as much of the record as it is about.
 struct Desk {
     cluster: Cluster,
     client: Client,
@@ -132,8 +132,8 @@ struct Desk {
 }
 
 impl Desk {
-    /// Reads so much of the record. What does not hold, is missing or was set back is said on standard error, and the rest
-    /// goes on.
+    /// Reads this much of the record. What does not verify, is missing or was rolled back is reported on standard
+    /// error; the rest goes on.
     async fn open(path: Option<PathBuf>, scope: Scope) -> Result<Self> {
         let cluster = cluster(path)?;
         let client = Client::connect(&cluster).await?;
@@ -147,7 +147,7 @@ impl Desk {
             warn_once(&mut warned, set_back.to_string());
         }
         for aside in &library.aside {
-            note(&format!("note: the log of {} {aside}; it is set aside", aside.ceremony));
+            note(&format!("note: the log of {} {aside}, and is set aside", aside.ceremony));
         }
         for (id, troubles) in &library.missing {
             note(&format!("note: {id} could not be read: {troubles}"));
@@ -156,7 +156,7 @@ impl Desk {
         Ok(Self { cluster, client, library, book, warned })
     }
 
-    /// Reads one ceremony with all that it rests on, and how nodes stand.
+    /// Reads one ceremony with all that it rests on, and where nodes stand in it.
     async fn open_at(path: Option<PathBuf>, id: &CeremonyId) -> Result<(Self, Reading)> {
         let mut desk = Self::open(path, Scope::Ceremonies(vec![id.clone()])).await?;
         let reading = desk.catch_up(id).await?;
@@ -165,7 +165,7 @@ impl Desk {
 
     async fn catch_up(&mut self, id: &CeremonyId) -> Result<Reading> {
         let read = self.client.catch_up(&mut self.book, id).await;
-        let reading = read.with_context(|| format!("no ceremony `{id}` is known here"))?;
+        let reading = read.with_context(|| format!("ceremony `{id}` is not known here"))?;
         if let Some(set_back) = self.client.set_back_of(&reading) {
             warn_once(&mut self.warned, set_back.to_string());
         }
@@ -184,7 +184,7 @@ fn warn_once(warned: &mut BTreeSet<String>, text: String) {
     }
 }
 
-/// The program's exit code for an error: 3 where something was handed in and may be recorded or not, 0 where only nobody
+/// The program's exit code for an error: 3 if something was submitted and may or may not be recorded, 0 if only nobody
 /// read on.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -200,7 +200,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
-    let path = path.context("which cluster? give --cluster FILE, or set CUSTODY_CLUSTER")?;
+    let path = path.context("no cluster file: give --cluster FILE, or set CUSTODY_CLUSTER")?;
     Ok(Cluster::load(&path)?)
 }
 

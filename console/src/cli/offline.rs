@@ -21,14 +21,14 @@ use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 
 #[derive(Subcommand)]
 pub(super) enum ScriptCommand {
-    /// The scripts of this build.
+    /// List the scripts of this build.
     List,
-    /// One script, with the words to read aloud.
+    /// Show one script, with the words to read aloud.
     Show {
-        /// Which kind of ceremony.
+        /// The kind of ceremony.
         name: CeremonyKind,
     },
-    /// Check a script; without a file, those of this build.
+    /// Check a script file or, without one, the scripts of this build.
     Check {
         /// The script.
         file: Option<PathBuf>,
@@ -44,26 +44,26 @@ pub(super) enum CharterCommand {
     },
     #[command(flatten)]
     InForce(InForce),
-    /// Print the charter that follows one when an image is allowed beside its own.
+    /// Print the charter that follows the one given when another image is allowed besides its own.
     Allow {
         /// The charter in force.
         file: PathBuf,
-        /// The new image's registers, as the image builder wrote them.
+        /// The new image's PCRs, as the image builder wrote them.
         #[arg(long, value_name = "FILE")]
         measurement: PathBuf,
-        /// From when the images allowed so far are refused, such as 2027-01-31T00:00:00Z; left out, nothing
-        /// changes for them.
+        /// The time from which the images allowed so far are refused, such as 2027-01-31T00:00:00Z; if left out, they
+        /// stay allowed.
         #[arg(long, value_name = "TIME")]
         others_until: Option<jiff::Timestamp>,
     },
-    /// Say in what two charters differ.
+    /// Show how two charters differ.
     Diff {
         /// One.
         a: PathBuf,
         /// The other.
         b: PathBuf,
     },
-    /// Write the KMS key's policy: only the charter's images may unwrap shares.
+    /// Print the KMS key policy: only the charter's images may unwrap shares.
     KmsPolicy {
         /// The charter.
         file: PathBuf,
@@ -74,7 +74,7 @@ pub(super) enum CharterCommand {
         #[arg(long)]
         role: String,
     },
-    /// Write the broker's configuration.
+    /// Print the broker's configuration.
     NatsConfig {
         /// The charter.
         file: PathBuf,
@@ -88,7 +88,7 @@ pub(super) enum CharterCommand {
         #[arg(long, value_name = "NKEY")]
         keeper: String,
     },
-    /// Make the stream of the log on a broker, or say how the one that is there differs from what the log needs.
+    /// Make the log's stream on a broker, or show how an existing stream differs from what the log needs.
     MakeStream(super::stream::StreamArguments),
 }
 
@@ -156,7 +156,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
         CharterCommand::Check { file } => {
             let charter = load(&file)?;
             let text = format!(
-                "charter of {} ({}): {} of {} nodes sign, {} people, {} images; hash {}",
+                "charter of {} ({}): threshold {} of {} nodes, {} people, {} images; hash {}",
                 charter.cluster(),
                 charter.kind().to_string().to_uppercase(),
                 charter.threshold(),
@@ -174,7 +174,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             let (a, b) = (load(&a)?, load(&b)?);
             let lines: Vec<String> = a.changes(&b).iter().map(ToString::to_string).collect();
             let refused = a.check_amendment(&b).err().map(|error| error.to_string());
-            let mut text = if lines.is_empty() { "they say the same".to_owned() } else { lines.join("\n") };
+            let mut text = if lines.is_empty() { "no differences".to_owned() } else { lines.join("\n") };
             if let Some(refused) = &refused {
                 text += &format!("\nnot an amendment: {refused}");
             }
@@ -183,21 +183,21 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
         CharterCommand::Allow { file, measurement, others_until } => {
             let text = String::from_utf8(read("measurement", &measurement, MAX_SETTINGS)?)?;
             let image: Measurement = toml::from_str(&text)
-                .with_context(|| format!("{} holds no measurement", measurement.display()))?;
+                .with_context(|| format!("{} does not contain a measurement", measurement.display()))?;
             let others_until = others_until.map(|time| UnixMillis(time.as_millisecond()));
             let next = load(&file)?.allowing(&image, others_until)?;
             output.print_exactly(&json!({ "charter": next.text(), "hash": next.hash() }), next.text())
         }
-        CharterCommand::InForce(_) => bail!("the charter in force is asked of the nodes"),
+        CharterCommand::InForce(_) => bail!("this command needs the nodes, which hold the charter in force"),
         CharterCommand::KmsPolicy { file, admin, role } => {
             let policy = key_policy(&admin, &role, &load(&file)?.attestation().measurements)?;
             output.print(&policy, &serde_json::to_string_pretty(&policy)?)
         }
-        CharterCommand::MakeStream(_) => bail!("the stream is made on a broker"),
+        CharterCommand::MakeStream(_) => bail!("this command needs a broker, on which the stream is made"),
         CharterCommand::NatsConfig { file, listen, store, keeper } => {
             let is_user = keeper.starts_with('U') && nkeys::KeyPair::from_public_key(&keeper).is_ok();
             if !is_user {
-                bail!("--keeper is no public user NKey (U…): `nk -gen user` makes one");
+                bail!("--keeper is not a public user NKey (U…): `nk -gen user` makes one");
             }
             let host = BrokerHost { listen: &listen, store: &store, keeper: &keeper };
             let config = nats_config(&load(&file)?, host);
@@ -208,17 +208,17 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
 
 pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path) -> Result<()> {
     let id = reading.ceremony();
-    let chapter = desk.book.get(id).with_context(|| format!("no ceremony `{id}` is known"))?;
+    let chapter = desk.book.get(id).with_context(|| format!("ceremony `{id}` is not known"))?;
     let recorded = reading.recorded();
     if chapter.ceremony.phase() == Phase::Closed && !recorded.recorded {
         bail!(
-            "the close of {id} is {recorded}: a bundle of a closed ceremony is written once a quorum of nodes has \
-             recorded it"
+            "the close of {id} is only {recorded}: a closed ceremony's bundle is written once a quorum of nodes has \
+             recorded the close"
         );
     }
     let root = desk.cluster.context.root().to_pem()?.into_bytes();
     let material =
-        Material::of(&desk.book, root, id).with_context(|| format!("no ceremony `{id}` is known"))?;
+        Material::of(&desk.book, root, id).with_context(|| format!("ceremony `{id}` is not known"))?;
     let heads = reading.heads().all().cloned();
     let beside = reading.branches().aside().into_iter().cloned();
     let material = material.with_what_nodes_said(&chapter.ceremony, heads, beside);
@@ -264,9 +264,9 @@ pub(super) fn verify(
         verify_bundle(&read("bundle", bundle, MAX_BUNDLE)?, &Expected { kind, head, root, charter })?;
     output.print(&json!(report), &report.to_string())?;
     match report.kind {
-        // Whatever it was expected to be: a lab's root and people are anybody's.
+        // Whatever kind was expected: anyone can make a lab's root and people.
         ClusterKind::Lab => {
-            note("WARNING: this is the record of a lab cluster, which proves nothing to anybody");
+            note("WARNING: this is the record of a lab cluster, which proves nothing to anyone");
         }
         ClusterKind::Rehearsal if kind.is_none() => {
             note("note: this is the record of a rehearsal cluster; --kind production would refuse it");
@@ -275,11 +275,12 @@ pub(super) fn verify(
     }
     if !report.not_compared.is_empty() {
         note(
-            "note: anybody can write a charter: compare its hash with the one that you know, or give it with --charter",
+            "note: anyone can write a charter: compare its hash with the one that you know, or pass that with \
+             --charter",
         );
     }
     if !report.complete {
-        bail!("the record is whole, but the ceremony is not complete: {}", report.phase);
+        bail!("the record verifies, but the ceremony is not complete: {}", report.phase);
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Printing: text for people, JSON for programs. Whatever nodes, files and logs say commands no terminal here.
+//! Printing: text for people, JSON for programs. Nothing that nodes, files or logs say can command a terminal from
+//! here.
 
 use std::io::{self, Write};
 
@@ -7,7 +8,7 @@ use ceremonies::text::{printable, unseen};
 use serde_json::Value;
 use thiserror::Error;
 
-/// Whoever read the output has had enough, as `head` has: no failure.
+/// The reader of the output has stopped reading, as `head` does: not a failure.
 #[derive(Debug, Error)]
 #[error("nobody reads the output any more")]
 pub(super) struct NobodyReads;
@@ -31,7 +32,7 @@ impl Output {
     }
 }
 
-/// Prints what a program is given whole.
+/// Prints output that a program takes whole.
 pub(super) fn written(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -40,7 +41,7 @@ pub(super) fn written(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Says something beside the result, on standard error; where nobody reads that, it stays unsaid.
+/// Reports something besides the result, on standard error; if nobody reads that, it is dropped.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", printable(text));
 }

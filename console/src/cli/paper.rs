@@ -15,18 +15,18 @@ use crate::file::{Readers, read, write_new};
 use crate::inventory::entering;
 use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, codes_in, page};
 
-/// Longest typed line that is kept: a whole set whose codes a scanner parts with tabs. A pipe may never end a line.
+/// Longest typed line that is kept: a whole set whose codes a scanner separates by tabs. A pipe may never end a line.
 const MAX_TYPED: usize = 64 * 1024;
 
 #[derive(Subcommand)]
 pub(super) enum PaperCommand {
-    /// Make a page to print of a file that age encrypted.
+    /// Make a printable page of a file that age encrypted.
     Print(PrintArguments),
-    /// Read a sheet back: from images, or typed by a scanner or by hand.
+    /// Read a sheet back from images, or as typed by a scanner or by hand.
     Scan {
-        /// Photographs or scans of its codes (PNG, JPEG); without any, lines are read from standard input.
+        /// Photographs or scans of its codes (PNG, JPEG); without any, codes are read from standard input.
         images: Vec<PathBuf>,
-        /// The file to write; one that exists is not overwritten.
+        /// The file to write; an existing file is not overwritten.
         #[arg(short, value_name = "FILE")]
         output: PathBuf,
     },
@@ -36,25 +36,25 @@ pub(super) enum PaperCommand {
 pub(super) struct PrintArguments {
     /// The encrypted file, without armour.
     file: PathBuf,
-    /// Of which cluster it is; its name, as the charter has it.
+    /// The cluster's name, as in the charter.
     #[arg(long, value_name = "NAME")]
     cluster_id: ClusterId,
-    /// Of which wallet.
+    /// The wallet.
     #[arg(long)]
     wallet: WalletName,
-    /// Of which generation of the wallet's shares.
+    /// The generation of the wallet's shares.
     #[arg(long)]
     generation: u32,
-    /// Of which node.
+    /// The node.
     #[arg(long)]
     node: u8,
-    /// The sheet's number, used once in the wallet's life: the ledger of copies knows it by that.
+    /// The sheet's serial, by which the ledger of copies knows it; never used twice for one wallet.
     #[arg(long, value_parser = serial)]
     serial: Line,
     /// The digest of the record that made the generation.
     #[arg(long, value_name = "HASH")]
     record: Hash,
-    /// The page to write (HTML); a file that exists is not overwritten.
+    /// The page to write (HTML); an existing file is not overwritten.
     #[arg(short, value_name = "PAGE")]
     output: PathBuf,
 }
@@ -81,7 +81,7 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
         record: arguments.record,
         file: &file,
     };
-    let refused = || format!("{} is not printed", arguments.file.display());
+    let refused = || format!("{} cannot be printed", arguments.file.display());
     let html = page(&sheet).with_context(refused)?;
     let count = codes(&file).with_context(refused)?.len();
     write_new(&arguments.output, html.as_bytes(), Readers::Owner)?;
@@ -91,8 +91,8 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
         &json!({ "page": target, "bytes": file.len(), "codes": count, "set": SetId::of(&file).to_string(),
                  "sha256": hash, "words": spoken(&hash), "enter": enter }),
         &format!(
-            "{} ({count} codes, set {})\nSHA-256: {hash}\nwords: {}\nscan the print once before the file is deleted; \
-             then enter the sheet:\n{enter}",
+            "{} ({count} codes, set {})\nSHA-256: {hash}\nwords: {}\nscan the printed sheet once before \
+             you delete the file, then enter the sheet in an inventory:\n{enter}",
             target.display(),
             SetId::of(&file),
             spoken(&hash)
@@ -102,7 +102,7 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
 
 fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
     if target.try_exists()? {
-        bail!("{} exists already and is not overwritten: name another file", target.display());
+        bail!("{} already exists and is not overwritten: name another file", target.display());
     }
     let mut gathering = Gathering::default();
     if images.is_empty() {
@@ -132,7 +132,7 @@ fn take_image(gathering: &mut Gathering, image: &Path) -> Result<String> {
     let Seen { taken, unread } = gathering.take_image(&read("image", image, MAX_PHOTO)?)?;
     let mut parts: Vec<String> = taken.iter().map(ToString::to_string).collect();
     if unread > 0 {
-        parts.push(format!("{unread} more not sharp enough to read"));
+        parts.push(format!("{unread} more seen, but not sharp enough to read"));
     }
     parts.push(outlook(gathering));
     Ok(parts.join("; "))
@@ -143,7 +143,7 @@ fn outlook(gathering: &Gathering) -> String {
     if missing.is_empty() { "complete".to_owned() } else { format!("missing: {}", missing.join(", ")) }
 }
 
-/// Takes lines until the file is complete or the input ends; a line that is refused is asked for again.
+/// Reads lines until the file is complete or the input ends; a refused line is asked for again.
 fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> {
     let mut armour = None;
     while !gathering.is_complete() {
@@ -159,8 +159,8 @@ fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> 
     Ok(())
 }
 
-/// The next line, whichever way lines end where it comes from. Codes and armour are ASCII: without its zero bytes and
-/// its mark, UTF-16 reads the same.
+/// The next line, whatever line ending its source uses. Codes and armour are ASCII: without its zero bytes and its
+/// mark, UTF-16 reads the same.
 fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
     let mut line = Vec::new();
     let mut is_ended = false;
@@ -178,7 +178,7 @@ fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
     Ok(is_there.then(|| text.trim_start_matches(['\u{feff}', char::REPLACEMENT_CHARACTER]).to_owned()))
 }
 
-/// Takes a code, or a line of armour: then nothing is known before its last line.
+/// Takes a code, or a line of armour, of which nothing is known before its last line.
 fn take(
     gathering: &mut Gathering,
     armour: &mut Option<String>,

@@ -24,7 +24,8 @@ const LISTEN: Duration = Duration::from_millis(2_500);
 pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let mut news = Box::pin(client.news().await?);
-    // Heartbeats alone say how nodes are. The record adds who was excluded and who is accused, if it can be had meanwhile.
+    // Heartbeats alone tell the health of nodes. The record adds the wallets, who was excluded and who is accused, if it can
+    // be read in the meantime.
     let reader = client.clone();
     let mut record = tokio::spawn(async move { reader.library(&Scope::Current).await });
     let mut book: Option<Book> = None;
@@ -46,7 +47,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
                     }
                 }
                 heard = news.next() => {
-                    let Some(heard) = heard else { bail!("the bus is gone") };
+                    let Some(heard) = heard else { bail!("the connection to the bus is closed") };
                     if let News::Health(heartbeat) = heard {
                         let node = heartbeat.node;
                         let before = heartbeats.remove(&node);

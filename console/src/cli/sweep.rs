@@ -1,6 +1,6 @@
 //! Building a transaction from a wallet: a dust transfer, or a sweep to a wallet whose key is safe.
 //!
-//! Nothing is asked of a network: balances, nonces and fees are given, and everything is shown before anybody signs.
+//! No network is asked: balances, nonces and fees are given, and everything is shown before anyone signs.
 
 use std::path::PathBuf;
 
@@ -29,13 +29,13 @@ pub(super) struct SweepArguments {
     /// The wallet that is paid, at the same path.
     #[arg(long, required_unless_present = "to", conflicts_with = "to")]
     to_wallet: Option<WalletName>,
-    /// The address that is paid, or a payment link with it (BIP-21, EIP-681).
+    /// The address that is paid, or a payment link that contains it (BIP-21, EIP-681).
     #[arg(long)]
     to: Option<String>,
-    /// The paying key below the wallet's.
+    /// The path of the paying key.
     #[arg(long, default_value = "m")]
     path: Path,
-    /// The file to write; one that exists is not overwritten.
+    /// The file to write; an existing file is not overwritten.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(subcommand)]
@@ -44,27 +44,27 @@ pub(super) struct SweepArguments {
 
 #[derive(Subcommand)]
 enum Chain {
-    /// On Ethereum or a chain like it.
+    /// On Ethereum or another EVM chain.
     Evm {
-        /// The chain's id.
+        /// The chain id.
         #[arg(long)]
         chain: u64,
-        /// How many transactions the account has sent.
+        /// The account's nonce: how many transactions it has sent.
         #[arg(long)]
         nonce: u64,
-        /// What the account holds, in wei: all of it but the fees is sent.
+        /// The account's balance, in wei: all of it is sent, less the fees.
         #[arg(long, required_unless_present = "value", conflicts_with = "value")]
         balance: Option<u128>,
-        /// How much is sent, in wei.
+        /// The value to send, in wei.
         #[arg(long)]
         value: Option<u128>,
-        /// Most that is paid for a unit of gas, in wei.
+        /// The maximum fee per gas, in wei.
         #[arg(long)]
         max_fee: u128,
-        /// Most of it that goes to the block's proposer, in wei.
+        /// The maximum priority fee per gas, in wei.
         #[arg(long)]
         tip: u128,
-        /// Most gas that is used.
+        /// The gas limit.
         #[arg(long, default_value_t = 21_000)]
         gas: u64,
     },
@@ -73,10 +73,10 @@ enum Chain {
         /// bitcoin, bitcoin-testnet or bitcoin-regtest.
         #[arg(long, default_value = "bitcoin")]
         network: Network,
-        /// An output that is spent, as TXID:INDEX:SATOSHI; give it for each.
+        /// An output to spend, as TXID:INDEX:SATOSHI; repeat it for each output.
         #[arg(long = "input", required = true)]
         inputs: Vec<String>,
-        /// The fee in satoshi; all else is sent.
+        /// The fee in satoshi; the rest is sent.
         #[arg(long)]
         fee: u64,
     },
@@ -87,7 +87,7 @@ fn paid(arguments: &SweepArguments, to: Option<&Record>, network: Network) -> Re
     match (to, &arguments.to) {
         (Some(record), _) => address(record, &arguments.path, network),
         (None, Some(text)) => Ok(Address::parse(network, text)?),
-        (None, None) => bail!("who is paid? give --to-wallet or --to"),
+        (None, None) => bail!("no recipient: give --to-wallet or --to"),
     }
 }
 
@@ -113,13 +113,14 @@ fn build(arguments: &SweepArguments, from: &Record, to: Option<&Record>) -> Resu
     match &arguments.chain {
         Chain::Evm { chain, nonce, balance, value, max_fee, tip, gas } => {
             let chain = ChainId::new(*chain)?;
-            let fees = max_fee.checked_mul(u128::from(*gas)).context("the fees are beyond counting")?;
+            let fees =
+                max_fee.checked_mul(u128::from(*gas)).context("the fees are too large to be counted")?;
             let value = match (value, balance) {
                 (Some(value), _) => *value,
                 (None, Some(balance)) => {
-                    balance.checked_sub(fees).context("the balance does not even pay the fees")?
+                    balance.checked_sub(fees).context("the balance does not cover the fees")?
                 }
-                (None, None) => bail!("how much is sent? give --balance or --value"),
+                (None, None) => bail!("no amount: give --balance or --value"),
             };
             let transfer = Transfer {
                 chain,
@@ -134,15 +135,15 @@ fn build(arguments: &SweepArguments, from: &Record, to: Option<&Record>) -> Resu
         }
         Chain::Bitcoin { network, inputs, fee } => {
             let Network::Bitcoin(bitcoin_network) = *network else {
-                bail!("{network} is no Bitcoin network")
+                bail!("{network} is not a Bitcoin network")
             };
             let own = derive(&from.public_key, &from.chain_code, &arguments.path)?.public_key;
             let own = BitcoinAddress::of(bitcoin_network, &own);
             let inputs: Vec<Input> =
                 inputs.iter().map(|text| input(text, &own, &arguments.path)).collect::<Result<_>>()?;
             let total = inputs.iter().try_fold(0_u64, |sum, input| sum.checked_add(input.amount.0));
-            let total = total.context("the inputs are more than there can be")?;
-            let amount = Sats(total.checked_sub(*fee).context("the fee is more than all inputs together")?);
+            let total = total.context("the inputs exceed all the bitcoin there can be")?;
+            let amount = Sats(total.checked_sub(*fee).context("the fee exceeds the sum of the inputs")?);
             let output = Payment { amount, address: bitcoin(paid(arguments, to, *network)?)? };
             on_bitcoin(bitcoin_network, inputs, output)
         }
@@ -155,9 +156,9 @@ fn on_bitcoin(network: BitcoinNetwork, inputs: Vec<Input>, output: Payment) -> R
 
 fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [txid, index, amount] = parts.as_slice() else { bail!("`{text}` is no TXID:INDEX:SATOSHI") };
+    let [txid, index, amount] = parts.as_slice() else { bail!("`{text}` is not TXID:INDEX:SATOSHI") };
     // People write a transaction's id with its bytes reversed.
-    let mut id: [u8; 32] = hex::decode(txid)?.try_into().ok().context("a transaction's id has 32 bytes")?;
+    let mut id: [u8; 32] = hex::decode(txid)?.try_into().ok().context("a transaction id has 32 bytes")?;
     id.reverse();
     Ok(Input {
         outpoint: Outpoint { txid: Txid(id), index: index.parse()? },
@@ -170,7 +171,7 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepArguments) -> Result<()> {
     let desk = Desk::open(path, Scope::Current).await?;
     let wallet = |name: &WalletName| -> Result<Wallet> {
-        desk.book.wallet(name).with_context(|| format!("no wallet `{name}` is committed"))
+        desk.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))
     };
     let from = wallet(&arguments.wallet)?.record;
     let to = arguments.to_wallet.as_ref().map(wallet).transpose()?.map(|wallet| wallet.record);

@@ -19,13 +19,13 @@ use crate::standing::unfinished;
 
 #[derive(Subcommand)]
 pub(super) enum WalletCommand {
-    /// Every committed wallet.
+    /// List every committed wallet.
     List,
-    /// One wallet: its key, addresses, cadence, and the copies of its shares.
+    /// Show one wallet: its key, addresses, refresh cadence, and the copies of its shares.
     Show {
         /// Its name.
         name: WalletName,
-        /// The path of the key whose addresses are shown.
+        /// The path of the key whose addresses to show.
         #[arg(long, default_value = "m")]
         path: Path,
     },
@@ -74,7 +74,8 @@ fn list(desk: &Desk, output: Output) -> Result<()> {
         )
     };
     let lines: Vec<String> = wallets.values().map(line).collect();
-    let text = if lines.is_empty() { "no wallet is committed yet".to_owned() } else { lines.join("\n") };
+    let text =
+        if lines.is_empty() { "no wallet has been committed yet".to_owned() } else { lines.join("\n") };
     output.print(&json!(wallets.values().map(|wallet| render(desk, wallet)).collect::<Vec<_>>()), &text)
 }
 
@@ -92,16 +93,16 @@ fn addresses(record: &Record, kind: ClusterKind, path: &Path) -> Result<Vec<(Net
 
 fn refresh_line(due: Option<UnixMillis>) -> String {
     match due {
-        None => "the charter sets no cadence".to_owned(),
+        None => "the charter sets no refresh cadence".to_owned(),
         Some(due) if due < now() => format!(
-            "OVERDUE since {due}: whoever gathers shares slowly has had longer than the charter allows"
+            "OVERDUE since {due}: an attacker who gathers shares slowly has had longer than the charter allows"
         ),
         Some(due) => format!("due at {due}"),
     }
 }
 
 fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<()> {
-    let wallet = desk.book.wallet(name).with_context(|| format!("no wallet `{name}` is committed"))?;
+    let wallet = desk.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))?;
     let record = &wallet.record;
     let kind = desk.book.context().charter().kind();
     let addresses = addresses(record, kind, path)?;

@@ -1,4 +1,4 @@
-//! One node's answer to one question: whose word it is, and whether it is one.
+//! One node's answer to one question: who signed it, and whether it is valid.
 
 use ceremonies::ids::NodeIndex;
 use ceremonies::said::{SaidError, Topic};
@@ -17,7 +17,7 @@ pub(super) fn nonce() -> Vec<u8> {
 /// The body of a node's answer to this request, if that node signed it.
 ///
 /// # Errors
-/// [`Trouble`] for words that are nobody's, or another's.
+/// [`Trouble`] for an answer that nobody signed, or another node did.
 pub fn verified(
     voices: &Voices,
     node: NodeIndex,
@@ -39,7 +39,7 @@ pub fn verified(
 #[derive(Debug)]
 pub(super) struct Answer<B> {
     pub(super) body: B,
-    /// Why it is nobody's word: what it holds must then prove itself.
+    /// Why no node vouches for it: its content must then prove itself.
     pub(super) unverified: Option<SaidError>,
 }
 

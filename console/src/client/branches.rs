@@ -1,6 +1,6 @@
-//! What nodes give of one ceremony's log: entries that chain, on as many branches as they show.
+//! What nodes show of one ceremony's log: entries that chain, on however many branches.
 //!
-//! Whether an entry holds is not judged here; the fold does that. What one node may give is bounded by its [`Budget`].
+//! Whether an entry is valid is for the fold to judge. How much one node may give is bounded by its [`Budget`].
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ pub enum Misfit {
     #[error("an entry of {0}")]
     OtherCeremony(CeremonyId),
     /// It follows nothing that is known.
-    #[error("entry {0} does not follow the one before")]
+    #[error("entry {0} does not follow the one before it")]
     Unchained(u64),
 }
 
-/// How much more of one ceremony is read of one node.
+/// How much more of one ceremony is read from one node.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     entries: usize,
@@ -41,7 +41,7 @@ impl Budget {
         Self { entries, bytes }
     }
 
-    /// Takes an entry's size from it. False where it is used up.
+    /// Deducts an entry's size. False if the budget is used up.
     pub fn spend(&mut self, entry: &Entry) -> bool {
         let bytes = entry.raw().body.len() + entry.raw().signature.len();
         match (self.entries.checked_sub(1), self.bytes.checked_sub(bytes)) {
@@ -54,7 +54,7 @@ impl Budget {
     }
 }
 
-/// The entries of one ceremony that are known, and how they hang together.
+/// The known entries of one ceremony, and how they chain.
 #[derive(Debug, Clone)]
 pub struct Branches {
     ceremony: CeremonyId,
@@ -63,20 +63,20 @@ pub struct Branches {
 }
 
 impl Branches {
-    /// A log as it is known, which must chain.
+    /// A known log, which must chain.
     #[must_use]
     pub fn new(ceremony: CeremonyId, known: &[Entry]) -> Self {
         let entries = known.iter().map(|entry| (entry.hash(), entry.clone())).collect();
         Self { ceremony, tree: Tree::of(known), entries }
     }
 
-    /// How the entries hang together, and which branch is stood on.
+    /// How the entries chain, and on which branch this stands.
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Adds an entry. One that follows the branch that is stood on makes it longer. Returns whether it is new.
+    /// Adds an entry. One that follows the branch this stands on extends it. Returns whether it is new.
     ///
     /// # Errors
     /// [`Misfit`].
@@ -111,7 +111,7 @@ impl Branches {
         tips.iter().map(|tip| self.entries.get(&tip.hash).cloned()).collect()
     }
 
-    /// The branch that is stood on.
+    /// The branch that this stands on.
     #[must_use]
     pub fn main(&self) -> Vec<Entry> {
         self.log(self.tree.tip()).unwrap_or_default()
@@ -124,7 +124,7 @@ impl Branches {
         found.map(|entry| Tip { seq: entry.seq, hash: entry.hash() }).collect()
     }
 
-    /// The entries beside the branch that is stood on, by their numbers.
+    /// The entries off the branch that this stands on, by their numbers.
     #[must_use]
     pub fn aside(&self) -> Vec<&Entry> {
         let is_aside = |entry: &&Entry| !self.tree.is_main(Tip { seq: entry.seq, hash: entry.hash() });

@@ -1,4 +1,4 @@
-//! Which ceremonies there are, in the words of nodes: nothing of it is folded, and where they differ that is shown.
+//! Which ceremonies there are, as nodes report them: none of it is folded, and differences are shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ pub struct Summary {
 /// One node's answer, with whether it is a stranger's.
 type Page = (Vec<(CeremonyId, Summary)>, usize, bool);
 
-/// A ceremony as all nodes have it that were heard.
+/// A ceremony as all the nodes that were heard have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Which.
@@ -61,20 +61,20 @@ impl Row {
         heads
     }
 
-    /// The end that the most nodes name, of several the latest, and who names it.
+    /// The end that most nodes name (the latest, if several tie), and who names it.
     #[must_use]
     pub fn head(&self) -> Option<(Tip, Vec<NodeIndex>)> {
         self.heads().into_iter().max_by_key(|(tip, nodes)| (nodes.len(), tip.seq))
     }
 
-    /// The word of the most nodes.
+    /// What most nodes say.
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {
         let (tip, _) = self.head()?;
         self.said.values().find(|summary| summary.tip == tip)
     }
 
-    /// Whether it is wanted by any node's word.
+    /// Whether any node's report of it matches.
     #[must_use]
     pub fn is_wanted(&self, wanted: &Wanted) -> bool {
         self.said.values().any(|summary| {
@@ -88,7 +88,7 @@ impl Row {
         })
     }
 
-    /// How far nodes agree, of so many that were heard: in words.
+    /// How far nodes agree, out of this many that were heard: in words.
     #[must_use]
     pub fn agreement(&self, nodes: usize) -> String {
         let heads = self.heads();
@@ -109,7 +109,7 @@ impl Row {
 pub struct Catalogue {
     /// Latest first.
     pub rows: Vec<Row>,
-    /// How many more there are than were asked for, by the word of the node that knows of most.
+    /// How many more there are than were asked for, by the node that knows of the most.
     pub left: usize,
     /// The nodes that were heard.
     pub heard: BTreeSet<NodeIndex>,
@@ -118,7 +118,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Brings the lists of several nodes together.
+    /// Merges the lists of several nodes.
     #[must_use]
     pub fn merged(lists: BTreeMap<NodeIndex, Vec<(CeremonyId, Summary)>>, troubles: Troubles) -> Self {
         let heard = lists.keys().copied().collect();
@@ -130,7 +130,7 @@ impl Catalogue {
             }
         }
         let mut rows: Vec<Row> = rows.into_values().collect();
-        // By what the most say, so that no one node decides the order.
+        // By what most nodes say, so that no one node decides the order.
         rows.sort_by_cached_key(|row| {
             let opened = row.summary().map(|summary| summary.opened);
             (std::cmp::Reverse(opened), row.id.clone())
@@ -167,7 +167,7 @@ fn summary(raw: bus::Summary) -> Result<(CeremonyId, Summary), Trouble> {
 }
 
 impl<B: Bus> Nodes<B> {
-    /// One node's list, page by page. What comes of strangers is kept apart.
+    /// One node's list, page by page. Lists from strangers are kept apart.
     async fn list_of(&self, voices: &Voices, node: NodeIndex, wanted: &[Wanted]) -> Result<Page, Trouble> {
         let wanted: Vec<bus::Wanted> = wanted.iter().map(Wanted::to_wire).collect();
         let subject = subject::list(node);
@@ -196,7 +196,7 @@ impl<B: Bus> Nodes<B> {
                     return Err(Trouble::Overfull("a list of ceremonies"));
                 }
             }
-            // A page that brings nothing new would be followed by others without end.
+            // After a page that brings nothing new, others could follow without end.
             if !page.body.more || list.len() == before {
                 let left = usize::try_from(page.body.left).unwrap_or(usize::MAX);
                 return Ok((list, left, strange));
@@ -204,11 +204,11 @@ impl<B: Bus> Nodes<B> {
         }
     }
 
-    /// The ceremonies that the nodes list, those that any of these wishes takes; without any, all. Where no node is heard that the charter lists, what others list is given with no
-    /// node to vouch for it: their logs must prove themselves.
+    /// The ceremonies that the nodes list and that match any of these wishes; without wishes, all. If no node of the
+    /// charter is heard, what others list is returned with no node to vouch for it: those logs must prove themselves.
     ///
     /// # Errors
-    /// [`ClientError`] where no node gave a list.
+    /// [`ClientError`] if no node gave a list.
     pub async fn catalogue(&self, wanted: &[Wanted]) -> Result<Catalogue, ClientError> {
         let voices = self.voices(None);
         let list = |node| self.list_of(&voices, node, wanted);

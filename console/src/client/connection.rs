@@ -18,9 +18,9 @@ use crate::config::Cluster;
 use crate::file::{MAX_SETTINGS, read};
 use crate::memory::Memory;
 
-/// How long a connection is waited for before a question is given up.
+/// How long to wait for a connection before giving up a question.
 const CONNECTING: Duration = Duration::from_secs(3);
-/// How long any answer is waited for. Those who ask have shorter limits.
+/// How long to wait for any answer. Callers have shorter limits.
 const ANSWERING: Duration = Duration::from_secs(10);
 
 /// NATS, with this console's credentials.
@@ -57,7 +57,7 @@ pub struct Client {
     nodes: Nodes<Nats>,
     nats: Nats,
     servers: Vec<String>,
-    /// What the last try of a connection came to.
+    /// The outcome of the last connection attempt.
     trouble: watch::Receiver<Option<String>>,
 }
 
@@ -72,7 +72,7 @@ impl Client {
     /// Connects, now or as soon as the broker is there.
     ///
     /// # Errors
-    /// [`ClientError`] for what waiting would not mend.
+    /// [`ClientError`] for anything that waiting would not cure.
     pub async fn connect(cluster: &Cluster) -> Result<Self, ClientError> {
         let seed_file = &cluster.nats.seed;
         let seed = zeroize::Zeroizing::new(read("console seed", seed_file, MAX_SETTINGS)?);
@@ -118,7 +118,7 @@ impl Client {
         Ok(Self { nodes, nats, servers: cluster.nats.servers.clone(), trouble })
     }
 
-    /// Why the bus is not connected, server by server, as far as can be found out.
+    /// Why the bus is not connected, server by server, as far as it can be found out.
     pub async fn why_not_connected(&self) -> String {
         let heard = self.trouble.borrow().clone();
         diagnose(&self.servers, heard.as_deref()).await
@@ -130,7 +130,7 @@ impl Client {
         self.nats.connected.clone()
     }
 
-    /// What nodes tell without being asked, as far as they have signed it.
+    /// What nodes announce without being asked, if they have signed it.
     ///
     /// # Errors
     /// [`ClientError::Subscribe`].

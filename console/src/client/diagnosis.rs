@@ -1,5 +1,5 @@
-//! Why the bus is not connected. A connection that is tried for ever tells nobody what stands in its way, so each server is
-//! looked at once more by hand.
+//! Why the bus is not connected. A connection that is retried for ever tells nobody what stands in its way, so each
+//! server is examined once more by hand.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 const LOOK: Duration = Duration::from_secs(2);
 /// Where NATS listens unless told otherwise.
 const PORT: u16 = 4222;
-/// What a NATS server says first.
+/// How a NATS server begins its greeting.
 const GREETING: &[u8] = b"INFO ";
 
-/// Each server with what stands in its way, given what the last try of a connection came to.
+/// Each server with what stands in its way, given the outcome of the last connection attempt.
 pub(super) async fn diagnose(servers: &[String], heard: Option<&str>) -> String {
     let mut said = Vec::new();
     for server in servers {
@@ -39,8 +39,12 @@ async fn look_at(server: &str, heard: Option<&str>) -> String {
     let (host, port) = place(server);
     let addresses = match timeout(LOOK, tokio::net::lookup_host((host.as_str(), port))).await {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(_)) => return format!("no such host `{host}`: look at `servers` in the cluster file"),
-        Err(_) => return format!("nobody says which address `{host}` has: is the name service reached?"),
+        Ok(Err(_)) => return format!("no such host `{host}`: check `servers` in the cluster file"),
+        Err(_) => {
+            return format!(
+                "the name `{host}` could not be resolved in time: is the name service reachable?"
+            );
+        }
     };
     let stream = match timeout(LOOK, TcpStream::connect(addresses.as_slice())).await {
         Ok(Ok(stream)) => stream,
@@ -48,22 +52,23 @@ async fn look_at(server: &str, heard: Option<&str>) -> String {
             return "refused: nothing listens there; is the broker running, and is this its port?".to_owned();
         }
         Ok(Err(error)) => return error.to_string(),
-        Err(_) => return "no answer: the address is wrong, or a firewall is between".to_owned(),
+        Err(_) => return "no answer: the address is wrong, or a firewall is in between".to_owned(),
     };
     match (greeting(stream).await.as_deref(), heard) {
-        (Some(GREETING), None) => "a NATS server, which has not let this console in yet".to_owned(),
+        (Some(GREETING), None) => "a NATS server that has not admitted this console yet".to_owned(),
         (Some(GREETING), Some(heard)) if heard.to_lowercase().contains("authorization") => {
-            "a NATS server, which does not know this console: its NKey must be in the broker's configuration (custody \
-             charter nats-config), and the broker must have read that"
+            "a NATS server that does not know this console: its NKey must be in the broker's configuration (custody \
+             charter nats-config), and the broker must have loaded that"
                 .to_owned()
         }
         (Some(GREETING), Some(heard)) => format!("a NATS server: {}", one_line(heard)),
-        (Some(_), _) => "not a NATS server: it greets otherwise; is this the port of something else?".to_owned(),
-        (None, _) => "not a NATS server: it takes connections and does not greet; is this the port of something else?".to_owned(),
+        (Some(_), _) => "not a NATS server: it sends a different greeting; is this the port of something else?".to_owned(),
+        (None, _) => "not a NATS server: it accepts connections but sends no greeting; is this the port of something \
+            else?".to_owned(),
     }
 }
 
-/// The first bytes that a server says unasked.
+/// The first bytes that a server sends unasked.
 async fn greeting(mut stream: TcpStream) -> Option<Vec<u8>> {
     let mut first = vec![0; GREETING.len()];
     match timeout(LOOK, stream.read_exact(&mut first)).await {
@@ -103,11 +108,11 @@ mod tests {
         for (server, heard, said) in [
             (refused, None, "refused: nothing listens there"),
             ("nats://no-such-host.invalid:4222".to_owned(), None, "no such host `no-such-host.invalid`"),
-            (greeting_with("220 mail.example\r\n").await, None, "it greets otherwise"),
-            (greeting_with("").await, Some("timed out"), "does not greet"),
+            (greeting_with("220 mail.example\r\n").await, None, "it sends a different greeting"),
+            (greeting_with("").await, Some("timed out"), "sends no greeting"),
             (nats.clone(), Some("authorization violation: ..."), "does not know this console"),
             (nats.clone(), Some("TLS error: expired"), "a NATS server: TLS error: expired"),
-            (nats.clone(), None, "has not let this console in yet"),
+            (nats.clone(), None, "has not admitted this console yet"),
         ] {
             let found = diagnose(std::slice::from_ref(&server), heard).await;
             assert!(found.contains(said) && found.contains(&server), "{server}: {found}");

@@ -1,4 +1,4 @@
-//! Whom to ask, and when to ask somebody else: no question ever waits for one node alone.
+//! Which node to ask, and when to ask another: no question ever waits for one node alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::trouble::{Trouble, Troubles};
 
-/// How long a node is waited for.
+/// How long to wait for a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Before another is asked beside it.
+    /// How long before another is asked as well.
     pub(super) patience: Duration,
     /// In all.
     pub(super) limit: Duration,
 }
 
-/// How long nodes that were silent before are waited for once all others have answered.
+/// How long to wait for nodes that were silent before, once all others have answered.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Asks nodes in turn, the next as soon as the ones before have failed or kept silent for too long. The first answer wins.
@@ -54,7 +54,7 @@ where
                 pending.remove(&node);
                 troubles.add(node, trouble);
             }
-            // Everybody who was asked has failed.
+            // Every node that was asked has failed.
             Ok(None) if rest.peek().is_none() => return Err(troubles),
             Err(_) if Instant::now() >= until => {
                 silence(&mut troubles, &pending);
@@ -79,8 +79,8 @@ pub(super) struct Everyone<T> {
     pub(super) troubles: Troubles,
 }
 
-/// Asks all nodes at once. Waits until each has answered or failed; once some have answered, no longer than `patience`
-/// for the rest, and hardly at all for those that were `quiet` before.
+/// Asks all nodes at once. Waits until each has answered or failed; once some have answered, waits no longer than
+/// `patience` for the rest, and hardly at all for those that were `quiet` before.
 pub(super) async fn everyone<T, F>(
     nodes: &BTreeSet<NodeIndex>,
     quiet: &BTreeSet<NodeIndex>,

@@ -8,7 +8,7 @@ use ceremonies::wire::record::HeadNews;
 
 use super::voices::Voices;
 
-/// Most heads that are looked at in one answer: two of each node of the largest cluster.
+/// The most heads that are read from one answer: two for each node of the largest cluster.
 const MAX_HEADS: usize = 64;
 
 /// The heads of a ceremony's nodes. A node's own answer is fresh; what others relay of it may be old.
@@ -57,9 +57,9 @@ impl Heads {
         self.relayed.values().chain(self.own.values())
     }
 
-    /// The heads that count for a verdict on the branch that the tree stands on. What is relayed of a node that is silent
-    /// counts where it cannot have become untrue: a lock, or a vote for another branch. That it stood further back says
-    /// nothing.
+    /// The heads that count for a verdict on the branch that the tree stands on. What others relay of a silent node
+    /// counts if it cannot have become untrue: a lock, or a vote for another branch. That the node once stood further
+    /// back says nothing.
     fn counted(&self, tree: &Tree) -> impl Iterator<Item = &SignedHead> {
         let silent = self.relayed.iter().filter(|(node, _)| !self.own.contains_key(node));
         let lasting = silent.map(|(_, head)| head).filter(|head| {
@@ -81,8 +81,8 @@ impl Heads {
         Standing::new(tree, self.counted(tree), members).recorded_to()
     }
 
-    /// The branch to show, of those that nodes stand on and that are known whole: a recorded one; else the one with which
-    /// the most nodes agree. What no more nodes hold than may be hostile is not shown while others say less.
+    /// The branch to show, among those that nodes stand on and that are fully known: a recorded one; else the one with
+    /// which most nodes agree. A branch held by no more nodes than may be hostile is not shown while others say less.
     #[must_use]
     pub fn choose(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> Tip {
         let stands: Vec<Tip> =

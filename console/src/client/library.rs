@@ -1,7 +1,7 @@
 //! As much of the record as a command shows: the ceremonies it is about, what they rest on, and the amendments.
 //!
-//! Which ceremonies there are is the nodes' word; what is in the book was folded here. Logs that were folded before are
-//! taken from the console's own folder, and folded again.
+//! Which ceremonies there are is the nodes' word; what is in the book was folded here. Logs that were folded before
+//! come from the console's own folder and are folded again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,16 +25,16 @@ use crate::room::now;
 
 /// How many ceremonies are read at once.
 const AT_ONCE: usize = 8;
-/// How many ceremonies are read that one node alone lists, while others are heard.
+/// How many of the ceremonies that only one node lists are read while others are heard.
 const MAX_LONELY: usize = 32;
 
-/// How many test signings and transactions that are over are read beside what the wallets rest on.
+/// How many finished test signings and transactions are read besides what the wallets rest on.
 const RECENT: u32 = 50;
-/// How many of the ceremonies that this console saw recorded last are looked at again each time: whoever sets the whole
+/// How many of the ceremonies that this console last saw recorded are checked again each time: whoever rolls the whole
 /// cluster back takes away the latest.
 const LOOKED_AT_AGAIN: usize = 32;
 
-/// Which ceremonies are read, beside the amendments.
+/// Which ceremonies are read, besides the amendments.
 #[derive(Debug, Clone)]
 pub enum Scope {
     /// None.
@@ -49,7 +49,7 @@ pub enum Scope {
     Current,
 }
 
-/// The kinds of ceremony from which it follows what a wallet is, and where copies of its shares are.
+/// The kinds of ceremony that determine what a wallet is, and where copies of its shares are.
 fn lasting() -> Wanted {
     let lasts = |kind: &CeremonyKind| kind.makes_shares() || *kind == CeremonyKind::Inventory;
     Wanted::of_kinds(CeremonyKind::ALL.into_iter().filter(lasts))
@@ -82,13 +82,13 @@ impl Scope {
 pub struct Library {
     /// All that folds.
     pub book: Book,
-    /// What does not. Of a log that folds only up to some entry, the book has those before it.
+    /// What does not fold. Of a log that folds only up to some entry, the book has the entries before it.
     pub aside: Vec<SetAside>,
     /// What nodes list.
     pub catalogue: Catalogue,
     /// The ceremonies that no node gave, each with why.
     pub missing: BTreeMap<CeremonyId, Troubles>,
-    /// What nodes show less of than this console has seen.
+    /// The ceremonies of which nodes show less than this console has seen.
     pub set_back: Vec<SetBack>,
 }
 
@@ -102,7 +102,7 @@ fn origin(log: &[Entry]) -> Option<(CeremonyId, WalletName)> {
     }
 }
 
-/// The ceremonies to read of a list. What one node alone lists is not read without end.
+/// The ceremonies of a list to read. Those that only one node lists are not read without limit.
 fn chosen<'a>(catalogue: &'a Catalogue, wanted: impl Fn(&Row) -> bool + 'a) -> Vec<CeremonyId> {
     let mut lonely: BTreeMap<NodeIndex, usize> = BTreeMap::new();
     let mut is_read = |row: &&Row| {
@@ -121,7 +121,7 @@ fn is_amendment(row: &Row) -> bool {
 }
 
 impl<B: Bus> Nodes<B> {
-    /// A log as the most nodes list it, or where none does as one of them gives it; chained, and not folded.
+    /// A log as most nodes list it or, if none does, as one of them gives it; chained but not folded.
     async fn fetch(&self, id: &CeremonyId, row: Option<&Row>, proven: bool) -> Result<Vec<Entry>, Troubles> {
         let cached = self.memory().log(id);
         let head = row.and_then(Row::head).map(|(tip, _)| tip);
@@ -139,8 +139,8 @@ impl<B: Bus> Nodes<B> {
         Ok(log)
     }
 
-    /// One node's whole log, which must have the entry that the most nodes list last. Where nodes are heard, what nobody has
-    /// signed is not taken.
+    /// One node's whole log, which must have the entry that the most nodes list last. While nodes are heard, anything
+    /// unsigned is ignored.
     async fn log_of(
         &self,
         id: &CeremonyId,
@@ -202,7 +202,7 @@ impl<B: Bus> Nodes<B> {
         let mut catalogue = self.catalogue(&wanted).await?;
         let (mut logs, mut missing) = (BTreeMap::new(), BTreeMap::new());
         let first = || self.shared.first.clone();
-        // Whose words count follows from the amendments: where that has changed, the list is asked for again.
+        // Whose words count follows from the amendments: if that has changed, the list is requested again.
         loop {
             let known = self.charter().hash();
             let amendments = chosen(&catalogue, is_amendment).into_iter();
@@ -259,7 +259,7 @@ impl<B: Bus> Nodes<B> {
         Ok(Library { book, aside, catalogue, missing, set_back })
     }
 
-    /// What nodes list less of than this console has seen recorded.
+    /// The ceremonies of which nodes list less than this console has seen recorded.
     fn set_back(seen: &[(CeremonyId, Seen)], catalogue: &Catalogue) -> Vec<SetBack> {
         let heard: Vec<NodeIndex> = catalogue.heard.iter().copied().collect();
         let set_back =
@@ -267,10 +267,11 @@ impl<B: Bus> Nodes<B> {
         seen.iter().filter_map(set_back).collect()
     }
 
-    /// Brings a ceremony in the book to where the nodes stand, and says how they stand. What is recorded is remembered.
+    /// Brings a ceremony in the book up to where the nodes stand, and returns where they stand. What is recorded is
+    /// remembered.
     ///
     /// # Errors
-    /// [`ClientError`] where no node gave a log that holds.
+    /// [`ClientError`] if no node gave a log that verifies.
     pub async fn catch_up(&self, book: &mut Book, id: &CeremonyId) -> Result<Reading, ClientError> {
         let known = book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
         let mut reading = self.read(id, &known).await?;
@@ -279,8 +280,8 @@ impl<B: Bus> Nodes<B> {
         Ok(reading)
     }
 
-    /// Remembers what of a ceremony is recorded, and its log to save reading it again. Whose words count follows from an
-    /// amendment at once.
+    /// Remembers how much of a ceremony is recorded, and its log, to save reading it again. An amendment changes at
+    /// once whose words count.
     pub fn remember(&self, reading: &Reading) {
         if let Some(tip) = reading.recorded_tip() {
             self.memory().saw(reading.ceremony(), tip);
@@ -310,11 +311,11 @@ fn up_to(cached: &[Entry], tip: Tip) -> Option<Vec<Entry>> {
     (cached.get(last)?.hash() == tip.hash).then(|| cached[..=last].to_vec())
 }
 
-/// Takes the log of a reading into the book. Where it does not hold, the reading stands on another branch afterwards that
+/// Takes the log of a reading into the book. If it does not verify, the reading then stands on another branch that
 /// does.
 ///
 /// # Errors
-/// [`ClientError::Refuted`] where no branch holds, with the first reason.
+/// [`ClientError::Refuted`] if no branch verifies, with the first reason.
 pub fn settle(book: &mut Book, reading: &mut Reading) -> Result<(), ClientError> {
     let mut bad = BTreeSet::new();
     let mut first = None;
@@ -334,10 +335,10 @@ pub fn settle(book: &mut Book, reading: &mut Reading) -> Result<(), ClientError>
     Ok(())
 }
 
-/// Takes a reading's log into the book, in the place of another branch where there is one.
+/// Takes a reading's log into the book, in place of another branch if there is one.
 ///
 /// # Errors
-/// The entry that does not hold, and why.
+/// The entry that does not verify, and why.
 fn take(book: &mut Book, reading: &Reading) -> Result<(), (u64, Box<Rejection>)> {
     let log = reading.log();
     let known = book.get(reading.ceremony()).map(|chapter| chapter.entries.as_slice()).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The console's side of the bus: it asks nodes by name, verifies what they sign, and waits for none of them alone.
+//! The console's side of the bus: it asks nodes by name, verifies what they sign, and never waits for just one of them.
 //!
-//! A subject says nothing of who spoke, an acknowledgement nothing of what is recorded. Nothing here may be believed that
-//! no node has signed, and nothing called recorded on less than a quorum's signed heads.
+//! A subject says nothing about the sender, and an acknowledgement nothing about what is recorded. Nothing here may be
+//! believed unless a node has signed it, nor called recorded on less than a quorum's signed heads.
 
 mod answer;
 mod branches;
@@ -54,9 +54,9 @@ use crate::file::FileError;
 use crate::memory::Memory;
 use failover::Pace;
 
-/// How long nodes are waited for, for whatever they answer at once.
+/// How long to wait for nodes, for anything that they answer at once.
 const PACE: Pace = Pace { patience: Duration::from_secs(1), limit: Duration::from_secs(5) };
-/// How long a node that was silent is asked after the others.
+/// How long a node that was silent is asked only after the others.
 const QUIET: Duration = Duration::from_secs(30);
 /// How long a node may take with a backup: its enclave opens it.
 const HANDING_IN: Duration = Duration::from_secs(10);
@@ -77,19 +77,19 @@ pub enum ClientError {
     #[error("the bus cannot be reached")]
     Connect(#[source] async_nats::ConnectError),
     /// Not connected, and so nothing was asked.
-    #[error("the bus cannot be reached: nothing was asked")]
+    #[error("the bus cannot be reached: no node was asked")]
     NotConnected,
     /// No subscription.
     #[error("the bus refused a subscription")]
     Subscribe(#[source] async_nats::SubscribeError),
     /// No node gave an answer that could be used.
-    #[error("no node gave an answer that can be used: {0}")]
+    #[error("no node gave a usable answer: {0}")]
     Nodes(Troubles),
     /// A node's log contradicts the book.
-    #[error("a node answered with a log that does not hold")]
+    #[error("a node answered with a log that does not verify")]
     Log(#[from] NotTaken),
-    /// Whatever the nodes gave does not fold.
-    #[error("no node has a log of {ceremony} that holds: entry {seq} of {nodes} is refused")]
+    /// Nothing that the nodes gave folds.
+    #[error("no node has a log of {ceremony} that verifies: entry {seq} of {nodes} is refused")]
     Refuted {
         /// Which ceremony.
         ceremony: CeremonyId,
@@ -101,7 +101,7 @@ pub enum ClientError {
         #[source]
         source: Box<Rejection>,
     },
-    /// A node says no to what is only its to decide.
+    /// A node refused something that it alone decides.
     #[error("node {0} refused: {1}")]
     Refused(NodeIndex, String),
 }

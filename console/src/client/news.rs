@@ -1,4 +1,4 @@
-//! What nodes tell without being asked: heartbeats, progress, and that a log may have gone on.
+//! What nodes announce without being asked: heartbeats, progress, and that a log may have grown.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub enum News {
 /// Most heads that are looked at in one message.
 const MAX_HEADS: usize = 64;
 
-/// What tells news from words that are no node's, or were heard before.
+/// What tells news from messages that no node signed, or that were heard before.
 #[derive(Debug, Default)]
 pub struct Ear {
     /// The time in the latest heartbeat of each node.
@@ -35,7 +35,7 @@ pub struct Ear {
     progress: BTreeMap<NodeIndex, UnixMillis>,
 }
 
-/// Whether this is not from before what was heard of that node, nor, where it may not be twice, from the same moment.
+/// Whether this is no older than what was heard from that node and, if it may not repeat, not from the same moment.
 fn is_news(
     heard: &mut BTreeMap<NodeIndex, UnixMillis>,
     node: NodeIndex,
@@ -51,8 +51,8 @@ fn is_news(
 }
 
 impl Ear {
-    /// A message as news. None for whatever its node has not signed, for words about another node, and for heartbeats that
-    /// are not later than one heard before.
+    /// A message as news. None if its node has not signed it, if it is about another node, and for a heartbeat that is
+    /// not later than one heard before.
     pub fn hear(&mut self, voices: &Voices, subject: &str, payload: &[u8]) -> Option<News> {
         match subject.split('.').next()? {
             "health" => {

@@ -1,4 +1,4 @@
-//! Reading a ceremony of several nodes: its entries, on all branches that they show, and their signed heads.
+//! Reading a ceremony from several nodes: its entries, on all branches that they show, and their signed heads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use super::voices::Voices;
 use super::{Bus, ClientError, Nodes, PACE};
 use ceremonies::subject;
 
-/// Most entries of other branches that are looked at in one answer.
+/// The most entries of other branches that are read from one answer.
 const MAX_ASIDE: usize = 256;
 
 /// The charter that a log's first entry proposes, for an amendment.
@@ -86,7 +86,7 @@ impl Reading {
         self.branches.main()
     }
 
-    /// All entries, and how they hang together.
+    /// All entries, and how they chain.
     #[must_use]
     pub fn branches(&self) -> &Branches {
         &self.branches
@@ -129,8 +129,8 @@ impl Reading {
         self.branches.tree().at(seq).filter(|tip| tip.seq > 0)
     }
 
-    /// Leaves the branch that is stood on, since its entry of this number does not hold: for another that nodes stand on,
-    /// else for what of it does hold. False where nothing is left.
+    /// Leaves the current branch, because its entry of this number does not verify: for another that nodes stand on,
+    /// else for the part of it that does verify. False if nothing is left.
     pub(super) fn leave(&mut self, refused: &mut BTreeSet<Tip>, seq: u64) -> bool {
         let tree = self.branches.tree();
         refused.extend(tree.at(seq));
@@ -144,7 +144,7 @@ impl Reading {
         best.is_some_and(|best| self.branches.stand_on(best))
     }
 
-    /// The nodes that stand on the branch that is stood on.
+    /// The nodes that stand on the current branch.
     pub(super) fn holders(&self) -> Vec<NodeIndex> {
         let tree = self.branches.tree();
         let on = self.heads.own().values().filter(|head| tree.contains(head.tip, tree.tip()) == Some(true));
@@ -152,7 +152,7 @@ impl Reading {
     }
 }
 
-/// What is gathered of one ceremony while nodes are asked about it again and again.
+/// What is gathered about one ceremony while nodes are asked about it repeatedly.
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) ceremony: CeremonyId,
@@ -162,7 +162,7 @@ pub(super) struct Gathering {
     pub(super) troubles: Troubles,
     /// What each node may still give.
     budgets: BTreeMap<NodeIndex, Budget>,
-    /// From where each node is read on.
+    /// From which entry each node is read on.
     next: BTreeMap<NodeIndex, u64>,
     start: u64,
     /// What strangers gave, for when nobody else gives anything.
@@ -193,8 +193,8 @@ impl Gathering {
         self.budgets.get(&node).copied().unwrap_or_default()
     }
 
-    /// Takes what a node gave. Returns whether it must be asked again from the first entry, since its log parts from
-    /// what is known.
+    /// Takes what a node gave. Returns whether it must be asked again from the first entry, because its log diverges
+    /// from what is known.
     pub(super) fn take(&mut self, node: NodeIndex, given: Given) -> bool {
         self.budgets.insert(node, given.budget);
         if let Some(error) = given.unverified {
@@ -227,14 +227,15 @@ impl Gathering {
         }
         let stands = self.heads.own().get(&node).map(|head| head.tip);
         let unknown = stands.is_some_and(|tip| self.branches.tree().branch(tip).is_none());
-        // It may have gone on meanwhile; else it stands on a branch that is not known here, which is read whole.
+        // It may have grown in the meantime; else the node stands on a branch that is not known here, which is read
+        // whole.
         let ahead = stands.is_some_and(|tip| unknown && tip.seq >= next);
         next = if unknown && !ahead { 1 } else { next.min(self.branches.tree().tip().seq + 1) };
         self.next.insert(node, next);
         ahead || (unknown && !whole)
     }
 
-    /// The log that a stranger gave, where nobody who is heard gave anything: it must prove itself.
+    /// The log that a stranger gave, if no node that counts gave anything: it must prove itself.
     pub(super) fn take_strange(&mut self) -> bool {
         if self.branches.tree().tip().seq > 0 {
             return false;
@@ -259,7 +260,7 @@ fn entries(raw: Vec<ceremonies::wire::log::Entry>) -> impl Iterator<Item = Resul
 }
 
 impl<B: Bus> Nodes<B> {
-    /// What one node has of a ceremony from this entry on, page by page, within what it may give.
+    /// What one node has of a ceremony from this entry on, page by page, within its budget.
     pub(super) async fn pages(
         &self,
         voices: &Voices,
@@ -304,7 +305,7 @@ impl<B: Bus> Nodes<B> {
         }
     }
 
-    /// Reads on of all nodes at once, and once more of those whose logs part from what is known.
+    /// Reads on from all nodes at once, and once more from those whose logs diverge from what is known.
     pub(super) async fn poll(&self, gathering: &mut Gathering, pace: Pace) {
         let mut nodes = gathering.voices.nodes();
         for _ in 0..2 {
@@ -337,11 +338,11 @@ impl<B: Bus> Nodes<B> {
         failover::everyone(nodes, &self.quiet(), pace, read).await
     }
 
-    /// Reads a ceremony: its entries of one node, in addition to those known, and then of every node where it stands.
-    /// Nothing is folded here.
+    /// Reads a ceremony: its entries from one node, in addition to those known, and then from every node where it
+    /// stands. Nothing is folded here.
     ///
     /// # Errors
-    /// [`ClientError::Nodes`] where no node gave anything that could be used.
+    /// [`ClientError::Nodes`] if no node gave anything usable.
     pub async fn read(&self, ceremony: &CeremonyId, known: &[Entry]) -> Result<Reading, ClientError> {
         let voices = self.voices(proposed(known));
         let mut gathering = Gathering::new(ceremony.clone(), voices, known);

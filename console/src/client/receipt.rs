@@ -1,4 +1,4 @@
-//! What became of an event that was handed in: decided by what nodes have signed, never by one node's word.
+//! What became of a submitted event: decided by what nodes have signed, never by one node's word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,7 @@ use super::trouble::{Trouble, those};
 /// A verdict as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recorded {
-    /// Whether it stays, whatever one host does.
+    /// Whether it stays, whatever a single host does.
     pub recorded: bool,
     /// Whether a majority holds it while all others are silent.
     pub majority: bool,
@@ -31,7 +31,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// A verdict among so many nodes.
+    /// A verdict among this many nodes.
     #[must_use]
     pub fn new(verdict: &Verdict, nodes: usize) -> Self {
         let none = Vec::new;
@@ -95,9 +95,9 @@ impl fmt::Display for Receipt {
     }
 }
 
-/// Why nothing is known to be recorded: the event may be, now or later.
+/// Why the event is not known to be recorded: it may be, now or later.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("outcome unknown, do not sign again: {standing}; look with `custody ceremony show {ceremony}`")]
+#[error("outcome unknown, do not sign again: {standing}; check with `custody ceremony show {ceremony}`")]
 pub struct Outcome {
     /// In which ceremony.
     pub ceremony: CeremonyId,
@@ -128,7 +128,7 @@ pub(super) enum Reply {
     Unreached(Trouble),
 }
 
-/// What came of handing an event in, so far.
+/// What came of submitting an event, so far.
 pub(super) enum Decision {
     /// Nothing can be said yet.
     Open,
@@ -138,20 +138,20 @@ pub(super) enum Decision {
     NotSent,
 }
 
-/// How an event that was handed in fares.
+/// The state of a submitted event.
 #[derive(Debug)]
 pub(super) struct Tally {
     ceremony: CeremonyId,
     nodes: BTreeSet<NodeIndex>,
     members: BTreeSet<NodeIndex>,
     replies: BTreeMap<NodeIndex, Reply>,
-    /// How often in a row nodes were read and a majority had it while all others were silent.
+    /// How many times in a row nodes were read and a majority had it while all others were silent.
     majorities: u32,
     /// Whether nodes were read since the last refusal.
     read_since: bool,
 }
 
-/// How often in a row a majority must be seen alone before that is taken for all there is to see.
+/// How many times in a row only a majority must be seen before that counts as all there is to see.
 const MAJORITIES: u32 = 2;
 
 impl Tally {
@@ -201,7 +201,7 @@ impl Tally {
         self.majorities = if majority { self.majorities + 1 } else { 0 };
     }
 
-    /// What is decided. At the `end` nothing more is waited for.
+    /// What is decided. At the `end`, waiting is over.
     pub(super) fn decide(&self, branches: &Branches, found: &[Tip], heads: &Heads, end: bool) -> Decision {
         if let Some(receipt) = self.place(branches, found, heads) {
             return match receipt.verdict {
@@ -223,12 +223,11 @@ impl Tally {
         if by.len() > HOSTILE && self.read_since {
             return Decision::Refused(refusal(by));
         }
-        // Fewer nodes than may be hostile: only where nobody else can be asked.
+        // Fewer nodes than may be hostile suffice only if nobody else can be asked.
         if !by.is_empty() && !doubtful && self.read_since && all_replied {
             return Decision::Refused(refusal(by));
         }
-        // What the broker says of who is there is its word alone: only what never left this machine is known not to have
-        // arrived.
+        // Who is there is only the broker's word: only what never left this machine is known not to have arrived.
         let unsent = |reply: &Reply| matches!(reply, Reply::Unreached(Trouble::NotConnected));
         if all_replied && self.replies.values().all(unsent) {
             return Decision::NotSent;
@@ -236,19 +235,19 @@ impl Tally {
         Decision::Open
     }
 
-    /// What is known where nothing was decided.
+    /// What is known if nothing was decided.
     pub(super) fn outcome(&self, branches: &Branches, found: &[Tip], heads: &Heads) -> Outcome {
         let standing = if let Some(receipt) = self.place(branches, found, heads) {
             receipt.to_string()
         } else {
             let replies = self.nodes.iter().map(|node| match self.replies.get(node) {
-                Some(Reply::Taken) => format!("node {node} says that it has it and does not show it"),
-                Some(Reply::Rejected(why)) => format!("node {node} alone refuses it: {}", one_line(why)),
+                Some(Reply::Taken) => format!("node {node} says that it has the event but does not show it"),
+                Some(Reply::Rejected(why)) => format!("only node {node} refuses it: {}", one_line(why)),
                 Some(Reply::Unknown(why)) => format!("node {node}: {}", one_line(why)),
                 Some(Reply::Unreached(trouble)) => format!("node {node} {}", chain(trouble)),
                 None => format!("node {node} did not answer"),
             });
-            format!("in no node's log yet; {}", replies.collect::<Vec<_>>().join("; "))
+            format!("not in any node's log yet; {}", replies.collect::<Vec<_>>().join("; "))
         };
         Outcome { ceremony: self.ceremony.clone(), standing }
     }

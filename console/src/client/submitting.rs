@@ -1,4 +1,4 @@
-//! Handing an event in: to one node, then to others, until nodes have signed heads that contain it.
+//! Submitting an event: to one node, then to others, until nodes have signed heads that contain it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use super::trouble::Trouble;
 use super::voices::Voices;
 use super::{Bus, ClientError, Nodes, answer};
 
-/// How long is waited while an event is handed in.
+/// How long to wait while an event is submitted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// Before another node is given it as well.
+    /// How long before another node is given it as well.
     pub(super) hand: Duration,
     /// For one node's answer.
     pub(super) answer: Duration,
-    /// For one look at the nodes.
+    /// How long one look at the nodes may take.
     pub(super) look: Pace,
     /// In all.
     pub(super) limit: Duration,
@@ -52,7 +52,7 @@ const PAUSES: [Duration; 4] = [
 #[derive(Debug, Error)]
 pub enum SubmitError {
     /// Nodes would refuse to read it.
-    #[error("no node would take this")]
+    #[error("every node would refuse this")]
     Event(#[from] EntryError),
     /// It is refused for good.
     #[error(transparent)]
@@ -61,13 +61,13 @@ pub enum SubmitError {
     #[error(transparent)]
     Unknown(#[from] Outcome),
     /// It was never sent.
-    #[error("nothing was handed in")]
+    #[error("nothing was submitted")]
     Client(#[from] ClientError),
 }
 
 impl<B: Bus> Nodes<B> {
-    /// Hands an event in for a ceremony, whose log is `known` so far, and waits until nodes have signed heads that contain
-    /// it.
+    /// Submits an event for a ceremony, whose log is `known` so far, and waits until nodes have signed heads that
+    /// contain it.
     ///
     /// # Errors
     /// [`SubmitError`]; of these, [`SubmitError::Unknown`] says that the event may be recorded all the same.
@@ -177,7 +177,7 @@ impl<B: Bus> Nodes<B> {
             Ok(bus::SubmitReply { outcome: Some(bus::submit_reply::Outcome::Unknown(why)) }) => {
                 Reply::Unknown(one_line(&why))
             }
-            Ok(bus::SubmitReply { outcome: None }) => Reply::Unknown("it says nothing".to_owned()),
+            Ok(bus::SubmitReply { outcome: None }) => Reply::Unknown("it gave no reason".to_owned()),
             Err(error) => Reply::Unreached(Trouble::Unreadable(error)),
         }
     }

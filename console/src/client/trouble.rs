@@ -1,4 +1,4 @@
-//! Why nodes gave nothing that could be used: one reason a node, the first true one kept.
+//! Why nodes gave nothing usable: one reason per node, the first true one kept. The texts fit one node and several.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub fn named(nodes: &[NodeIndex]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Nodes and what they do: `node 2 is silent`.
+/// Nodes and what is said of them: `node 2 silent`.
 #[must_use]
 pub fn those(nodes: &[NodeIndex], what: &str) -> String {
     match nodes {
@@ -26,14 +26,14 @@ pub fn those(nodes: &[NodeIndex], what: &str) -> String {
     }
 }
 
-/// Why one node gave nothing that could be used.
+/// Why one node gave nothing usable.
 #[derive(Debug, Error)]
 pub enum Trouble {
     /// The question was never sent.
-    #[error("was not asked: the bus cannot be reached")]
+    #[error("could not be asked: the bus cannot be reached")]
     NotConnected,
     /// Nobody listens under its name.
-    #[error("is not on the bus")]
+    #[error("did not answer: not on the bus")]
     Absent,
     /// No answer in time.
     #[error("did not answer within {:.1} s", .0.as_secs_f32())]
@@ -41,29 +41,29 @@ pub enum Trouble {
     /// The bus failed.
     #[error("could not be asked")]
     Bus(#[source] async_nats::RequestError),
-    /// An answer that it has not signed.
+    /// An answer that the node has not signed.
     #[error("gave an answer that cannot be verified")]
     Unverified(#[source] SaidError),
     /// An answer that another node has signed.
-    #[error("was answered for by node {0}")]
+    #[error("did not answer: node {0} answered instead")]
     Another(NodeIndex),
     /// An answer that is none.
     #[error("gave an answer that cannot be read")]
     Unreadable(#[source] prost::DecodeError),
-    /// A larger answer than any.
-    #[error("gave an answer of {0} bytes")]
+    /// An answer over the limit.
+    #[error("gave an answer that is too large ({0} bytes)")]
     TooLarge(usize),
     /// A malformed entry.
     #[error("gave a malformed entry")]
     Entry(#[from] EntryError),
-    /// Entries that are no log of the ceremony.
-    #[error("gave entries that are no log")]
+    /// Entries that do not form a log of the ceremony.
+    #[error("gave entries that do not form a log")]
     Misfit(#[from] Misfit),
-    /// Another log than the most nodes list.
-    #[error("has another log than the most nodes list")]
+    /// A log other than the one that most nodes list.
+    #[error("gave a different log from the one that most nodes list")]
     Elsewhere,
     /// A log or a list that does not end.
-    #[error("gave more than is read of one node: {0}")]
+    #[error("sent more than is read from one node: {0}")]
     Overfull(&'static str),
     /// It says no.
     #[error("refused: {0}")]
@@ -75,7 +75,7 @@ pub enum Trouble {
 pub struct Troubles(Vec<(NodeIndex, Trouble)>);
 
 impl Troubles {
-    /// Notes a node's trouble. Of several of one node the first stays: it is the cause, later ones follow from it.
+    /// Notes a node's trouble. The first of several stays: it is the cause, and later ones follow from it.
     pub fn add(&mut self, node: NodeIndex, trouble: Trouble) {
         if self.of(node).is_none() {
             self.0.push((node, trouble));
@@ -93,7 +93,7 @@ impl Troubles {
         self.0.iter().map(|(node, _)| *node)
     }
 
-    /// Gives every trouble away with its node.
+    /// Every trouble with its node, by value.
     pub fn into_each(self) -> impl Iterator<Item = (NodeIndex, Trouble)> {
         self.0.into_iter()
     }

@@ -1,4 +1,4 @@
-//! age's armour: the file as text, for fingers. Written strictly, read as people type.
+//! age's armour: the file as text, for typing by hand. Written strictly, read as people type.
 
 use data_encoding::BASE64;
 use thiserror::Error;
@@ -13,40 +13,42 @@ pub(super) const END: &str = "-----END AGE ENCRYPTED FILE-----";
 const WIDTH: usize = 64;
 /// Bytes in every line but the last.
 const BYTES: usize = 48;
-/// Longest text that is looked at: [`MAX_FILE`] as armour, with room for blanks.
+/// Longest text that is read: [`MAX_FILE`] as armour, with room for blanks.
 const MAX_TEXT: usize = 4 * MAX_FILE;
 
 /// Why typed text is not the file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ArmourError {
     /// First or last line missing.
-    #[error(
-        "the text must begin with the line `{BEGIN}` and end with `{END}`: type both as they are printed"
-    )]
+    #[error("the text must begin with the line `{BEGIN}` and end with `{END}`: type both as printed")]
     Frame,
     /// More than a sheet holds.
-    #[error("the text has {0} bytes, and that of a sheet has at most {MAX_TEXT}: give the text of one sheet")]
+    #[error("the text has {0} bytes, but a sheet's text has at most {MAX_TEXT}: give the text of one sheet")]
     TooLong(usize),
     /// A character too many or too few.
-    #[error("line {line} of the text has {length} characters, and all but the last have {WIDTH}: compare it")]
+    #[error(
+        "line {line} of the text has {length} characters, but every line except the last has {WIDTH}: compare it with \
+         the sheet"
+    )]
     Length {
         /// Which, as an editor counts.
         line: usize,
         /// How long it is.
         length: usize,
     },
-    /// A character that base64 does not have, or an end that it does not have.
+    /// A character or an ending that base64 does not have.
     #[error("line {line} of the text is mistyped: it is not base64; compare it with the sheet")]
     Base64 {
         /// Which, as an editor counts.
         line: usize,
     },
-    /// Typed well, or badly in the first line, but no file of age.
-    #[error("the text does not hold a file of age: compare its first lines with the sheet")]
+    /// Typed well, or badly in the first line, but not an age file.
+    #[error("the text is not an age file: compare its first lines with the sheet")]
     NotAge,
-    /// Another file than that of the codes.
+    /// Not the file of the codes.
     #[error(
-        "the text is of set {found}, the codes are of set {expected}: a character is mistyped, or they are not of one sheet"
+        "the text is of set {found}, but the codes are of set {expected}: a character is mistyped, or they are not \
+         from the same sheet"
     )]
     Differs {
         /// Of the codes.

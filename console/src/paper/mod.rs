@@ -1,9 +1,9 @@
 //! A backup on paper of a file that age encrypted, and the way back.
 //!
-//! Paper outlives the machines that wrote it, so a sheet carries the file three times over for three kinds of
-//! reader: QR codes for a camera, the same lines for a scanner that types, and age's own armour for fingers.
-//! What a sheet says about itself is public; this module never decrypts, never sees what the file holds, and
-//! refuses to print a file that age has not encrypted.
+//! Paper outlives the machines that wrote it, so a sheet carries the file three times over for three kinds of reader:
+//! QR codes for a camera, the same lines for a scanner that types, and age's own armour for typing by hand. What a
+//! sheet says about itself is public; this module never decrypts, never sees what the file holds, and refuses to print
+//! a file that age has not encrypted.
 //!
 //! A code reads `CUSTODY1/SET/NUMBER/COUNT/DATA/CHECK`:
 //!
@@ -35,18 +35,18 @@ pub use self::page::{PaperError, Sheet, codes, page};
 pub use self::photo::{MAX_PHOTO, PhotoError};
 pub use self::scan::{Gathering, ScanError, Seen, Taken};
 
-/// What every code starts with: whose it is, and the version of its form.
+/// The prefix of every code: whose it is, and the version of its form.
 const MAGIC: &str = "CUSTODY1";
 /// [`MAGIC`] from a scanner set to English on a computer set to German, which has Y and Z in each other's
 /// place.
 const MAGIC_QWERTZ: &str = "CUSTODZ1";
-/// How every file of age begins.
+/// How every age file begins.
 const AGE: &[u8] = b"age-encryption.org/v1\n";
 
 /// Largest file for paper: root shares are a few hundred bytes, and nobody scans a hundred codes.
 pub const MAX_FILE: usize = 16 * 1024;
-/// Most bytes of the file in one code, which has 101 modules across then: ten of ten simulated photographs
-/// were read at 8 pixels a module; with 900 bytes (121 modules) eight of ten, even at 12.
+/// The most bytes of the file in one code, which then has 101 modules across: ten of ten simulated photographs were
+/// read at 8 pixels a module; with 900 bytes (121 modules) eight of ten, even at 12.
 const MAX_PART: usize = 600;
 /// Most codes of a set: what [`MAX_FILE`] needs.
 const MAX_CODES: u32 = 28;
@@ -107,16 +107,17 @@ impl fmt::Display for Place {
 /// Why a line is not one of our codes.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidCode {
-    /// Something else, or a keyboard that has other letters on its keys than the scanner thinks.
+    /// Something else, or typed with a keyboard layout that the scanner does not expect.
     #[error(
-        "`{0}` does not begin with {MAGIC}/: scan a code of a Custody sheet; if a scanner typed this, set the computer's keyboard to the scanner's language (mostly English, US)"
+        "`{0}` does not begin with {MAGIC}/: scan a code of a Custody sheet; if a scanner typed this, set the \
+         computer's keyboard layout to the scanner's (usually US English)"
     )]
     Foreign(String),
     /// Not six fields with numbers in their places.
-    #[error("`{0}` is not a whole code: scan it again from the beginning of a line")]
+    #[error("`{0}` is not a complete code: scan it again at the beginning of a line")]
     Shape(String),
     /// A character is wrong.
-    #[error("code {0} is damaged, its check does not fit: scan it again")]
+    #[error("code {0} is damaged, its checksum does not match: scan it again")]
     Damaged(Place),
 }
 
@@ -132,7 +133,7 @@ fn check(body: &str) -> String {
     hex::encode_upper(&Hash::of_bytes(body.as_bytes()).as_bytes()[..4])
 }
 
-/// How an error quotes a line of any length.
+/// The part of a line of any length that an error quotes.
 fn excerpt(line: &str) -> String {
     line.chars().take(40).collect()
 }
@@ -157,7 +158,7 @@ fn beginnings(text: &str) -> Vec<usize> {
     found
 }
 
-/// The codes in a line as a scanner sends it: behind whatever it names them with (`QR-Code:`, `]Q1`), and parted by
+/// The codes in a line as a scanner sends it: after whatever it labels them with (`QR-Code:`, `]Q1`), and separated by
 /// tabs, other control characters, or nothing. A line without any is one piece.
 #[must_use]
 pub fn codes_in(line: &str) -> Vec<&str> {

@@ -1,4 +1,4 @@
-//! The sheet: one HTML page that holds everything it shows, for A4 and Letter.
+//! The sheet: one self-contained HTML page, for A4 and Letter.
 //!
 //! No script, no font, no picture from elsewhere: it prints the same from a machine that has no network. It
 //! must not carry a time or anything else that differs between two prints of the same sheet.
@@ -25,7 +25,7 @@ pub struct Sheet<'a> {
     pub generation: Generation,
     /// Of which node.
     pub node: NodeIndex,
-    /// The sheet's own number, used once in the wallet's life: the ledger of copies knows it by that.
+    /// The sheet's own serial, used once in the wallet's life: the ledger of copies knows it by that.
     pub serial: Line,
     /// The digest of the record that made the generation.
     pub record: Hash,
@@ -33,15 +33,16 @@ pub struct Sheet<'a> {
     pub file: &'a [u8],
 }
 
-/// Why a file does not go on paper.
+/// Why a file is not printed.
 #[derive(Debug, Error)]
 pub enum PaperError {
     /// age's text form: paper carries the binary one, whose hash is on the sheet.
     #[error(
-        "the file is in age's armour; take it off first: `sed '/^-----/d' FILE | base64 -d > FILE.age`, then print that"
+        "the file is in age's armour: remove that with `sed '/^-----/d' FILE | base64 -d > FILE.age`, then print the \
+         result"
     )]
     Armoured,
-    /// Not encrypted by age: nothing else is printed, lest a secret is.
+    /// Not encrypted by age: nothing else is printed, lest a secret be.
     #[error(
         "the file is not encrypted by age (it does not begin with `age-encryption.org/v1`): encrypt it first"
     )]
@@ -72,7 +73,7 @@ fn validated(file: &[u8]) -> Result<Vec<Code>, PaperError> {
     Ok(parts(file))
 }
 
-/// The file in even parts of whole base32 groups: no last code is a crumb.
+/// The file in even parts of whole base32 groups, so that the last code is not tiny.
 fn parts(file: &[u8]) -> Vec<Code> {
     let size = file.len().div_ceil(file.len().div_ceil(MAX_PART)).next_multiple_of(5);
     let parts: Vec<&[u8]> = file.chunks(size).collect();
@@ -87,18 +88,17 @@ fn parts(file: &[u8]) -> Vec<Code> {
 /// The texts of a file's codes, in their order.
 ///
 /// # Errors
-/// [`PaperError`] for a file that does not go on paper.
+/// [`PaperError`] for a file that is not printed.
 pub fn codes(file: &[u8]) -> Result<Vec<String>, PaperError> {
     Ok(validated(file)?.iter().map(Code::to_string).collect())
 }
 
-/// At level M a seventh of a code may be gone. A higher level makes smaller modules, and those are lost
-/// first.
+/// At level M, a seventh of a code may be lost. A higher level makes smaller modules, which are lost first.
 fn drawn(text: &str) -> Result<QrCode, QrError> {
     QrCode::with_error_correction_level(text, EcLevel::M)
 }
 
-/// One path: a rectangle a run of dark modules, so that no hairline shows between neighbours.
+/// One path: a rectangle per run of dark modules, so that no hairline shows between neighbours.
 fn svg(code: &QrCode) -> String {
     let (width, modules) = (code.width(), code.to_colors());
     let size = width + 2 * QUIET;
@@ -133,7 +133,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Groups of four digits: what an eye keeps between two looks.
+/// Groups of four digits, which an eye can keep between two looks.
 fn grouped(hash: &Hash) -> String {
     let text = hash.to_string();
     let halves: Vec<String> = text
@@ -210,7 +210,7 @@ fn instructions(sheet: &Sheet<'_>, count: usize) -> String {
 /// The sheet as one HTML page.
 ///
 /// # Errors
-/// [`PaperError`] for a file that does not go on paper.
+/// [`PaperError`] for a file that is not printed.
 pub fn page(sheet: &Sheet<'_>) -> Result<String, PaperError> {
     let codes = validated(sheet.file)?;
     let figures: String = codes.iter().map(|code| figure(sheet, code)).collect::<Result<_, _>>()?;

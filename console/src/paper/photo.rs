@@ -1,6 +1,6 @@
 //! A photograph or scan of a sheet: the texts of the codes in it.
 //!
-//! An image is somebody's bytes: its size is looked at before it is decoded, and nothing but PNG and JPEG is.
+//! An image is untrusted bytes: its size is checked before it is decoded, and only PNG and JPEG are decoded.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -12,22 +12,22 @@ use thiserror::Error;
 
 /// Largest image file: no telephone writes more.
 pub const MAX_PHOTO: usize = 64 * 1024 * 1024;
-/// Most pixels: a sheet on a scanner at 600 dpi has half of it.
+/// The most pixels: a sheet scanned at 600 dpi has half as many.
 const MAX_PIXELS: u64 = 64 * 1024 * 1024;
-/// Longest side, in pixels, at which codes are looked for: more is noise only.
+/// Longest side, in pixels, at which codes are searched for: more is only noise.
 const LONGEST: u32 = 4_000;
-/// Shortest side to which an image is made smaller: below, the codes of a sheet have no pixels left.
+/// Shortest side to which an image is reduced: below it, the codes of a sheet have no pixels left.
 const SHORTEST: u32 = 600;
 
-/// Why there are no codes to be had of an image.
+/// Why no codes can be read from an image.
 #[derive(Debug, Error)]
 pub enum PhotoError {
     /// Larger than any photograph of a sheet.
-    #[error("the image is larger than {MAX_PHOTO} bytes: save it smaller")]
+    #[error("the image is larger than {MAX_PHOTO} bytes: reduce it")]
     TooManyBytes,
     /// Larger than any photograph of a sheet.
     #[error(
-        "the image has {width} × {height} pixels, and {MAX_PIXELS} in all are looked at: save it smaller"
+        "the image has {width} × {height} pixels, more than the {MAX_PIXELS} in all that are read: reduce it"
     )]
     TooManyPixels {
         /// Across.
@@ -43,7 +43,8 @@ pub enum PhotoError {
     Decoding(#[source] ImageError),
     /// Nothing to read.
     #[error(
-        "no code of a Custody sheet can be read in the image ({unread} are seen but not sharp enough): photograph the code from straight above, sharp, evenly lit, with all four corners and the white around them"
+        "no code of a Custody sheet can be read in the image ({unread} seen, but not sharp enough): photograph the \
+         code from straight above, in focus and evenly lit, with all four corners and the white margin"
     )]
     NoCode {
         /// How many look like codes.
@@ -56,13 +57,13 @@ pub enum PhotoError {
 pub(super) struct Texts {
     /// Of every code that could be read.
     pub(super) texts: BTreeSet<String>,
-    /// How many more were seen when last it was looked at.
+    /// How many more were seen at the last pass.
     pub(super) unread: usize,
 }
 
 /// Where a code is, and how light the paper is there: white would make its neighbours look dark.
 struct Place {
-    /// The corners in a row, in parts of the image's width.
+    /// The corners in a row, as fractions of the image's width.
     corners: [(f64, f64); 4],
     paper: Luma<u8>,
 }
@@ -109,8 +110,8 @@ fn decoded(bytes: &[u8]) -> Result<GrayImage, PhotoError> {
     Ok(image::DynamicImage::from_decoder(decoder).map_err(PhotoError::Decoding)?.into_luma8())
 }
 
-/// The sizes of the longer side at which an image is looked at, each an eighth smaller than the one before:
-/// by how little a code is missed at one of them is chance, and the next throws the dice again.
+/// The sizes of the longer side at which an image is read, each an eighth smaller than the one before: whether a code
+/// is just missed at one size is chance, and the next size is another chance.
 fn sizes(longer: u32) -> impl Iterator<Item = u32> {
     let first = longer.min(LONGEST);
     std::iter::successors(Some(first), |size| Some(size - size / 8).filter(|size| *size >= SHORTEST))
@@ -151,7 +152,7 @@ fn read(image: &mut GrayImage, all: &mut Texts, done: &mut Vec<Place>) {
     }
 }
 
-/// The texts of the codes in an image, looked at in one size after the other until they are enough.
+/// The texts of the codes in an image, read at one size after the other until there are enough.
 pub(super) fn texts(
     bytes: &[u8],
     is_enough: impl Fn(&BTreeSet<String>) -> bool,
@@ -160,7 +161,7 @@ pub(super) fn texts(
     let mut all = Texts::default();
     look(&image, &is_enough, &mut all);
     if all.texts.is_empty() {
-        // Light on dark: a screen in its dark mode, a negative. The other way round a code is not seen at all.
+        // Light on dark: a screen in dark mode, a negative. Such a code is not seen at all unless inverted.
         let unread = all.unread;
         invert(&mut image);
         look(&image, &is_enough, &mut all);

@@ -1,4 +1,4 @@
-//! From paper back to the file: codes in any order, from a camera, a scanner that types, or fingers.
+//! From paper back to the file: codes in any order, from a camera, a scanner that types, or a person who types.
 //!
 //! A pure state machine: it opens no file and reads no terminal. What is refused changes nothing.
 
@@ -11,15 +11,16 @@ use super::armour::{self, ArmourError};
 use super::photo::{self, PhotoError};
 use super::{Code, InvalidCode, MAGIC, Place, SetId};
 
-/// Why something scanned is refused, or the file cannot be had yet.
+/// Why something scanned is refused, or the file is not complete yet.
 #[derive(Debug, Error)]
 pub enum ScanError {
     /// Not a whole, undamaged code.
     #[error(transparent)]
     Code(#[from] InvalidCode),
-    /// Of another file than what was taken before.
+    /// From a file other than that of the codes taken before.
     #[error(
-        "code {place} is of set {found}, what was scanned before of set {expected}: scan the codes of one sheet at a time"
+        "code {place} is of set {found}, but the codes scanned before are of set {expected}: scan the codes of one \
+         sheet at a time"
     )]
     OtherSet {
         /// Which code.
@@ -31,7 +32,7 @@ pub enum ScanError {
     },
     /// Same file, other parts.
     #[error(
-        "code {place} of set {set} says something else than what was scanned before of that set: scan the codes of one print of the sheet"
+        "code {place} of set {set} contradicts the codes scanned before: scan the codes of one printed sheet"
     )]
     Contradiction {
         /// Which code.
@@ -49,16 +50,17 @@ pub enum ScanError {
     #[error("nothing has been scanned yet: scan every code of the sheet")]
     Nothing,
     /// Not everything was taken.
-    #[error("of {count} codes these are missing: {}; scan them", listed(missing))]
+    #[error("of {count} codes, these are missing: {}; scan them", listed(missing))]
     Missing {
         /// Which.
         missing: Vec<u32>,
         /// Of how many.
         count: u32,
     },
-    /// The codes fit, and the file is another: somebody made them so.
+    /// The codes fit together, but the file is another: somebody made them so.
     #[error(
-        "the codes say that they are set {expected}, and together they are a file of set {found}: do not trust this sheet, take another copy"
+        "the codes claim to be set {expected}, but together they make a file of set {found}: do not trust this sheet, \
+         use another copy"
     )]
     OtherFile {
         /// What every code says.
@@ -96,7 +98,7 @@ impl fmt::Display for Taken {
 pub struct Seen {
     /// The codes.
     pub taken: Vec<Taken>,
-    /// How many more look like codes and could not be read.
+    /// How many more look like codes but could not be read.
     pub unread: usize,
 }
 
@@ -169,7 +171,7 @@ impl Gathering {
     fn is_completed_by(&self, texts: &BTreeSet<String>) -> bool {
         let mut next = self.clone();
         for text in texts {
-            // What is refused is told when it is taken.
+            // A refusal is reported when the code is taken.
             _ = next.take_line(text);
         }
         next.is_complete()
@@ -190,7 +192,7 @@ impl Gathering {
         Ok(found)
     }
 
-    /// Which file this is about, once something was taken.
+    /// Which file this is about, once something has been taken.
     #[must_use]
     pub fn set(&self) -> Option<SetId> {
         match &self.progress {
@@ -200,7 +202,7 @@ impl Gathering {
         }
     }
 
-    /// The numbers of the codes that are still missing; none too when nothing was taken yet.
+    /// The numbers of the codes that are still missing; also none if nothing has been taken yet.
     #[must_use]
     pub fn missing(&self) -> Vec<u32> {
         match &self.progress {

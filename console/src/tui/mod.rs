@@ -1,6 +1,6 @@
 //! The terminal: one channel of events, one state, a pure update, drawing from the state alone.
 //!
-//! The shell in this file owns the bus and the screen. It must give the screen back whatever ends it.
+//! The shell in this file owns the bus and the screen. However it ends, it must give the screen back.
 
 mod model;
 mod update;
@@ -37,12 +37,12 @@ use crate::signer::{self, SignError};
 use crate::terminal;
 use crate::{custodian, room};
 
-/// Events that may wait: what comes in a moment from keys, ticks and a busy bus.
+/// Events that may wait: what arrives in a moment from keys, ticks and a busy bus.
 const MAX_WAITING: usize = 1024;
 /// The clock's step.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs the terminal until the person leaves it.
+/// Runs the terminal until the person quits.
 ///
 /// # Errors
 /// When there is no terminal, or the bus cannot be set up.
@@ -121,7 +121,7 @@ fn draw<B: Backend>(terminal: &mut Terminal<B>, model: &mut Model) -> Result<boo
     Ok(shown.is_some_and(|shown| update(model, Event::Shown(shown)).0))
 }
 
-/// Forgets what stands on the screen, so that the next frame draws all of it. The terminal is asked nothing: one that does
+/// Forgets what is on the screen, so that the next frame draws all of it. The terminal is not queried: one that does
 /// not answer would end the program.
 fn forget<B: Backend>(terminal: &mut Terminal<B>) -> Result<(), B::Error> {
     terminal.backend_mut().clear()?;
@@ -234,8 +234,8 @@ async fn unwrap(shell: &Shell, me: Me, ceremony: Box<Ceremony>, act: Act, node: 
     let file = room::backup_file(&shell.cluster, &ceremony, act, node);
     let Some((file, identity)) = file.zip(me.identity.clone()) else {
         return Event::Failed(format!(
-            "The cluster file names no folder of backups, or no age identity of {}: use custody backup on the \
-             custodian's own machine.",
+            "The cluster file names no backup folder, or no age identity for {}: use custody backup on the custodian's \
+             own machine.",
             me.person
         ));
     };

@@ -1,4 +1,4 @@
-//! Everything the terminal shows, as data. Pop-ups and half-typed text included: drawing needs nothing else.
+//! Everything that the terminal shows, as data, including pop-ups and half-typed text: drawing needs nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Screen {
     }
 }
 
-/// Something that waits for the person in front of everything else.
+/// Something in front of everything else that waits for the person.
 pub enum Popup {
     /// The keys.
     Help,
@@ -173,7 +173,7 @@ pub enum TypingFor {
     Withholding,
 }
 
-/// Which lines of a statement a frame has shown, of how many as that terminal breaks them.
+/// Which lines of a statement a frame has shown, and how many there are as that terminal wraps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
     /// The first.
@@ -192,12 +192,12 @@ impl Page {
     }
 }
 
-/// What a frame has shown. Nothing is signed that no frame has shown.
+/// What a frame has shown. Only what a frame has shown can be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
     /// Whether the terminal was large enough for anything.
     pub fits: bool,
-    /// The part of a statement that stood there, with the place for the word under it.
+    /// The part of a statement that was shown, with the place for the word under it.
     pub page: Option<Page>,
 }
 
@@ -257,25 +257,25 @@ pub enum Line {
     Filter(String),
 }
 
-/// How nodes stand to a ceremony, as they said when they were last read.
+/// Where nodes stand in a ceremony, as they said when they were last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The last entry at that time.
     pub head: Hash,
     /// What nodes have signed of it.
     pub recorded: Recorded,
-    /// Where the log parts, or has parted.
+    /// Where the log forks or has forked.
     pub fork: Option<Fork>,
 }
 
-/// What a node has told of its rounds.
+/// What a node has reported of its rounds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rounds {
     /// What it told.
     pub progress: Progress,
     /// When that was heard.
     pub heard: UnixMillis,
-    /// The step that was open then; what is told in one says nothing of the next.
+    /// The step that was open then; a report from one step says nothing about the next.
     pub step: Option<StepId>,
 }
 
@@ -292,15 +292,15 @@ pub struct Model {
     pub loading: bool,
     /// Why it could not be read the last time; empty where it was.
     pub load_trouble: String,
-    /// The ceremonies that are not in the book, each with why: nodes list them.
+    /// The ceremonies that nodes list but the book lacks, each with the reason.
     pub unread: BTreeMap<CeremonyId, String>,
     /// The ceremonies whose logs do not fold, or not to their end, each with why.
     pub aside: BTreeMap<CeremonyId, String>,
-    /// How many ceremonies nodes list that are over and were not read.
+    /// How many finished ceremonies nodes list that were not read.
     pub older: usize,
-    /// How nodes stand to the ceremonies that were looked at.
+    /// Where nodes stand in the ceremonies that were read.
     pub standings: BTreeMap<CeremonyId, Standing>,
-    /// What nodes show less of than this console has seen.
+    /// The ceremonies of which nodes show less than this console has seen.
     pub set_back: BTreeMap<CeremonyId, SetBack>,
     /// The ceremonies that are being read.
     pub(super) reading: BTreeSet<CeremonyId>,
@@ -326,15 +326,15 @@ pub struct Model {
     pub popup: Option<Popup>,
     /// What is typed at the bottom.
     pub line: Option<Line>,
-    /// Only what has this in it is listed.
+    /// Only items that contain this are listed.
     pub filter: String,
     /// What happened last, at the bottom.
     pub message: String,
     /// Whether something is on its way to the bus.
     pub busy: bool,
-    /// Whether colours are used beside words and marks.
+    /// Whether colours are used besides words and marks.
     pub colour: bool,
-    /// Whether the terminal was large enough for the last frame; where it was not, keys do nothing.
+    /// Whether the terminal was large enough for the last frame; if not, keys do nothing.
     pub fits: bool,
 }
 
@@ -386,7 +386,7 @@ impl Model {
         Moment { wall: self.now, steady: self.steady }
     }
 
-    /// How nodes stand to the last entry of a ceremony; none where they were not read since it came.
+    /// Where nodes stand on the last entry of a ceremony; none if they have not been read since it came.
     #[must_use]
     pub fn standing(&self, ceremony: &Ceremony) -> Option<&Standing> {
         let standing = self.standings.get(&ceremony.manifest().ceremony)?;
@@ -399,7 +399,9 @@ impl Model {
         match self.standing(ceremony) {
             Some(standing) if standing.recorded.recorded => None,
             Some(standing) => Some(format!("Words for paper: not yet, {}.", standing.recorded)),
-            None => Some("Words for paper: not yet, nodes were not asked where they stand.".to_owned()),
+            None => {
+                Some("Words for paper: not yet, the nodes have not been asked where they stand.".to_owned())
+            }
         }
     }
 
@@ -424,7 +426,7 @@ impl Model {
         self.filter.is_empty() || text.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
-    /// The ceremony that is open on its screen; none where its log does not fold to its end.
+    /// The ceremony that is open on its screen; none if its log does not fold to its end.
     #[must_use]
     pub fn ceremony(&self) -> Option<&Ceremony> {
         let open = self.open.as_ref().filter(|id| !self.aside.contains_key(*id));

@@ -1,4 +1,4 @@
-//! What a key, a tick or a message changes, and what has to be done about it. No I/O, no drawing.
+//! What a key, a tick or a message changes, and what must be done about it. No I/O, no drawing.
 
 mod popups;
 
@@ -47,7 +47,7 @@ pub enum Event {
     Loaded(Box<Library>),
     /// They could not be read, and why.
     NotLoaded(String),
-    /// A ceremony as nodes have it, and what they show less of than was seen.
+    /// A ceremony as nodes have it, and whether they show less of it than was seen.
     Read(Box<Reading>, Option<SetBack>),
     /// It could not be read, and why.
     NotRead(CeremonyId, String),
@@ -55,7 +55,7 @@ pub enum Event {
     Done(CeremonyId, String),
     /// Something asked of the bus was refused or failed.
     Failed(String),
-    /// What was handed in may be recorded or not.
+    /// What was submitted may or may not be recorded.
     Unclear(String),
     /// The key needs a passphrase.
     Locked(Box<Review>),
@@ -67,13 +67,13 @@ pub enum Event {
 pub enum Effect {
     /// Read all ceremonies.
     Load,
-    /// Read what a ceremony has behind these entries, and how nodes stand.
+    /// Read what a ceremony has after these entries, and where nodes stand.
     CatchUp(CeremonyId, Vec<Entry>),
     /// Read the backup of a node that a step of this act asks for, and seal its file key to the node's enclave.
     Unwrap(Me, Box<Ceremony>, Act, NodeIndex),
     /// Sign and submit for a ceremony with this log.
     Sign(Box<Review>, Option<Zeroizing<String>>, Vec<Entry>),
-    /// Draw everything anew, whatever has been written over it.
+    /// Redraw everything, whatever has been written over it.
     Redraw,
     /// Leave.
     Quit,
@@ -116,7 +116,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         Event::NotRead(id, why) => {
             model.reading.remove(&id);
             if model.open.as_ref() == Some(&id) {
-                // What was known of it is old now.
+                // What was known of it is now stale.
                 model.standings.remove(&id);
                 model.message = format!("{id} cannot be read: {why}");
             }
@@ -146,7 +146,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         }
         Event::Locked(review) => {
             model.busy = false;
-            // Room from the start: a growing buffer would leave copies behind.
+            // Allocated in full at the start: a growing buffer would leave copies behind.
             let typed = Zeroizing::new(String::with_capacity(MAX_TYPED * 4));
             model.popup = Some(Popup::Passphrase { review, typed });
             (true, Vec::new())
@@ -159,7 +159,7 @@ const MAX_READING: usize = 8;
 /// How many may wait for that.
 const MAX_TO_READ: usize = 256;
 
-/// In how many sessions one node is shown.
+/// In how many sessions one node is shown at most.
 const MAX_SESSIONS: usize = 64;
 
 fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
@@ -177,7 +177,7 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
             if let (Ok(id), Ok(node)) =
                 (progress.ceremony.parse::<CeremonyId>(), NodeIndex::try_from(progress.node))
             {
-                // A node in more sessions than that makes them up.
+                // A node that claims more sessions than that is making them up.
                 if model.progress.keys().filter(|(_, by)| *by == node).count() >= MAX_SESSIONS {
                     model.progress.retain(|(_, by), _| *by != node);
                 }
@@ -191,7 +191,7 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
     }
 }
 
-/// Reads all, unless that is under way. Without a bus too: what comes back is why there is none.
+/// Reads everything, unless that is under way. Also without a bus: what comes back is the reason that there is none.
 fn load(model: &mut Model) -> Vec<Effect> {
     if model.loading {
         return Vec::new();
@@ -200,7 +200,7 @@ fn load(model: &mut Model) -> Vec<Effect> {
     vec![Effect::Load]
 }
 
-/// Reads a ceremony, or once more when the reading that is under way is done.
+/// Reads a ceremony or, if a reading of it is under way, reads it once more after that.
 fn catch_up(model: &mut Model, id: CeremonyId) -> Vec<Effect> {
     if model.reading.contains(&id) || model.reading.len() >= MAX_READING {
         if model.to_read.len() < MAX_TO_READ {
@@ -229,7 +229,8 @@ fn log(model: &Model, id: &CeremonyId) -> Vec<Entry> {
     model.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default()
 }
 
-/// The ceremony in front is read again now and then: a hint may have been lost, and nodes go on to record what they hold.
+/// The ceremony in front is read again now and then: a hint may have been lost, and nodes may since have recorded what
+/// they hold.
 fn follow_open(model: &mut Model) -> Vec<Effect> {
     let Some(ceremony) = model.ceremony() else { return Vec::new() };
     let closed = matches!(ceremony.phase_at(model.now), ceremonies::ceremony::Phase::Closed);
@@ -238,7 +239,7 @@ fn follow_open(model: &mut Model) -> Vec<Effect> {
     if settled || !model.connected || model.reading.contains(&id) { Vec::new() } else { catch_up(model, id) }
 }
 
-/// Takes what was loaded. What has gone on here meanwhile stays.
+/// Takes what was loaded. What has changed here in the meantime stays.
 fn take_library(model: &mut Model, library: Library) {
     model.loading = false;
     model.loaded = true;
@@ -274,7 +275,7 @@ fn read(model: &mut Model, mut reading: Reading, set_back: Option<SetBack>) -> (
             model.unread.remove(&id);
             model.aside.remove(&id);
         }
-        Err(error) => model.message = format!("{id} was not taken: {}", chain(&error)),
+        Err(error) => model.message = format!("{id} was refused: {}", chain(&error)),
     }
     match set_back {
         Some(set_back) => drop(model.set_back.insert(id, set_back)),
@@ -289,7 +290,7 @@ fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Char('c') if with_control && !model.fits => return vec![Effect::Quit],
         KeyCode::Char('c') if with_control => return quit(model),
         KeyCode::Char('l') if with_control => return vec![Effect::Redraw],
-        // What a key would do is not on the screen.
+        // Keys do nothing, for the screen does not show what they would do.
         _ if !model.fits => return Vec::new(),
         _ => {}
     }
@@ -421,7 +422,7 @@ fn candidates(model: &Model) -> Vec<Me> {
             && !ceremony.signatures().iter().any(|s| s.person == me.person && s.role != me.role)
     };
     let mut people: Vec<Me> = model.cluster.me.iter().filter(wanted).cloned().collect();
-    // Those whom the step still waits for come first.
+    // Those for whom the step still waits come first.
     let missing = |me: &Me| {
         let signed = ceremony.signed(&step.id).filter(|signed| signed.role == me.role).count();
         signers.get(&me.role).is_some_and(|count| signed < usize::try_from(*count).unwrap_or(usize::MAX))
@@ -442,7 +443,7 @@ fn sign_step(model: &mut Model) {
         show(
             model,
             "Nobody here can sign",
-            "This step waits for people who do not sign at this console, or who have signed already.",
+            "This step waits for people who do not sign at this console, or who have already signed.",
         );
     } else {
         model.popup = Some(Popup::Who(Who { people, selected: 0, purpose: WhoFor::Step }));
@@ -513,14 +514,15 @@ fn command(model: &mut Model, text: &str) -> Vec<Effect> {
         "reload" => return load(model),
         other => {
             model.message = format!(
-                "`{other}` is no command: open, sign, withdraw, cluster, ceremonies, wallets, log, reload, quit"
+                "`{other}` is not a command: use open, sign, withdraw, cluster, ceremonies, wallets, log, reload or \
+                 quit"
             );
         }
     }
     Vec::new()
 }
 
-/// The text that keys and pastes go into, where there is one. Nothing is typed under a statement that was not read.
+/// The text that keys and pastes go into, if any. Nothing is typed under a statement that has not been read.
 fn typed_text(model: &mut Model) -> Option<&mut String> {
     match (&mut model.popup, &mut model.line) {
         (Some(Popup::Open(form)), _) => form.text(),

@@ -1,6 +1,6 @@
 //! Sending a signed transaction to endpoints that tell the truth, lie, talk nonsense or say nothing.
 //!
-//! The stand-in reads one strict HTTP request a connection and answers as each test has it.
+//! The stand-in reads one strict HTTP request per connection and answers as each test tells it.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
@@ -43,7 +43,7 @@ impl Endpoint {
         let heard = Arc::clone(&asked);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
-                // Who asks may leave before the end of an answer that is too long.
+                // The client may leave before the end of an answer that is too long.
                 let _ = serve(&mut stream.unwrap(), |request| {
                     let answer = answers(number, &request);
                     heard.lock().unwrap().push(request);
@@ -145,7 +145,7 @@ fn esplora(_: usize, (method, path, body): &Asked) -> Answer {
     (200, text)
 }
 
-/// The same, but for what it answers to one request.
+/// The same, except for its answer to one request.
 fn esplora_but(place: &'static str, status: u16, text: &str) -> Endpoint {
     let text = text.to_owned();
     Endpoint::that(move |number, asked| {
@@ -309,7 +309,7 @@ async fn nothing_is_sent_to_another_chain() {
 async fn a_transaction_in_no_block_by_the_deadline_is_not_confirmed() {
     let slow = esplora_but("GET /api/tx/TXID/status", 200, "{\"confirmed\":false}");
     let error = slow.sends(&bitcoin(), AT_ONCE).await.unwrap_err();
-    assert!(error.to_string().contains("in no block yet; run it again"), "{error}");
+    assert!(error.to_string().contains("not in a block yet; run the command again"), "{error}");
     for nowhere in [Value::Null, receipt(|receipt| receipt["blockHash"] = Value::Null)] {
         let slow = node_but("eth_getTransactionReceipt", reply(&nowhere));
         fails!(slow.sends(&ether(), AT_ONCE).await, BroadcastError::NotConfirmed { .. });
@@ -342,7 +342,7 @@ async fn a_block_that_comes_later_is_waited_for_through_trouble() {
     let sent = broadcast(&url, &bitcoin(), SIGNED, &SOON, |standing| told.push(standing.to_owned())).await;
     assert_eq!(sent.unwrap(), confirmation(&bitcoin()));
     let all = told.join("\n");
-    assert!(all.contains("in no block yet") && all.contains("503") && all.contains("429"), "{all}");
+    assert!(all.contains("not in a block yet") && all.contains("503") && all.contains("429"), "{all}");
 }
 
 #[tokio::test]

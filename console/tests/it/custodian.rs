@@ -1,5 +1,5 @@
-//! The custodian's desk: whose key opens a backup is told apart from why none does, and the file key goes to the
-//! attested enclave alone.
+//! The custodian's desk: a key that does not open a backup is told from one that fails, and the file key goes only to
+//! the attested enclave.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -192,7 +192,7 @@ fn line(identity: &age::x25519::Identity) -> String {
     identity.to_string().expose_secret().to_owned()
 }
 
-/// A backup encrypted to this keeper; what is inside is nobody's business here.
+/// A backup encrypted to this keeper; its content does not matter here.
 fn backup(keeper: &age::x25519::Identity) -> Vec<u8> {
     age::encrypt(&keeper.to_public(), b"a share").unwrap()
 }

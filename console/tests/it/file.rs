@@ -1,4 +1,4 @@
-//! Files of people: never read beyond a limit, and written whole or not at all.
+//! People's files: never read beyond a limit, and written whole or not at all.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Runs the program where a process may use little memory, and may write files of so many bytes.
+/// Runs the program with little memory allowed, and files limited to this many bytes.
 fn within(kilobytes: u32, blocks: &str, arguments: &[&str]) -> Output {
     // POSIX counts blocks of 512 bytes. A write beyond them fails, once the signal that would end the program is ignored.
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; ulimit -v {kilobytes}; exec \"$0\" \"$@\"");
@@ -116,7 +116,7 @@ fn a_write_that_fails_leaves_no_file_and_the_next_try_succeeds() {
     let full = within(4_000_000, "8", &print);
     let said = String::from_utf8_lossy(&full.stderr);
     assert_eq!(full.status.code(), Some(1), "{said}");
-    assert!(said.contains("page.html cannot be written; nothing of it was left"), "{said}");
+    assert!(said.contains("page.html cannot be written; no part of it was left behind"), "{said}");
     assert_eq!(names(folder.path()), ["share.age"]);
     let again = within(4_000_000, "unlimited", &print);
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));

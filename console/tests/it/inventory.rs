@@ -1,4 +1,4 @@
-//! What people enter into the ledger of copies, and how its lines look.
+//! What people enter in the ledger of copies, and how its lines look.
 
 use std::process::Command;
 
@@ -77,7 +77,7 @@ fn inventory_names_the_one_ceremony_that_made_its_generation() {
     for wrong in [&["--generation", "2"][..], &["--generation", "1", "--made-by", "dkg-treasury-00000000"]] {
         assert!(about(wrong).unwrap_err().starts_with("no ceremony made generation"), "{wrong:?}");
     }
-    assert!(about(&[]).unwrap_err().contains("give --generation"));
+    assert!(about(&[]).unwrap_err().contains("as in --generation"));
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn copies_that_are_gone_stay_in_the_list_with_a_mark_and_the_inventory_that_says
         told(&exposure),
         [
             "0generation 1: copies of the shares of 4 nodes; 3 rebuild the key  !! WARNING",
-            "0  does not clear by itself: finish the ceremony that retires stores; destroy sheets and found copies, and \
-             enter that by an inventory",
+            "0  does not clear by itself: finish the ceremony that retires the stores; destroy sheets and found \
+             copies, and enter that in an inventory",
             "0  node 1 store",
             "1x node 2 sheet S-2: destroyed in inventory-treasury-0a1b2c3d",
             "0  node 3 sheet S-3",

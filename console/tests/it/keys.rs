@@ -1,4 +1,4 @@
-//! What keys do: nothing irreversible at once, and refusals that say why.
+//! What keys do: nothing irreversible on one press, and refusals that say why.
 
 use console::tui::{Effect, Event, Model, Popup, update};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};

@@ -1,4 +1,4 @@
-//! The console through its public face: what it shows, what keys do, what the program answers.
+//! The console through its public interface: what it shows, what keys do, what the program answers.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -76,7 +76,7 @@ fn nodes(indices: &[u8]) -> Vec<NodeIndex> {
     indices.iter().map(|index| NodeIndex::new(*index).unwrap()).collect()
 }
 
-/// Has nodes stand so to the last entry of the ceremony that is open.
+/// Sets where nodes stand on the last entry of the open ceremony.
 fn stand(model: &mut Model, verdict: &Verdict, fork: Option<Fork>) {
     let Some((id, head)) = model.ceremony().map(|open| (open.manifest().ceremony.clone(), open.head().hash))
     else {

@@ -92,7 +92,7 @@ fn together(drawings: &[GrayImage]) -> GrayImage {
     sheet
 }
 
-/// Seen by a telephone on a grey table: turned, from a little below, in uneven light, with blur and noise.
+/// As a phone sees it on a grey table: rotated, from slightly below, in uneven light, with blur and noise.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand pixels")]
 fn photographed(sheet: &GrayImage, degrees: f32) -> GrayImage {
     use rand::{RngExt as _, SeedableRng as _};
@@ -183,7 +183,7 @@ fn each_missing_code_is_named() {
         assert_eq!(gathering.missing(), [number]);
         assert!(!gathering.is_complete());
         let refused = gathering.finish().unwrap_err().to_string();
-        assert_eq!(refused, format!("of 5 codes these are missing: {number}; scan them"));
+        assert_eq!(refused, format!("of 5 codes, these are missing: {number}; scan them"));
     }
     assert!(matches!(Gathering::default().finish(), Err(ScanError::Nothing)));
 }
@@ -203,7 +203,7 @@ fn codes_of_two_sets_do_not_mix() {
     assert!(gathering.finish().unwrap() == file(1_500));
 }
 
-/// A code with a check that fits, as only somebody who wants to deceive writes it.
+/// A code with a matching checksum, as only a deceiver would write it.
 fn forged(line: &str, change: impl Fn(&mut Vec<String>)) -> String {
     let mut fields: Vec<String> = line.split('/').map(str::to_owned).collect();
     fields.pop();
@@ -379,7 +379,7 @@ fn custody_typed(folder: &std::path::Path, arguments: &[&str], typed: &[u8]) -> 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may have refused, and gone, before it reads.
+    // The program may have refused and exited before it reads.
     let _ = child.stdin.take().unwrap().write_all(typed);
     child.wait_with_output().unwrap()
 }
@@ -406,7 +406,7 @@ fn the_program_prints_a_sheet_and_reads_it_back() {
     assert!(said(&printed.stdout).contains(enter), "{}", said(&printed.stdout));
     assert_eq!(path.join("page.html").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let again = custody(path, &print, "");
-    assert!(said(&again.stderr).contains("not replaced"), "{}", said(&again.stderr));
+    assert!(said(&again.stderr).contains("not overwritten"), "{}", said(&again.stderr));
 
     let page = std::fs::read_to_string(path.join("page.html")).unwrap();
     for (number, svg) in drawings(&page).iter().enumerate() {
@@ -417,7 +417,7 @@ fn the_program_prints_a_sheet_and_reads_it_back() {
     assert_eq!(one.status.code(), Some(1));
     assert!(said(&one.stderr).contains("0.png: code 1 of 2"), "{}", said(&one.stderr));
     assert!(said(&one.stderr).contains("share.age: the file is neither"), "{}", said(&one.stderr));
-    assert!(said(&one.stderr).contains("of 2 codes these are missing: 2"), "{}", said(&one.stderr));
+    assert!(said(&one.stderr).contains("of 2 codes, these are missing: 2"), "{}", said(&one.stderr));
     let both = custody(path, &["paper", "scan", "1.png", "0.png", "-o", "back.age"], "");
     assert!(both.status.success(), "{}", said(&both.stderr));
     assert!(std::fs::read(path.join("back.age")).unwrap() == file);
@@ -444,8 +444,8 @@ fn the_program_reads_what_is_typed_and_says_what_is_missing() {
             "code 2 of 2 of set {set}; missing: 1\n\
              code 2 of 2 of set {set}, again; missing: 1\n\
              `nonsense` does not begin with CUSTODY1/: scan a code of a Custody sheet; if a scanner typed this, \
-             set the computer's keyboard to the scanner's language (mostly English, US)\n\
-             code 1 of 2 is damaged, its check does not fit: scan it again\n\
+             set the computer's keyboard layout to the scanner's (usually US English)\n\
+             code 1 of 2 is damaged, its checksum does not match: scan it again\n\
              code 1 of 2 of set {set}; complete\n"
         )
     );
@@ -497,7 +497,7 @@ proptest! {
     }
 }
 
-/// What lies on the desk beside a file: other programs' names for what a code holds, and their ends of lines.
+/// What other programs add: their labels for what a code holds, and their line endings.
 #[test]
 fn codes_are_read_however_a_scanner_or_an_editor_hands_them_over() {
     let file = file(2_500);

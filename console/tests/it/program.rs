@@ -1,4 +1,4 @@
-//! The program's answers where no cluster is needed: exit 0 done, 1 refused, 2 usage.
+//! The program's answers without a cluster: exit 0 done, 1 refused, 2 usage error.
 
 use std::process::{Command, Output, Stdio};
 
@@ -43,7 +43,7 @@ fn a_recorded_bundle_verifies_offline_and_says_what_it_is() {
     assert!(String::from_utf8(json.stdout).unwrap().contains("\"complete\":true"));
 }
 
-/// Whatever crashes the program, no file holds what was in its memory.
+/// Whatever crashes the program, its memory is not dumped to a file.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_image_of_the_memory_is_written_when_the_program_crashes() {

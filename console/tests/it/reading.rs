@@ -1,4 +1,4 @@
-//! What is signed is seen whole: no key leads to a signature before the statement's last line was on the screen.
+//! What is signed is seen whole: no key leads to a signature before the statement's last line has been on the screen.
 
 use console::tui::{Effect, Event, Model, Popup, update};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::model;
 use crate::screens::{press, show};
 
-/// The terminal with the statement of an opening for this purpose in front.
+/// The terminal showing the statement of an opening for this purpose.
 fn opening(purpose: &str) -> Model {
     let mut model = model(56);
     press(&mut model, &[KeyCode::Char('o')]);
@@ -97,7 +97,7 @@ proptest! {
     }
 }
 
-/// Of more lines than any terminal here has.
+/// With more lines than any terminal here has.
 const LONG: &str = "金庫の鍵を作る。金庫の鍵を作る。金庫の鍵を作る。金庫の鍵を作る。金庫の鍵を作る。金庫の鍵を作る。金庫の鍵を作る。";
 
 #[test]
@@ -125,7 +125,7 @@ fn word_is_not_taken_where_the_end_was_never_shown() {
     assert!(!signs(&mut model));
     update(&mut model, Event::Paste("sign".to_owned()));
     press(&mut model, &[KeyCode::Enter]);
-    assert!(model.message.contains("before its end was read"), "{}", model.message);
+    assert!(model.message.contains("Read it to its end before you sign"), "{}", model.message);
     // The code says all of it to a phone, and nothing to whoever sits here.
     press(&mut model, &[KeyCode::Tab]);
     show(&mut model, 160, 60);

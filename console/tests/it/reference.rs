@@ -1,5 +1,5 @@
-//! The reference tools decide: what `ssh-keygen` and `age` take is taken, or refused with its true reason, and what is
-//! stored they take again.
+//! The reference tools decide: what `ssh-keygen` and `age` accept is accepted, or refused with the true reason, and
+//! they accept what is stored.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -89,7 +89,7 @@ fn signed(key: &PrivateKey) -> Vec<u8> {
     sshsig::write(&key.sign(NAMESPACE, HashAlg::Sha512, TEXT.as_bytes()).unwrap()).unwrap()
 }
 
-/// What people and their programs do to a file on its way.
+/// What people and their programs do to a file in transit.
 #[derive(Debug, Clone)]
 enum Change {
     Fold(usize),

@@ -32,7 +32,7 @@ pub(crate) fn drawn(model: &Model, width: u16, height: u16) -> String {
     terminal.backend().to_string()
 }
 
-/// Draws as the program does: what a frame has shown is told to the state, and drawn again where that shows.
+/// Draws as the program does: reports to the state what a frame has shown, and draws again if that changes anything.
 pub(crate) fn show(model: &mut Model, width: u16, height: u16) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     loop {
@@ -126,7 +126,7 @@ fn an_excluded_node_has_a_word_and_a_sign_of_its_own_and_is_not_counted() {
         model.colour = colour;
         let screen = drawn(&model, 80, 24);
         for text in
-            ["0 of 4 nodes healthy, 1 excluded, 3 sign", "⊘ node 4", "EXCLUDED: takes part in nothing"]
+            ["0 of 4 nodes healthy, 1 excluded, threshold 3", "⊘ node 4", "EXCLUDED: takes part in nothing"]
         {
             assert!(screen.contains(text), "{text}:\n{screen}");
         }
@@ -169,7 +169,7 @@ fn ceremony_shows_how_nodes_stand_and_both_branches_of_a_fork() {
     stand(&mut model, &Verdict::Recorded { by: nodes(&[1, 2, 3, 4]) }, Some(forked(true)));
     snapshot("ceremony_healed", &model);
     model.standings.clear();
-    assert!(drawn(&model, 80, 24).contains("not yet asked how nodes stand"));
+    assert!(drawn(&model, 80, 24).contains("the nodes have not been asked yet"));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn words_for_paper_are_not_shown_before_the_head_is_recorded() {
         assert!(matches!(&closed.popup, Some(Popup::Message { title, .. }) if title == "No words yet"));
         closed.popup = None;
     }
-    // What nodes said of an entry says nothing of the next.
+    // What nodes said about one entry says nothing about the next.
     let mut stale = model(55);
     let standings = stale.standings.clone();
     stale = model(56);
@@ -210,7 +210,7 @@ fn record_that_was_set_back_is_warned_of_on_every_screen() {
         model.screen = screen;
         let drawn = drawn(&model, 80, 24);
         assert!(drawn.contains("WARNING: nodes 1, 2 show an older log"), "{drawn}");
-        assert!(drawn.contains("set stores back"), "{drawn}");
+        assert!(drawn.contains("rolled stores back"), "{drawn}");
     }
     model.screen = Screen::Cluster;
     snapshot("set_back", &model);
@@ -225,26 +225,29 @@ fn what_is_not_known_is_not_shown_as_empty() {
         model.load_trouble.clear();
         let reading = drawn(&model, 80, 24);
         assert!(reading.contains("Reading from the nodes"), "{reading}");
-        model.load_trouble = "no node gave an answer that can be used: node 3 is not on the bus".to_owned();
+        model.load_trouble = "no node gave a usable answer: node 3 did not answer: not on the bus".to_owned();
         let failed = drawn(&model, 80, 24);
         assert!(failed.contains("Not known: no node gave"), "{failed}");
         model.load_trouble = format!("{} the end", "a long reason ".repeat(9));
         assert!(drawn(&model, 80, 24).contains("the end"), "a reason is shown whole");
-        assert!(!failed.contains("No ceremony yet") && !failed.contains("Nothing was logged"), "{failed}");
+        assert!(
+            !failed.contains("No ceremony yet") && !failed.contains("Nothing has been logged"),
+            "{failed}"
+        );
     }
     model.loaded = true;
     model.screen = Screen::Ceremonies;
     assert!(drawn(&model, 80, 24).contains("No ceremony yet"));
     model.unread.insert("dkg-x-1".parse().unwrap(), "it rests on dkg-w-1, which is not known".to_owned());
     let listed = drawn(&model, 80, 24);
-    assert!(listed.contains("! dkg-x-1: listed, and not shown: it rests on"), "{listed}");
+    assert!(listed.contains("! dkg-x-1: listed but not shown: it rests on"), "{listed}");
     assert!(!listed.contains("No ceremony yet"), "{listed}");
     model.unread.clear();
     model.filter = "nowhere".to_owned();
     for screen in [Screen::Ceremonies, Screen::Wallets, Screen::Log] {
         model.screen = screen;
         let filtered = drawn(&model, 80, 24);
-        assert!(filtered.contains("Nothing here has `nowhere` in it: Esc clears"), "{filtered}");
+        assert!(filtered.contains("Nothing here contains `nowhere`: Esc clears"), "{filtered}");
         assert!(!filtered.contains(" yet"), "{filtered}");
     }
 }
@@ -332,7 +335,7 @@ fn copies_that_are_gone_are_crossed_out_and_marked() {
 
 #[test]
 fn a_terminal_that_is_too_small_says_so_and_its_keys_do_nothing() {
-    assert!(drawn(&model(6), 40, 10).contains("Too small: 60×15 at least"));
+    assert!(drawn(&model(6), 40, 10).contains("Too small: needs at least 60×15"));
     let mut model = model(6);
     for (width, height) in [(20, 5), (1, 1), (59, 40), (200, 14)] {
         show(&mut model, width, height);
@@ -382,7 +385,7 @@ fn wallet_is_not_shown_as_finished_before_its_ceremony_is_closed() {
         let mut model = model(count);
         model.screen = Screen::Wallets;
         let screen = drawn(&model, 80, 24);
-        assert!(screen.contains("! NOT FINISHED, receive nothing: not done:"), "{count}:\n{screen}");
+        assert!(screen.contains("! NOT FINISHED, do not fund it: not done:"), "{count}:\n{screen}");
     }
     let mut closed = model(56);
     closed.screen = Screen::Wallets;
@@ -396,7 +399,7 @@ fn disputed_record_looks_disputed_on_every_screen() {
     let dispute = "could not see the third screen";
     for (screen, said) in [
         (Screen::Ceremonies, ["closed DISPUTED", "dkg-"]),
-        (Screen::Wallets, ["! DISPUTED, receive nothing:", dispute]),
+        (Screen::Wallets, ["! DISPUTED, do not fund it:", dispute]),
     ] {
         model.screen = screen;
         let drawn = drawn(&model, 80, 24);

@@ -1,4 +1,4 @@
-//! Logs that do not fold: they keep nobody from anything else, and never look as if they held.
+//! Logs that do not fold: they stand in nobody's way, and never look valid.
 
 use std::collections::BTreeMap;
 

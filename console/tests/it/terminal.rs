@@ -18,7 +18,7 @@ use crate::data;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A cluster whose broker is nowhere: the console shows that it waits.
+/// A cluster without a broker: the console shows that it is waiting.
 fn cluster(folder: &Path) -> std::path::PathBuf {
     let key = nkeys::KeyPair::new_user();
     let mut draft = Charter::parse(&std::fs::read(data("charter.toml")).unwrap()).unwrap().draft();
@@ -95,7 +95,7 @@ impl Console {
         tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
-    /// Raw, and on a screen of its own.
+    /// In raw mode, and on a screen of its own.
     fn is_taken(&self) -> bool {
         let modes = tcgetattr(&self.terminal).unwrap().local_modes;
         let raw = !modes.intersects(LocalModes::ECHO | LocalModes::ICANON);
@@ -173,7 +173,7 @@ fn reason_why_no_bus_is_there_is_on_the_screen() {
     File::from(console.terminal.try_clone().unwrap()).write_all(b"2").unwrap();
     console.wait("the list", |console| {
         console.shows("nothing listens")
-            && console.shows("Not read: there is no bus")
+            && console.shows("Not read: the bus cannot be reached")
             && !console.shows(" yet")
     });
 }

@@ -24,7 +24,7 @@ impl std::fmt::Debug for message::Credentials {
     }
 }
 
-/// The version both sides of the link must speak.
+/// The version that both sides of the link must speak.
 pub const VERSION: u32 = 2;
 /// Largest frame in bytes: an order of the largest cluster with a sealed share and a backup, with room.
 pub const MAX_FRAME: usize = 8 * 1024 * 1024;
@@ -35,15 +35,15 @@ fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
 }
 
-/// A message that no frame holds.
+/// A message that is too large for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the message has {bytes} bytes; a frame between agent and enclave holds {MAX_FRAME}")]
+#[error("the message has {bytes} bytes; a frame between agent and enclave holds at most {MAX_FRAME}")]
 pub struct TooLarge {
     /// How many it has.
     pub bytes: usize,
 }
 
-/// Checks that a frame holds this message.
+/// Checks that a frame can hold this message.
 ///
 /// # Errors
 /// [`TooLarge`].
@@ -55,7 +55,7 @@ pub fn check_size(message: &impl Message) -> Result<(), TooLarge> {
 /// Why a message is not sent.
 #[derive(Debug, Error)]
 pub enum SendError {
-    /// Nothing of it was sent, and the link is as it was.
+    /// No part of it was sent, and the link is unaffected.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     /// The link is broken.
@@ -79,7 +79,7 @@ impl<S: AsyncRead> Receiver<S> {
     /// The next message; none when the other side has closed.
     ///
     /// # Errors
-    /// For a frame over [`MAX_FRAME`], bytes that are not the message, and whatever the stream fails with.
+    /// For a frame over [`MAX_FRAME`], bytes that are not the message, and any failure of the stream.
     pub async fn receive<M: Message + Default>(&mut self) -> io::Result<Option<M>> {
         let Some(frame) = self.0.next().await else { return Ok(None) };
         decode(&frame?).map(Some)

@@ -1,4 +1,4 @@
-//! The link between enclave and agent: what no frame holds is an error of that message alone.
+//! The link between enclave and agent: a message too large for a frame is an error of that message only.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 

@@ -1,9 +1,8 @@
 //! Carries the SDK's requests over whatever byte stream the enclave is given.
 //!
-//! One TLS connection a call, ended here inside the enclave, checked against the roots and the clock that
-//! were handed in. The bytes below it pass through the parent host, who may drop, delay or replace them and
-//! gains nothing by it. This module must never read the system's clock or trust store: both belong to the
-//! parent.
+//! There is one TLS connection per call. It terminates here inside the enclave, checked against the roots and the clock
+//! that were handed in. The bytes below it pass through the parent host, which may drop, delay or replace them and
+//! gains nothing by it. This module must never read the system's clock or trust store: both belong to the parent.
 
 use std::fmt;
 use std::io;
@@ -42,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// Opens byte streams to the KMS endpoint; in an enclave, through its agent.
 #[async_trait]
 pub trait Dial: Send + Sync {
-    /// Opens one stream. Where it leads is checked by TLS, not believed.
+    /// Opens one stream. TLS checks where it leads.
     async fn dial(&self) -> io::Result<Box<dyn Stream>>;
 }
 
@@ -62,7 +61,7 @@ impl Clock {
         (self.0)()
     }
 
-    /// Time since 1970; a clock before that is as good as none.
+    /// Time since 1970; a clock set before that is useless.
     fn since_epoch(&self) -> Option<Duration> {
         u64::try_from(self.now().0).ok().map(Duration::from_millis)
     }
@@ -92,7 +91,7 @@ pub(super) enum TransportError {
     /// The agent gave no stream.
     #[error("no stream to the KMS endpoint")]
     Dial(#[source] io::Error),
-    /// Nobody with the right certificate is at the other end.
+    /// The other end does not have the right certificate.
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
     /// Neither stream nor handshake in time.
@@ -109,7 +108,7 @@ pub(super) enum TransportError {
     Request(String),
 }
 
-/// The SDK's way out: HTTP/1.1 over TLS over a dialled stream.
+/// The SDK's transport: HTTP/1.1 over TLS over a dialled stream.
 #[derive(Clone)]
 pub(super) struct Connector {
     dial: Arc<dyn Dial>,
@@ -164,7 +163,7 @@ impl Connector {
         let body = body.bytes().map(Bytes::copy_from_slice);
         let body = body.ok_or_else(|| TransportError::Request("its body is a stream".to_owned()))?;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        parts.uri = path.parse().map_err(|_| TransportError::Request("its path is no URI".to_owned()))?;
+        parts.uri = path.parse().map_err(|_| TransportError::Request("its path is not a URI".to_owned()))?;
         parts.headers.insert(HOST, self.host.clone());
         Ok(Request::from_parts(parts, Full::new(body)))
     }
@@ -181,7 +180,7 @@ impl Connector {
             Ok(Response::from_parts(parts, SdkBody::from(body.to_bytes())))
         };
         tokio::pin!(exchange);
-        // Polled side by side rather than spawned, so that giving up on the call closes the stream.
+        // Polled together rather than spawned, so that giving up on the call closes the stream.
         let answer = tokio::select! {
             answer = &mut exchange => answer?,
             closed = connection => {

@@ -11,7 +11,7 @@ use ceremonies::ids::Hash;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Bytes of an RSA-2048 modulus, and so of everything encrypted to the key.
+/// Bytes in an RSA-2048 modulus, and so in everything encrypted to the key.
 pub const RSA_BYTES: usize = 256;
 
 /// Why the key could not be made.

@@ -1,9 +1,8 @@
 //! The enclave's own client of AWS KMS, which alone can unwrap the keys that shares are sealed with.
 //!
-//! Each call carries a fresh attestation document, and the KMS answers with a key encrypted to this
-//! enclave. The agent lends the credentials and carries the bytes, but TLS ends in here: an answer the agent
-//! made up is refused. This module must never accept a plaintext key, fall back to another endpoint or
-//! repeat a call by itself.
+//! Each call carries a fresh attestation document, and the KMS answers with a key encrypted to this enclave. The agent
+//! lends the credentials and carries the bytes, but TLS terminates in here: an answer that the agent made up is
+//! refused. This module must never accept a plaintext key, fall back to another endpoint or repeat a call on its own.
 
 mod connector;
 mod keys;
@@ -46,7 +45,7 @@ pub struct KmsConfig {
     pub region: String,
     /// The endpoint's host name, which its certificate must carry.
     pub host: String,
-    /// ARN or id of the wrapping key. Not an alias: whoever may move that would choose the key.
+    /// ARN or id of the wrapping key. Not an alias: whoever may move an alias would choose the key.
     pub key: String,
     /// The certificate authorities that may vouch for the host.
     pub roots: RootCertStore,
@@ -75,7 +74,7 @@ pub fn web_roots() -> RootCertStore {
 pub struct DataKey {
     /// The key itself.
     pub key: Zeroizing<[u8; 32]>,
-    /// What the KMS unwraps to it again, for an admitted enclave and the same context.
+    /// The wrapped form, which the KMS unwraps again for an admitted enclave and the same context.
     pub wrapped: Vec<u8>,
 }
 
@@ -98,10 +97,10 @@ pub enum KmsError {
         /// The KMS's words.
         message: String,
     },
-    /// Somebody answered who cannot prove to be the KMS.
+    /// Whoever answered could not prove to be the KMS.
     #[error(
-        "whoever answered {operation} at {host} is not KMS by its certificate; check the agent's forwarding \
-         and the enclave's clock"
+        "the certificate of whoever answered {operation} at {host} is not KMS's; check the agent's forwarding and the \
+         enclave's clock"
     )]
     Untrusted {
         /// What was asked.
@@ -114,7 +113,7 @@ pub enum KmsError {
     },
     /// No answer.
     #[error(
-        "no answer to {operation} from {host}; check the agent's forwarding and the network, then repeat"
+        "no answer to {operation} from {host}; check the agent's forwarding and the network, then try again"
     )]
     Unreachable {
         /// What was asked.
@@ -126,7 +125,7 @@ pub enum KmsError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// No answer in time.
-    #[error("no answer to {operation} from {host} within {} s; check the network, then repeat", .after.as_secs_f32())]
+    #[error("no answer to {operation} from {host} within {} s; check the network, then try again", .after.as_secs_f32())]
     Deadline {
         /// What was asked.
         operation: &'static str,
@@ -135,8 +134,10 @@ pub enum KmsError {
         /// The time it was given.
         after: Duration,
     },
-    /// An answer that is not one.
-    #[error("the answer to {operation} cannot be used: {what}; do not repeat, find out who answers for KMS")]
+    /// An unusable answer.
+    #[error(
+        "the answer to {operation} cannot be used: {what}; do not try again; find out who answers for KMS"
+    )]
     Malformed {
         /// What was asked.
         operation: &'static str,
@@ -167,13 +168,13 @@ impl Kms {
     ) -> Result<Self, KmsError> {
         let KmsConfig { region, host, key, roots, clock, connect_timeout, call_deadline } = config;
         if key.is_empty() || key.contains("alias/") {
-            return Err(KmsError::Config(format!("`{key}` is not the ARN or the id of a key")));
+            return Err(KmsError::Config(format!("`{key}` is not the ARN or id of a key")));
         }
         let connector =
             Connector::new(&host, roots, clock.clone(), connect_timeout, dial).map_err(KmsError::Config)?;
         let connector = SharedHttpConnector::new(connector);
         let http: SharedHttpClient = http_client_fn(move |_, _| connector.clone());
-        // Built field by field, never from the environment, which the parent could have a say in.
+        // Built field by field, never from the environment, which the parent could influence.
         let config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region))
@@ -190,8 +191,8 @@ impl Kms {
         Ok(Self { client: Client::from_conf(config), keys, key, host, deadline: call_deadline })
     }
 
-    /// Has the KMS make a data key for `context`. `document` must be a fresh attestation document with
-    /// this enclave's [`KmsKeys::spki_der`].
+    /// Has the KMS make a data key for `context`. `document` must be a fresh attestation document with this enclave's
+    /// [`KmsKeys::spki_der`].
     ///
     /// # Errors
     /// [`KmsError`], by who failed.
@@ -279,7 +280,7 @@ impl Kms {
             SdkError::ServiceError(refusal) => {
                 let refusal = refusal.err().meta();
                 let Some(code) = refusal.code().map(one_line) else {
-                    // The SDK takes whatever it cannot read for an error without a name.
+                    // The SDK treats whatever it cannot read as an error without a name.
                     return KmsError::Malformed { operation, what: one_line(&chain(&error)) };
                 };
                 let message = one_line(refusal.message().unwrap_or("no reason given"));
@@ -313,14 +314,14 @@ impl Kms {
     ) -> Result<Zeroizing<[u8; 32]>, KmsError> {
         let malformed = |what: &str| KmsError::Malformed { operation, what: what.to_owned() };
         if plaintext.is_some_and(|plaintext| !plaintext.as_ref().is_empty()) {
-            return Err(malformed("it carries a plaintext key, which others have then read"));
+            return Err(malformed("it carries a plaintext key, which others may have read"));
         }
         // The KMS names the key by its ARN, however it was asked.
         let id = |arn: &'_ str| arn.rsplit_once(":key/").is_some_and(|(_, id)| id == self.key);
         if !key_id.is_some_and(|arn| arn == self.key || id(arn)) {
-            return Err(malformed("it is about another key than the one asked for"));
+            return Err(malformed("it is about a key other than the one requested"));
         }
-        let envelope = envelope.ok_or_else(|| malformed("there is no ciphertext for this enclave"))?;
+        let envelope = envelope.ok_or_else(|| malformed("it has no ciphertext for this enclave"))?;
         Envelope::parse(envelope)
             .and_then(|envelope| envelope.open(&self.keys))
             .map_err(|error| malformed(&error.to_string()))

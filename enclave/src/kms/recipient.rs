@@ -1,10 +1,9 @@
 //! `CiphertextForRecipient`: the envelope in which the KMS hands a data key to an attested enclave.
 //!
-//! A CMS `EnvelopedData` in BER with indefinite lengths: one key encrypted to the RSA key of the attestation
-//! document, and 32 bytes encrypted under that key. Anyone who knows the public key can make one, so an
-//! envelope proves nothing about who sent it: that is what TLS inside the enclave is for. This module must
-//! never accept another algorithm, another recipient or another length than the KMS uses for a data key,
-//! and never tell one failure to open from another.
+//! A CMS `EnvelopedData` in BER with indefinite lengths: one key encrypted to the RSA key of the attestation document,
+//! and 32 bytes encrypted under that key. Anyone who knows the public key can make one, so an envelope proves nothing
+//! about who sent it: that is what TLS inside the enclave is for. This module must never accept an algorithm, recipient
+//! or length other than those that the KMS uses for a data key, and never tell one failure to open from another.
 
 use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -46,10 +45,10 @@ pub enum EnvelopeError {
     #[error("the envelope has {0} bytes, more than the {MAX_ENVELOPE} accepted")]
     Size(usize),
     /// Not the structure the KMS sends.
-    #[error("the envelope is not what KMS sends to an enclave: {0}")]
+    #[error("the envelope does not have the form that KMS sends to an enclave: {0}")]
     Structure(&'static str),
     /// Encrypted to another key than this enclave's.
-    #[error("the envelope is for the RSA key {0}, not for this enclave's: attest again and repeat the call")]
+    #[error("the envelope is for RSA key {0}, not for this enclave's: attest again and repeat the call")]
     Recipient(String),
     /// The content does not decrypt to a data key.
     #[error("the envelope does not open with this enclave's key")]
@@ -75,27 +74,27 @@ impl Envelope {
         if bytes.len() > MAX_ENVELOPE {
             return Err(EnvelopeError::Size(bytes.len()));
         }
-        let info = ContentInfo::from_ber(bytes).map_err(|_| Structure("no CMS ContentInfo"))?;
+        let info = ContentInfo::from_ber(bytes).map_err(|_| Structure("not a CMS ContentInfo"))?;
         if info.content_type != ENVELOPED_DATA {
-            return Err(Structure("content is not EnvelopedData"));
+            return Err(Structure("the content is not EnvelopedData"));
         }
-        let data = info.content.to_der().map_err(|_| Structure("no EnvelopedData"))?;
-        let data = EnvelopedData::from_ber(&data).map_err(|_| Structure("no EnvelopedData"))?;
+        let data = info.content.to_der().map_err(|_| Structure("the EnvelopedData is malformed"))?;
+        let data = EnvelopedData::from_ber(&data).map_err(|_| Structure("the EnvelopedData is malformed"))?;
         if data.version != CmsVersion::V2
             || data.originator_info.is_some()
             || data.unprotected_attrs.is_some()
         {
-            return Err(Structure("EnvelopedData is not a plain version 2"));
+            return Err(Structure("the EnvelopedData is not plain version 2"));
         }
 
         let mut recipients = data.recip_infos.0.into_vec().into_iter();
         let (Some(RecipientInfo::Ktri(recipient)), None) = (recipients.next(), recipients.next()) else {
-            return Err(Structure("there is not exactly one key transport recipient"));
+            return Err(Structure("it does not have exactly one key transport recipient"));
         };
         let (CmsVersion::V2, RecipientIdentifier::SubjectKeyIdentifier(id)) =
             (recipient.version, recipient.rid)
         else {
-            return Err(Structure("the recipient is not named by its key"));
+            return Err(Structure("the recipient is not identified by its key"));
         };
         if recipient.key_enc_alg.to_der().ok().as_deref() != Some(&OAEP_SHA256) {
             return Err(Structure("the key is not encrypted with RSAES-OAEP and SHA-256"));
@@ -131,8 +130,8 @@ impl Envelope {
             let shown: Vec<u8> = self.recipient.into_iter().take(size_of::<Hash>()).collect();
             return Err(EnvelopeError::Recipient(hex::encode(shown)));
         }
-        // A data key fills two blocks exactly, so its padding is one known block more: there is nothing
-        // to find out about the length, and therefore no oracle about it.
+        // A data key fills exactly two blocks, so its padding is one more known block: there is nothing to learn about
+        // the length, and therefore no padding oracle.
         if self.content.len() != KEY + BLOCK {
             return Err(EnvelopeError::Opening);
         }

@@ -14,12 +14,12 @@ use crate::backup::{self, BackupError};
 use crate::session::{KeyShare, ShareError};
 use enclave_link::message::{self, from_enclave};
 
-/// Why nothing is done with a backup.
+/// Why a backup is not handled.
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("nothing that concerns a backup is due")]
+    #[error("nothing is due that concerns a backup")]
     NotDue,
-    #[error("the one handed in has SHA-256 {found}; {released} was released")]
+    #[error("the backup handed in has SHA-256 {found}, but {released} was released")]
     OtherBackup { found: Hash, released: Hash },
     #[error("the released key was sealed for another enclave or ceremony: have it released again")]
     Sealed,
@@ -99,7 +99,7 @@ impl Connection<'_> {
         Ok(backup::open(&job.backup, backup::file_key(&key)?, record, node)?)
     }
 
-    /// Tells the agent why an order came to nothing, without a word for the log.
+    /// Tells the agent why an order came to nothing, without an event for the log.
     pub(super) async fn refuse_for(&self, request: u64, reason: String) {
         tracing::warn!(%reason, "refused");
         self.send(from_enclave::Kind::Refused(message::Refused { request, reason })).await;

@@ -1,8 +1,8 @@
 //! The enclave as a service: one connection to its agent at a time, orders in, messages and signed words
 //! out.
 //!
-//! One task owns everything. It must never act on the agent's word alone (`orders`), sign both a result
-//! and an abort of one session (`voice`), or say a secret.
+//! One task owns everything. It must never act on the agent's word alone (`orders`), sign both a result and an abort of
+//! one session (`voice`), or reveal a secret.
 
 mod backups;
 mod orders;
@@ -44,14 +44,14 @@ use enclave_link::message::{
     to_enclave,
 };
 
-/// Messages that may wait for the agent; beyond it the enclave's tasks wait.
+/// Messages that may wait for the agent; beyond that, the enclave's tasks wait.
 const MAX_OUTGOING: usize = 256;
 
-/// Why an enclave does not come up.
+/// Why an enclave cannot boot.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// No RSA key.
-    #[error("the RSA key for the KMS could not be made")]
+    #[error("the RSA key for KMS could not be made")]
     Rsa(#[from] KeyError),
     /// The boot was cancelled.
     #[error("the boot was interrupted")]
@@ -92,16 +92,16 @@ pub struct Enclave {
     ledger: Ledger,
     /// Sessions ever started: none is started twice.
     started: BTreeSet<Hash>,
-    /// Whom this enclave has banned and no log has shown yet.
+    /// The peers that this enclave has banned and no log has shown yet.
     bans: BTreeSet<(NodeIndex, NodeIndex)>,
     shares: Shares,
-    /// New shares that are sealed and proven beside the ones in use, with their sealed bytes' digests.
+    /// New shares that are sealed and proven alongside the ones in use, with the digests of their sealed bytes.
     staged: BTreeMap<CeremonyId, (Record, Hash)>,
     voice: Voice,
 }
 
 impl Enclave {
-    /// Makes the keys and asks the security module for the time.
+    /// Makes the keys and gets the time from the security module.
     ///
     /// # Errors
     /// [`BootError`]; without keys or trusted time there is no enclave.
@@ -142,10 +142,10 @@ impl Enclave {
         self.core.keys.public()
     }
 
-    /// Serves the agent on one connection until it ends. Sessions that run then are given up.
+    /// Serves the agent on one connection until it ends. Sessions still running then are given up.
     ///
     /// # Errors
-    /// What the connection failed with; the enclave can serve another.
+    /// The connection's failure; the enclave can serve another.
     pub async fn serve<S>(&mut self, stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -158,7 +158,7 @@ impl Enclave {
             while let Some(message) = queue.recv().await {
                 match sender.send(&message).await {
                     Ok(()) => {}
-                    // The agent hears nothing of it, and goes on with everything else.
+                    // The agent hears nothing of it and carries on with everything else.
                     Err(enclave_link::SendError::TooLarge(error)) => warn!(%error, "not sent to the agent"),
                     Err(enclave_link::SendError::Link(error)) => return Err(error),
                 }
@@ -178,7 +178,7 @@ impl Enclave {
             trials: JoinSet::new(),
         };
         connection.welcome().await;
-        // Reading has a task of its own: a receive dropped half way would lose a frame's beginning.
+        // Reading has a task of its own: a receive dropped half way would lose the beginning of a frame.
         let (orders, mut ordered) = mpsc::channel(MAX_OUTGOING);
         tasks.spawn(async move {
             while let Some(message) = receiver.receive::<ToEnclave>().await? {
@@ -218,14 +218,14 @@ struct Connection<'a> {
     tunnel: Tunnel,
     out: mpsc::Sender<FromEnclave>,
     news: mpsc::Sender<News>,
-    /// What has been ordered and has not ended in a word for the log.
+    /// What has been ordered and has not yet produced an event for the log.
     open: BTreeMap<Hash, Arc<Job>>,
     running: BTreeMap<Hash, RunningSession>,
     finished: Finished,
     /// Key generations whose sealed share the agent has been given to store.
     waiting: BTreeMap<CeremonyId, Unproven>,
     early: VecDeque<Deliver>,
-    /// The trial of the KMS that runs; it ends with the connection.
+    /// The running trial of the KMS; it ends with the connection.
     trials: JoinSet<()>,
 }
 
@@ -256,9 +256,9 @@ impl Connection<'_> {
         self.send(from_enclave::Kind::Refused(Refused { request, reason })).await;
     }
 
-    /// Answers when the KMS has, which may take as long as its deadline; everything else goes on meanwhile.
+    /// Answers when the KMS has answered, which may take until its deadline; everything else goes on in the meantime.
     fn try_kms(&mut self, order: TryKms) {
-        // One at a time: an agent that asks again has given the one before up.
+        // One at a time: an agent that asks again has given up on the previous one.
         self.trials = JoinSet::new();
         let (core, tunnel, out) = (Arc::clone(&self.enclave.core), self.tunnel.clone(), self.out.clone());
         self.trials.spawn(async move {
@@ -266,7 +266,7 @@ impl Connection<'_> {
             let tried = sealing::try_kms(&core, &tunnel, order).await;
             let trouble = tried.err().map(|error| chain(&error)).unwrap_or_default();
             let tried = from_enclave::Kind::KmsTried(KmsTried { request, trouble });
-            // A closed channel means a lost connection, and nobody who waits.
+            // A closed channel means a lost connection, so nobody waits.
             let _ = out.send(FromEnclave { kind: Some(tried) }).await;
         });
     }

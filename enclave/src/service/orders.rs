@@ -1,5 +1,5 @@
-//! Reading the agent's orders: charter and log are folded here, and what the fold calls for is all that is
-//! ever done. Nothing the agent says is believed without it.
+//! Reading the agent's orders: charter and log are folded here, and only what the fold calls for is ever done. Without
+//! that, nothing that the agent says is believed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use enclave_link::message::Start;
 
 /// Most entries of one log that are folded: far more than any ceremony has.
 const MAX_ENTRIES: usize = 4096;
-/// Most records of earlier generations that are read: one for each of the other logs, which are fewer.
+/// The most records of earlier generations that are read: one for each of the other logs, which are fewer.
 const MAX_RECORDS: usize = 1024;
 
-/// Why an order is not followed.
+/// Why an order is refused.
 #[derive(Debug, Error)]
 pub enum OrderError {
     /// The charter is refused.
     #[error("the charter is refused")]
     Charter(#[from] CharterError),
-    /// The charter belongs to another trust root than this enclave's.
+    /// The charter belongs to a trust root other than this enclave's.
     #[error("the charter is for another kind of cluster")]
     Root(#[from] ForeignRoot),
     /// The node's index is malformed.
@@ -35,7 +35,7 @@ pub enum OrderError {
     /// Too long to be a ceremony.
     #[error("the log has {0} entries; at most {MAX_ENTRIES} are read")]
     TooLong(usize),
-    /// Bytes that are no entry.
+    /// Bytes that are not an entry.
     #[error("entry {seq} of the log cannot be read")]
     Entry {
         /// Its place in the log.
@@ -46,9 +46,10 @@ pub enum OrderError {
     /// An entry that the fold refuses, or that forks from what this enclave was shown before.
     #[error(transparent)]
     NotTaken(#[from] NotTaken),
-    /// Another branch of a log than this enclave was shown before, which takes something back.
+    /// A branch of a log other than the one that this enclave was shown before, and which would undo something.
     #[error(
-        "ceremony {ceremony} forks from what this enclave was shown; restart it if the new branch is the one that stands"
+        "ceremony {ceremony} forks from what this enclave was shown; restart the enclave if the new branch is the one \
+         that stands"
     )]
     Branch {
         /// Which ceremony.
@@ -59,13 +60,13 @@ pub enum OrderError {
     /// More records than there can be logs.
     #[error("the order has {0} records; at most {MAX_RECORDS} are read")]
     TooManyRecords(usize),
-    /// Bytes that are no generation record.
+    /// Bytes that are not a generation record.
     #[error("a record of an earlier generation is refused")]
     Record(#[from] RecordError),
     /// The log of the generation that the ceremony works on is missing, or it does not commit it.
-    #[error("the order comes without the log of {0}, which made the generation that the ceremony works on")]
+    #[error("the order lacks the log of {0}, which made the generation that the ceremony works on")]
     NoOrigin(CeremonyId),
-    /// Under its origin, now that it is known, the log is refused.
+    /// The log is refused under its origin, which is now known.
     #[error("entry {seq} of {ceremony} is refused")]
     FoldedAgain {
         /// Which ceremony.
@@ -76,10 +77,10 @@ pub enum OrderError {
         source: Box<Rejection>,
     },
     /// No entry.
-    #[error("the order comes without a log")]
+    #[error("the order lacks a log")]
     NoLog,
-    /// The fold calls for nothing that an enclave does in a session.
-    #[error("the log calls for nothing that this enclave of node {node} should do now ({phase})")]
+    /// The fold calls for nothing from this enclave.
+    #[error("the log calls for nothing from the enclave of node {node} now ({phase})")]
     NothingDue {
         /// The node.
         node: NodeIndex,
@@ -87,11 +88,11 @@ pub enum OrderError {
         phase: String,
     },
     /// Every session is run once.
-    #[error("this enclave has begun that session before")]
+    #[error("this enclave has already begun that session")]
     StartedBefore,
-    /// The charter is another than the one this enclave was shown before.
+    /// The charter is not the one that this enclave was shown before.
     #[error(
-        "this enclave works for a cluster with another first charter since it booted; restart it to change"
+        "since it booted, this enclave works for a cluster with another first charter; restart it to change clusters"
     )]
     OtherCharter,
     /// The wallet has gone on to another generation.
@@ -110,7 +111,7 @@ pub enum OrderError {
     /// The agent handed in the share of another generation.
     #[error(
         "the agent handed in its share of {wallet}, generation {held}, where generation {needed} is due: its store was \
-         set back; have the node recovered"
+         rolled back; have the node recovered"
     )]
     OldShare {
         /// The wallet.
@@ -125,16 +126,17 @@ pub enum OrderError {
     Rival(CeremonyId),
     /// Nothing staged here.
     #[error(
-        "this enclave holds no staged share of {0}: it was started again since; withdraw the ceremony and open a new one"
+        "this enclave holds no staged share of {0}, because it was restarted since: withdraw the ceremony and open a \
+         new one"
     )]
     NotStaged(CeremonyId),
-    /// The share of a party is out of use.
+    /// A party's share is out of use.
     #[error(
         "node {0} was excluded from the cluster after its share of this wallet was made: have it recovered, or withdraw \
          this ceremony"
     )]
     Excluded(NodeIndex),
-    /// A session with somebody this enclave, or another party, has banned.
+    /// A session that includes a banned pair of nodes.
     #[error("the session has a banned pair of nodes; follow the compromise runbook")]
     Banned,
 }
@@ -149,9 +151,9 @@ pub(super) struct Order {
     pub(super) spec: SessionSpec,
     /// The generation whose share is needed, where one is and this node has not lost it.
     pub(super) wallet: Option<Wallet>,
-    /// Whom the ceremonies shown so far keep apart in this one: who reported, and whom.
+    /// The bans of the ceremonies shown so far that hold in this one: reporter and peer.
     pub(super) bans: BTreeSet<(NodeIndex, NodeIndex)>,
-    /// The same whatever came of it since.
+    /// The same, whatever has become of it since.
     pub(super) logged_bans: BTreeSet<(NodeIndex, NodeIndex)>,
 }
 
@@ -159,15 +161,15 @@ pub(super) struct Order {
 pub(super) enum Due {
     /// A session with other enclaves.
     Session(Box<Order>),
-    /// The word that commits the staged share.
+    /// Signing the certificate for the staged share.
     Prepare(NodeIndex, Box<Ceremony>),
     /// Forgetting the shares of the generations before.
     Retire(NodeIndex, Box<Wallet>),
 }
 
-/// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen cannot be
-/// taken back: an older log adds nothing. One that forks from it is refused where this enclave has begun something that is
-/// not finished, and elsewhere unless everything follows from it that the known one shows.
+/// The first charter of the cluster this enclave works for, and every log it was ever shown, folded. What it has seen
+/// cannot be undone: an older log adds nothing. A log that forks from a known one is refused if this enclave has begun
+/// something unfinished, and otherwise unless everything that the known one shows follows from it too.
 #[derive(Default)]
 pub(super) struct Ledger {
     known: Option<Known>,
@@ -181,8 +183,8 @@ struct Known {
 }
 
 impl Ledger {
-    /// What is known of the cluster with this first charter: an enclave works for one from boot to end. A share that was
-    /// sealed under another does not open.
+    /// What is known of the cluster with this first charter: an enclave works for one cluster from boot to end. A share
+    /// that was sealed under another first charter does not open.
     fn under(&mut self, charter: &[u8], root: &Arc<TrustRoot>) -> Result<&mut Known, OrderError> {
         let charter = Arc::new(Charter::parse(charter)?);
         let known = match self.known.take() {
@@ -209,7 +211,7 @@ fn decode(log: &[Vec<u8>]) -> Result<Vec<Entry>, OrderError> {
 }
 
 impl Known {
-    /// Takes a log, and what it adds to the one that is known.
+    /// Takes a log and adds what is new in it to the known one.
     fn take(&mut self, log: &[Vec<u8>], now: UnixMillis) -> Result<Option<CeremonyId>, OrderError> {
         let entries = decode(log)?;
         for entry in &entries {
@@ -225,7 +227,7 @@ impl Known {
         Ok(entries.last().map(|last| last.ceremony.clone()))
     }
 
-    /// Takes a log that forks from the known one, where this enclave has nothing under way.
+    /// Takes a log that forks from the known one, if this enclave has nothing under way.
     fn take_branch(&mut self, log: &[Entry], fork: NotTaken, now: UnixMillis) -> Result<(), OrderError> {
         let Some(ceremony) = log.first().map(|first| first.ceremony.clone()) else { return Ok(()) };
         let branch = self.book.with_branch(log);
@@ -238,7 +240,7 @@ impl Known {
         Ok(())
     }
 
-    /// Knows the earlier generations of this order by their records.
+    /// Takes note of the earlier generations in this order by their records.
     fn rest_on(&mut self, records: &[Vec<u8>]) -> Result<(), OrderError> {
         if records.len() > MAX_RECORDS {
             return Err(OrderError::TooManyRecords(records.len()));
@@ -264,7 +266,7 @@ impl Known {
     }
 }
 
-/// Whether nothing is done in this ceremony any more.
+/// Whether nothing more is done in this ceremony.
 fn is_over(ceremony: &Ceremony, now: UnixMillis) -> bool {
     match ceremony.phase_at(now) {
         Phase::Closed | Phase::Abandoned(_) | Phase::Void(_) => true,
@@ -273,7 +275,7 @@ fn is_over(ceremony: &Ceremony, now: UnixMillis) -> bool {
 }
 
 impl Order {
-    /// Folds what the agent handed in and finds out what is due for the enclave with these keys.
+    /// Folds what the agent handed in and finds out what is due from the enclave with these keys.
     pub(super) fn read(
         start: &Start,
         ledger: &mut Ledger,
@@ -336,7 +338,7 @@ impl Order {
     }
 }
 
-/// Nothing is done any more with a generation that another has replaced.
+/// Nothing more is done with a generation that another has replaced.
 fn check_not_superseded(book: &Book, ceremony: &Ceremony) -> Result<(), OrderError> {
     let (Some(before), Some(current)) = (ceremony.before(), book.wallet(&ceremony.manifest().wallet)) else {
         return Ok(());
@@ -348,7 +350,7 @@ fn check_not_superseded(book: &Book, ceremony: &Ceremony) -> Result<(), OrderErr
     Err(OrderError::Superseded { wallet: ceremony.manifest().wallet.clone(), named, current })
 }
 
-/// Tells a share of another generation from one that is damaged: the certificates know every sealed share.
+/// Tells a share of another generation from a damaged one: the certificates name every sealed share.
 fn check_generation(book: &Book, needed: &Wallet, node: NodeIndex, blob: &[u8]) -> Result<(), OrderError> {
     let digest = Hash::of_bytes(blob);
     if needed.blobs.get(&node) == Some(&digest) {

@@ -1,5 +1,5 @@
-//! A session on a thread of its own: protocol phases compute for up to a second, and the service must go on
-//! listening meanwhile.
+//! A session on a thread of its own: protocol phases compute for up to a second, and the service must keep listening in
+//! the meantime.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Messages that may wait for a session: each peer is at most one round ahead, with replays.
 const MAX_WAITING: usize = 256;
 
-/// What a session is held for.
+/// What a session is run for.
 pub(super) struct Job {
     pub(super) order: Order,
     pub(super) credentials: message::Credentials,
@@ -34,7 +34,7 @@ pub(super) struct RunningSession {
 }
 
 impl RunningSession {
-    /// Hands a message in. A session that cannot keep up loses it, as it could on the bus.
+    /// Hands a message to the session, which loses it if it cannot keep up, as the bus could.
     pub(super) fn deliver(&self, payload: Vec<u8>) {
         let _ = self.inbox.try_send(payload);
     }
@@ -95,13 +95,13 @@ fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, new
     }
 }
 
-/// What was last told of a session's progress. A new phase is news at once; who is still waited for in it, once
-/// a tick: telling of every message would slow the session that it tells of.
+/// What was last reported of a session's progress. A new phase is reported at once; who is still awaited in it, once
+/// per tick: reporting every message would slow down the session itself.
 #[derive(Default)]
 struct Told(Option<(SessionProgress, Instant)>);
 
 impl Told {
-    /// Whether this need not be told; if it must, it counts as told from now on.
+    /// Whether this need not be reported; if it must be, it counts as reported from now on.
     fn is_stale(&mut self, progress: &SessionProgress) -> bool {
         let stale = self.0.as_ref().is_some_and(|(told, at)| {
             told == progress

@@ -1,5 +1,5 @@
-//! Sealing a new share and opening a sealed one: KMS, cipher, and the checks that make a share the one its
-//! record speaks of.
+//! Sealing a new share and opening a sealed one: KMS, cipher, and the checks that a share is the one that its record
+//! names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::seal::{self, SealError, SealedBlob};
 use crate::session::{KeyShare, ShareError};
 use enclave_link::message;
 
-/// Why a share is not sealed or not opened.
+/// Why a share is not sealed or opened.
 #[derive(Debug, Error)]
 pub(super) enum SealingError {
-    #[error("no attestation for the KMS")]
+    #[error("no attestation document for KMS")]
     Attestation(#[from] BootError),
-    #[error("no data key")]
+    #[error("no data key from KMS")]
     Kms(#[from] KmsError),
     #[error("the share cannot be sealed or opened")]
     Seal(#[from] SealError),
@@ -48,7 +48,7 @@ pub(super) enum SealingNews {
     Failed { job: Arc<Job>, error: SealingError },
 }
 
-/// A share and what it is one of.
+/// A share, and the key that it is a share of.
 struct Held {
     wallet: WalletName,
     generation: Generation,
@@ -69,7 +69,7 @@ impl Shares {
         self.0.insert(record.digest(), Held { wallet, generation, share });
     }
 
-    /// Wipes every share of the generations before this record's, as soon as no session holds it any more.
+    /// Wipes every share of the generations before this record's, as soon as no session holds it.
     pub(super) fn forget_before(&mut self, record: &Record) {
         self.0.retain(|_, held| held.wallet != record.wallet || held.generation >= record.generation);
     }
@@ -138,17 +138,17 @@ pub(super) enum TrialError {
     Malformed(#[from] InvalidId),
     #[error("the charter is refused")]
     Charter(#[from] CharterError),
-    #[error("the order for a trial comes without credentials")]
+    #[error("the order for a trial lacks credentials")]
     NoCredentials,
     #[error(transparent)]
     Sealing(#[from] SealingError),
     #[error(
-        "KMS unwrapped another key than the one that it made: do not use it, find out who answers for it"
+        "KMS unwrapped a key other than the one that it made: do not use it; find out who answers for KMS"
     )]
     OtherKey,
 }
 
-/// Gets a data key, has it unwrapped, and forgets it: everything that sealing and opening a share asks of the KMS.
+/// Gets a data key, has it unwrapped, and forgets it: everything that sealing and opening a share requires of the KMS.
 /// Nothing is ever sealed under it, and no share has its context: generations begin with 1.
 pub(super) async fn try_kms(
     core: &Arc<Core>,
@@ -172,8 +172,8 @@ pub(super) async fn try_kms(
     if unwrapped.key == made.key { Ok(()) } else { Err(TrialError::OtherKey) }
 }
 
-/// Opens a stored share and checks it against the digest and the public share that the record's enclaves
-/// signed: a host cannot slip in another, however well sealed.
+/// Opens a stored share and checks it against the digest and the public share that the record's enclaves signed: a host
+/// cannot substitute another, however well sealed.
 pub(super) async fn open(
     core: &Arc<Core>,
     tunnel: &Tunnel,

@@ -1,5 +1,5 @@
-//! From an order to a word for the log: starting sessions, delivering their messages, sealing and proving
-//! new shares, and giving up.
+//! From an order to an event for the log: starting sessions, delivering their messages, sealing and proving new shares,
+//! and giving up.
 
 use std::sync::Arc;
 
@@ -24,20 +24,20 @@ use crate::session::{
 };
 use enclave_link::message::{self, Deliver, Start, Stored, from_enclave};
 
-/// How long the parties of a session may take to be ready: agents learn of it through the log.
+/// How long the parties of a session may take to be ready: their agents learn of it through the log.
 const BARRIER_MS: Millis = 30_000;
 /// How long a round of a key generation, refresh or repair may take: its heaviest phase takes a second natively and half a
 /// minute in an emulated machine that shares two cores with four others.
 const GENERATION_ROUND_MS: Millis = 120_000;
 /// How long a round of a signature may take.
 const SIGNATURE_ROUND_MS: Millis = 30_000;
-/// Session messages that may wait for their session to be ordered: the other nodes can be quicker. They
-/// are hellos, one of every peer in a handful of sessions; a hello that is lost is said again.
+/// Session messages that may wait for their session to be ordered, since other nodes can be quicker. They are hellos,
+/// one from every peer in a handful of sessions; a lost hello is repeated.
 const MAX_EARLY: usize = 64;
 /// Largest early message in bytes: a hello has a few hundred.
 const MAX_EARLY_BYTES: usize = 4096;
 
-/// A new share that is sealed and has yet to come back from the store.
+/// A new share that is sealed and must still come back from the store.
 pub(super) struct Unproven {
     job: Arc<Job>,
     record: Box<Record>,
@@ -50,7 +50,7 @@ fn gives_shares(job: &Job) -> bool {
 }
 
 fn no_key() -> ProtocolAbort {
-    ProtocolAbort::new("the path leads to no key: choose another")
+    ProtocolAbort::new("the path does not lead to a key: choose another")
 }
 
 fn needed<T>(part: Option<T>) -> Result<T, ProtocolAbort> {
@@ -77,14 +77,14 @@ impl Connection<'_> {
     }
 
     async fn start_session(&mut self, order: Order, start: Start) -> Result<(), OrderError> {
-        // What the log has is judged by the log; what it does not have yet holds.
+        // What is in the log is judged by the log; what is not in it yet still holds.
         self.enclave.bans.retain(|ban| !order.logged_bans.contains(ban));
         let meets = |party: &NodeIndex| order.spec.parties.contains_key(party);
         let apart = |(by, banned): &(NodeIndex, NodeIndex)| meets(by) && meets(banned);
         if order.bans.iter().any(apart) || self.enclave.bans.iter().any(apart) {
             return Err(OrderError::Banned);
         }
-        // What concerns a backup is done as often as it is asked for.
+        // Backup duties are done as often as requested.
         if order.spec.parties.len() > 1 && !self.enclave.started.insert(order.spec.label) {
             return Err(OrderError::StartedBefore);
         }
@@ -92,7 +92,7 @@ impl Connection<'_> {
         let credentials = start.credentials.unwrap_or_default();
         let job = Arc::new(Job { order, credentials, backup: start.backup, request: start.request });
         self.open.insert(job.order.spec.label, Arc::clone(&job));
-        // A recovered share is in no store: it is good for the refresh that follows, and for nothing else.
+        // A recovered share is in no store: it serves only the refresh that follows.
         let record = job.order.wallet.as_ref().or(job.order.ceremony.before()).map(|wallet| &wallet.record);
         let open = record.and_then(|record| self.enclave.shares.get(&record.digest()));
         match &job.order.wallet {
@@ -105,7 +105,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Signs the certificate for a staged share, where this enclave holds it.
+    /// Signs the certificate for a staged share, if this enclave holds it.
     async fn prepare(&mut self, node: NodeIndex, ceremony: &Ceremony) -> Result<(), OrderError> {
         let id = &ceremony.manifest().ceremony;
         let staged = ceremony.staged_wallet().map(|wallet| wallet.record.digest());
@@ -142,7 +142,7 @@ impl Connection<'_> {
         });
     }
 
-    /// Begins the session that the duty is done in.
+    /// Begins the session in which the duty is done.
     async fn begin(&mut self, job: &Arc<Job>, share: Option<Arc<KeyShare>>) {
         let order = &job.order;
         let manifest = order.ceremony.manifest();
@@ -236,7 +236,7 @@ impl Connection<'_> {
     pub(super) fn stored(&mut self, stored: Stored) {
         let waiting = stored.ceremony.parse().ok().and_then(|ceremony| self.waiting.remove(&ceremony));
         let Some(Unproven { job, record, blob: expected }) = waiting else {
-            warn!(ceremony = %stored.ceremony, "a stored share that was not waited for");
+            warn!(ceremony = %stored.ceremony, "the agent stored a share that was not expected");
             return;
         };
         let (core, tunnel, news) = (Arc::clone(&self.enclave.core), self.tunnel.clone(), self.news.clone());
@@ -304,7 +304,7 @@ impl Connection<'_> {
         }
     }
 
-    /// The lost share is here again. It is kept in memory for the refresh that follows.
+    /// The lost share has been restored. It is kept in memory for the refresh that follows.
     async fn recovered(&mut self, job: &Arc<Job>, share: KeyShare) {
         self.open.remove(&job.order.spec.label);
         let ceremony = &job.order.ceremony;
@@ -334,14 +334,14 @@ impl Connection<'_> {
         self.send(from_enclave::Kind::Said(said)).await;
     }
 
-    /// The public outcome as every party has it, then this party's share under seal.
+    /// First the public outcome, which every party has; then this party's sealed share.
     async fn seal_new(&mut self, job: Arc<Job>, session: Hash, transcript: Hash, new: NewShare) {
         let record = record_of(&job, session, transcript, &new);
         let share = new.share.encode();
         let (record, share) = match (Record::parse(&record), share) {
             (Ok(record), Ok(share)) => (record, share),
             (Err(error), _) => {
-                let reason = format!("the key generation gave no one key: {}", chain(&error));
+                let reason = format!("the key generation did not give one key: {}", chain(&error));
                 return self.abort(&job, &SessionFailure { reason, culprit: None, ban: None }).await;
             }
             (_, Err(error)) => {
@@ -392,7 +392,8 @@ impl Connection<'_> {
         }
     }
 
-    /// The stored share has opened again: of a new key it commits, of a known one it waits beside the one in use.
+    /// The stored share has opened again: for a new key, the enclave commits; for an existing key, the share waits
+    /// alongside the one in use.
     async fn proven(&mut self, job: &Job, record: Record, blob: Hash) {
         let node = job.order.node;
         let said = if job.order.ceremony.manifest().kind.renews() {
@@ -449,7 +450,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Gives up everything that runs. What is said of it waits for the next connection.
+    /// Gives up every running session. What is said about that waits for the next connection.
     pub(super) fn give_up(&mut self, reason: &str) {
         let failure = SessionFailure { reason: reason.to_owned(), culprit: None, ban: None };
         self.running.clear();

@@ -1,6 +1,6 @@
 //! Byte streams from the enclave to the KMS endpoint, carried as frames over the link to the agent.
 //!
-//! The agent sees TLS records and nothing else. This module must never look into what it carries.
+//! The agent sees only TLS records. This module must never inspect what it carries.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,8 +14,8 @@ use crate::kms::{Dial, Stream};
 use enclave_link::MAX_CHUNK;
 use enclave_link::message::{FromEnclave, StreamClosed, StreamData, StreamOpened, from_enclave::Kind};
 
-/// Chunks from the agent that may wait for one stream's reader. A KMS answer is a few kilobytes; whoever
-/// sends more than this without being read is not the KMS.
+/// Chunks from the agent that may wait for one stream's reader. A KMS answer is a few kilobytes; whoever sends more
+/// than this unread is not the KMS.
 const MAX_WAITING: usize = 64;
 /// Streams open at once: one call at a time for each of a few sessions.
 const MAX_STREAMS: usize = 16;
@@ -61,7 +61,7 @@ impl Tunnel {
         let mut streams = self.streams();
         streams.open.retain(|_, reader| !reader.is_closed());
         if streams.open.len() >= MAX_STREAMS {
-            return Err(io::Error::other("too many streams to the KMS are open"));
+            return Err(io::Error::other("too many streams to KMS are open"));
         }
         streams.next += 1;
         let (sender, receiver) = mpsc::channel(MAX_WAITING);

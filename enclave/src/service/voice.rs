@@ -17,15 +17,15 @@ use prost::Message;
 use crate::session::BootKeys;
 use enclave_link::message::{Evidence, Said};
 
-/// Words kept to be said again. A ceremony has a handful; older ones are in the log by then.
+/// Statements kept for repetition. A ceremony has a handful; older ones are in the log by then.
 const MAX_SAID: usize = 1024;
-/// Accusations whose envelopes are kept to be said again: each may have some hundred kilobytes.
+/// Accusations whose envelopes are kept for repetition: each may be some hundred kilobytes.
 const MAX_EVIDENCE: usize = 8;
 
 /// Why an enclave stays silent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum Silence {
-    #[error("this enclave has already given this key generation up")]
+    #[error("this enclave has already given up this key generation")]
     Aborted,
     #[error("this enclave has already signed a result of this key generation")]
     Prepared,
@@ -74,7 +74,7 @@ impl Voice {
         self.said.iter().cloned()
     }
 
-    /// What accusations of peers rest on, for an agent that may have lost it.
+    /// The evidence for accusations of peers, for an agent that may have lost it.
     pub(super) fn evidence(&self) -> impl Iterator<Item = Evidence> + '_ {
         self.evidence.iter().cloned()
     }
@@ -100,7 +100,7 @@ impl Voice {
         said
     }
 
-    /// Decides how a key generation ends for this enclave: the first word stands.
+    /// Decides how a key generation ends for this enclave: the first statement stands.
     fn decide(&mut self, ceremony: &CeremonyId, word: Word) -> Result<(), Silence> {
         match self.generations.get(ceremony) {
             Some(Word::Prepared) => Err(Silence::Prepared),
@@ -135,7 +135,7 @@ impl Voice {
         Ok(self.say(&record.ceremony, log::event::Kind::Prepared(prepared)))
     }
 
-    /// Signs that this node's new share is sealed and was opened again, beside the one in use.
+    /// Signs that this node's new share is sealed and was opened again, alongside the one in use.
     pub(super) fn staged(&mut self, node: NodeIndex, record: &Record, blob: &Hash) -> Said {
         let signature = self.sign(&staged_message(&record.digest(), node, blob)).to_vec();
         let staged = log::Staged {
@@ -147,7 +147,8 @@ impl Voice {
         self.say(&record.ceremony, log::event::Kind::Staged(staged))
     }
 
-    /// Signs the digests of this node's backups: the whole share's and the root share's. The agent adds where they lie.
+    /// Signs the digests of this node's backups: the whole share's and the root share's. The agent adds where they are
+    /// stored.
     pub(super) fn backed_up(
         &self,
         node: NodeIndex,

@@ -1,7 +1,7 @@
-//! The ready barrier: who is there, whether all mean the same session, and what its id is.
+//! The ready barrier: who is present, whether all mean the same session, and what its id is.
 //!
-//! Everything here happens before any cryptography of a protocol. A difference found here is a wrong
-//! configuration or a log that is behind: it names the peer and must never become a ban.
+//! Everything here happens before any of a protocol's cryptography. A difference found here means a wrong configuration
+//! or a log that is behind: it names the peer and must never become a ban.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) const SLOTS: u32 = 2;
 /// Their names, for people.
 pub(super) const PHASES: [&str; 2] = ["ready", "agree on the session"];
 
-/// Whether a session can be held as planned at all.
+/// Whether a session can be run as planned at all.
 pub(super) fn check(plan: &SessionPlan, keys: &BootKeys) -> Result<(), String> {
     if plan.parties.get(&plan.own) != Some(&keys.public()) {
         return Err(format!(
@@ -26,7 +26,7 @@ pub(super) fn check(plan: &SessionPlan, keys: &BootKeys) -> Result<(), String> {
         ));
     }
     if plan.parties.len() < 2 {
-        return Err("a session has at least two parties: check the manifest's roster".to_owned());
+        return Err("a session needs at least two parties: check the manifest's roster".to_owned());
     }
     let mut known = BTreeSet::new();
     for (party, keys) in &plan.parties {
@@ -49,12 +49,12 @@ pub(super) fn hello(plan: &SessionPlan, nonce: &[u8; 32]) -> content::Body {
     })
 }
 
-/// What this party says once everybody has committed.
+/// What this party says once every party has committed.
 pub(super) fn reveal(nonce: &[u8; 32]) -> content::Body {
     content::Body::Reveal(Reveal { nonce: nonce.to_vec() })
 }
 
-/// Whether a hello means another session than this party does.
+/// Whether a hello means a session other than this party's.
 pub(super) fn differs(plan: &SessionPlan, body: &content::Body) -> bool {
     match body {
         content::Body::Hello(hello) => hello.context != plan.context.as_bytes(),
@@ -64,14 +64,14 @@ pub(super) fn differs(plan: &SessionPlan, body: &content::Body) -> bool {
 
 /// What all parties agreed on.
 pub(super) struct Agreed {
-    /// The session's id: context, label and everybody's nonce.
+    /// The session's id: context, label and every party's nonce.
     pub(super) session: Hash,
-    /// What each party revealed, for the first round's echo: else one that reveals two nonces would make
-    /// honest parties hold different ids and accuse each other.
+    /// What each party revealed, for the first round's echo: otherwise a party that reveals two nonces would make
+    /// honest parties derive different ids and accuse each other.
     pub(super) nonces: Seen,
 }
 
-/// The session's id from everybody's nonce, each as committed. The error names whose is not.
+/// The session's id from every party's nonce, each as committed. The error names a party whose nonce is not.
 pub(super) fn agree<'a>(
     plan: &SessionPlan,
     own_nonce: &[u8; 32],

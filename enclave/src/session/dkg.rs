@@ -1,8 +1,8 @@
 //! Distributed key generation over dkls23 (Protocol 9.1 of eprint 2023/765), in five rounds.
 //!
-//! The crate's phases trust their caller to have matched every self-declared index to a proven sender, to
-//! have compared commitments with what they open to, and to hand in exactly one message of each party.
-//! That is done here, before a byte reaches it.
+//! The crate's phases trust their caller to have matched every self-declared index to a proven sender, to have compared
+//! commitments with their openings, and to hand in exactly one message from each party. That is done here, before a
+//! byte reaches the crate.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ struct Committed {
     derivation: BroadcastDerivationPhase2to4,
 }
 
-/// What a party opens to everybody once all commitments are in and echoed.
+/// What a party opens to all parties once all commitments are in and echoed.
 #[derive(Serialize, Deserialize)]
 struct Opened {
     proof: ProofCommitment<Secp256k1>,
@@ -49,7 +49,7 @@ pub struct KeyGeneration {
     own: NodeIndex,
     parties: Vec<NodeIndex>,
     session: Option<DkgSession<Secp256k1>>,
-    /// One's own proof, from the commitment until it is opened.
+    /// This party's own proof, from the commitment until it is opened.
     proof: Option<ProofCommitment<Secp256k1>>,
     commitments: BTreeMap<NodeIndex, Committed>,
     zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
@@ -73,8 +73,7 @@ impl KeyGeneration {
         let possible = in_order && parties.contains(&own);
         let parameters = Parameters::new(threshold, count).ok().filter(|_| possible).ok_or_else(|| {
             ProtocolAbort::new(
-                "the parties are not 1 to n with this node among them, or the threshold is impossible: check \
-                 the order",
+                "the parties are not 1 to n including this node, or the threshold is impossible: check the order",
             )
         })?;
         let session = DkgSession::new(parameters, index(own)?, session.as_bytes().to_vec());
@@ -91,7 +90,7 @@ impl KeyGeneration {
     }
 
     fn session(&mut self) -> Result<&mut DkgSession<Secp256k1>, ProtocolAbort> {
-        self.session.as_mut().ok_or_else(|| ProtocolAbort::new("the key generation is over"))
+        self.session.as_mut().ok_or_else(|| ProtocolAbort::new("the key generation has ended"))
     }
 
     fn commit(&mut self, messages: Round) -> Result<Outgoing, ProtocolAbort> {
@@ -135,7 +134,7 @@ impl KeyGeneration {
             }
             let committed = self.commitments.get(&from).map(|committed| committed.proof);
             if committed != Some(opened.proof.commitment) {
-                return Err(ProtocolAbort::by(from, "a proof is opened that was not committed to"));
+                return Err(ProtocolAbort::by(from, "an opened proof was not committed to"));
             }
             self.opened.insert(from, opened);
             if from != self.own {
@@ -146,13 +145,14 @@ impl KeyGeneration {
     }
 
     fn finish(&mut self) -> Result<NewShare, ProtocolAbort> {
-        let session = self.session.take().ok_or_else(|| ProtocolAbort::new("the key generation is over"))?;
+        let session =
+            self.session.take().ok_or_else(|| ProtocolAbort::new("the key generation has ended"))?;
         let mut proofs = Vec::new();
         let (mut commitments, mut openings) = (BTreeMap::new(), BTreeMap::new());
         for party in &self.parties {
             let (Some(committed), Some(opened)) = (self.commitments.remove(party), self.opened.remove(party))
             else {
-                return Err(ProtocolAbort::new(format!("nothing was opened by node {party}")));
+                return Err(ProtocolAbort::new(format!("node {party} opened nothing")));
             };
             proofs.push(opened.proof);
             commitments.insert(index(*party)?, committed.derivation);

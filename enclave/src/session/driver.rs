@@ -25,9 +25,9 @@ enum Stage {
 struct Running {
     session: Hash,
     protocol: Box<dyn Protocol>,
-    /// One's own messages of this round, to oneself.
+    /// This party's own messages of this round to itself.
     own: Inbound,
-    /// What each party broadcast in the round before; before the first, its nonce.
+    /// What each party broadcast in the previous round; before the first round, its nonce.
     seen: Seen,
     transcript: Hash,
 }
@@ -42,8 +42,8 @@ pub struct Session {
     slot: u32,
     deadline: Millis,
     said: Said,
-    /// One value of each peer a slot, for this slot and the next: nobody can be further ahead, because
-    /// nobody gets on without this party's message.
+    /// One value per peer and slot, for this slot and the next: nobody can be further ahead, because nobody advances
+    /// without this party's message.
     received: BTreeMap<(u32, NodeIndex), Proven>,
     dropped: BTreeMap<Dropped, u64>,
     evidence: Vec<Vec<u8>>,
@@ -68,7 +68,7 @@ impl Session {
         }
     }
 
-    /// Begins: says hello to everybody. Call it once, before anything else.
+    /// Begins: says hello to all parties. Call it once, before anything else.
     pub fn start(&mut self, now: Millis) -> Vec<Action> {
         if let Err(reason) = barrier::check(&self.plan, &self.keys) {
             return vec![self.fail(SessionFailure::new(reason))];
@@ -79,7 +79,7 @@ impl Session {
         actions
     }
 
-    /// Whether the session has ended, with or without outcome.
+    /// Whether the session has ended, with or without an outcome.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
@@ -91,9 +91,9 @@ impl Session {
         &self.dropped
     }
 
-    /// The signed envelopes, as they were received, that a failure's accusation rests on: two different ones
-    /// for one place, or a broadcast and the echo that contradicts it. Empty if nobody is accused of that.
-    /// They hold no secret: what is private in them is sealed.
+    /// The signed envelopes, as received, on which a failure's accusation rests: two different ones for one place, or a
+    /// broadcast and the echo that contradicts it. Empty if no party is accused of that. They hold no secret: what is
+    /// private in them is sealed.
     #[must_use]
     pub fn evidence(&self) -> &[Vec<u8>] {
         &self.evidence
@@ -118,9 +118,9 @@ impl Session {
         sends(self.said.again(now))
     }
 
-    /// Bytes came from the bus. May compute for as long as a protocol phase takes.
+    /// Takes bytes from the bus. May compute for as long as a protocol phase takes.
     pub fn receive(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
-        // Whoever sends without pause must not be able to put the deadline off.
+        // A party that sends without pause must not be able to put off the deadline.
         let mut actions = self.pass_time(now);
         if !self.is_over() {
             actions.extend(self.take(now, bytes));
@@ -249,7 +249,7 @@ impl Session {
     }
 
     fn deadline_passed(&mut self) -> Action {
-        // Who means another session explains more than who is not there yet.
+        // A party that means another session explains more than one that is not there yet.
         let failure = self.contexts().err().unwrap_or_else(|| {
             let missing = echo::names(&self.missing());
             let phase = self.phase();
@@ -269,7 +269,7 @@ impl Session {
         }
     }
 
-    /// That everybody who said hello means the same session. No one is at fault: it may be this node.
+    /// Checks that every party that said hello means the same session. No peer is at fault: it may be this node.
     fn contexts(&self) -> Result<(), SessionFailure> {
         let others: Vec<NodeIndex> = self
             .peers()
@@ -279,8 +279,8 @@ impl Session {
             return Ok(());
         }
         Err(SessionFailure::new(format!(
-            "{} sees another ceremony, charter, roster, wallet or attestation than node {}: compare their logs, \
-             then open a new ceremony",
+            "the ceremony, charter, roster, wallet or attestation that {} sees differs from what node {} sees: compare \
+             their logs, then open a new ceremony",
             echo::names(&others),
             self.plan.own
         )))
@@ -303,13 +303,15 @@ impl Session {
         let barrier::Agreed { session, nonces } = agreed.map_err(|party| {
             SessionFailure::by(
                 party,
-                format!("node {party} revealed another nonce than it committed to: check what it runs"),
+                format!(
+                    "node {party} revealed a nonce other than the one it committed to: check what it runs"
+                ),
             )
         })?;
         let factory = self
             .factory
             .take()
-            .ok_or_else(|| SessionFailure::new("this session has been begun before: open a new one"))?;
+            .ok_or_else(|| SessionFailure::new("this session was already begun: open a new one"))?;
         let (protocol, outgoing) = guarded(|| {
             let mut protocol = factory(session)?;
             let outgoing = protocol.start()?;
@@ -325,7 +327,7 @@ impl Session {
         self.enter_round(running, outgoing, now)
     }
 
-    /// Sends a round's messages and waits for everybody's.
+    /// Sends a round's messages and waits for every party's.
     fn enter_round(
         &mut self,
         mut running: Running,
@@ -415,8 +417,8 @@ impl Session {
         }
     }
 
-    /// Everybody must have seen the same in the round before. This comes before the session's id is
-    /// compared: ids differ because somebody revealed two nonces, and the echo says who.
+    /// Every party must have seen the same in the previous round. This comes before the session's id is compared: ids
+    /// differ because a party revealed two nonces, and the echo shows which.
     fn compare_echoes(&mut self, running: &Running) -> Result<(), SessionFailure> {
         let echo_of = |peer| match self.body(self.slot, peer) {
             Some(content::Body::Round(message)) => (peer, message.echo.as_slice()),
@@ -438,7 +440,7 @@ impl Session {
         };
         if message.session != session.as_bytes() {
             return Err(failure(format!(
-                "node {peer} holds another session's id made of the same nonces: check what it runs"
+                "node {peer} derived a different session id from the same nonces: check what it runs"
             )));
         }
         let private = if message.sealed.is_empty() {
@@ -448,7 +450,7 @@ impl Session {
                 .open(&self.keys, &message.sealed)
                 .ok_or_else(|| {
                     failure(format!(
-                        "what node {peer} sealed for this node does not open: check what it runs"
+                        "the message that node {peer} sealed for this node does not open: check what it runs"
                     ))
                 })?
         };
@@ -456,7 +458,7 @@ impl Session {
     }
 }
 
-/// What became of bytes that did not move the session.
+/// The effect of bytes that did not advance the session.
 enum Reception {
     Dropped(Dropped),
     Repeated,

@@ -1,8 +1,8 @@
-//! The echo: every party says in each round what it saw everybody broadcast in the round before.
+//! The echo: in each round, every party says what it saw each party broadcast in the previous round.
 //!
-//! Envelopes prove who said something, not that everybody was told the same. Without the echo a split view
-//! passes every check of dkls23 and leaves shares that never sign together. A difference always ends the
-//! session; it must never let a peer's claim about somebody else pass for proof where there is none.
+//! Envelopes prove who said something, not that every party was told the same. Without the echo, a split view passes
+//! every check of dkls23 and leaves shares that never sign together. A difference always ends the session; it must
+//! never let a peer's claim about another party pass for proof.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ pub(super) type Seen = BTreeMap<NodeIndex, Hash>;
 pub(super) struct Split {
     /// What was seen by whom, and what to do.
     pub(super) reason: String,
-    /// Whose doing it most likely is: certain if a party contradicts itself or claims to know better what
-    /// we said, else the broadcaster.
+    /// The party most likely at fault: certain if a party contradicts itself or misquotes what this party said, else
+    /// the broadcaster.
     pub(super) culprit: NodeIndex,
     /// The peer whose echo shows it.
     pub(super) witness: NodeIndex,
@@ -32,7 +32,7 @@ pub(super) fn compare(
     for (peer, echo) in echoes {
         let lies = |reason: String| Err(Split { reason, culprit: *peer, witness: *peer });
         if echo.len() != seen.len() {
-            return lies(format!("node {peer} does not echo the round before: check what it runs"));
+            return lies(format!("node {peer} does not echo the previous round: check what it runs"));
         }
         for party in differing(seen, echo) {
             if party == *peer {
@@ -42,7 +42,7 @@ pub(super) fn compare(
             }
             if party == own {
                 return lies(format!(
-                    "node {peer} echoes for node {own} what node {own} never broadcast: isolate node {peer}"
+                    "node {peer} echoes a broadcast of node {own} that node {own} never made: isolate node {peer}"
                 ));
             }
         }
@@ -69,7 +69,7 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// The parties whose broadcast was another for this echo's author.
+/// The parties whose broadcast differed for this echo's author.
 fn differing(seen: &Seen, echo: &[Vec<u8>]) -> impl Iterator<Item = NodeIndex> {
     seen.iter()
         .zip(echo)

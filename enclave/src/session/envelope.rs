@@ -1,7 +1,7 @@
-//! Envelopes: who says what to whom in which session, signed; and what is for the receiver alone, sealed.
+//! Envelopes: who says what to whom in which session, signed; and what only the receiver may read, sealed.
 //!
-//! Bytes that fail here come from anywhere, the bus and the hosts included. They are dropped and counted
-//! and have no other effect: whoever relays could otherwise abort or ban at will.
+//! Bytes that fail here may come from anywhere, the bus and the hosts included. They are dropped and counted and have
+//! no other effect: otherwise whoever relays could abort or ban at will.
 
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ids::{Hash, NodeIndex};
@@ -86,7 +86,7 @@ pub enum Dropped {
     Elsewhere,
     /// By nobody who takes part.
     Stranger,
-    /// Not signed by whom it names.
+    /// Not signed by the sender that it names.
     Unsigned,
     /// Of a round that is over or too far ahead.
     OutOfTurn,
@@ -97,7 +97,7 @@ pub(super) struct Proven {
     pub(super) from: NodeIndex,
     pub(super) hash: Hash,
     pub(super) body: content::Body,
-    /// The envelope as it came: what an accusation is shown with.
+    /// The envelope as it arrived, which proves an accusation.
     pub(super) envelope: Vec<u8>,
 }
 
@@ -173,7 +173,7 @@ impl Binding {
         )
     }
 
-    /// Seals for the receiver. None only if the receiver's attested key is no key.
+    /// Seals for the receiver. None only if the receiver's attested key is malformed.
     pub(super) fn seal(&self, receiver: &EnclaveKeys, plain: &[u8]) -> Option<Vec<u8>> {
         let key = PublicKey::from_bytes(&receiver.sealing).ok()?;
         let (encapsulated, ciphertext) = hpke::single_shot_seal::<

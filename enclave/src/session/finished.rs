@@ -1,5 +1,5 @@
-//! Sessions that are over for this party and perhaps not for its peers: one that says its last message again has
-//! not heard this party's. It must never keep or answer without bound.
+//! Sessions that are over for this party but perhaps not for its peers: a peer that repeats its last message has not
+//! heard this party's. This module must never keep or answer without bound.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,7 +29,7 @@ impl Finished {
         self.0.push_back((label, last.collect()));
     }
 
-    /// What to say again to a peer that was heard in a session; none if the session is not known, or the peer was
+    /// What to repeat to a peer that was heard in a session; none if the session is not known, or the peer has been
     /// answered often enough.
     #[must_use]
     pub fn answer(&mut self, label: &Hash, peer: NodeIndex) -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! What the protocols have in common: indices, encodings, and dkls23's aborts in our words.
+//! What the protocols have in common: indices, encodings, and dkls23's aborts in our terms.
 
 use ceremonies::ids::NodeIndex;
 use dkls23::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};
@@ -16,7 +16,7 @@ fn node(index: PartyIndex) -> Option<NodeIndex> {
     NodeIndex::new(index.as_u8()).ok()
 }
 
-/// Postcard in a buffer of the right size from the start: one that grows leaves copies of secrets behind.
+/// Postcard in a buffer of the right size from the start: a buffer that grows leaves copies of secrets behind.
 pub(super) fn to_postcard<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, postcard::Error> {
     let mut bytes = Zeroizing::new(vec![0; postcard::experimental::serialized_size(value)?]);
     postcard::to_slice(value, &mut bytes)?;
@@ -27,13 +27,15 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Result<Zeroizing<Vec<u8>>, Pr
     to_postcard(message).map_err(|_| ProtocolAbort::new("a message could not be encoded"))
 }
 
-/// Exactly one message of each party, one's own included. The driver sees to that; dkls23 accepts four of
-/// five fragments without complaint, so nothing is left to a driver and a protocol of different rosters.
+/// Exactly one message from each party, this one included. The driver sees to that, but dkls23 accepts four of five
+/// fragments without complaint, so a driver and a protocol with different rosters must be caught here.
 pub(super) fn check_senders(parties: &[NodeIndex], messages: &Round) -> Result<(), ProtocolAbort> {
     if messages.keys().eq(parties.iter()) {
         Ok(())
     } else {
-        Err(ProtocolAbort::new("the messages are not one of each party: the order and its plan differ"))
+        Err(ProtocolAbort::new(
+            "there is not exactly one message from each party: the order and its plan differ",
+        ))
     }
 }
 
@@ -45,24 +47,24 @@ pub(super) fn check_parties(
     if named.sender == index(from)? && named.receiver == index(to)? {
         Ok(())
     } else {
-        Err(ProtocolAbort::by(from, "a message names another sender or receiver inside"))
+        Err(ProtocolAbort::by(from, "the body of a message names another sender or receiver"))
     }
 }
 
-/// Where a protocol has nothing to say, nothing may be said.
+/// In a round in which the protocol sends nothing, nothing may be sent.
 pub(super) fn check_silent(from: NodeIndex, bytes: &[u8]) -> Result<(), ProtocolAbort> {
     if bytes.is_empty() {
         Ok(())
     } else {
-        Err(ProtocolAbort::by(from, "a message holds more than the protocol has in this round"))
+        Err(ProtocolAbort::by(from, "a message holds more than the protocol sends in this round"))
     }
 }
 
-/// Exactly one message, with nothing behind it.
+/// Exactly one message, with nothing after it.
 pub(super) fn decode<T: DeserializeOwned>(from: NodeIndex, bytes: &[u8]) -> Result<T, ProtocolAbort> {
     match postcard::take_from_bytes::<T>(bytes) {
         Ok((message, [])) => Ok(message),
-        Ok(_) | Err(_) => Err(ProtocolAbort::by(from, "a message of the protocol is malformed")),
+        Ok(_) | Err(_) => Err(ProtocolAbort::by(from, "a protocol message is malformed")),
     }
 }
 
@@ -74,8 +76,8 @@ pub(super) fn private_to<T: Serialize>(
     Ok((to, encode(message)?))
 }
 
-/// An abort of the crate: whom it names, and whether it is a ban. A message of another signing session
-/// names nobody as culprit: our own share may be the one of another generation.
+/// An abort of the crate: which party it names, and whether it is a ban. A message of another signing session names no
+/// culprit: our own share may be of another generation.
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 pub(super) fn abort(abort: Abort) -> ProtocolAbort {
     let ban = match abort.kind {

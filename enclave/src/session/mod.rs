@@ -1,15 +1,14 @@
 //! Protocol sessions between enclaves: the one driver for every protocol.
 //!
-//! Sans-I/O and synchronous: bytes and the time come in, actions go out. The driver does the ready barrier,
-//! the session's id, rounds with deadlines, sealing, echo and limits, once for all protocols. It must never
-//! let bytes that no party signed have any effect, and never run a phase twice.
+//! Sans-I/O and synchronous: bytes and the time come in, actions go out. The driver does the ready barrier, the
+//! session's id, rounds with deadlines, sealing, echo and limits, once for all protocols. It must never let bytes that
+//! no party signed have any effect, and never run a phase twice.
 //!
-//! A shell owns a [`Session`] on a thread that may block: [`Session::receive`] computes for as long as a
-//! protocol phase takes (a second natively). It calls [`Session::start`] once, `receive` for all bytes that
-//! the bus brings under the session's label, from whomever, and [`Session::tick`] a few times a second; does
-//! all [`Action`]s in their order; and drops the session after `Finished` or `Failed`, one of which always
-//! comes. What a peer may have missed is said again until it answers or its time is up; for a session that has
-//! finished, [`Finished`] answers.
+//! A shell owns a [`Session`] on a thread that may block: [`Session::receive`] computes for as long as a protocol phase
+//! takes (a second natively). It calls [`Session::start`] once, `receive` for all bytes that the bus brings under the
+//! session's label, from whomever, and [`Session::tick`] a few times a second; does all [`Action`]s in their order; and
+//! drops the session after `Finished` or `Failed`, one of which always comes. What a peer may have missed is repeated
+//! until it answers or its time is up; for a session that has finished, [`Finished`] answers.
 
 mod barrier;
 mod dkg;
@@ -50,7 +49,7 @@ pub use self::repair::Repairing;
 pub use self::share::{KeyShare, NewShare, ShareError};
 pub use self::sign::Signing;
 
-/// Milliseconds of a clock that only runs forward; where it starts does not matter.
+/// Milliseconds of a monotonic clock; its origin does not matter.
 pub type Millis = u64;
 
 /// What all parties of a session take from the same log.
@@ -79,7 +78,7 @@ pub struct SessionProgress {
     pub number: u32,
     /// How many there are.
     pub count: u32,
-    /// The peers whose message is not there yet.
+    /// The peers whose message has not arrived yet.
     pub waiting_for: Vec<NodeIndex>,
 }
 
@@ -88,14 +87,14 @@ pub struct SessionProgress {
 pub struct SessionFailure {
     /// What happened, where, and what to do.
     pub reason: String,
-    /// Whose doing it was, where that party's own signed messages show it. Silence shows nothing.
+    /// The party at fault, if its own signed messages show that. Silence shows nothing.
     pub culprit: Option<NodeIndex>,
-    /// The peer that must never be worked with again, in any session: store this before showing it.
+    /// The peer that is banned from every further session: store this before showing it.
     pub ban: Option<NodeIndex>,
 }
 
 impl SessionFailure {
-    /// A failure that proves nothing about anybody.
+    /// A failure that proves nothing about any party.
     fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), culprit: None, ban: None }
     }

@@ -1,4 +1,4 @@
-//! What a protocol is to the session driver: rounds of broadcasts and private messages, and an outcome.
+//! A protocol as the session driver sees it: rounds of broadcasts and private messages, and an outcome.
 //!
 //! A protocol does no I/O, knows no clock and sees only messages whose sender is proven.
 
@@ -15,7 +15,7 @@ use super::share::{KeyShare, NewShare};
 pub struct Outgoing {
     /// The same bytes for everybody.
     pub broadcast: Vec<u8>,
-    /// For one party alone, oneself included where the protocol has it so.
+    /// For one party only, itself included if the protocol requires it.
     pub private: BTreeMap<NodeIndex, Zeroizing<Vec<u8>>>,
 }
 
@@ -27,7 +27,7 @@ pub struct Inbound {
     pub private: Zeroizing<Vec<u8>>,
 }
 
-/// All messages of a round, one of each party, one's own included.
+/// All messages of a round, one from each party, this one included.
 pub type Round = BTreeMap<NodeIndex, Inbound>;
 
 /// What follows from a round.
@@ -69,12 +69,12 @@ pub struct ProtocolAbort {
     pub reason: String,
     /// Whose message it was.
     pub culprit: Option<NodeIndex>,
-    /// The peer that must never be worked with again.
+    /// The peer that is banned from every further session.
     pub ban: Option<NodeIndex>,
 }
 
 impl ProtocolAbort {
-    /// An abort without anybody at fault.
+    /// An abort with no party at fault.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), culprit: None, ban: None }

@@ -1,9 +1,9 @@
 //! The last resort over dkls23, in two rounds: t nodes hand their root shares to one enclave, the dealer's, which
 //! works out the lost shares and gives each to its node alone.
 //!
-//! Root shares without multiplication state cannot mask each other's terms, so the crate's repair is not to be had. What
-//! the dealer holds between its two rounds is as good as the key: it must never leave this module but as the shares that
-//! were asked for, each of which is checked against the recorded generation on both sides. What comes out can be
+//! Root shares without multiplication state cannot mask each other's terms, so the crate's repair cannot be used. What
+//! the dealer holds between its two rounds is as good as the key: it must never leave this module except as the shares
+//! that were asked for, each of which is checked against the recorded generation on both sides. The result can be
 //! refreshed, and nothing else; the refresh that follows makes shares that the dealer does not know.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use super::messages::{check_senders, check_silent, index};
 use super::protocol::{Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
 use super::share::KeyShare;
 
-/// One party's part in a rebuild: that of a node which has its root share, of one that lost it, or of the dealer.
+/// One party's part in a rebuild: a node that has its root share, one that lost it, or the dealer.
 pub struct Rebuilding {
     own: NodeIndex,
     dealer: NodeIndex,
@@ -34,8 +34,8 @@ impl Rebuilding {
     /// Prepares a rebuild of the recorded generation's shares of the `lost` nodes, the first of which deals.
     ///
     /// # Errors
-    /// [`ProtocolAbort`] unless this party has its share of that generation, or has lost it; and as many have theirs as
-    /// sign together.
+    /// [`ProtocolAbort`] unless this party has its share of that generation, or has lost it, and a threshold of parties
+    /// have theirs.
     pub fn new(
         share: Option<Arc<KeyShare>>,
         own: NodeIndex,
@@ -56,8 +56,7 @@ impl Rebuilding {
                 Ok(Self { own, dealer, lost, parties, record, share })
             }
             _ => Err(ProtocolAbort::new(
-                "a rebuild needs the shares of as many nodes as sign together, and none of those that lost theirs: \
-                 check the order",
+                "a rebuild needs shares from a threshold of nodes, none of which lost its own: check the order",
             )),
         }
     }
@@ -65,7 +64,7 @@ impl Rebuilding {
     /// What a node that lost its share is sent must be its share, whoever sent it.
     fn read(&self, of: NodeIndex, from: NodeIndex, bytes: &[u8]) -> Result<KeyShare, ProtocolAbort> {
         let share = KeyShare::decode(bytes).ok().filter(|share| share.belongs_to(&self.record, of));
-        // The rest of what was sent is nobody's word.
+        // Nothing vouches for the rest of what was sent.
         share.map(|share| share.root()).ok_or_else(|| {
             ProtocolAbort::by(
                 from,
@@ -74,7 +73,7 @@ impl Rebuilding {
         })
     }
 
-    /// The dealer's second round, from everybody's first.
+    /// The dealer's second round, from every party's first.
     fn deal(&self, messages: &Round) -> Result<Outgoing, ProtocolAbort> {
         let mut roots = Vec::with_capacity(messages.len());
         for (from, message) in messages {
@@ -90,7 +89,8 @@ impl Rebuilding {
             let share = interpolate(&roots, *node)?;
             if !share.belongs_to(&self.record, *node) {
                 return Err(ProtocolAbort::new(format!(
-                    "the shares handed over do not lead to node {node}'s public share: the record is no one polynomial's"
+                    "the shares handed over do not lead to node {node}'s public share: the recorded shares do not lie \
+                     on one polynomial"
                 )));
             }
             private.insert(*node, share.encode().map_err(|error| ProtocolAbort::new(error.to_string()))?);
@@ -118,10 +118,10 @@ fn check_quiet(from: NodeIndex, message: &Inbound) -> Result<(), ProtocolAbort> 
     check_silent(from, &message.private)
 }
 
-/// The share of another node of the polynomial that these are on (Lagrange), with what all shares have in common.
+/// Another node's share on the polynomial that these lie on (Lagrange), with what all shares have in common.
 fn interpolate(roots: &[(NodeIndex, KeyShare)], at: NodeIndex) -> Result<KeyShare, ProtocolAbort> {
     let scalar = |node: NodeIndex| Scalar::from(u64::from(node.get()));
-    let (_, first) = roots.first().ok_or_else(|| ProtocolAbort::new("nobody handed a share over"))?;
+    let (_, first) = roots.first().ok_or_else(|| ProtocolAbort::new("nobody handed over a share"))?;
     let mut share = first.root();
     share.0.party_index = index(at)?;
     share.0.poly_point = Scalar::ZERO;
@@ -129,12 +129,12 @@ fn interpolate(roots: &[(NodeIndex, KeyShare)], at: NodeIndex) -> Result<KeyShar
         let mut weight = Scalar::ONE;
         for (other, _) in roots.iter().filter(|(other, _)| other != node) {
             let apart = Option::<Scalar>::from((scalar(*node) - scalar(*other)).invert());
-            let apart = apart.ok_or_else(|| ProtocolAbort::new("two parties have one index"))?;
+            let apart = apart.ok_or_else(|| ProtocolAbort::new("two parties have the same index"))?;
             weight *= (scalar(at) - scalar(*other)) * apart;
         }
         share.0.poly_point += root.0.poly_point * weight;
     }
-    // The crate keeps the share a second time, for the keys that are derived from it.
+    // The crate keeps a second copy of the share, for derived keys.
     share.0.derivation_data.poly_point = share.0.poly_point;
     Ok(share)
 }

@@ -1,8 +1,8 @@
 //! Complete refresh over dkls23, in five rounds: new shares of the same key, and new multiplication state between
 //! every pair.
 //!
-//! All n parties take part, each with its share of one generation; a repaired or restored share will do. Never the
-//! fast refresh: it would carry on the state that a ban or a repair has spoilt.
+//! All n parties take part, each with its share of one generation; a repaired or restored share will do. The fast
+//! refresh is never used: it would carry over the state that a ban or a repair has spoilt.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ pub struct Refreshing {
     /// The round whose messages come next; 0 before the start.
     next: usize,
     correction: Zeroizing<Scalar>,
-    /// One's own proof, from the commitment until it is opened.
+    /// This party's own proof, from the commitment until it is opened.
     proof: Option<Proof>,
     commitments: BTreeMap<NodeIndex, [u8; 32]>,
     zero_commitments: Vec<TransmitInitZeroSharePhase2to4>,
@@ -92,7 +92,8 @@ pub struct Refreshing {
 
 /// A record's public shares as the crate has them.
 pub(super) fn package(record: &Record) -> Result<PublicKeyPackage, ProtocolAbort> {
-    let unusable = || ProtocolAbort::new("the recorded generation has a key or share that is no point");
+    let unusable =
+        || ProtocolAbort::new("the recorded generation has a key or public share that is not a point");
     let point = |point: &Point| {
         let affine: Option<AffinePoint> = AffinePoint::from_bytes(&(*point.as_bytes()).into()).into();
         affine.ok_or_else(unusable)
@@ -119,7 +120,7 @@ impl Refreshing {
     ) -> Result<Self, ProtocolAbort> {
         if !share.belongs_to(record, own) {
             return Err(ProtocolAbort::new(
-                "the share is not this node's of the generation to be refreshed: check which share was opened",
+                "the share is not this node's share of the generation to be refreshed: check which share was opened",
             ));
         }
         let parties = record.roster();
@@ -141,13 +142,13 @@ impl Refreshing {
         })
     }
 
-    /// Each round is run once and in its turn: dkls23's refresh keeps no state that would see to it.
+    /// Each round runs once and in order: dkls23's refresh keeps no state that would ensure that.
     fn take_turn(&mut self, number: usize) -> Result<(), ProtocolAbort> {
         if number == self.next {
             self.next += 1;
             Ok(())
         } else {
-            Err(ProtocolAbort::new("a round of the refresh is run twice or out of turn"))
+            Err(ProtocolAbort::new("a round of the refresh was run twice or out of order"))
         }
     }
 
@@ -194,7 +195,7 @@ impl Refreshing {
                 return Err(ProtocolAbort::by(from, "an opening names another sender"));
             }
             if self.commitments.get(&from) != Some(&proof.commitment) {
-                return Err(ProtocolAbort::by(from, "a proof is opened that was not committed to"));
+                return Err(ProtocolAbort::by(from, "an opened proof was not committed to"));
             }
             self.proofs.insert(from, proof);
             if from != self.own {
@@ -207,7 +208,7 @@ impl Refreshing {
     fn finish(&mut self) -> Result<NewShare, ProtocolAbort> {
         let proofs: Vec<Proof> = std::mem::take(&mut self.proofs).into_values().collect();
         if proofs.len() != self.parties.len() {
-            return Err(ProtocolAbort::new("the refresh is over, or not everybody has opened"));
+            return Err(ProtocolAbort::new("the refresh has ended, or not every party has opened"));
         }
         let (kept, set_up) = (std::mem::take(&mut self.kept), std::mem::take(&mut self.set_up));
         let session = self.session.as_bytes();

@@ -1,7 +1,7 @@
 //! Share repair over dkls23, in one round: t helpers rebuild the share of a node that lost it, for that node alone.
 //!
-//! The share that comes out has no multiplication state: it can take part in a complete refresh and in nothing else.
-//! That the target is the right one is the ceremony's business: its enclave is attested and approved there.
+//! The resulting share has no multiplication state: it can take part in a complete refresh and in nothing else. That
+//! the target is the right one is up to the ceremony, in which its enclave is attested and approved.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Repairing {
     /// helpers.
     ///
     /// # Errors
-    /// [`ProtocolAbort`] unless a helper comes with its share of that generation, and the target with none.
+    /// [`ProtocolAbort`] unless a helper holds its share of that generation, and the target none.
     pub fn new(
         share: Option<Arc<KeyShare>>,
         own: NodeIndex,
@@ -52,7 +52,8 @@ impl Repairing {
             Ok(Self { own, target, parties, record, session, share })
         } else {
             Err(ProtocolAbort::new(
-                "a helper needs its share of the generation to be repaired, and the target has none: check the order",
+                "a helper must hold its share of the generation to be repaired, and the target must hold none: check \
+                 the order",
             ))
         }
     }
@@ -77,13 +78,15 @@ impl Repairing {
             helpers.map(|(from, message)| Self::term(*from, message)).collect::<Result<_, _>>()?;
         let party = repair_assemble(&package(&self.record)?, index(self.target)?, &terms, |_| String::new())
             .map_err(|error| {
-                ProtocolAbort::new(format!("{error}: open a new ceremony, with other helpers if it repeats"))
+                ProtocolAbort::new(format!(
+                    "{error}: open a new ceremony, with other helpers if this happens again"
+                ))
             })?;
         let share = KeyShare(party);
         if share.belongs_to(&self.record, self.own) {
             Ok(Product::Repaired(Box::new(share)))
         } else {
-            Err(ProtocolAbort::new("the repaired share is not this node's of the recorded generation"))
+            Err(ProtocolAbort::new("the repaired share is not this node's share of the recorded generation"))
         }
     }
 }

@@ -1,12 +1,12 @@
-//! What a party has said, kept for peers that did not hear it: what is said while the bus is down is lost. It
-//! must never keep more than a peer can still miss: nobody gets on without everybody's message, so that no peer is
-//! further behind than one slot.
+//! What a party has said, kept for peers that did not hear it: messages sent while the bus is down are lost. It must
+//! never keep more than a peer can still miss: no party advances without every party's message, so no peer is further
+//! behind than one slot.
 
 use ceremonies::ids::NodeIndex;
 
 use super::Millis;
 
-/// After what time in a slot its letters are said again for the first time; then after twice that, and so on.
+/// After how long in a slot its messages are first repeated; then after twice that, and so on.
 const REPEAT_AFTER_MS: Millis = 1000;
 
 /// An envelope and whom it is for.
@@ -29,7 +29,7 @@ impl Said {
         self.next = now.saturating_add(self.wait);
     }
 
-    /// What is to be said again now, and to everybody: a peer that was heard need not have heard.
+    /// What is to be repeated now, and to every party: a peer that was heard need not have heard.
     pub(super) fn again(&mut self, now: Millis) -> Vec<Letter> {
         if now < self.next {
             return Vec::new();

@@ -13,7 +13,7 @@ use super::protocol::{ProtocolAbort, Round};
 
 type Letters = BTreeMap<NodeIndex, Zeroizing<Vec<u8>>>;
 
-/// Each party's fragment of one's own polynomial, to that party alone.
+/// Each party's fragment of this party's own polynomial, to that party alone.
 pub(super) fn fragment_letters(parties: &[NodeIndex], fragments: &[Scalar]) -> Letters {
     let letter =
         |(party, fragment): (&NodeIndex, &Scalar)| (*party, Zeroizing::new(fragment.to_repr().to_vec()));
@@ -31,13 +31,13 @@ pub(super) fn take_fragments(messages: Round) -> Result<Zeroizing<Vec<Scalar>>, 
 }
 
 fn scalar(from: NodeIndex, bytes: &[u8]) -> Result<Scalar, ProtocolAbort> {
-    let no_scalar = || ProtocolAbort::by(from, "a polynomial fragment is no scalar");
+    let no_scalar = || ProtocolAbort::by(from, "a polynomial fragment is not a scalar");
     let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.try_into().map_err(|_| no_scalar())?);
     let scalar: Option<Scalar> = Scalar::from_repr((*bytes).into()).into();
     scalar.ok_or_else(no_scalar)
 }
 
-/// In an echo round nobody says anything: the driver has compared what everybody saw.
+/// In an echo round, nobody sends anything: the driver has compared what every party saw.
 pub(super) fn check_echoing(messages: &Round) -> Result<(), ProtocolAbort> {
     messages.iter().try_for_each(|(from, message)| {
         check_silent(*from, &message.broadcast)?;
@@ -45,8 +45,8 @@ pub(super) fn check_echoing(messages: &Round) -> Result<(), ProtocolAbort> {
     })
 }
 
-/// What parties set up in pairs: one entry of both for each peer. The crate's types do not wipe themselves,
-/// and a vector that grows leaves copies behind: it is made large enough.
+/// What parties set up in pairs: one entry of each half per peer. The crate's types do not wipe themselves, and a
+/// vector that grows leaves copies behind, so it is allocated large enough.
 #[derive(Default)]
 pub(super) struct SetUps {
     pub(super) zero: Vec<TransmitInitZeroSharePhase3to4>,

@@ -19,7 +19,7 @@ use super::protocol::ProtocolAbort;
 
 /// Bytes are no share.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("the bytes are not a key share of this version")]
+#[error("the bytes are not a key share in this version's format")]
 pub struct ShareError;
 
 /// One party's share of a wallet's key, with its multiplication state.
@@ -30,7 +30,7 @@ impl KeyShare {
     /// format.
     ///
     /// # Errors
-    /// [`ShareError`] if it cannot be encoded, which memory alone could cause.
+    /// [`ShareError`] if it cannot be encoded, which only lack of memory could cause.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, ShareError> {
         to_postcard(&self.0).map_err(|_| ShareError)
     }
@@ -49,7 +49,7 @@ impl KeyShare {
     /// The share of a key below the wallet's (BIP-32, not hardened). It signs, and is never kept.
     ///
     /// # Errors
-    /// [`ShareError`] for a path that leads to no key, of which there are practically none.
+    /// [`ShareError`] for a path that does not lead to a key; there are practically none.
     pub fn derive(&self, path: &Path) -> Result<Self, ShareError> {
         let derived = self.0.derive_from_path(&path.to_string(), |_| String::new());
         derived.map(Self).map_err(|_| ShareError)
@@ -82,14 +82,13 @@ impl KeyShare {
         Point::decode(&public).map_err(|_| ShareError)
     }
 
-    /// Whether this is the node's share of this key. That it is of the right generation is for
-    /// [`Self::belongs_to`].
+    /// Whether this is the node's share of this key. [`Self::belongs_to`] checks that it is of the right generation.
     pub(super) fn is_for(&self, node: NodeIndex, public_key: &Point) -> bool {
         self.0.party_index.as_u8() == node.get() && self.0.pk.to_bytes().as_slice() == public_key.as_bytes()
     }
 
-    /// Whether this is the node's share of the recorded generation: same key, chain code and threshold,
-    /// and `share·G` is the node's public share. The crate keeps share and key a second time, for derivation.
+    /// Whether this is the node's share of the recorded generation: same key, chain code and threshold, and `share·G`
+    /// is the node's public share. The crate keeps second copies of share and key, for derivation.
     #[must_use]
     pub fn belongs_to(&self, record: &Record, node: NodeIndex) -> bool {
         let public = (ProjectivePoint::GENERATOR * self.0.poly_point).to_affine().to_bytes();
@@ -119,7 +118,7 @@ pub struct NewShare {
 impl NewShare {
     pub(super) fn new(party: Party, package: &PublicKeyPackage) -> Result<Self, ProtocolAbort> {
         let unusable =
-            || ProtocolAbort::new("the protocol ended with a key or public share that is no point");
+            || ProtocolAbort::new("the protocol ended with a key or public share that is not a point");
         let point = |bytes: &[u8]| Point::decode(bytes).map_err(|_| unusable());
         let mut public_shares = BTreeMap::new();
         for index in 1..=party.parameters.share_count {

@@ -1,7 +1,7 @@
 //! A threshold signature over dkls23 (Protocol 3.6 of eprint 2023/765), in three rounds among t parties.
 //!
-//! What is kept between phases is moved, never copied: it is used once. The result is verified here before
-//! anyone sees it.
+//! What is kept between phases is moved, never copied: it is used once. The result is verified here before anyone sees
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ impl Signing {
     /// which is fresh for every attempt.
     ///
     /// # Errors
-    /// [`ProtocolAbort`] unless the share is this party's of that key and it is one of the parties. That
-    /// they are as many as the threshold is checked by the first phase.
+    /// [`ProtocolAbort`] unless the share is this party's share of that key and it is one of the parties. The first
+    /// phase checks that their number is the threshold.
     pub fn new(
         share: Arc<KeyShare>,
         own: NodeIndex,
@@ -65,7 +65,7 @@ impl Signing {
     ) -> Result<Self, ProtocolAbort> {
         if !share.is_for(own, &public_key) {
             return Err(ProtocolAbort::new(
-                "the share is another node's or another key's: check which share was opened",
+                "the share belongs to another node or another key: check which share was opened",
             ));
         }
         let mut parties = parties.to_vec();
@@ -156,7 +156,7 @@ impl Signing {
     }
 }
 
-/// Whether the recovery id leads back to this key: chains that recover the sender depend on it.
+/// Whether the recovery id recovers this key: chains that recover the sender depend on it.
 fn recovers(key: &Point, digest: &Hash, signature: &Signature) -> bool {
     let (Some(id), Ok(scalars)) = (
         RecoveryId::from_byte(signature.recovery_id),

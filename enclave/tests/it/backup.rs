@@ -1,4 +1,4 @@
-//! Backups: what is written opens with a keeper's file key, as what it was, and nothing else opens at all.
+//! Backups: what is written opens with a keeper's file key, unchanged, and nothing else opens at all.
 
 use std::cell::Cell;
 use std::process::Command;

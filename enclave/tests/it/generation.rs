@@ -54,7 +54,7 @@ pub(crate) fn generate(n: u8, threshold: u8) -> Generated {
     collect(Network::new(&parties(&indices), key_generation(n, threshold)), threshold, 1)
 }
 
-/// What the parties of a network get when nobody meddles: all the same but for their shares.
+/// What the parties of a network get when nobody meddles: the same outcome, except for their shares.
 pub(crate) fn collect(mut network: Network, threshold: u8, generation: u32) -> Generated {
     network.run(|packet| vec![packet]);
     let mut shares = BTreeMap::new();
@@ -191,7 +191,7 @@ fn two(said: &mut Said) -> &mut enclave::session::Outgoing {
 #[test]
 fn a_fragment_that_is_no_scalar_names_its_sender() {
     for fragment in [vec![0xff; 32], vec![1; 31], vec![1; 33], Vec::new()] {
-        caught(2, 1, "no scalar", |said| {
+        caught(2, 1, "not a scalar", |said| {
             two(said).private.insert(node(1), fragment.clone().into());
         });
     }
@@ -261,7 +261,11 @@ fn fewer_messages_than_parties_are_refused() {
             said.remove(&node(3));
         }
     });
-    assert!(abort_of(&ends, 1).reason.contains("not one of each party"), "{}", abort_of(&ends, 1).reason);
+    assert!(
+        abort_of(&ends, 1).reason.contains("not exactly one message from each party"),
+        "{}",
+        abort_of(&ends, 1).reason
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The enclave through its public face.
+//! The enclave through its public interface.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 

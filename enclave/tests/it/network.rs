@@ -30,7 +30,7 @@ pub(crate) enum End {
     Failed(SessionFailure),
 }
 
-/// What a party has and believes.
+/// A party's keys and beliefs.
 #[derive(Clone)]
 pub(crate) struct Party {
     pub(crate) keys: Arc<BootKeys>,
@@ -147,8 +147,8 @@ impl Network {
         self.pass(BARRIER_MS + ROUND_MS);
     }
 
-    /// Runs with one party in two hands: what `to` hears of `twin` comes from the other network, whose
-    /// `twin` hears all that this one's does.
+    /// Runs with one party duplicated: what `to` hears from `twin` comes from the other network, whose `twin` hears
+    /// everything that this one's does.
     pub(crate) fn run_with_twin(&mut self, other: &mut Self, twin: NodeIndex, to: NodeIndex) {
         self.start();
         other.start();
@@ -192,7 +192,7 @@ impl Network {
     }
 }
 
-/// A protocol that is over quickly: two rounds in which everybody broadcasts and sends something private.
+/// A short protocol: two rounds in which every party broadcasts and sends something private.
 pub(crate) struct Greetings {
     pub(crate) own: NodeIndex,
     pub(crate) others: Vec<NodeIndex>,
@@ -244,8 +244,8 @@ pub(crate) fn greet(indices: &[u8]) -> Network {
 /// What all parties of a protocol send in one round.
 pub(crate) type Said = BTreeMap<NodeIndex, Outgoing>;
 
-/// Runs protocols against each other, letting `cheat` change what the parties of a round say, by its number.
-/// Ends when nobody is left who says something.
+/// Runs protocols against each other, letting `cheat` change what the parties of a round say, by its number. Ends when
+/// no party has anything left to say.
 pub(crate) fn at_one_table<P: Protocol>(
     mut protocols: BTreeMap<NodeIndex, P>,
     mut cheat: impl FnMut(usize, &mut Said),

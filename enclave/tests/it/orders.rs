@@ -1,5 +1,4 @@
-//! Orders to an enclave that runs, over its link: which it follows, and which it refuses. What surrounds it is a cluster on
-//! paper.
+//! Orders to a running enclave, over its link: which it follows, and which it refuses. Around it is a cluster on paper.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -118,7 +117,7 @@ impl Agent {
         paper
     }
 
-    /// Gives an order. Followed, or the reason why not.
+    /// Gives an order. Returns that it was followed, or why not.
     async fn orders(&mut self, order: Order) -> Result<(), String> {
         let encoded = |log: &[Entry]| log.iter().map(Entry::encode).collect();
         self.requests += 1;
@@ -130,7 +129,8 @@ impl Agent {
             log: encoded(&order.log),
             others: order.others.iter().map(|log| Log { entries: encoded(log) }).collect(),
             records: order.records,
-            // What the certificates on paper name, and nobody can open: the session begins, and is given up.
+            // The sealed share that the certificates on paper name and nobody can open: the session begins and is given
+            // up.
             blob: vec![OWN],
             credentials: None,
             backup: Vec::new(),
@@ -207,7 +207,7 @@ async fn enclave_works_on_a_generation_by_its_certificate_and_a_record_of_what_c
         let order = Order::of(&book(papers.iter().chain([&paper])), &paper);
         assert_eq!((order.others.len(), order.records.len()), (2, 1));
         agent.orders(order.clone()).await.unwrap();
-        agent.is_refused(order, "begun that session before").await;
+        agent.is_refused(order, "already begun that session").await;
     }
 }
 
@@ -222,7 +222,7 @@ async fn ancestor_that_is_missing_forged_or_of_another_generation_or_wallet_is_r
         change(&mut record);
         record.encode_to_vec()
     };
-    let unknown = "the wallet to sign with is not known here";
+    let unknown = "the wallet to sign with is unknown here";
     for (records, why) in [
         (vec![], unknown),
         (vec![record(&papers[0]).as_bytes().to_vec()], unknown),
@@ -295,7 +295,7 @@ fn event(entry: &Entry) -> log::event::Kind {
     body.event.unwrap().kind.unwrap()
 }
 
-/// The branch on which these entries' events stand.
+/// The branch that has these entries' events.
 fn branch<'a>(paper: &Paper, entries: impl IntoIterator<Item = &'a Entry>) -> Paper {
     let mut branch = paper.clone();
     branch.log.truncate(1);
@@ -332,7 +332,7 @@ async fn log_that_forks_is_taken_until_a_session_has_begun_in_it() {
     agent.orders(Order { log: healed.log.clone(), ..order.clone() }).await.unwrap();
     agent.is_refused(order, "forks at entry").await;
 
-    // A branch that takes an approval back is no branch of a healed fork.
+    // A branch that undoes an approval is not the branch of a healed fork.
     let mut agent = Agent::start();
     let paper = agent.authorised(next(&papers[3], CeremonyKind::TestSign, 91)).await;
     let mut given_up = paper.clone();

@@ -1,5 +1,5 @@
-//! The last resort: from as many root shares as sign together, one enclave works out the lost ones, each for its node
-//! alone; and what cheating nodes or a cheating dealer can do about it.
+//! The last resort: from a threshold of root shares, one enclave works out the lost ones, each for its node alone; and
+//! what cheating nodes or a cheating dealer can do to that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -116,7 +116,7 @@ fn table() -> BTreeMap<NodeIndex, Rebuilding> {
     [1, 2, 3, 4].map(member).into()
 }
 
-/// What one party makes of it when another cheats in a round.
+/// How it ends for one party when another cheats in a round.
 fn verdict(of: u8, round: usize, cheater: u8, cheat: impl Fn(&mut Outgoing)) -> ProtocolAbort {
     let ends = at_one_table(table(), |number, said: &mut Said| {
         if let Some(outgoing) = said.get_mut(&node(cheater)).filter(|_| number == round) {
@@ -217,6 +217,6 @@ fn a_relay_that_changes_what_is_handed_over_only_makes_time_pass() {
 fn a_rebuild_in_which_one_party_is_missing_gives_nobody_a_share() {
     for missing in [1, 3, 4] {
         let ends = at_one_table(table(), |_, said| drop(said.remove(&node(missing))));
-        assert!(abort_of(&ends, 2).reason.contains("not one of each party"));
+        assert!(abort_of(&ends, 2).reason.contains("not exactly one message from each party"));
     }
 }

@@ -1,4 +1,4 @@
-//! Complete refresh: new shares of the same key for everybody, and what a cheating party can do to them.
+//! Complete refresh: new shares of the same key for every party, and what a cheating party can do to them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -211,7 +211,7 @@ fn letter(said: &mut Said) -> &mut Vec<u8> {
 #[test]
 fn a_fragment_that_is_no_scalar_names_its_sender() {
     for fragment in [vec![0xff; 32], vec![1; 31], vec![1; 33], Vec::new()] {
-        caught(two_of_two(), 1, "no scalar", |said| *letter(said) = fragment.clone());
+        caught(two_of_two(), 1, "not a scalar", |said| *letter(said) = fragment.clone());
     }
 }
 
@@ -266,7 +266,7 @@ fn a_proof_that_was_not_committed_to_is_refused() {
     caught(two_of_two(), 4, "not committed to", |said| two(said).broadcast = other.clone());
 }
 
-/// Expects that nobody has got a share, and that nobody is accused: who dealt wrongly cannot be told.
+/// Expects that no party has got a share, and that none is accused: who dealt wrongly cannot be told.
 fn nobody_has_a_share(ends: &BTreeMap<NodeIndex, Result<Product, ProtocolAbort>>, why: &str) {
     for party in ends.keys() {
         let abort = abort_of(ends, party.get());
@@ -339,7 +339,7 @@ fn fewer_messages_than_parties_are_refused() {
     for round in 1..=5 {
         let ends = cheated(two_of_two(), round, |said| drop(said.remove(&node(2))));
         let abort = abort_of(&ends, 1);
-        assert!(abort.reason.contains("not one of each party"), "{}", abort.reason);
+        assert!(abort.reason.contains("not exactly one message from each party"), "{}", abort.reason);
     }
 }
 

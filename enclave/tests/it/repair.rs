@@ -1,4 +1,4 @@
-//! Repair: a lost share comes back to its node alone, and is good for a refresh and for nothing else.
+//! Repair: a lost share comes back to its node alone, and serves only a refresh.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -171,7 +171,7 @@ fn table() -> BTreeMap<NodeIndex, Repairing> {
         .into()
 }
 
-/// Lets helper 2 cheat and gives what the target makes of it.
+/// Lets helper 2 cheat and returns how it ends for the target.
 fn verdict(cheat: impl Fn(&mut Outgoing)) -> ProtocolAbort {
     let ends = at_one_table(table(), |_, said| cheat(said.get_mut(&node(2)).unwrap()));
     assert!(matches!(ends[&node(1)], Ok(Product::Helped)));
@@ -267,6 +267,6 @@ fn a_term_of_another_session_or_generation_gives_no_share() {
 fn fewer_messages_than_parties_are_refused() {
     let ends = at_one_table(table(), |_, said| drop(said.remove(&node(2))));
     for index in [1, 3] {
-        assert!(abort_of(&ends, index).reason.contains("not one of each party"));
+        assert!(abort_of(&ends, index).reason.contains("not exactly one message from each party"));
     }
 }

@@ -109,7 +109,7 @@ fn falls_silent(index: u8, kept: usize) -> Network {
 
 #[test]
 fn a_peer_that_falls_silent_in_a_round_is_named_with_the_round() {
-    // To two peers each: a hello, the answer to theirs, and the reveal.
+    // To each of two peers: a hello, the answer to theirs, and the reveal.
     let network = falls_silent(2, 6);
     for index in [1, 3] {
         assert_eq!(
@@ -210,7 +210,7 @@ fn another_context_is_named_even_while_a_third_peer_is_missing() {
     parties.get_mut(&node(2)).unwrap().context = Hash::of_bytes(b"another charter");
     let mut network = Network::new(&parties, greetings(&[1, 2, 3]));
     network.run(|packet| if packet.from == node(3) { vec![] } else { vec![packet] });
-    assert!(network.failure(1).reason.contains("node 2 sees another ceremony"));
+    assert!(network.failure(1).reason.contains("that node 2 sees differs"));
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn table() -> BTreeMap<NodeIndex, Signing> {
     [1, 2].map(|own| (node(own), signer(own, &[1, 2], b"digest", b"session").unwrap())).into()
 }
 
-/// Lets node 2 cheat in one round and gives what node 1 makes of it.
+/// Lets node 2 cheat in one round and returns how it ends for node 1.
 fn verdict(round: usize, cheat: impl Fn(&mut Outgoing)) -> ProtocolAbort {
     let ends = at_one_table(table(), |number, said: &mut Said| {
         if number == round {

@@ -1,4 +1,4 @@
-//! Appending to the log: fold first, then the stream, then the own store.
+//! Appending to the log: first the fold, then the stream, then this node's store.
 
 use ceremonies::book::{Examined, NotTaken};
 use ceremonies::ceremony::Rejection;
@@ -12,27 +12,27 @@ use tracing::{info, warn};
 use super::record::{Then, Work, Writer};
 use super::{Core, Effect, Request, StoreOp, StreamError, shelf};
 
-/// How often an append gives way to entries that other agents appended first. With five agents that all
-/// answer one entry at once, the last comes through at the fifth try.
+/// How often an append gives way to entries that other agents appended first. If five agents all answer one entry at
+/// once, the last gets through on the fifth try.
 const MAX_TRIES: u32 = 24;
-/// Most events that wait for one ceremony: what its people and this node's enclave say at once, with room.
+/// The most events that may wait in one ceremony: what its people and this node's enclave say at once, with room.
 const MAX_PENDING: usize = 64;
-/// How long an event that does not come through rests before it is tried again, in milliseconds.
+/// How long an event that does not get through rests before it is tried again, in milliseconds.
 const REST_MS: u64 = 800;
-/// How long an event that nobody waits for any more is kept though the fold refuses it, in milliseconds: what it follows
-/// from may stand in other nodes' logs, and comes here when the broker or they give it.
+/// How long an event that nobody waits for any more is kept although the fold refuses it, in milliseconds: what it
+/// follows from may be in other nodes' logs, and arrives when the broker or they give it.
 const REFUSED_MS: u64 = 60_000;
 
 /// Whose wish an append is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// A console's, which waits for an answer; none once it has been answered.
+    /// A console's event, for which it awaits an answer; none once it has been answered.
     Console(Option<Box<Request>>),
-    /// This node's own: what does not come through is found again by the fold.
+    /// This node's own: the fold finds it again if it does not get through.
     Own,
     /// Said once, by the enclave or about it: no duty finds it again.
     Once,
-    /// An event of a branch that was left.
+    /// An event of an abandoned branch.
     Again,
 }
 
@@ -45,7 +45,8 @@ pub(super) struct Pending {
     tries: u32,
     /// Whether the stream was read to its end since the fold refused it.
     has_read: bool,
-    /// Whether what was passed over was read once more for its sake: a flood must not put it off for ever.
+    /// Whether messages that were passed over have been read once more for its sake: a flood must not put it off for
+    /// ever.
     has_reread: bool,
     /// When it may be tried again.
     rests_until: u64,
@@ -71,7 +72,7 @@ fn is_known(refused: &NotTaken) -> bool {
 }
 
 impl Core {
-    /// Plans an append. An event that waits already is not planned again.
+    /// Plans an append. An event that is already waiting is not planned again.
     pub(super) fn append(&mut self, id: &CeremonyId, event: log::Event, wish: Wish) {
         if self.shelf.has(id) {
             return self.recall(id, Some(shelf::Then::Append(event, wish)));
@@ -92,7 +93,7 @@ impl Core {
             refused_at: None,
         };
         if log.pending.len() >= MAX_PENDING {
-            self.is_unknown(&pending, "too many events wait to be appended here");
+            self.is_unknown(&pending, "too many events are waiting to be appended here");
             return;
         }
         log.pending.push_back(pending);
@@ -123,7 +124,7 @@ impl Core {
         }
     }
 
-    /// Everything that waits is tried again.
+    /// Tries everything that is waiting again.
     pub(super) fn append_again(&mut self) {
         let waiting: Vec<CeremonyId> =
             self.logs.iter().filter(|(_, log)| !log.pending.is_empty()).map(|(id, _)| id.clone()).collect();
@@ -166,7 +167,7 @@ impl Core {
         }
         let Some(log) = self.logs.get(id) else { return };
         if !log.ballot.votes() || !self.stream.is_read() {
-            let why = self.stream.trouble().unwrap_or_else(|| "nodes disagree about this log".to_owned());
+            let why = self.stream.trouble().unwrap_or_else(|| "the nodes disagree about this log".to_owned());
             self.is_unknown(&pending, &format!("not appended yet: {why}"));
             return self.wait_on(id, pending);
         }
@@ -183,7 +184,7 @@ impl Core {
             Ok(Examined::New(next)) => self.send_to_stream(id, next, pending),
             Ok(Examined::Known) => self.wait_on(id, pending),
             Err(refused) if is_known(&refused) => self.is_there_already(id, &pending, &refused),
-            // What this node has not read yet may be what makes the event right.
+            // What this node has not read yet may make the event valid.
             Err(_) if !pending.has_read => {
                 pending.has_read = true;
                 self.log_of(id).pending.push_front(pending);
@@ -194,8 +195,8 @@ impl Core {
         }
     }
 
-    /// Reads once more what was passed over, if that is to be done: it may be an entry that was damaged on its way here, and
-    /// to append behind it without it would fork the log.
+    /// Reads once more the messages that were passed over, if there are any: one may be an entry that was damaged on
+    /// its way here, and appending after it without having it would fork the log.
     fn reread(&mut self, id: &CeremonyId) -> bool {
         let read_to = self.stream.read_to();
         let log = self.log_of(id);
@@ -210,7 +211,7 @@ impl Core {
         let read_to = self.stream.read_to();
         let log = self.log_of(id);
         if log.have + 1 < next.entry().seq {
-            // The stream lost entries that this node has.
+            // The stream has lost entries that this node has.
             log.pending.push_front(pending);
             self.plan(Work::Restore(id.clone()));
             self.plan(Work::Append(id.clone()));
@@ -246,7 +247,7 @@ impl Core {
                 self.write(op, Then::Commit(next, Some(stream), Some(Box::new(pending))));
             }
             Err(StreamError::Conflict) => {
-                // What the broker said before of this subject's last message may not have been so.
+                // What the broker said earlier about this subject's last message may have been wrong.
                 self.log_of(&id).last = None;
                 pending.tries += 1;
                 if pending.tries > MAX_TRIES {
@@ -282,7 +283,7 @@ impl Core {
     fn restored(&mut self, id: &CeremonyId, seq: u64, result: Result<u64, StreamError>) {
         match result {
             Ok(stream) => {
-                info!(ceremony = %id, seq, "entry that the stream lacked appended again");
+                info!(ceremony = %id, seq, "appended again an entry that the stream lacked");
                 let log = self.log_of(id);
                 log.last = Some(stream);
                 log.have = log.have.max(seq);
@@ -295,12 +296,12 @@ impl Core {
             }
             Err(error) => {
                 self.stream.failed(&error);
-                warn!(ceremony = %id, %error, "entry that the stream lacks not appended");
+                warn!(ceremony = %id, %error, "could not append an entry that the stream lacks");
             }
         }
     }
 
-    /// Puts an event back at the end, to be tried at the next look.
+    /// Puts an event back at the end of the queue, to be tried at the next look.
     fn wait_on(&mut self, id: &CeremonyId, mut pending: Pending) {
         if let Wish::Console(request) = &mut pending.wish {
             *request = None;
@@ -327,7 +328,7 @@ impl Core {
         self.answer_submit(pending, bus::submit_reply::Outcome::Unknown(why.to_owned()));
     }
 
-    /// The very event may stand there, or another with which the same was said.
+    /// That very event may be there, or another that says the same.
     fn is_there_already(&mut self, id: &CeremonyId, pending: &Pending, refused: &NotTaken) {
         let stands = self.book.get(id).and_then(|chapter| {
             chapter.entries.iter().find(|entry| Self::event_of(entry).as_ref() == Some(&pending.event))
@@ -338,8 +339,8 @@ impl Core {
         }
     }
 
-    /// Whoever waits for an answer is told at once. What nobody waits for any more was taken in their name: it is kept
-    /// while what it follows from may yet come.
+    /// Whoever waits for an answer is told at once. An event that nobody waits for any more was accepted in somebody's
+    /// name: it is kept while what it follows from may yet arrive.
     fn is_refused(&mut self, id: &CeremonyId, mut pending: Pending, why: &str) {
         let now = self.now.steady;
         let at = *pending.refused_at.get_or_insert(now);
@@ -362,7 +363,7 @@ impl Core {
                 self.answer_submit(pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));
             }
             Wish::Own | Wish::Once => warn!(ceremony = %id, %why, "not appended"),
-            Wish::Again => warn!(ceremony = %id, %why, "event of the other branch not taken"),
+            Wish::Again => warn!(ceremony = %id, %why, "event of the other branch refused"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Backups: preflight before anything changes, putting the enclave's files into the vault, and taking what keepers
-//! hand in for the enclave.
+//! Backups: the preflight before anything changes, putting the enclave's files into the vault, and accepting what
+//! keepers hand in for the enclave.
 
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
@@ -13,9 +13,9 @@ use tracing::{info, warn};
 use super::duties::order_label;
 use super::{Core, Effect, Object, Request, StoreOp, Waiting};
 
-/// How much longer than the charter asks a backup is locked, in milliseconds: the log's clocks may differ.
+/// How much longer than the charter requires a backup is locked, in milliseconds: the log's clocks may differ.
 const LOCK_MARGIN_MS: i64 = 60 * 60 * 1000;
-/// How long a vault that took nothing is left alone, in milliseconds.
+/// How long to leave alone a vault that accepted nothing, in milliseconds.
 const VAULT_PAUSE_MS: u64 = 15_000;
 /// Whether the ceremony will write backups.
 fn writes_backups(ceremony: &Ceremony) -> bool {
@@ -23,8 +23,8 @@ fn writes_backups(ceremony: &Ceremony) -> bool {
 }
 
 impl Core {
-    /// Whether the vault can be written to, where a ceremony will write backups: asked before this node attests, so
-    /// that a broken vault stops a ceremony before anything has changed.
+    /// Whether the vault can be written to, if a ceremony will write backups: checked before this node attests, so that
+    /// a broken vault stops a ceremony before anything has changed.
     pub(super) fn vault_is_ready(&mut self, id: &CeremonyId) -> bool {
         let Some(chapter) = self.book.get(id) else { return false };
         !writes_backups(&chapter.ceremony) || self.vault_took_a_file()
@@ -46,14 +46,14 @@ impl Core {
         }
     }
 
-    /// The digest is part of the name: what is written again after a crash is another object beside the first.
+    /// The digest is part of the name: what is written again after a crash is another object next to the first.
     fn objects(
         &self,
         id: &CeremonyId,
         backups: &message::Backups,
     ) -> Result<(Vec<Object>, UnixMillis), String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
-        let rules = ceremony.charter().backup().ok_or("the charter asks for no backups")?;
+        let rules = ceremony.charter().backup().ok_or("the charter does not ask for backups")?;
         if !self.pace.has_vault {
             return Err("this node has no [vault] in its configuration".to_owned());
         }
@@ -87,7 +87,7 @@ impl Core {
         let Some(Waiting::Put(id, backups, objects)) = self.waiting.remove(&ticket) else { return };
         let puts = match result {
             Ok(puts) if puts.len() == objects.len() => puts,
-            Ok(_) => return self.not_backed_up(&id, "the vault did not answer for every file"),
+            Ok(_) => return self.not_backed_up(&id, "the vault did not confirm every file"),
             Err(trouble) => return self.not_backed_up(&id, &trouble),
         };
         let mut stored = objects.iter().zip(puts).map(|(object, (version, locked_until))| log::Object {
@@ -121,14 +121,14 @@ impl Core {
     fn check_released(&self, payload: &[u8]) -> Result<(CeremonyId, Vec<u8>), String> {
         let backup = bus::Backup::decode(payload).map_err(|_| "the backup cannot be decoded")?;
         if backup.version != VERSION {
-            return Err(format!("version {} is not known to this node", backup.version));
+            return Err(format!("this node does not know version {}", backup.version));
         }
         let id: CeremonyId = backup.ceremony.parse().map_err(|_| "the ceremony's id is malformed")?;
-        let chapter = self.book.get(&id).ok_or_else(|| format!("no ceremony {id} is known here"))?;
+        let chapter = self.book.get(&id).ok_or_else(|| format!("ceremony {id} is not known here"))?;
         let digest = Hash::of_bytes(&backup.object);
         if !is_wanted(&chapter.ceremony, self.node(), &digest) {
             return Err(format!(
-                "{digest} is no backup of node {} that {id} asks for: it is damaged, or of another generation",
+                "{digest} is not the backup of node {} that {id} asks for: it is damaged, or of another generation",
                 self.node()
             ));
         }

@@ -1,4 +1,4 @@
-//! Doing what the fold says this node has to do next. Whatever is interrupted is found again here.
+//! Doing what the fold says this node must do next. Whatever is interrupted is found again here.
 
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
@@ -15,7 +15,7 @@ use super::record::{Then, Writer};
 use super::{Asked, Core, Effect, StoreOp, StoreReply, Ticket, Waiting};
 use crate::store::Claim;
 
-/// What an order is remembered by: its session, or where there is none, what is to be said.
+/// How an order is remembered: by its session or, if there is none, by what is to be said.
 pub(super) fn order_label(ceremony: &Ceremony, duty: &Duty) -> Option<Hash> {
     let word = match duty {
         Duty::Prepare => "prepare",
@@ -47,8 +47,8 @@ pub(super) struct Order {
 }
 
 impl Core {
-    /// What is due in the ceremonies that are under way. Nothing is done on a log that was not read whole, or about which
-    /// nodes disagree.
+    /// What is due in the ceremonies that are under way. Nothing is done on a log that has not been read whole, or
+    /// about which nodes disagree.
     pub(super) fn do_duties(&mut self) {
         if !self.stream.is_read() || !self.duties_due {
             return;
@@ -121,14 +121,14 @@ impl Core {
         if self.asked.values().any(waiting) {
             return;
         }
-        // All are tried, so that everything that is wrong is said at once.
+        // All are tried, so that every trouble is reported at once.
         let is_ready = [self.store_is_ready(), self.kms_is_ready(), self.vault_is_ready(id)];
         if is_ready.contains(&false) {
             return;
         }
         let Some(chapter) = self.book.get(id) else { return };
         if let Some(rival) = self.book.rival(&chapter.ceremony, self.now.wall) {
-            warn!(ceremony = %id, %rival, "not attested: another ceremony makes the same generation");
+            warn!(ceremony = %id, %rival, "not attesting: another ceremony makes the same generation");
             return;
         }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
@@ -157,7 +157,7 @@ impl Core {
 
     pub(super) fn promoted(&mut self, id: &CeremonyId, result: Result<(), String>) {
         if let Err(trouble) = result {
-            warn!(ceremony = %id, %trouble, "committed share not made current");
+            warn!(ceremony = %id, %trouble, "committed share could not be made current");
             return;
         }
         let committed = self.book.get(id).and_then(|chapter| chapter.ceremony.committed());
@@ -167,7 +167,7 @@ impl Core {
         self.append_own(id, log::event::Kind::Adopted(adopted));
     }
 
-    /// Hands the enclave the log and lets it do what is due. Once a connection and session: an enclave that lost the
+    /// Hands the enclave the log and lets it do what is due, once per connection and session: an enclave that lost the
     /// session, or refused it, is not asked again.
     fn order(&mut self, id: &CeremonyId, duty: Duty) {
         let Some(chapter) = self.book.get(id) else { return };
@@ -183,7 +183,8 @@ impl Core {
         }
     }
 
-    /// Claims a test signature, once for ever: what was begun before may have been signed, and is not begun again.
+    /// Claims a test signature once and for all: one that was begun before may have been signed, and is not begun
+    /// again.
     fn claim(&self, order: &Order) -> Option<StoreOp> {
         let Duty::TestSign { subset, attempt, input } = &order.duty else { return None };
         let to_sign = self.book.get(&order.ceremony)?.ceremony.to_sign(subset, *attempt, *input)?;
@@ -197,7 +198,7 @@ impl Core {
     pub(super) fn claimed(&mut self, order: Box<Order>, result: Result<StoreReply, String>) {
         match result {
             Ok(StoreReply::Claim(Claim::New)) => self.read_for(order),
-            Ok(_) => self.not_ordered(&order, "this try was begun before and lost"),
+            Ok(_) => self.not_ordered(&order, "this attempt was already begun and was lost"),
             Err(trouble) => self.not_ordered(&order, &trouble),
         }
     }
@@ -253,7 +254,7 @@ impl Core {
                 );
             }
             Ok(StoreReply::Object(None)) => {
-                return self.not_ordered(&order, "the backup was released but not handed in");
+                return self.not_ordered(&order, "the backup was released, but its file was never handed in");
             }
             Ok(
                 StoreReply::Done
@@ -262,7 +263,7 @@ impl Core {
                 | StoreReply::Held(_)
                 | StoreReply::Log(_),
             ) => {
-                return self.not_ordered(&order, "the store answered something else than was asked");
+                return self.not_ordered(&order, "the store gave an answer of the wrong kind");
             }
             Err(trouble) => return self.not_ordered(&order, &trouble),
         }
@@ -292,7 +293,7 @@ impl Core {
             (Some(Waiting::SealedCredentials(ceremony, _)), Err(trouble)) => {
                 self.fault(&ceremony, &format!("share not reopened: {trouble}"));
             }
-            (Some(_), _) => warn!("credentials for nothing that needs them"),
+            (Some(_), _) => warn!("credentials arrived that nothing needs"),
             // The enclave was lost meanwhile.
             (None, _) => {}
         }
@@ -327,7 +328,7 @@ impl Core {
         };
         let message = ToEnclave { kind: Some(to_enclave::Kind::Start(start)) };
         if let Err(error) = check_size(&message) {
-            let reason = format!("the order for this ceremony is too large, {error}");
+            let reason = format!("the order for this ceremony is too large: {error}");
             warn!(%ceremony, %reason, "not ordered");
             return self.fault(&ceremony, &reason);
         }

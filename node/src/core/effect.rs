@@ -27,7 +27,7 @@ pub struct Ticket(pub u64);
 /// A message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEntry {
-    /// The ceremony that its subject names; none where it names none.
+    /// The ceremony that its subject names, if any.
     pub ceremony: Option<CeremonyId>,
     /// Its sequence in the stream.
     pub seq: u64,
@@ -36,7 +36,7 @@ pub struct StreamEntry {
 }
 
 impl StreamEntry {
-    /// What the message is recognised by later.
+    /// How the message is recognised later.
     #[must_use]
     pub fn mark(&self) -> Mark {
         let subject = self.ceremony.as_ref().map(CeremonyId::as_str).unwrap_or_default();
@@ -45,7 +45,7 @@ impl StreamEntry {
     }
 }
 
-/// A message that was read from the stream: the stream that has another in its place is another stream.
+/// A message that was read from the stream: a stream that has another in its place is another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Its sequence.
@@ -63,7 +63,7 @@ pub struct StreamSeen {
     pub first: u64,
     /// The sequence of its last message.
     pub last: u64,
-    /// What stands where the mark was, if anything does.
+    /// The message that is where the mark was, if any.
     pub marked: Option<Mark>,
 }
 
@@ -71,16 +71,16 @@ pub struct StreamSeen {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// Another entry was appended first.
-    #[error("the ceremony's log has grown meanwhile")]
+    #[error("the ceremony's log has grown in the meantime")]
     Conflict,
     /// There is no stream.
-    #[error("the broker has no stream for the log: its keeper makes it, with custody charter make-stream")]
+    #[error("the broker has no stream for the log: its keeper makes one with custody charter make-stream")]
     Absent,
-    /// The broker says that it took the entry, and does not have it.
-    #[error("the broker acknowledged an entry that does not stand in the stream")]
+    /// The broker says that it accepted the entry, but does not have it.
+    #[error("the broker acknowledged an entry that is not in the stream")]
     Forged,
     /// The broker does not answer, or refuses.
-    #[error("the broker does not do it: {0}")]
+    #[error("the broker failed: {0}")]
     Unavailable(String),
 }
 
@@ -89,7 +89,7 @@ pub enum StreamError {
 pub enum StoreOp {
     /// Store the next entry of a log.
     Append(Entry),
-    /// Put the entries behind a number aside, and store others in their place.
+    /// Put the entries after a number aside, and store others in their place.
     Switch {
         /// The ceremony.
         ceremony: CeremonyId,
@@ -100,13 +100,13 @@ pub enum StoreOp {
         /// The node's ballot with it.
         memory: Memory,
     },
-    /// Keep an entry of a branch that is not stood on.
+    /// Keep an entry of a branch that this node does not stand on.
     PutAside(Entry),
     /// Remember a ballot.
     Remember(CeremonyId, Memory),
     /// Remember how far the stream was read.
     ReadTo(Mark),
-    /// From now on start without this log, and with this line in its place.
+    /// From now on, start without this log and with this line in its place.
     Shelve(Box<Shelved>),
     /// Read a log that is shelved.
     Recall(CeremonyId),
@@ -120,7 +120,7 @@ pub enum StoreOp {
     DiscardPending(CeremonyId),
     /// Delete the shares of the generations before.
     DeleteBefore(WalletName, Generation),
-    /// Claim a test signature, once for ever.
+    /// Claim a test signature, once and for all.
     ClaimSigning {
         /// The request's id.
         request: String,
@@ -211,7 +211,7 @@ pub enum Event {
     Tick,
     /// The bus is connected (again).
     Connected,
-    /// The bus is not connected any more.
+    /// The bus is no longer connected.
     Disconnected,
     /// How the stream is.
     StreamSeen(Result<StreamSeen, StreamError>),
@@ -227,7 +227,7 @@ pub enum Event {
     Heartbeat(Vec<u8>),
     /// A console asks.
     Request(Request),
-    /// The enclave says something that is not for a peer.
+    /// The enclave sent something that is not for a peer.
     Enclave(from_enclave::Kind),
     /// The link to the enclave is lost: every session that it had is over.
     EnclaveLost,
@@ -243,11 +243,11 @@ pub enum Event {
     Put(Ticket, Result<Vec<(String, UnixMillis)>, String>),
 }
 
-/// What the shell is to do. Effects on the stream and on the store are done in their order, one at a time; all others at
+/// What the shell is to do. Effects on the stream and on the store are done in order, one at a time; all others at
 /// once.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// Look at the stream, and at what stands at a mark.
+    /// Look at the stream, and at the message at a mark.
     InspectStream(Option<Mark>),
     /// Read what follows in the stream.
     ReadStream(u64),

@@ -50,7 +50,7 @@ impl Core {
                     warn!("the enclave answered what was not asked");
                 }
             },
-            // The relay and the link's own task take these.
+            // The relay and the link's own task handle these.
             from_enclave::Kind::Send(_)
             | from_enclave::Kind::StreamOpened(_)
             | from_enclave::Kind::StreamData(_)
@@ -71,7 +71,7 @@ impl Core {
         info!(build = %welcome.build, "enclave is up");
         self.observed.enclave.cleared();
         self.enclave_build = welcome.build;
-        // What it said before a crash of this agent comes first: it may end what would be begun again.
+        // What it said before this agent crashed comes first: it may end what would otherwise be begun again.
         for said in &welcome.said {
             self.append_said(said);
         }
@@ -81,7 +81,7 @@ impl Core {
     fn append_said(&mut self, said: &message::Said) {
         let event = log::Event::decode(said.event.as_slice());
         let (Ok(ceremony), Ok(log::Event { kind: Some(kind) })) = (said.ceremony.parse(), event) else {
-            warn!("the enclave said something malformed");
+            warn!("the enclave sent a malformed message");
             return;
         };
         self.observed.note_said(&kind, self.now);
@@ -109,7 +109,7 @@ impl Core {
         }
     }
 
-    /// A ban is in the store before anybody hears of it.
+    /// A ban is in the store before anyone hears of it.
     pub(super) fn ban_stored(&mut self, id: &CeremonyId, kind: log::event::Kind, result: Result<(), String>) {
         match result {
             Ok(()) => self.say(id, kind),
@@ -126,7 +126,7 @@ impl Core {
         }
     }
 
-    /// The enclave has forgotten its old shares; they go from the store before anybody hears of it.
+    /// The enclave has forgotten its old shares; they are deleted from the store before anyone hears of it.
     fn delete_retired(&mut self, id: CeremonyId, kind: log::event::Kind) {
         let made = self.book.get(&id).and_then(|chapter| chapter.ceremony.committed());
         match made.map(|wallet| wallet.record) {
@@ -162,10 +162,10 @@ impl Core {
         let named =
             evidence.ceremony.parse::<CeremonyId>().ok().zip(NodeIndex::try_from(evidence.culprit).ok());
         let Some((ceremony, culprit)) = named else {
-            warn!("the enclave accused nobody of something");
+            warn!("the enclave sent an accusation that names no node");
             return;
         };
-        warn!(%ceremony, %culprit, "node {culprit} contradicted itself; its signed messages go into the store");
+        warn!(%ceremony, %culprit, "node {culprit} contradicted itself; keeping its signed messages in the store");
         let op = StoreOp::KeepEvidence(ceremony, culprit, evidence.envelopes);
         self.store(op, Waiting::Nothing("keep evidence"));
     }
@@ -238,7 +238,7 @@ impl Core {
             return;
         };
         let generation = Generation(sealed.generation);
-        // It may be proven meanwhile that it never commits; then it is looked at again.
+        // It may be proven in the meantime that it never commits; then it is looked at again.
         self.observed.dropped.remove(&ceremony);
         let share =
             PendingShare { wallet, generation, ceremony: ceremony.clone(), record, blob: sealed.blob };
@@ -251,7 +251,7 @@ impl Core {
                 let ticket = self.ticket(Waiting::SealedCredentials(ceremony, share.blob));
                 return self.effect(Effect::FetchCredentials(ticket));
             }
-            Ok(_) => "the store lost the share at once".to_owned(),
+            Ok(_) => "the store did not return the share that it had just stored".to_owned(),
             Err(trouble) => trouble,
         };
         warn!(%ceremony, %why, "share not stored");

@@ -17,11 +17,11 @@ use super::{Asked, Core, Now, StoreOp, StoreReply, Waiting};
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
 /// milliseconds: well below any charter's limit, and soon enough that a frozen enclave is noticed.
 const DOCUMENT_AGE_MS: u64 = 5_000;
-/// How long the enclave may take to attest before that is said, in milliseconds.
+/// How long the enclave may take to attest before that is reported, in milliseconds.
 const DOCUMENT_WAIT_MS: u64 = 10_000;
 /// How long a peer counts as heard after its last heartbeat, in milliseconds: some missed ones are not news.
 const HEARD_MS: u64 = 5000;
-/// Most shares that a heartbeat lists; the log says which the others are.
+/// The most shares that a heartbeat lists; the log tells the others.
 const MAX_TOLD: u32 = 100;
 /// Most forked ceremonies that a heartbeat names.
 const MAX_FORKED: usize = 20;
@@ -58,9 +58,9 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) entries: u64,
-    /// Messages about the record that mean nothing here: what a hostile host makes others read.
+    /// Messages about the record that mean nothing here: what a hostile host can make others read.
     pub(super) junk: u64,
-    /// The last entry that was dated too far ahead to be taken.
+    /// The last entry that was dated too far ahead to be accepted.
     pub(super) ahead: String,
     pub(super) store: Trouble,
     pub(super) kms: Trouble,
@@ -130,7 +130,7 @@ impl Observed {
 }
 
 impl Core {
-    /// Has the store show that it can be written to, and says how this node is.
+    /// Has the store show that it can be written to, and reports this node's health.
     pub(super) fn report_health(&mut self) {
         self.keep_document_fresh();
         let is_waiting = self.waiting.values().any(|waiting| matches!(waiting, Waiting::Probed));
@@ -161,7 +161,7 @@ impl Core {
         let asked = self.observed.document_asked.filter(|_| waits);
         let silent = asked.map(|at| self.now.steady.saturating_sub(at)).filter(|ms| *ms > DOCUMENT_WAIT_MS);
         match silent {
-            Some(ms) => format!("it has not answered for {} s", ms / 1000),
+            Some(ms) => format!("no answer for {} s", ms / 1000),
             None => self.observed.enclave.told(),
         }
     }

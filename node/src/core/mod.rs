@@ -1,9 +1,9 @@
-//! The agent's core: what happened goes in, what is to be done comes out.
+//! The agent's core: events go in, effects come out.
 //!
 //! It keeps the node's book of ceremonies, its part in deciding their order, and what its enclave was asked. It decides
-//! nothing that matters: whatever it does wrong, its enclave and the other nodes refuse. It must never act on an entry
-//! before the store has it, never show a head before the store remembers it, and never append what its own fold refuses.
-//! No clock, no I/O and no waiting: the shell and the simulations run the same code.
+//! nothing that matters: its enclave and the other nodes refuse whatever it does wrong. It must never act on an entry
+//! before the store has it, never show a head before the store remembers it, and never append what its own fold
+//! refuses. No clock, no I/O and no waiting: the shell and the simulations run the same code.
 
 mod append;
 mod backups;
@@ -45,9 +45,9 @@ pub use self::shelf::{Shelved, StoredLog};
 use self::stream::Stream;
 use self::trials::Trials;
 
-/// How often the shell says that time has passed.
+/// How often the shell reports that time has passed.
 pub const TICK_MS: u64 = 200;
-/// How often the core looks after what nothing reminds it of, and says how it is.
+/// How often the core sees to what nothing reminds it of, and reports its health.
 const LOOK_MS: u64 = 1000;
 
 /// Who this node is.
@@ -70,7 +70,7 @@ impl Identity {
     }
 }
 
-/// What a node remembers from before it was started.
+/// What a node remembers from before it started.
 pub struct Remembered {
     /// The logs that are not shelved, folded.
     pub book: Book,
@@ -89,7 +89,7 @@ pub struct Remembered {
 pub struct Pace {
     /// Whether this node has a vault.
     pub has_vault: bool,
-    /// How long a ceremony that is over stays in memory after its last change, in milliseconds.
+    /// How long a finished ceremony stays in memory after its last change, in milliseconds.
     pub shelve_after_ms: u64,
 }
 
@@ -115,12 +115,12 @@ impl Asked {
     }
 }
 
-/// What an answer of the store or of a slow service is waited for.
+/// Why an answer of the store or of a slow service is awaited.
 #[derive(Debug)]
 enum Waiting {
     /// The writer of the record; see [`Writer`].
     Record,
-    /// Nothing depends on it; what failed is said.
+    /// Nothing depends on it; a failure is logged.
     Nothing(&'static str),
     /// The share to be made current.
     Promoted(CeremonyId),
@@ -136,9 +136,9 @@ enum Waiting {
     SealedStored(CeremonyId),
     /// The credentials for reopening a new share.
     SealedCredentials(CeremonyId, Vec<u8>),
-    /// A ban, before the abort that says it is appended.
+    /// A ban, before the abort that reports it is appended.
     BanStored(CeremonyId, Box<log::event::Kind>),
-    /// The old shares, before their deletion is said.
+    /// The old shares, before their deletion is reported.
     RetiredDeleted(CeremonyId, Box<log::event::Kind>),
     /// A log that comes back.
     Recalled(CeremonyId),
@@ -162,7 +162,7 @@ pub struct Core {
     book: Book,
     logs: BTreeMap<CeremonyId, Log>,
     shelf: Shelf,
-    /// Logs that were opened under a charter which is not the right one as this node sees it now.
+    /// Logs that were opened under a charter that is the wrong one as this node sees it now.
     not_allowed: BTreeMap<CeremonyId, Vec<Entry>>,
     stream: Stream,
     writer: Writer,
@@ -183,13 +183,13 @@ pub struct Core {
     observed: Observed,
     /// Ceremonies that are not over.
     running: BTreeSet<CeremonyId>,
-    /// Ceremonies whose ballot something or time may move.
+    /// Ceremonies whose ballot an event or time may move.
     unsettled: BTreeSet<CeremonyId>,
     /// Whether anything happened that may have given this node something to do.
     duties_due: bool,
-    /// What the store failed to do and is asked again.
+    /// What the store failed to do and is asked to do again.
     retries: Vec<(StoreOp, Waiting)>,
-    /// When the core last looked after everything.
+    /// When the core last saw to everything.
     looked_at: u64,
 }
 
@@ -245,7 +245,7 @@ impl Core {
         self.identity.node
     }
 
-    /// Takes what happened, and says what is to be done.
+    /// Takes an event, and returns what is to be done.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
         self.take_event(event);
@@ -328,7 +328,7 @@ impl Core {
     fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, String>) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         match &result {
-            // That something can be read says nothing of what was not written.
+            // That something can be read says nothing about what could not be written.
             Ok(_) if matches!(waiting, Waiting::OrderRead(_)) => {}
             Ok(_) => self.observed.store.cleared(),
             Err(trouble) => self.observed.store.rose(trouble, self.now),
@@ -337,7 +337,7 @@ impl Core {
             Waiting::Record => self.record_stored(result.map(|_| ())),
             Waiting::Nothing(what) => {
                 if let Err(trouble) = result {
-                    warn!(what, %trouble, "the store did not do it");
+                    warn!(what, %trouble, "the store failed");
                 }
             }
             Waiting::Promoted(ceremony) => self.promoted(&ceremony, result.map(|_| ())),
@@ -359,7 +359,7 @@ impl Core {
             | Waiting::SealedCredentials(..)
             | Waiting::TrialCredentials
             | Waiting::Put(..) => {
-                warn!("the store answered for another service");
+                warn!("the store gave an answer of the wrong kind");
             }
         }
     }

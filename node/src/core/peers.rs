@@ -1,7 +1,7 @@
-//! What nodes tell each other beside the stream: where they stand, and the entries that one of them lacks.
+//! What nodes tell each other outside the stream: where they stand, and the entries that one of them lacks.
 //!
-//! This is how a record that the broker lost, changed or withheld comes back. Everything that is taken here carries its
-//! own signatures; whom a message comes from decides only how often it is answered.
+//! This is how a record that the broker lost, changed or withheld comes back. Everything accepted here carries its own
+//! signatures; the sender of a message decides only how often it is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,15 +19,15 @@ use super::settle::{MAX_HEADS, news};
 use super::shelf::Then;
 use super::{Core, Event, requests};
 
-/// Most ceremonies of which only heads are known, of one node's heads.
+/// The most ceremonies known only from one node's heads.
 pub(super) const MAX_UNKNOWN: usize = 64;
-/// How long an answer is waited for before the same is asked again, in milliseconds.
+/// How long to wait for an answer before asking the same again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 1000;
-/// Most logs that one node is asked for at one look.
+/// The most logs that one node is asked for at one look.
 const MAX_ASKS: usize = 16;
-/// Most requests of one node that are answered in a second.
+/// The most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
-/// How long two nodes' records differ before their heads are compared, and how long until that is done again, in
+/// How long two nodes' records must differ before their heads are compared, and how long until that is repeated, in
 /// milliseconds.
 const COMPARE_MS: u64 = 3000;
 
@@ -46,14 +46,14 @@ pub(super) struct Peer {
 
 pub(super) type Peers = BTreeMap<NodeIndex, Peer>;
 
-/// Whether a ballot has this very statement already, as somebody's latest or among their proofs.
+/// Whether a ballot already has this very statement, as a node's latest or among its proofs.
 fn has_heard(ballot: &Ballot, head: &SignedHead) -> bool {
     ballot.heads().any(|(known, proof)| known == head || proof.contains(head))
 }
 
 impl Core {
-    /// A head about this ceremony by a node that may speak in it. What was checked before is not checked again: heads are
-    /// repeated often.
+    /// A head about this ceremony by a node that may speak in it. A head that was checked before is not checked again:
+    /// heads are repeated often.
     fn checked(&self, raw: record::Head, id: &CeremonyId) -> Option<SignedHead> {
         let head = SignedHead::from_wire(raw).ok().filter(|head| head.ceremony == *id)?;
         if self.logs.get(id).is_some_and(|log| has_heard(&log.ballot, &head)) {
@@ -118,8 +118,8 @@ impl Core {
         self.publish(subject::peer(to, self.node()), payload);
     }
 
-    /// Asks for the entries on which other nodes stand and that neither the stream nor anybody has given yet; of each node,
-    /// those that have waited longest.
+    /// Asks for the entries on which other nodes stand and that neither the stream nor any node has given yet; of each
+    /// node, those that have waited longest.
     pub(super) fn ask_peers(&mut self) {
         let now = self.now.steady;
         let mut due: BTreeMap<NodeIndex, BTreeSet<(u64, CeremonyId, u64)>> = BTreeMap::new();
@@ -135,7 +135,7 @@ impl Core {
         }
         for (node, logs) in due {
             for (_, id, from_seq) in logs.into_iter().take(MAX_ASKS) {
-                // What was asked for and did not help is asked for from the beginning.
+                // If what was asked for did not help, it is asked for from the beginning.
                 self.log_of(&id).asked.insert(node, (now.max(1), 1));
                 self.ask(node, &id, from_seq);
             }
@@ -185,7 +185,7 @@ impl Core {
         }
         let Some((chapter, log)) = self.book.get(&id).zip(self.logs.get(&id)) else { return };
         let mut entries = requests::that_fit(&chapter.entries, ask.from_seq);
-        // Whoever asks from the beginning has not been helped by this branch: what a lock is proven by may stand on others.
+        // A node that asks from the beginning was not helped by this branch: what proves a lock may be on others.
         if ask.from_seq <= 1 && entries.len() == chapter.entries.len() {
             entries.extend(requests::that_fit_aside(&log.aside));
         }
@@ -202,7 +202,7 @@ impl Core {
             .map_while(|raw| Entry::from_wire(raw).ok())
             .take_while(|entry| entry.ceremony == id)
             .collect();
-        // Only what was asked for is taken.
+        // Only what was asked for is accepted.
         let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
         let Some(asked) = asked else { return };
         if let Some(last) = entries.last() {
@@ -227,9 +227,9 @@ impl Core {
         }
         let (now, same) = (self.now.steady, heartbeat.record_digest == self.record_digest());
         let peer = self.observed.peers.entry(node).or_default();
-        // Whether the records differ is looked into whatever the time: a clock may have been set back.
+        // Differing records are followed up whatever the heartbeat's time: a clock may have been set back.
         peer.differs_since = if same { None } else { peer.differs_since.or(Some(now)) };
-        // One that was heard before is a replay, and no sign of life.
+        // One that was heard before is a replay, not a sign of life.
         if heartbeat.time_ms > peer.time_ms {
             (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms);
         }

@@ -1,4 +1,4 @@
-//! The node's copy of the logs: taking entries, one at a time, each stored before anything is built on it.
+//! The node's copy of the logs: accepting entries one at a time, each stored before anything is built on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,16 +15,17 @@ use tracing::{info, warn};
 use super::append::Pending;
 use super::{Core, StoreOp, StreamEntry, Waiting};
 
-/// Most entries of other branches, and of ones that follow nothing known, that are kept of one writer in one ceremony.
+/// The most entries of one writer in one ceremony that are kept of other branches, and of entries that follow nothing
+/// known.
 const MAX_ASIDE: usize = 128;
-/// Most entries of one writer in a ceremony that follow nothing known.
+/// The most entries of one writer in a ceremony that follow nothing known.
 const MAX_ORPHANS: usize = 64;
 
-/// One ceremony's log as this node has it, beside its fold in the book.
+/// One ceremony's log as this node has it, apart from its fold in the book.
 pub(super) struct Log {
     pub(super) tree: Tree,
     pub(super) ballot: Ballot,
-    /// Valid entries of branches that are not stood on.
+    /// Valid entries of branches that this node does not stand on.
     pub(super) aside: BTreeMap<Hash, Entry>,
     /// Entries that follow nothing that is known yet.
     pub(super) orphans: BTreeMap<Hash, Entry>,
@@ -34,7 +35,7 @@ pub(super) struct Log {
     pub(super) doubted: Option<u64>,
     /// Up to which sequence such messages were read twice.
     pub(super) reread_to: u64,
-    /// How many entries of the branch, from the first, stand in the stream.
+    /// How many entries of the branch, from the first, are in the stream.
     pub(super) have: u64,
     /// What is to be appended.
     pub(super) pending: VecDeque<Pending>,
@@ -112,7 +113,7 @@ impl Work {
         }
     }
 
-    /// Whether the log must be there for it, not only its line. What is no entry says nothing about any log.
+    /// Whether it needs the log, not only its line. A message that is not an entry says nothing about any log.
     fn needs_log(&self) -> bool {
         match self {
             Self::Streamed(message) => Entry::decode(&message.payload).is_ok(),
@@ -122,7 +123,7 @@ impl Work {
     }
 }
 
-/// The one who writes: one thing at a time, so that no entry is judged before the one before it is stored.
+/// The writer: it does one thing at a time, so that no entry is judged before its predecessor is stored.
 #[derive(Debug)]
 pub(super) enum Writer {
     Idle,
@@ -134,7 +135,7 @@ pub(super) enum Writer {
     Appending(Box<Next>, Box<Pending>),
     /// An entry that the stream has lost is on its way back, with its number.
     Restoring(CeremonyId, u64),
-    /// The store is at work; where it failed, it is asked again with the next tick.
+    /// The store is at work; if it failed, it is asked again at the next tick.
     Storing {
         op: Box<StoreOp>,
         then: Then,
@@ -157,7 +158,7 @@ impl Writer {
 /// What follows once the store has it.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// The entry is the ceremony's head: with its sequence in the stream, and whose wish it was.
+    /// The entry is the ceremony's head: with its sequence in the stream, and who wanted it.
     Commit(Box<Next>, Option<u64>, Option<Box<Pending>>),
     /// The entry belongs to another branch.
     Aside(Box<Entry>),
@@ -200,7 +201,7 @@ impl Core {
             }
             self.logs.insert(id.clone(), log);
         }
-        // A ballot binds also where this node stands on nothing yet.
+        // A ballot binds even if this node stands on nothing yet.
         for (id, memory) in ballots {
             self.logs.insert(id, Log::new(me, memory));
         }
@@ -215,7 +216,7 @@ impl Core {
                 left.push(entry);
             }
         }
-        // This node may have been stopped before it had appended what was on a branch that it has left.
+        // This node may have been stopped before it had appended what was on a branch that it abandoned.
         for entry in &left {
             self.append_what_was_left(&entry.ceremony, std::slice::from_ref(entry));
         }
@@ -229,8 +230,8 @@ impl Core {
         self.book.context().charter().members().into_iter().collect()
     }
 
-    /// The charters whose nodes may speak in a ceremony: the one in force, the one that it is held under, and, of an
-    /// amendment, the one that it proposes, for where every machine is lost there are no other nodes.
+    /// The charters whose nodes may speak in a ceremony: the one in force, the one that it is held under and, for an
+    /// amendment, the one that it proposes, because when every machine is lost there are no other nodes.
     pub(super) fn charters_of(&self, id: &CeremonyId) -> Vec<&Charter> {
         let ceremony = self.book.get(id).map(|chapter| &chapter.ceremony);
         let own = ceremony.map(ceremonies::ceremony::Ceremony::charter);
@@ -238,15 +239,15 @@ impl Core {
         [Some(self.book.context().charter().as_ref()), own, proposed].into_iter().flatten().collect()
     }
 
-    /// Looks at all ballots again where other nodes' heads count than before.
+    /// Looks at all ballots again if the nodes whose heads count have changed.
     fn recount(&mut self, before: &BTreeSet<NodeIndex>) {
         if self.members() != *before {
             self.unsettled.extend(self.logs.keys().cloned());
         }
     }
 
-    /// Lets go of what no charter allows now, and takes again what this one allows: which charter is in force may turn out
-    /// otherwise more than once while nodes disagree about an amendment. Ballots bind all the while.
+    /// Drops what no charter allows now, and takes again what this one allows: the charter in force may change more
+    /// than once while nodes disagree about an amendment. Ballots bind all the while.
     fn follow_charter(&mut self, before: &Hash, out: Vec<SetAside>) {
         for log in out {
             warn!(ceremony = %log.ceremony, why = %chain(&log.why), "set aside: another charter is in force");
@@ -324,7 +325,7 @@ impl Core {
         }
     }
 
-    /// Whether the store has failed to take what is being written.
+    /// Whether the store has failed to store what is being written.
     pub(super) fn store_is_stuck(&self) -> bool {
         matches!(self.writer, Writer::Storing { failed: true, .. })
     }
@@ -337,7 +338,7 @@ impl Core {
                     let (seq, pending) = (next.entry().seq, pending.clone());
                     self.is_unknown(
                         &pending,
-                        &format!("entry {seq} stands in the stream, and this node's store does not take it: {trouble}"),
+                        &format!("entry {seq} is in the stream, but this node cannot store it: {trouble}"),
                     );
                 }
             }
@@ -352,7 +353,7 @@ impl Core {
         }
     }
 
-    /// A message of the stream. What is no entry of its ceremony holds a place all the same.
+    /// A message of the stream. Even one that is not an entry of its ceremony takes up a place.
     fn streamed(&mut self, message: StreamEntry) {
         let Some(id) = message.ceremony else { return };
         match Entry::decode(&message.payload) {
@@ -385,7 +386,7 @@ impl Core {
             }
             Ok(Examined::New(next)) => match check_clock(&entry, self.now.wall) {
                 Err(ahead) if !self.is_locked_elsewhere(&entry) => {
-                    warn!(ceremony = %id, %ahead, "entry not taken now");
+                    warn!(ceremony = %id, %ahead, "entry refused for now");
                     self.observed.ahead = ahead.to_string();
                     if let Some(stream) = stream {
                         self.passes_over(&id, stream);
@@ -402,8 +403,8 @@ impl Core {
         }
     }
 
-    /// Whether so many nodes have locked an entry of this place or a later one that more than one of them is honest: they
-    /// cannot all have a clock that is fast.
+    /// Whether enough nodes have locked an entry of this place or a later one that more than one of them is honest:
+    /// they cannot all have fast clocks.
     fn is_locked_elsewhere(&self, entry: &Entry) -> bool {
         let Some(log) = self.logs.get(&entry.ceremony) else { return false };
         let locked =
@@ -420,7 +421,7 @@ impl Core {
         }
     }
 
-    /// An entry that does not follow the head: one of another branch, one whose turn comes later, or nothing.
+    /// An entry that does not follow the head: one of another branch, one whose turn comes later, or junk.
     fn take_aside(&mut self, entry: Entry, refused: &NotTaken) {
         let (id, before) = (entry.ceremony.clone(), place_before(&entry));
         let tree = self.logs.get(&id).map(|log| &log.tree);
@@ -429,7 +430,7 @@ impl Core {
         }
         if before == tree.map_or(Tip::ROOT, Tree::tip) {
             self.observed.junk += 1;
-            info!(ceremony = %id, node = %entry.node, refused = %chain(refused), "entry not taken");
+            info!(ceremony = %id, node = %entry.node, refused = %chain(refused), "entry refused");
             return;
         }
         let authored = self.charters_of(&id).into_iter().any(|charter| entry.is_by_its_node(charter));
@@ -468,7 +469,7 @@ impl Core {
 
     fn put_aside(&mut self, entry: Entry) {
         let id = entry.ceremony.clone();
-        warn!(ceremony = %id, seq = entry.seq, node = %entry.node, "the log forks: entry of another branch kept");
+        warn!(ceremony = %id, seq = entry.seq, node = %entry.node, "the log forks: keeping an entry of another branch");
         let (hash, now) = (entry.hash(), self.now.steady);
         let log = self.log_of(&id);
         log.tree.put_aside(entry.seq, hash, entry.prev);
@@ -517,8 +518,8 @@ impl Core {
         }
     }
 
-    /// Stands on another branch, now that the store has it: what was on the one before and is not on this one is appended
-    /// again, for what people and enclaves signed does not depend on its place.
+    /// Moves to another branch, now that the store has it: what was on the previous one and is not on this one is
+    /// appended again, for what people and enclaves signed does not depend on its place.
     fn switched(&mut self, id: &CeremonyId, tip: Tip) {
         let Some(entries) = self.entries_of(id, tip) else { return };
         let before = self.book.get(id).map(|chapter| chapter.entries.clone()).unwrap_or_default();
@@ -532,7 +533,8 @@ impl Core {
             }
         }
         self.recount(&members);
-        warn!(ceremony = %id, seq = tip.seq, hash = %tip.hash, "the fork is healed here: another branch is stood on");
+        warn!(ceremony = %id, seq = tip.seq, hash = %tip.hash, "the fork is healed here: this node now stands on \
+            another branch");
         self.running.insert(id.clone());
         self.duties_due = true;
         let now = self.now.steady;
@@ -552,7 +554,7 @@ impl Core {
         self.plan_first(Work::Settle(id.clone()));
     }
 
-    /// The event of an entry as it was signed for.
+    /// The event of an entry, as it was signed.
     pub(super) fn event_of(entry: &Entry) -> Option<log::Event> {
         log::EntryBody::decode(entry.raw().body.as_slice()).ok()?.event
     }

@@ -26,15 +26,15 @@ const MAX_ANSWER: usize = 640 * 1024;
 const MAX_ASIDE: usize = 192 * 1024;
 /// Most ceremonies in one answer to a list.
 const MAX_LISTED: usize = 500;
-/// Most wishes of one list that are looked at.
+/// The most wishes of one list that are read.
 const MAX_WANTED: usize = 64;
 
-/// Why a submission is not even tried.
+/// Why a submission is rejected outright.
 #[derive(Debug, Error)]
 enum Refusal {
     #[error("the submission cannot be decoded")]
     Encoding(#[from] prost::DecodeError),
-    #[error("version {0} is not known to this node")]
+    #[error("this node does not know version {0}")]
     Version(u32),
     #[error("the submission has no event")]
     NoEvent,
@@ -42,17 +42,17 @@ enum Refusal {
     Event(#[from] EntryError),
     #[error("the manifest opens {opens}, not {asked}")]
     OtherManifest { opens: CeremonyId, asked: CeremonyId },
-    #[error("{0} is open already")]
+    #[error("{0} is already open")]
     OpenAlready(CeremonyId),
     #[error(transparent)]
     Opening(#[from] OpeningError),
-    #[error("no ceremony {0} is known here")]
+    #[error("ceremony {0} is not known here")]
     Unknown(CeremonyId),
-    #[error("nodes and enclaves speak for themselves")]
+    #[error("events of nodes and enclaves come from them alone; they cannot be submitted")]
     NotForConsoles,
 }
 
-/// The entries from a number on that fit into one answer.
+/// The entries from a number on, as far as they fit into one answer.
 pub(super) fn that_fit(entries: &[Entry], from_seq: u64) -> Vec<log::Entry> {
     let skip = usize::try_from(from_seq.saturating_sub(1)).unwrap_or(usize::MAX);
     up_to(entries.iter().skip(skip), MAX_ANSWER)
@@ -108,7 +108,7 @@ impl Core {
                 self.append(ceremony, event, Wish::Console(None));
                 let trouble = self.observed.store.text();
                 bus::submit_reply::Outcome::Unknown(format!(
-                    "not appended yet: this node's store takes nothing: {trouble}"
+                    "not appended yet: this node's store cannot be written: {trouble}"
                 ))
             }
             Ok(event) => {
@@ -127,7 +127,7 @@ impl Core {
         opening.is_some() && bus::Submit::decode(payload).is_ok_and(|submit| submit.event == opening)
     }
 
-    /// Consoles submit what people sign. What agents and enclaves say comes from them alone.
+    /// Consoles submit what people sign. Events of agents and enclaves come from them alone.
     fn check_submission(&self, ceremony: &CeremonyId, payload: &[u8]) -> Result<log::Event, Refusal> {
         let submit = bus::Submit::decode(payload)?;
         if submit.version != VERSION {
@@ -186,7 +186,7 @@ impl Core {
         }
     }
 
-    /// The ceremonies that are asked for, a page of them, the newest first.
+    /// One page of the requested ceremonies, newest first.
     fn list(&self, payload: &[u8]) -> bus::ListReply {
         let asked = bus::List::decode(payload).unwrap_or_default();
         let known = asked.wanted.len();

@@ -1,4 +1,4 @@
-//! Where this node stands in each ceremony: saying so, locking what a quorum votes for, and healing forks.
+//! Where this node stands in each ceremony: announcing it, locking what a quorum votes for, and healing forks.
 
 use ceremonies::ids::CeremonyId;
 use ceremonies::record::{Head, SignedHead, quorum};
@@ -11,17 +11,17 @@ use super::record::{Then, Work};
 use super::{Core, StoreOp};
 
 /// How long an entry may stay without being recorded while nodes disagree, before this node leaves the round, in
-/// milliseconds: some ten times what votes take to come round.
+/// milliseconds: some ten times what votes take to get round.
 const STUCK_MS: u64 = 2000;
 /// How long a node that has left a round waits for the others before it votes without them, in milliseconds.
 const GATHER_MS: u64 = 1000;
-/// How long after a change a head is said again and again, in milliseconds.
+/// How long after a change a head is repeated, in milliseconds.
 const WARM_MS: u64 = 60_000;
 /// Most heads in one message.
 pub(super) const MAX_HEADS: usize = 64;
 
 impl Core {
-    /// Signs and shows where this node stands, where that has changed. What it says has been stored.
+    /// Signs and shows where this node stands, if that has changed. What it says has already been stored.
     pub(super) fn state(&mut self, id: &CeremonyId) {
         let Some(log) = self.logs.get(id).filter(|log| log.tree.tip().seq > 0) else { return };
         let memory = log.ballot.memory();
@@ -55,7 +55,8 @@ impl Core {
         self.show(std::slice::from_ref(id));
     }
 
-    /// Says where this node stands in these ceremonies, and, where nodes disagree, where it heard the others stand.
+    /// Announces where this node stands in these ceremonies and, if nodes disagree, where it heard that the others
+    /// stand.
     pub(super) fn show(&mut self, ids: &[CeremonyId]) {
         let mut heads = Vec::new();
         for log in ids.iter().filter_map(|id| self.logs.get(id)) {
@@ -72,7 +73,7 @@ impl Core {
         }
     }
 
-    /// What a ballot comes to now: one step at a time, each stored before the next.
+    /// What follows from a ballot now: one step at a time, each stored before the next.
     pub(super) fn settle(&mut self, id: &CeremonyId) {
         self.unsettled.insert(id.clone());
         self.state(id);
@@ -86,7 +87,8 @@ impl Core {
             let is_overdue = now.saturating_sub(log.unlocked_since) > STUCK_MS;
             if let Some(next) = log.ballot.next_round(&log.tree, &members, is_overdue) {
                 let opponents = log.ballot.opponents(&log.tree, &members);
-                warn!(ceremony = %id, round = next, ?opponents, "nodes disagree about the log: a new round");
+                warn!(ceremony = %id, round = next, ?opponents, "the nodes disagree about the log: starting a new \
+                    round");
                 log.ballot.leave(next);
                 log.left_at = now;
                 self.remember_ballot(id);
@@ -105,11 +107,11 @@ impl Core {
         };
         let tip = log.ballot.choose(&log.tree, &members, commits);
         if tip != log.tree.tip() {
-            // A branch that is not here whole, or does not fold, would take the place of one that does.
+            // A branch that is incomplete here, or does not fold, would replace one that does.
             let folds = |entries: &Vec<_>| self.book.fold_branch(entries).is_ok();
             let whole = self.entries_of(id, tip).filter(folds);
             let Some((keep, entries)) = log.tree.shared(tip).zip(whole) else {
-                return warn!(ceremony = %id, seq = tip.seq, "the branch to stand on does not fold here");
+                return warn!(ceremony = %id, seq = tip.seq, "the branch to switch to does not fold here");
             };
             let entries: Vec<_> = entries.into_iter().filter(|entry| entry.seq > keep).collect();
             let op =
@@ -131,14 +133,14 @@ impl Core {
         self.write(op, Then::Settle(id.clone()));
     }
 
-    /// Whether the nodes are of one mind about a log, as far as this one knows: nothing is done on one that they are not.
+    /// Whether the nodes agree about a log, as far as this one knows: nothing is done on a log about which they do not.
     pub(super) fn is_settled(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
         log.ballot.votes() && log.ballot.opponents(&log.tree, &self.members()).is_empty()
     }
 
-    /// What only time moves: rounds that nobody ends. A log that would not move however long nothing comes is not looked at
-    /// again until something does, so that history costs nothing here.
+    /// What only time moves: rounds that nobody ends. A log that would not move however long nothing arrives is not
+    /// looked at again until something does, so that history costs nothing here.
     pub(super) fn settle_again(&mut self) {
         let members = self.members();
         let moves = |log: &super::Log| {
@@ -151,7 +153,8 @@ impl Core {
         }
     }
 
-    /// Heads are news and may be lost: those that changed of late are said again, and those that not every node shares.
+    /// Heads are news and may be lost: those that changed recently are repeated, and so are those that not every node
+    /// shares.
     pub(super) fn repeat_heads(&mut self) {
         let (now, members) = (self.now.steady, self.members().len());
         let differs = |log: &super::Log| {

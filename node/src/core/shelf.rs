@@ -1,7 +1,7 @@
-//! Ceremonies that are over. Of each, one line stays in memory; its log stays in the store.
+//! Finished ceremonies. One line of each stays in memory; its log stays in the store.
 //!
 //! A log is shelved when nothing can come of it any more and this node knows it to be recorded. It is recalled, whole,
-//! when somebody asks for it or says something else about it than the line does. Nothing is ever decided from a line but
+//! when somebody asks for it or says something about it that differs from the line. A line decides nothing except
 //! whether that is so.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use super::peers::MAX_UNKNOWN;
 use super::record::{Log, Work, Writer, place_before};
 use super::{Core, Event, StoreOp, StoreReply, Waiting};
 
-/// How the fold judges: a line that was written by another is not believed, and the log is folded anew.
+/// The version of the fold's judgement: a line written under another is not believed, and the log is folded again.
 pub(crate) const FOLD: u32 = 1;
 /// How many logs are shelved at one look.
 const MAX_SHELVED_AT_ONCE: usize = 64;
@@ -30,10 +30,10 @@ const MAX_RECALLED: usize = 64;
 const HEADS_AGAIN_MS: u64 = 30_000;
 /// How often any node is asked for a head at one look: well below what it answers.
 const MAX_HEADS_ASKED: usize = 64;
-/// How much may wait for one log to be recalled.
+/// How many items may wait for one log to be recalled.
 const MAX_WAITING: usize = 32;
 
-/// What a node keeps in memory of a ceremony that is over.
+/// What a node keeps in memory of a finished ceremony.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelved {
     /// Which ceremony.
@@ -83,7 +83,7 @@ impl Shelved {
         Tip { seq: self.head.seq, hash: self.head.hash }
     }
 
-    /// Whether a node stands where this one does. In a later round, or before its vote, it may not stay there.
+    /// Whether a node stands where this one does. In a later round, or before it has voted, it might not stay there.
     pub(super) fn says_the_same(&self, head: &Head) -> bool {
         head.tip == self.tip() && head.votes && head.round <= self.round
     }
@@ -131,7 +131,7 @@ pub(super) struct Shelf {
     short: BTreeSet<CeremonyId>,
     /// Those that are being recalled, and what waits for it.
     recalling: BTreeMap<CeremonyId, Vec<Then>>,
-    /// Which node's word made this one recall a log.
+    /// Which node's statement made this one recall a log.
     because_of: BTreeMap<CeremonyId, NodeIndex>,
 }
 
@@ -179,7 +179,7 @@ impl Shelf {
         self.sum
     }
 
-    /// The stream is another: nothing is known of what it has.
+    /// The stream was replaced: nothing is known of what it has.
     pub(super) fn doubt_stream(&mut self) {
         self.short = self.lines.keys().cloned().collect();
     }
@@ -195,7 +195,7 @@ impl Shelf {
 }
 
 impl Core {
-    /// Where this node stands in a ceremony of which it keeps a line; signed when it is asked for.
+    /// Where this node stands in a ceremony of which it keeps a line; signed on request.
     pub(super) fn head_of_line(&self, line: &Shelved) -> Option<SignedHead> {
         let head = Head {
             cluster: self.identity.charter.cluster().clone(),
@@ -210,7 +210,7 @@ impl Core {
         SignedHead::create(head, |message| self.identity.sign(message)).ok()
     }
 
-    /// Has a log come back from the store, and does this then.
+    /// Recalls a log from the store, and then does this.
     pub(super) fn recall(&mut self, id: &CeremonyId, then: Option<Then>) {
         let is_new = !self.shelf.recalling.contains_key(id);
         let waiting = self.shelf.recalling.entry(id.clone()).or_default();
@@ -235,7 +235,7 @@ impl Core {
     pub(super) fn recalled(&mut self, id: &CeremonyId, result: Result<StoreReply, String>) {
         match result {
             Ok(StoreReply::Log(stored)) => self.put_back(id, *stored),
-            Ok(_) => warn!(ceremony = %id, "the store answered something else than was asked"),
+            Ok(_) => warn!(ceremony = %id, "the store gave an answer of the wrong kind"),
             Err(trouble) => {
                 warn!(ceremony = %id, %trouble, "log not recalled yet");
                 return self.later(StoreOp::Recall(id.clone()), Waiting::Recalled(id.clone()));
@@ -258,9 +258,9 @@ impl Core {
         let mut log = Log::new(self.node(), stored.memory);
         if let Err((seq, refused)) = self.book.read(&stored.entries) {
             let why = format!("its own copy of {id} does not fold from entry {seq} on: {}", chain(&refused));
-            error!(%why, "log not recalled: it is taken anew from the stream and from other nodes");
+            error!(%why, "log not recalled: reading it again from the stream and from other nodes");
             self.observed.store.rose(&why, self.now);
-            // Its ballot binds all the same.
+            // Its ballot still binds.
             self.logs.insert(id.clone(), log);
             return;
         }
@@ -280,7 +280,8 @@ impl Core {
         self.plan(Work::Settle(id.clone()));
     }
 
-    /// Shelves what is over and has not changed for a while, and of what was recalled the oldest when it is too much.
+    /// Shelves what is finished and has not changed for a while and, when too many logs have been recalled, the oldest
+    /// of those.
     pub(super) fn shelve(&mut self) {
         let now = self.now.steady;
         let is_waiting = self.waiting.values().any(|waiting| matches!(waiting, Waiting::Shelved(_)));
@@ -321,7 +322,7 @@ impl Core {
         Shelved::new(&chapter.ceremony, began, log.ballot.memory(), self.now.wall)
     }
 
-    /// Whether nothing is left to do, to say or to find out about a ceremony.
+    /// Whether nothing is left to do, to report or to find out about a ceremony.
     fn is_done_with(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
         let is_quiet = log.pending.is_empty() && log.orphans.is_empty();
@@ -358,7 +359,7 @@ impl Core {
         }
     }
 
-    /// The store has the line. What happened meanwhile keeps the log here.
+    /// The store has the line. Anything that happened in the meantime keeps the log in memory.
     pub(super) fn is_shelved(&mut self, line: Shelved, result: Result<(), String>) {
         let id = line.ceremony.clone();
         if let Err(trouble) = result {
@@ -369,7 +370,7 @@ impl Core {
             self.book.shelve(&id);
             self.logs.remove(&id);
             self.unsettled.remove(&id);
-            // Whatever the enclave was ordered to do there, nothing can come of it any more.
+            // Whatever the enclave was ordered to do there can no longer have any effect.
             self.asked.retain(|_, asked| asked.ceremony() != Some(&id));
             self.shelf.put(line);
         }
@@ -384,7 +385,7 @@ impl Core {
             warn!(ceremony = %id, "set aside: another charter is in force");
             let Some(line) = self.shelf.take(&id) else { continue };
             self.shelf.short.remove(&id);
-            // A ballot binds also where this node stands on nothing any more.
+            // A ballot binds even if this node no longer stands on anything.
             let lock = Some(Lock { round: line.lock_round, tip: line.tip() });
             let memory = Memory { round: line.round, lock, ..Memory::default() };
             self.logs.insert(id, Log::new(self.node(), memory));

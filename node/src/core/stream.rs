@@ -8,14 +8,14 @@ use tracing::{info, warn};
 use super::record::{Work, Writer};
 use super::{Core, Effect, Mark, StoreOp, StreamEntry, StreamError, StreamSeen, Waiting};
 
-/// How often a stream that is as it must be is looked at again, in milliseconds.
+/// How often a sound stream is checked again, in milliseconds.
 const INSPECT_MS: u64 = 30_000;
 /// How often the store is told how far the stream was read, in milliseconds.
 const MARK_MS: u64 = 5000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Not looked at since the connection.
+    /// Not checked since the connection.
     Unseen,
     /// Not to be used, and why.
     Unusable(String),
@@ -36,7 +36,7 @@ pub(super) struct Stream {
     inspected_at: Option<u64>,
     /// The sequence of the first message that it has, when it was last looked at.
     first: u64,
-    /// What is wrong with a stream that is used all the same.
+    /// What is wrong with a stream that is still used.
     blemish: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Stream {
     /// What is wrong with it.
     pub(super) fn trouble(&self) -> Option<String> {
         match &self.state {
-            State::Unseen => Some("the stream has not been looked at since the connection".to_owned()),
+            State::Unseen => Some("the stream has not been checked since the bus connected".to_owned()),
             State::Unusable(why) => Some(why.clone()),
             State::Usable if !self.is_read => Some("the stream is being read".to_owned()),
             State::Usable => self.blemish.clone(),
@@ -83,7 +83,7 @@ impl Stream {
         self.is_read = false;
     }
 
-    /// A request failed: nothing is done with the stream until it has been looked at again.
+    /// A request failed: nothing is done with the stream until it has been checked again.
     pub(super) fn failed(&mut self, error: &StreamError) {
         self.state = State::Unusable(error.to_string());
         self.is_read = false;
@@ -104,7 +104,7 @@ impl Core {
         self.effect(Effect::InspectStream(self.stream.mark));
     }
 
-    /// Once a look: what is new in the stream, and whether it is still the same.
+    /// Once per look: what is new in the stream, and whether it is still the same stream.
     pub(super) fn look_at_stream(&mut self) {
         let wait = if self.stream.state == State::Usable { INSPECT_MS } else { 1000 };
         let due = self.stream.inspected_at.is_none_or(|at| self.now.steady.saturating_sub(at) >= wait);
@@ -116,8 +116,8 @@ impl Core {
         }
     }
 
-    /// The stream as the broker describes it: used only if it can lose nothing; read from its beginning if it is another
-    /// than the one before.
+    /// The stream as the broker describes it: used only if it can lose nothing; read from its beginning if it is not
+    /// the previous one.
     pub(super) fn stream_seen(&mut self, seen: Result<StreamSeen, StreamError>) {
         let seen = match seen {
             Ok(seen) => seen,
@@ -130,8 +130,10 @@ impl Core {
         let differences: Vec<String> =
             stream_differences(&seen.config).iter().map(Difference::to_string).collect();
         if !differences.is_empty() {
-            let why =
-                format!("the stream is not the log's, and is not written to: {}", differences.join("; "));
+            let why = format!(
+                "the stream does not have the log's settings and is not written to: {}",
+                differences.join("; ")
+            );
             if self.stream.trouble().as_ref() != Some(&why) {
                 warn!(%why, "stream refused");
             }
@@ -141,12 +143,12 @@ impl Core {
         }
         let began = seen.first > 1 && seen.last > 0;
         self.stream.blemish =
-            began.then(|| format!("the stream begins at message {}: what was before is gone", seen.first));
+            began.then(|| format!("the stream begins at message {}: earlier messages are gone", seen.first));
         let lost_its_beginning = began && seen.first > self.stream.first;
         self.stream.first = seen.first;
         if self.stream.mark.is_some() && (seen.marked != self.stream.mark || lost_its_beginning) {
             warn!(
-                "the stream is another than before, or shorter: it is read anew, and given back what it lacks"
+                "the stream was replaced or is shorter than before: reading it again and restoring what it lacks"
             );
             self.stream.mark = None;
             self.stream.is_read = false;

@@ -1,23 +1,23 @@
-//! What a ceremony will need is tried before this node attests, and again while it does not work: a write to the store, a
-//! data key from the KMS, a file in the vault. A trouble that was only inferred from a failure would be found after people
-//! have signed, and would stay after it was mended.
+//! What a ceremony will need is tried before this node attests, and again while it does not work: a write to the store,
+//! a data key from the KMS, a file in the vault. A trouble inferred only from a failure would be found after people
+//! have signed, and would linger after it was cured.
 
 use enclave_link::message::{self, TryKms, to_enclave};
 use tracing::{info, warn};
 
 use super::{Asked, Core, Effect, StoreReply, Waiting};
 
-/// How long what worked is believed when this node attests, in milliseconds.
+/// How long a success counts when this node attests, in milliseconds.
 const FRESH_MS: u64 = 30_000;
-/// How often a KMS that works is tried again, in milliseconds: a policy may be changed at any time, and a call costs little.
+/// How often a working KMS is tried again, in milliseconds: a policy may change at any time, and a call costs little.
 const KMS_CHECK_MS: u64 = 60_000;
 /// How often a vault that works is tried again, in milliseconds: some keep every trial for ever.
 const VAULT_CHECK_MS: u64 = 10 * 60 * 1000;
-/// How soon what failed is tried again, in milliseconds.
+/// How soon to try again what failed, in milliseconds.
 const RETRY_MS: u64 = 10_000;
-/// The same where a ceremony waits for it.
+/// The same, if a ceremony waits for it.
 const HURRY_MS: u64 = 1000;
-/// How long an answer is waited for, in milliseconds: longer than each of the calls behind it may take.
+/// How long to wait for an answer, in milliseconds: longer than any of the calls behind it may take.
 const LOST_MS: u64 = 60_000;
 
 /// What came of a trial, and when.
@@ -31,7 +31,7 @@ pub(super) enum Trial {
 }
 
 impl Trial {
-    /// Whether it is to be tried now, if what works is tried after `fresh` and what fails after `retry`.
+    /// Whether it is to be tried now, if successes are tried again after `fresh` and failures after `retry`.
     fn is_due(self, now: u64, fresh: u64, retry: u64) -> bool {
         let (since, wait) = match self {
             Self::Untried => return true,
@@ -71,12 +71,12 @@ impl Core {
         }
     }
 
-    /// Whether the store took a write a moment ago.
+    /// Whether the store accepted a write a moment ago.
     pub(super) fn store_is_ready(&self) -> bool {
         self.trials.store.is_good(self.now.steady)
     }
 
-    /// Whether the enclave was given a data key a moment ago; it is told to ask for one otherwise.
+    /// Whether the enclave was given a data key a moment ago; otherwise it is told to ask for one.
     pub(super) fn kms_is_ready(&mut self) -> bool {
         let now = self.now.steady;
         let is_good = self.trials.kms.is_good(now);
@@ -86,7 +86,7 @@ impl Core {
         is_good
     }
 
-    /// Whether the vault took a file a moment ago; it is asked otherwise.
+    /// Whether the vault accepted a file a moment ago; otherwise it is tried.
     pub(super) fn vault_took_a_file(&mut self) -> bool {
         let now = self.now.steady;
         let is_good = self.trials.vault.is_good(now);
@@ -101,7 +101,7 @@ impl Core {
             self.trials.vault = Trial::Asked(self.now.steady);
             self.effect(Effect::Preflight);
         } else {
-            let trouble = "this node has no [vault] in its configuration, and the charter asks for backups";
+            let trouble = "the charter asks for backups, but this node has no [vault] in its configuration";
             self.vault_tried(Err(trouble.to_owned()));
         }
     }
@@ -161,8 +161,8 @@ impl Core {
         self.duties_due = true;
     }
 
-    /// The next trial is due at once: another enclave may be another image, to which the KMS says something else, and
-    /// what an enclave gave up may have failed at the KMS.
+    /// The next trial is due at once: another enclave may have another image, to which the KMS answers differently,
+    /// and what an enclave gave up may have failed at the KMS.
     pub(super) fn forget_kms_trial(&mut self) {
         self.trials.kms = Trial::Untried;
     }

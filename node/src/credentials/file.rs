@@ -1,6 +1,6 @@
 //! Reading credentials from a file that something else keeps fresh.
 //!
-//! This module must never wait for whoever writes the file: only a regular file has an end of its own.
+//! This module must never wait for whoever writes the file: only a regular file is certain to end.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::Read as _;
@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::{CredentialError, enough, is_too_long, room};
 use crate::deadline::Threads;
 
-/// A disk that is gone keeps a thread for each try. There are two sources in a configuration, so this leaves room for
-/// the one whose disk is there.
+/// A disk that is gone holds one thread per try. A configuration has two sources, so this leaves room for the one whose
+/// disk is there.
 static THREADS: LazyLock<Threads> = LazyLock::new(|| Threads::at_most(8));
 
 pub(super) async fn read(path: &Path, limit: Duration) -> Result<Zeroizing<Vec<u8>>, CredentialError> {

@@ -1,8 +1,8 @@
 //! Running a program that prints credentials.
 //!
-//! The program and everything it starts are one process group, killed as soon as nobody waits for it any more; only
-//! a program that leaves the group on purpose outlives that. This module must never wait without a limit, and
-//! never repeat what the program prints on its standard output.
+//! The program and everything it starts form one process group, killed as soon as nobody waits for it any more; only a
+//! program that leaves the group on purpose outlives that. This module must never wait without a limit, and never
+//! repeat what the program prints on its standard output.
 
 use std::fmt;
 use std::io;
@@ -38,7 +38,7 @@ impl fmt::Display for Said {
     }
 }
 
-/// What a program printed and said before it ended well.
+/// What a program printed and said before it ended successfully.
 pub(super) struct Printed {
     pub(super) program: String,
     pub(super) text: Zeroizing<Vec<u8>>,
@@ -64,7 +64,7 @@ pub(super) async fn run(words: &[String], limit: Duration) -> Result<Printed, Cr
     }
 }
 
-/// Why a program was not heard to its end.
+/// Why a program's output was not read to its end.
 enum Cut {
     TooLong,
     Broken(io::Error),
@@ -104,7 +104,7 @@ impl Helper {
         self.group().is_none_or(|id| matches!(waitid(WaitId::Pid(id), look), Ok(Some(_))))
     }
 
-    /// The id of the program and its group, for as long as they are nobody else's.
+    /// The id of the program and its group, as long as nobody else can have it.
     fn group(&self) -> Option<Pid> {
         self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
@@ -113,7 +113,7 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         if let Some(group) = self.group() {
-            // It fails where nothing is left to kill.
+            // It fails if nothing is left to kill.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -150,7 +150,7 @@ impl Tail {
         let text = String::from_utf8_lossy(&self.bytes);
         let mut lines = text.split(['\n', '\r']);
         if self.is_cut {
-            // The beginning of this line is lost, and may have said that a secret follows.
+            // The beginning of this line is lost, and may have announced a secret.
             lines.next();
         }
         let lines = lines.filter(|line| !line.trim().is_empty());
@@ -247,7 +247,8 @@ mod tests {
         );
         let late = refused_within(&script, SOON).await;
         assert!(matches!(late, CredentialError::Late { .. }), "{late}");
-        let expected = "AWS credential program sh did not end within 2 s and was killed; it said: waiting for a password";
+        let expected = "AWS credential program sh did not exit within 2 s and was killed; it said: waiting for a \
+            password";
         assert_eq!(late.to_string(), expected);
         ends(id_in(&leader).await).await;
         ends(id_in(&child).await).await;

@@ -1,6 +1,6 @@
 //! What `nitro-cli` prints (`src/common/json_output.rs` of aws-nitro-enclaves-cli), as far as it matters here.
 //!
-//! Fields that newer versions add are passed over; a field that is read must be there and of its type.
+//! Fields that newer versions add are ignored; a field that is read must be present and have its type.
 
 use ceremonies::attestation::{Measurement, Pcr};
 use serde::Deserialize;
@@ -44,7 +44,7 @@ pub(super) struct Described {
     pub(super) measured: Measured,
 }
 
-/// Where an enclave is in its life.
+/// An enclave's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum State {
@@ -53,7 +53,7 @@ pub(super) enum State {
     Terminating,
 }
 
-/// How an enclave was started. A flag that this agent does not know is no harmless one.
+/// How an enclave was started. A flag that this agent does not know may not be harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Flags {

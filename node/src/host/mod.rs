@@ -1,9 +1,8 @@
-//! What runs the enclave on this machine: starting, watching and ending it.
+//! What runs the enclave on this machine: starting, watching and stopping it.
 //!
-//! The host is not trusted, so nothing here protects a share: what is refused early is what the other nodes
-//! and the KMS would refuse anyway, with a clearer word. An enclave holds its keys in memory only, so this
-//! module must never end one because the agent ends, and never one that it did not start unless a person
-//! asks.
+//! The host is not trusted, so nothing here protects a share: it only refuses early, and with a clearer message, what
+//! the other nodes and the KMS would refuse anyway. An enclave holds its keys in memory only, so this module must never
+//! stop one because the agent stops, and never one that it did not start unless a person asks.
 
 mod answer;
 mod nitro;
@@ -22,10 +21,10 @@ pub use self::nitro::NitroHost;
 pub use self::supervise::{Pace, supervise};
 use crate::config::{Config, Host};
 
-/// An enclave that runs and that the charter allows.
+/// A running enclave that the charter allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// What the host calls it; a restarted enclave has another.
+    /// The host's id for it; a restarted enclave has another.
     pub id: String,
     /// Its context id.
     pub cid: u32,
@@ -36,22 +35,22 @@ pub struct Running {
 /// Something that runs this node's enclave.
 #[async_trait]
 pub trait EnclaveHost: Send + Sync {
-    /// The enclave as it runs now.
+    /// The enclave that is running now.
     ///
     /// # Errors
     /// Also for an enclave of this name that the charter does not allow.
     async fn running(&self) -> Result<Option<Running>, HostError>;
 
-    /// Starts the enclave; one that runs is left alone.
+    /// Starts the enclave; a running one is left alone.
     async fn start(&self) -> Result<Running, HostError>;
 
-    /// Ends the enclave, allowed or not. Answers what it was called, if there was one.
+    /// Stops the enclave, allowed or not. Returns its id, if there was one.
     async fn terminate(&self) -> Result<Option<String>, HostError>;
 
     /// Shows the enclave's console on standard output until it ends.
     async fn console(&self) -> Result<(), HostError>;
 
-    /// Ends the enclave and starts it anew.
+    /// Stops the enclave and starts it again.
     async fn restart(&self) -> Result<Running, HostError> {
         self.terminate().await?;
         self.start().await
@@ -65,11 +64,11 @@ pub fn configured(config: &Config, charter: &Charter) -> Option<NitroHost> {
     Some(NitroHost::new("nitro-cli".into(), nitro.clone(), charter.attestation().measurements.clone()))
 }
 
-/// Why an enclave is not run, or not known of.
+/// Why an enclave cannot be run, or its state is unknown.
 #[derive(Debug, Error)]
 pub enum HostError {
     /// The host's tool is not there.
-    #[error("`{tool}` cannot be run; install aws-nitro-enclaves-cli, or mend PATH")]
+    #[error("`{tool}` cannot be run; install aws-nitro-enclaves-cli, or correct PATH")]
     Tool {
         /// Which program.
         tool: PathBuf,
@@ -77,7 +76,7 @@ pub enum HostError {
         source: std::io::Error,
     },
     /// The host's tool hangs.
-    #[error("nitro-cli {verb} did not end within {}s; see /var/log/nitro_enclaves", .patience.as_secs())]
+    #[error("nitro-cli {verb} did not finish within {} s; see /var/log/nitro_enclaves", .patience.as_secs())]
     Silent {
         /// What it was asked.
         verb: &'static str,
@@ -85,7 +84,7 @@ pub enum HostError {
         patience: Duration,
     },
     /// The host's tool refused.
-    #[error("nitro-cli {verb} ended with {status}: {said}")]
+    #[error("nitro-cli {verb} failed with {status}: {said}")]
     Failed {
         /// What it was asked.
         verb: &'static str,
@@ -94,8 +93,8 @@ pub enum HostError {
         /// Its own words.
         said: String,
     },
-    /// The host's tool answered something else than it documents.
-    #[error("nitro-cli {verb} gave an answer of unknown form; is it another version?")]
+    /// The host's tool gave an answer that it does not document.
+    #[error("nitro-cli {verb} gave an answer of unknown form; is it a different version?")]
     Answer {
         /// What it was asked.
         verb: &'static str,
@@ -104,8 +103,8 @@ pub enum HostError {
     },
     /// An image that the charter does not allow.
     #[error(
-        "PCR{pcr} of {what} is {found}, but the nearest measurement of the charter has {allowed}: use the \
-         image that the charter was written for, or amend the charter"
+        "PCR{pcr} of {what} is {found}, but the nearest measurement of the charter has {allowed}: use an image that \
+         the charter allows, or amend the charter"
     )]
     Measurement {
         /// The image's file or the enclave's id.
@@ -130,15 +129,15 @@ pub enum HostError {
     NothingAllowed,
     /// An enclave whose memory its host reads.
     #[error(
-        "enclave {id} runs in debug mode, which no node accepts; end it with `custody-node --config … \
-         enclave stop`, then `enclave start`"
+        "enclave {id} runs in debug mode, which no node accepts; stop it with `custody-node --config … enclave stop`, \
+         then `enclave start`"
     )]
     Debug {
         /// Which enclave.
         id: String,
     },
     /// An enclave where the agent does not look for it.
-    #[error("enclave {id} has cid {found} instead of {expected}; end it with `enclave stop`, then start it")]
+    #[error("enclave {id} has cid {found} instead of {expected}; stop it with `enclave stop`, then start it")]
     OtherCid {
         /// Which enclave.
         id: String,
@@ -148,13 +147,13 @@ pub enum HostError {
         expected: u32,
     },
     /// An enclave that is neither running nor gone.
-    #[error("enclave {id} is being ended; wait until `enclave status` says that none runs")]
+    #[error("enclave {id} is being stopped; wait until `enclave status` says that none is running")]
     Ending {
         /// Which enclave.
         id: String,
     },
     /// Two enclaves cannot be one node's.
-    #[error("{count} enclaves are called {name}; end all but one with `nitro-cli terminate-enclave`")]
+    #[error("{count} enclaves are called {name}; stop all but one with `nitro-cli terminate-enclave`")]
     Several {
         /// The name.
         name: String,
@@ -162,7 +161,9 @@ pub enum HostError {
         count: usize,
     },
     /// Somebody else started an enclave of the name at the same time.
-    #[error("nitro-cli called the new enclave {got}, because another {name} was there; the new one is ended")]
+    #[error(
+        "nitro-cli called the new enclave {got}, because another {name} was running; the new one has been stopped"
+    )]
     NameTaken {
         /// The configuration's name.
         name: String,
@@ -170,29 +171,30 @@ pub enum HostError {
         got: String,
     },
     /// The enclave did not survive its start.
-    #[error("enclave {id} ended as soon as it was started; see /var/log/nitro_enclaves and the memory given")]
+    #[error(
+        "enclave {id} ended as soon as it was started; see /var/log/nitro_enclaves, and check the memory given to it"
+    )]
     Vanished {
         /// Which enclave.
         id: String,
     },
     /// The enclave is not gone.
-    #[error("nitro-cli did not say that enclave {id} is ended; look again with `enclave status`")]
+    #[error("nitro-cli did not confirm that enclave {id} has stopped; check with `enclave status`")]
     NotEnded {
         /// Which enclave.
         id: String,
     },
     /// A production enclave has no console.
     #[error(
-        "an enclave has a console in debug mode only, and this program starts none in it: a charter refuses \
-         its zero PCRs. Read the agent's log and the host's /var/log/nitro_enclaves instead. nitro-cli said: \
-         {said}"
+        "an enclave has a console only in debug mode, in which this program starts none: a charter refuses its zero \
+         PCRs. Read the agent's log and the host's /var/log/nitro_enclaves instead. nitro-cli said: {said}"
     )]
     NoConsole {
         /// Its own words.
         said: String,
     },
     /// There is nothing to show.
-    #[error("no enclave called {name} runs")]
+    #[error("no enclave called {name} is running")]
     NotRunning {
         /// The configuration's name.
         name: String,

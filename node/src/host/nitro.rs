@@ -18,7 +18,7 @@ use super::answer::{Described, Flags, Image, Started, State, Terminated};
 use super::{EnclaveHost, HostError, Running};
 use crate::config::Nitro;
 
-/// How long the tool may take: it hands the enclave all its memory, and waits for its heartbeat.
+/// How long the tool may take: it hands the enclave all its memory and waits for its heartbeat.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How much of what the tool says is repeated.
 const MAX_SAID: usize = 1000;
@@ -66,7 +66,7 @@ impl NitroHost {
         arguments: &[&OsStr],
     ) -> Result<T, HostError> {
         let mut command = Command::new(&self.tool);
-        // Half a start is worse than a late one, so a run is never cut off.
+        // Half a start is worse than a late one, so a start is never cut off.
         command.arg(verb).args(arguments).stdin(Stdio::null()).kill_on_drop(verb != RUN);
         let output = tokio::time::timeout(PATIENCE, command.output())
             .await
@@ -81,7 +81,7 @@ impl NitroHost {
     /// The enclave of this name, whatever may be wrong with it.
     async fn find(&self) -> Result<Option<Described>, HostError> {
         let all: Vec<Value> = self.ask(DESCRIBE, &[]).await?;
-        // Other people's enclaves are read no further than their names.
+        // Of other people's enclaves, only the names are read.
         let mut own = all.into_iter().filter(|enclave| {
             enclave.get("EnclaveName").and_then(Value::as_str) == Some(self.settings.name.as_str())
         });
@@ -135,7 +135,7 @@ impl NitroHost {
         let Some(enclave) = self.find().await?.filter(|enclave| enclave.id == started.id) else {
             return Err(HostError::Vanished { id: started.id });
         };
-        // The file may have been another by the time it was run.
+        // The file may have been replaced by the time it was run.
         match self.examine(enclave) {
             Ok(running) => Ok(running),
             Err(refused) => {
@@ -145,10 +145,10 @@ impl NitroHost {
         }
     }
 
-    /// Ends an enclave that this call has started and that nobody has used.
+    /// Stops an enclave that this call has started and that nobody has used.
     async fn take_back(&self, id: &str) {
         if let Err(error) = self.end(id).await {
-            warn!(%id, %error, "enclave that must not run is not ended");
+            warn!(%id, %error, "could not stop an enclave that must not run");
         }
     }
 
@@ -179,7 +179,7 @@ impl EnclaveHost for NitroHost {
         // A person and the agent may have started it at the same time; one of the two is enough.
         match self.running().await {
             Ok(Some(running)) => {
-                info!(id = %running.id, "another start of the enclave was first");
+                info!(id = %running.id, "the enclave was already being started");
                 Ok(running)
             }
             Ok(None) | Err(_) => Err(refused),

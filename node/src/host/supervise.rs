@@ -1,4 +1,4 @@
-//! Keeping the enclave running for as long as the agent runs, and no shorter: when this task is dropped, the
+//! Keeping the enclave running while the agent runs, and leaving it running after that: when this task is dropped, the
 //! enclave stays.
 
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::{EnclaveHost, HostError, Running};
 /// How often to look, and how soon to try again.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Between two looks at an enclave that runs.
+    /// Between two looks at a running enclave.
     pub look: Duration,
     /// After a first start or failure; it doubles with each that follows.
     pub pause: Duration,
     /// The longest such pause.
     pub longest: Duration,
-    /// How long an enclave must have run for its end to count as the first again.
+    /// How long an enclave must have run for its end to count as a first failure again.
     pub steady: Duration,
 }
 
@@ -38,8 +38,8 @@ struct Seen {
     since: Instant,
 }
 
-/// Starts the enclave when none runs, for ever. An enclave that runs but must not is reported, not ended:
-/// that is for a person to decide.
+/// Starts the enclave whenever none runs, for ever. An enclave that runs but must not is reported, not stopped: that is
+/// for a person to decide.
 pub async fn supervise(host: &dyn EnclaveHost, pace: Pace) {
     let mut seen: Option<Seen> = None;
     let mut pause = pace.pause;
@@ -48,7 +48,7 @@ pub async fn supervise(host: &dyn EnclaveHost, pace: Pace) {
         if matches!(looked, Ok(None))
             && let Some(gone) = seen.take()
         {
-            warn!(id = %gone.id, "enclave vanished; it is started again with new keys");
+            warn!(id = %gone.id, "enclave vanished; starting it again with new keys");
             if gone.since.elapsed() >= pace.steady {
                 pause = pace.pause;
             }
@@ -66,7 +66,7 @@ pub async fn supervise(host: &dyn EnclaveHost, pace: Pace) {
                 backed_off(&mut pause, pace)
             }
             Err(error) => {
-                complain(&error, pause, "enclave not as it should be");
+                complain(&error, pause, "enclave is not as configured");
                 backed_off(&mut pause, pace)
             }
         };
@@ -76,7 +76,7 @@ pub async fn supervise(host: &dyn EnclaveHost, pace: Pace) {
 
 fn notice(seen: &mut Option<Seen>, running: &Running) {
     if seen.as_ref().is_none_or(|seen| seen.id != running.id) {
-        info!(id = %running.id, cid = running.cid, "enclave runs");
+        info!(id = %running.id, cid = running.cid, "enclave is running");
         *seen = Some(Seen { id: running.id.clone(), since: Instant::now() });
     }
 }

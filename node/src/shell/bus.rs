@@ -1,5 +1,5 @@
-//! The connection to the bus: what arrives becomes events, each sender's in a task of its own, so that whoever floods the
-//! bus crowds out nobody but themselves.
+//! The connection to the bus: what arrives becomes events, with one task per sender, so that a sender who floods the
+//! bus crowds out only itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::config;
 use crate::core::{Event, Request, RequestKind};
 use crate::file::{self, MAX_SETTINGS};
 
-/// Messages of one sender that may wait, before the newest are lost.
+/// Messages of one sender that may wait before the newest are lost.
 const MAX_WAITING: usize = 256;
 
 /// Why the bus cannot be set up.
@@ -38,7 +38,7 @@ pub enum BusError {
 /// Connects, now or as soon as the broker is there.
 ///
 /// # Errors
-/// [`BusError`] for what waiting would not mend.
+/// [`BusError`] for anything that waiting would not cure.
 pub(super) async fn connect(
     config: &config::Nats,
     node: NodeIndex,
@@ -134,7 +134,7 @@ fn read(message: Message) -> Option<Event> {
     }
 }
 
-/// Passes protocol messages between bus and enclave: nothing else that the agent does may hold them up.
+/// Passes protocol messages between bus and enclave, so that nothing else that the agent does holds them up.
 ///
 /// # Errors
 /// [`BusError::Subscribe`].
@@ -165,7 +165,7 @@ pub(super) async fn relay(
                 warn!("the enclave addressed a message to nobody");
                 continue;
             };
-            // A message that the bus loses ends its session at the deadline, and that is said by the enclaves.
+            // A message that the bus loses ends its session at the deadline, which the enclaves report.
             let sent = client.publish(subject::session(to, &label, node), send.payload.into()).await;
             if let Err(error) = sent {
                 warn!(%to, %error, "session message not sent");

@@ -1,7 +1,7 @@
-//! The agent's shell: it does what the core asks for, and tells it what happened.
+//! The agent's shell: it does what the core asks for, and reports what happened.
 //!
-//! The loop here never waits for anything but the next event: the stream, the store, the vault and credentials have tasks
-//! of their own with deadlines, and protocol messages pass by it altogether. It decides nothing.
+//! The loop here never waits for anything but the next event: the stream, the store, the vault and credentials have
+//! tasks of their own with deadlines, and protocol messages bypass it altogether. It decides nothing.
 
 mod bus;
 mod slow;
@@ -30,7 +30,7 @@ use crate::core::{Core, Effect, Event, Now, Pace, StoreOp, StreamError, TICK_MS,
 use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
 use crate::store::Store;
 
-/// Events that may wait for the core; whoever brings more waits.
+/// Events that may wait for the core; further senders wait.
 const MAX_EVENTS: usize = 64;
 /// Store operations that may wait; the core asks for one at a time where order matters.
 const MAX_STORE_OPS: usize = 1024;
@@ -73,7 +73,7 @@ impl Agent {
     /// Opens the store, folds the node's own copy of all logs, and connects.
     ///
     /// # Errors
-    /// [`StartError`]; a bus or enclave that is only unreachable is no error, it is waited for.
+    /// [`StartError`]; a bus or enclave that is merely unreachable is not an error: the agent waits for it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let begun = Instant::now();
         let Ready { identity, store, remembered, vault } = start::ready(&config).await?;
@@ -121,11 +121,11 @@ impl Agent {
         info!("agent stopped");
     }
 
-    /// Hands an effect to whoever does it, without waiting.
+    /// Hands an effect to the task that performs it, without waiting.
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::InspectStream(mark) => {
-                // A look that finds no room is taken again.
+                // A look that finds no room is repeated later.
                 let _ = self.stream.try_send(StreamOp::Inspect(mark));
             }
             Effect::ReadStream(after) => self.to_stream(StreamOp::Read(after)),
@@ -134,17 +134,17 @@ impl Agent {
             }
             Effect::Publish { subject, payload } => {
                 if self.publish.try_send((subject, payload)).is_err() {
-                    warn!("the bus takes no messages: one is lost");
+                    warn!("the bus accepts no messages: one was lost");
                 }
             }
             Effect::Store(ticket, op) => {
                 if self.store.try_send((ticket, *op)).is_err() {
-                    self.tell(Event::Stored(ticket, Err("too much waits for the store".to_owned())));
+                    self.tell(Event::Stored(ticket, Err("the store's queue is full".to_owned())));
                 }
             }
             Effect::ToEnclave(kind) => {
                 if !self.link.try_send(*kind) {
-                    error!("the enclave does not read: an order is lost");
+                    error!("the enclave is not reading: an order was lost");
                 }
             }
             Effect::FetchCredentials(ticket) => self.slow.fetch_credentials(ticket),
@@ -155,7 +155,7 @@ impl Agent {
 
     fn to_stream(&self, op: StreamOp) {
         if let Err(refused) = self.stream.try_send(op) {
-            let busy = || StreamError::Unavailable("too many requests wait".to_owned());
+            let busy = || StreamError::Unavailable("the request queue is full".to_owned());
             match refused.into_inner() {
                 StreamOp::Inspect(_) => {}
                 StreamOp::Read(_) => self.tell(Event::StreamRead(Err(busy()))),
@@ -173,7 +173,7 @@ impl Agent {
 
 fn steady(begun: Instant) -> Now {
     let steady = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // Nothing happened at moment 0, which stands for never.
+    // Moment 0 stands for never: nothing happened then.
     Now { wall: now(), steady: steady + 1 }
 }
 

@@ -14,9 +14,9 @@ use crate::core::{Event, Object, Ticket};
 use crate::credentials;
 use crate::vault::Vault;
 
-/// How long a source of credentials may take; its own deadline is shorter, and says more.
+/// How long a source of credentials may take; its own deadline is shorter and its error says more.
 const CREDENTIALS: Duration = Duration::from_secs(30);
-/// How long the vault may take to say whether it is ready.
+/// How long the vault may take to report whether it is ready.
 const PREFLIGHT: Duration = Duration::from_secs(30);
 /// How long the vault may take for one file.
 const PUT: Duration = Duration::from_mins(2);

@@ -40,10 +40,10 @@ pub enum StartError {
     #[error("the attestation root is refused")]
     Root(#[from] InvalidRoot),
     /// The root is not the charter's.
-    #[error("charter and attestation root do not belong together")]
+    #[error("the attestation root is not the one that the charter names")]
     Foreign(#[from] ForeignRoot),
-    /// The charter lists no such node, or the one in force another key for it.
-    #[error("node {0} stands in the charter with another NKey than the seed's, or not at all")]
+    /// The charter lists no such node, or the charter in force lists another key for it.
+    #[error("the charter lists node {0} with an NKey other than the seed's, or not at all")]
     NotInCharter(NodeIndex),
     /// The charter in force excludes the node.
     #[error(
@@ -66,7 +66,7 @@ pub enum StartError {
     /// The bundle does not verify.
     #[error("the bundle is refused")]
     Bundle(#[from] VerifyError),
-    /// The own copy of a log does not fold.
+    /// This node's copy of a log does not fold.
     #[error("entry {seq} of {ceremony} in this node's store is damaged; restore the store from a copy")]
     DamagedEntry {
         /// Which ceremony.
@@ -76,8 +76,8 @@ pub enum StartError {
         /// Why.
         source: EntryError,
     },
-    /// An entry of the bundle is not the store's.
-    #[error("the bundle's log does not continue the one that this node has")]
+    /// An entry of the bundle differs from the store's.
+    #[error("the bundle's log does not continue the log that this node has")]
     Taken(#[from] NotTaken),
 }
 
@@ -107,7 +107,7 @@ pub(super) fn identity(config: &Config) -> Result<(Identity, Context), StartErro
     Ok((Identity { node: config.node, charter, nkey }, context))
 }
 
-/// Reads all that an agent starts with.
+/// Reads everything that an agent starts with.
 pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
     let (identity, context) = identity(config)?;
     let store = Store::open(&config.store).await?;
@@ -153,8 +153,8 @@ pub async fn check(config: &Config) -> Result<(), StartError> {
     if identity.is_listed(&charter) { Ok(()) } else { Err(StartError::NotInCharter(config.node)) }
 }
 
-/// Puts the logs of an evidence bundle into the store of a node that has none: how a cluster that lost everything begins
-/// to know again. Returns how many ceremonies the store knows then.
+/// Puts the logs of an evidence bundle into the store of a node that has none: this is how a cluster that lost
+/// everything gets its record back. Returns how many ceremonies the store knows then.
 ///
 /// # Errors
 /// [`StartError`], with the store as it was for the first log that is refused and those after it.
@@ -173,8 +173,8 @@ pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartE
     Ok(book.iter().count())
 }
 
-/// The book of the logs in the store, and the lines of those that are shelved. What does not fold never keeps the agent from starting: it is said, and the rest of
-/// its log goes aside, so that what belongs there can take its place.
+/// The book of the logs in the store, and the lines of those that are shelved. A log that does not fold never keeps the
+/// agent from starting: it is reported, and the rest of it is put aside, so that what belongs there can take its place.
 async fn own_book(context: Context, store: &Store) -> Result<(Book, Vec<Shelved>), StartError> {
     let mut shelf = store.shelf().await?;
     let mut logs = Vec::new();
@@ -189,7 +189,7 @@ async fn own_book(context: Context, store: &Store) -> Result<(Book, Vec<Shelved>
     let (book, aside) = Book::gather(context, logs);
     for log in aside {
         let (ceremony, from, why) = (&log.ceremony, log.from(), chain(&log.why));
-        error!(%ceremony, from, %why, "own copy of a log does not fold: set aside");
+        error!(%ceremony, from, %why, "this node's copy of a log does not fold and is set aside");
         if from > 1 {
             store.set_rest_aside(ceremony, from - 1).await?;
         }

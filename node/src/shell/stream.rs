@@ -1,6 +1,6 @@
 //! The broker's stream: looking at it, reading it in batches, and appending to it.
 //!
-//! An acknowledgement is a hint. What was appended is read back, and only what stands there counts.
+//! An acknowledgement is only a hint. What was appended is read back, and only what is found there counts.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl LogStream {
         }
     }
 
-    /// What the stream is like, and what stands at a mark.
+    /// The stream's description, and the message at a mark.
     pub(super) async fn inspect(&self, mark: Option<Mark>) -> Result<StreamSeen, StreamError> {
         let answer = self.ask(INFO, &json!({})).await?;
         let info: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
@@ -96,7 +96,7 @@ impl LogStream {
         })
     }
 
-    /// The next messages behind a sequence, in order; none at the stream's end.
+    /// The next messages after a sequence, in order; none at the stream's end.
     pub(super) async fn read(&self, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(unavailable)?;

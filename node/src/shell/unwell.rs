@@ -1,5 +1,5 @@
-//! What an agent says that cannot start because of its store: people see why in the cluster's health, and not only that
-//! nothing is heard of the node.
+//! What an agent reports that cannot start because of its store: people see the reason in the cluster's health, not
+//! only that the node is silent.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::core::Identity;
 /// How many heartbeats are sent before the store is tried again, one a second.
 const HEARTBEATS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the bus may take for one.
+/// How long the bus may take to accept one.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl StartError {
@@ -59,7 +59,7 @@ fn heartbeat(identity: &Identity, trouble: &str, at: UnixMillis) -> bus::Heartbe
     }
 }
 
-/// Says for some seconds why the agent does not start. A bus that does not take it is no further trouble.
+/// Reports for some seconds why the agent does not start. A bus that does not accept that is no further trouble.
 pub async fn complain(config: &Config, why: &StartError) {
     let trouble = chain(why);
     let Ok((identity, _)) = identity(config) else { return };
@@ -76,7 +76,7 @@ pub async fn complain(config: &Config, why: &StartError) {
                     client.flush().await.ok()
                 };
                 if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Some(()))) {
-                    warn!("the bus did not take a heartbeat");
+                    warn!("the bus did not accept a heartbeat");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The file of a store on SQLite: literally the one that is configured, private to this user, and still there.
+//! The file of an SQLite store: literally the one that is configured, private to this user, and still there.
 
 use std::fs::{Metadata, OpenOptions, Permissions};
 use std::io;
@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
 
-/// What means nothing in a URL but itself.
+/// Characters that stand only for themselves in a URL.
 const LITERAL: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-/// What everybody but the owner may be allowed to do.
+/// The permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
 /// What is wrong with the file.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It cannot be had for this user alone.
+    /// It cannot be made private to this user.
     #[error("store file {0} cannot be made private to this user")]
     Private(PathBuf, #[source] io::Error),
     /// Not a file.
-    #[error("store {0} is not a file: name one, or a place where one can be made")]
+    #[error("store {0} is not a file: name a file, or a path where one can be made")]
     NotFile(PathBuf),
     /// Deleted or replaced behind the program's back.
     #[error(
-        "store file {0} was deleted or replaced while the agent runs: what it writes now is lost when it stops; bring the \
-         file back from a copy, or have this node recovered, and restart the agent"
+        "store file {0} was deleted or replaced while the agent is running: whatever it writes now is lost when it \
+         stops; restore the file from a copy, or have this node recovered, and restart the agent"
     )]
     Gone(PathBuf),
 }
@@ -52,7 +52,7 @@ impl PrivateFile {
     /// Makes the file, or makes the one that is there private.
     pub(super) fn create(path: &str) -> Result<Self, FileError> {
         let private = |error| FileError::Private(path.into(), error);
-        // Absolute, so that no name of a file means something else to SQLite.
+        // Absolute, so that no file name means something special to SQLite.
         let path = std::path::absolute(path.trim_start_matches("//")).map_err(private)?;
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(private)?;
         let found = file.metadata().map_err(private)?;
@@ -69,14 +69,14 @@ impl PrivateFile {
         sqlite_url(&self.path)
     }
 
-    /// Whether the file still has its name, and the log beside it too once there is something in the file.
+    /// Whether the file still has its name and, once it has content, the write-ahead log next to it too.
     pub(super) fn check(&self) -> Result<(), FileError> {
         let gone = || FileError::Gone(self.path.clone());
         let found = std::fs::metadata(&self.path).map_err(|_| gone())?;
         if identity(&found) == self.identity && found.len() > 0 { Ok(()) } else { Err(gone()) }
     }
 
-    /// Whether SQLite's log is there, as it is from a write on for as long as somebody has the file open.
+    /// Whether SQLite's write-ahead log is there, as it is after the first write while the file is open.
     pub(super) fn check_log(&self) -> Result<(), FileError> {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");

@@ -148,8 +148,8 @@ impl Store {
         })
     }
 
-    /// Puts the entries behind number `keep` aside, stores others in their place, and remembers the ballot that says so, in
-    /// one transaction.
+    /// Puts the entries after number `keep` aside, stores others in their place, and remembers the ballot that says so,
+    /// in one transaction.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -170,7 +170,7 @@ impl Store {
         transaction.commit().await.map_err(failed(what))
     }
 
-    /// Puts the entries behind number `keep` aside.
+    /// Puts the entries after number `keep` aside.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -181,7 +181,7 @@ impl Store {
         transaction.commit().await.map_err(failed(what))
     }
 
-    /// Keeps an entry of a branch that is not stood on. Keeping it again changes nothing.
+    /// Keeps an entry of a branch that this node does not stand on. Keeping it again changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -201,7 +201,8 @@ impl Store {
         Ok(())
     }
 
-    /// The entries of all branches that are not stood on, by their numbers, of ceremonies that are not shelved.
+    /// The entries of all branches that this node does not stand on, by their numbers, of ceremonies that are not
+    /// shelved.
     ///
     /// # Errors
     /// [`StoreError`].

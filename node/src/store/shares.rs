@@ -1,4 +1,5 @@
-//! Sealed shares: pending beside current, current in one transaction, and deleted when every node has the next ones.
+//! Sealed shares: pending alongside current, made current in one transaction, and deleted when every node has the next
+//! ones.
 
 use std::str::FromStr;
 
@@ -163,8 +164,8 @@ impl Store {
     }
 
     /// Deletes every share of the generations before this one, as thoroughly as the store allows: SQLite overwrites the
-    /// rows and cuts its log off, or this says that it could not. What PostgreSQL's own log, or copies of either made outside, still hold is beyond
-    /// its reach. Returns how many there were.
+    /// rows and truncates its write-ahead log, or this reports that it could not. What PostgreSQL's own log, or copies
+    /// of either made outside, still hold is beyond its reach. Returns how many there were.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Lines in the place of logs: what an agent starts with of ceremonies that are over.
+//! Lines in place of logs: what an agent starts with of finished ceremonies.
 
 use ceremonies::ceremony::Head;
 use ceremonies::entry::Entry;
@@ -41,7 +41,7 @@ fn line(row: &AnyRow) -> Result<Shelved, StoreError> {
 }
 
 impl Store {
-    /// Puts a line in the place of a log, which stays where it is.
+    /// Puts a line in place of a log, which stays where it is.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,11 +1,11 @@
-//! A vault that is a folder: for a lab, a removable disk, or a mount that its owner locks.
+//! A vault in a folder: for a lab, a removable disk, or a mount that its owner locks.
 //!
-//! Objects are read-only files. A lock is a file of its own next to the object, and the end in it only ever
-//! moves away. Both keep this program and its mistakes out, not whoever owns the disk.
+//! Objects are read-only files. A lock is a file of its own next to the object, and the end in it only ever moves
+//! later. Both guard against this program and its mistakes, not against whoever owns the disk.
 //!
-//! An object gets its name by a hard link, the one way to give a whole file a name that fails everywhere if the
-//! name is taken. A file system without hard links is refused by the preflight: this module must never write an
-//! object in a way that could replace another.
+//! An object gets its name by a hard link, the one way to name a complete file that fails everywhere if the name is
+//! taken. A file system without hard links is refused by the preflight: this module must never write an object in a way
+//! that could replace another.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -21,9 +21,9 @@ use super::{LOCK_SUFFIX, Limits, ObjectKey, Put, VaultError};
 use crate::deadline::{Threads, Within};
 use crate::file::read;
 
-/// The file that whoever writes to the folder holds locked. No key has this name, nor [`UNFINISHED`]'s.
+/// The file that a writer to the folder holds locked. No key has this name, or begins like [`UNFINISHED`].
 const WRITER: &str = ".writer";
-/// What the name of a file begins with until it is whole, and of a folder that is only tried out.
+/// The prefix of a file's name until it is complete, and of a trial folder's.
 const UNFINISHED: &str = ".unfinished-";
 /// Longest text of a lock: no number of milliseconds is longer.
 const MAX_LOCK: u64 = 20;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Directory {
     folder: PathBuf,
     limits: Limits,
-    /// One: what is late may hold the lock on the folder.
+    /// One only: late work may still hold the lock on the folder.
     threads: Threads,
     link: Link,
 }
@@ -63,7 +63,7 @@ impl Directory {
         self.apart(self.limits.put, move |directory| directory.store(&key, &bytes, locked_until)).await
     }
 
-    /// Does the work where it may wait for a disk.
+    /// Does the work on a thread that may wait for a disk.
     async fn apart<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -74,11 +74,11 @@ impl Directory {
         done.unwrap_or_else(|source| Err(VaultError::Disk { folder: self.folder.clone(), source }))
     }
 
-    /// Stores an object in a folder that is removed again, and moves its lock: all that a put does.
+    /// Stores an object in a temporary folder and moves its lock: all that a put does.
     fn try_out(&self) -> Result<(), VaultError> {
         let _writer = self.only_writer()?;
         let trial = unfinished_name();
-        // No key of a backup, so that a trial is never taken for one.
+        // Not the key of a backup, so that a trial is never taken for one.
         let key = ObjectKey(format!("{trial}/object"));
         let trial = self.folder.join(trial);
         fs::create_dir(&trial).map_err(|source| failed(&trial, "make this folder", source))?;
@@ -86,7 +86,7 @@ impl Directory {
         let tried = tried.and_then(|_| self.write(&key, b"a trial", UnixMillis(1)));
         let removed = fs::remove_dir_all(&trial);
         tried?;
-        removed.map_err(|source| failed(&trial, "remove this folder again", source))
+        removed.map_err(|source| failed(&trial, "remove this folder", source))
     }
 
     fn store(&self, key: &ObjectKey, bytes: &[u8], locked_until: UnixMillis) -> Result<Put, VaultError> {
@@ -100,7 +100,7 @@ impl Directory {
         fs::create_dir_all(parent).map_err(|source| failed(parent, "make this folder", source))?;
 
         let is_there = self.holds(&path, key, bytes)?;
-        // The lock first: an object is never to be seen without one.
+        // The lock first: an object must never be visible without one.
         self.lock(&path, key, locked_until)?;
         if !is_there {
             self.publish(&path, bytes, |unfinished| self.name(unfinished, &path))?;
@@ -127,7 +127,7 @@ impl Directory {
         }
     }
 
-    /// Whether the object is there already; other bytes in its place are an error.
+    /// Whether the object is already there; other bytes in its place are an error.
     fn holds(&self, path: &Path, key: &ObjectKey, bytes: &[u8]) -> Result<bool, VaultError> {
         let differs = || VaultError::Differs { folder: self.folder.clone(), key: key.clone() };
         let found = match fs::symlink_metadata(path) {
@@ -158,7 +158,7 @@ impl Directory {
         })
     }
 
-    /// Gives a whole file its name, which must be free.
+    /// Gives a complete file its name, which must be free.
     fn name(&self, whole: &Path, path: &Path) -> Result<(), VaultError> {
         (self.link)(whole, path).map_err(|source| {
             if lacks_links(&source) {
@@ -169,7 +169,7 @@ impl Directory {
         })
     }
 
-    /// Writes a file whole under a passing name and lets `place` give it its own.
+    /// Writes a complete file under a temporary name and lets `place` give it its own.
     fn publish(
         &self,
         path: &Path,
@@ -179,7 +179,7 @@ impl Directory {
         let whole = unfinished(path.parent().unwrap_or(&self.folder));
         let written = write_whole(&whole, bytes).map_err(|source| failed(&whole, "write this file", source));
         let placed = written.and_then(|()| place(&whole));
-        // Gone already where it was renamed.
+        // Already gone if it was renamed.
         let _ = fs::remove_file(&whole);
         placed
     }
@@ -213,7 +213,7 @@ fn lacks_links(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS))
 }
 
-/// A name that a file has until it is whole.
+/// A file's name until it is complete.
 fn unfinished(folder: &Path) -> PathBuf {
     folder.join(unfinished_name())
 }
@@ -251,7 +251,7 @@ mod tests {
         Directory::open(folder, Limits::default())
     }
 
-    /// The names in a folder beside [`WRITER`].
+    /// The names in a folder other than [`WRITER`].
     fn names(folder: &Path) -> Vec<String> {
         let names =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -343,7 +343,7 @@ mod tests {
             assert!(matches!(&late, VaultError::Disk { source: DiskError::Late(_), .. }), "{late}");
             assert!(late.to_string().contains(&dir.path().display().to_string()), "{late}");
         }
-        // Lets the thread go that waits.
+        // Releases the waiting thread.
         drop(File::open(dir.path().join(WRITER)).unwrap());
     }
 

@@ -1,8 +1,7 @@
-//! Where an agent keeps backups: places that give nothing back to it and let nobody overwrite or delete.
+//! Where an agent keeps backups: places that return nothing to it and let nobody overwrite or delete.
 //!
-//! What is written here is encrypted already. A vault answers for one thing: that the bytes are still there
-//! on the day that everything else is gone. This module must never read a backup, overwrite one, or shorten
-//! a lock.
+//! What is written here is already encrypted. A vault answers for one thing: that the bytes are still there on the day
+//! when everything else is gone. This module must never read a backup, overwrite one, or shorten a lock.
 
 mod directory;
 mod s3;
@@ -25,17 +24,17 @@ use crate::deadline::{DiskError, Within};
 
 /// Longest key of an object. File systems take more, and so does S3.
 const MAX_KEY: usize = 200;
-/// What a directory appends to a key for the file with its lock, and so what no part of a key ends in.
+/// What a directory appends to a key for its lock file, so no part of a key may end in it.
 const LOCK_SUFFIX: &str = ".lock";
 
-/// How long a vault is waited for. Credentials are waited for apart from this.
+/// How long to wait for a vault. Waiting for credentials is separate.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     /// For a connection to a bucket, TLS included.
     connect: Duration,
     /// For all that a preflight asks.
     preflight: Duration,
-    /// For an object to be taken.
+    /// For an object to be accepted.
     put: Duration,
     /// For another program that writes to a directory.
     writer: Duration,
@@ -50,14 +49,14 @@ impl Default for Limits {
             preflight: Duration::from_secs(15),
             // Some hundred kilobytes, over a slow line or to a slow disk.
             put: Duration::from_mins(1),
-            // Writing takes well under a second. Less than a preflight has, so that the true reason comes first.
+            // Writing takes well under a second. Less than a preflight has, so that the true reason is reported first.
             writer: Duration::from_secs(10),
         }
     }
 }
 
-/// The name of an object: `treasury/generation-1/node-2.age`. Parts between slashes begin with a letter or a
-/// digit and go on with letters, digits, `-` and `.`.
+/// The name of an object: `treasury/generation-1/node-2.age`. Parts between slashes begin with a letter or digit,
+/// followed by letters, digits, `-` and `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
 
@@ -96,8 +95,8 @@ fn is_part(part: &str) -> bool {
 /// Text that names no object.
 #[derive(Debug, Error)]
 #[error(
-    "`{0}` is no object key: use up to {MAX_KEY} of a-z, 0-9, `-` and `.` in parts between slashes, each with a \
-     letter or digit first, without `..` and not ending in {LOCK_SUFFIX}"
+    "`{0}` is not an object key: use up to {MAX_KEY} characters of a-z, 0-9, `-` and `.` in parts between slashes, \
+     each starting with a letter or digit, without `..` and not ending in {LOCK_SUFFIX}"
 )]
 pub struct InvalidObjectKey(String);
 
@@ -119,7 +118,7 @@ pub enum Vault {
 }
 
 impl Vault {
-    /// Makes a vault ready for use. Nothing is reached for yet.
+    /// Prepares a vault for use. Nothing is contacted yet.
     ///
     /// # Errors
     /// [`VaultError::Endpoint`] when the configuration names no usable endpoint.
@@ -132,8 +131,8 @@ impl Vault {
         }
     }
 
-    /// Checks that the vault is reachable, versioned, has locks, and takes what is written, without storing
-    /// anything for good. It ends in a limited time.
+    /// Checks that the vault is reachable, versioned, has locks and accepts writes, without storing anything
+    /// permanently. It ends within a limited time.
     ///
     /// # Errors
     /// [`VaultError`] says which of them is missing.
@@ -144,10 +143,9 @@ impl Vault {
         }
     }
 
-    /// Stores an object that nobody can overwrite, or delete before `locked_until`. The same bytes under the
-    /// same key again are fine for a directory, which answers the same version; a bucket refuses them, as it
-    /// has no way to tell. It ends in a limited time; whoever is told that this passed does not know whether the
-    /// object is there.
+    /// Stores an object that nobody can overwrite, or delete before `locked_until`. The same bytes under the same key
+    /// again are fine for a directory, which answers the same version; a bucket refuses them, as it has no way to tell.
+    /// It ends within a limited time; after a timeout, the caller does not know whether the object is there.
     ///
     /// # Errors
     /// [`VaultError`] names the key or the vault.
@@ -164,7 +162,7 @@ impl Vault {
     }
 }
 
-/// Why a vault is not to be used, or took nothing.
+/// Why a vault cannot be used, or accepted nothing.
 #[derive(Debug, Error)]
 pub enum VaultError {
     /// A file or a folder of a directory cannot be used.
@@ -196,9 +194,9 @@ pub enum VaultError {
         /// What the file system said.
         source: std::io::Error,
     },
-    /// Another program writes to a directory, and does not end.
+    /// Another program is writing to a directory and does not finish.
     #[error(
-        "vault {path}: another program keeps this file locked, and did not release it {within}; find out which"
+        "vault {path}: another program keeps this file locked and did not release it {within}; find out which"
     )]
     Busy {
         /// The file.
@@ -207,7 +205,9 @@ pub enum VaultError {
         within: Within,
     },
     /// A directory has something else under the key.
-    #[error("vault {folder}: {key} is there already, with other bytes; find out who wrote it, and keep it")]
+    #[error(
+        "vault {folder}: {key} already exists with different content; find out who wrote it, and keep it"
+    )]
     Differs {
         /// The vault.
         folder: PathBuf,
@@ -216,7 +216,7 @@ pub enum VaultError {
     },
     /// A directory's lock would end earlier than it does.
     #[error(
-        "vault {folder}: {key} is locked until {until}, and a lock is never shortened; ask for a later end"
+        "vault {folder}: {key} is locked until {until}, and a lock cannot be shortened; ask for a later end"
     )]
     Shortened {
         /// The vault.
@@ -245,10 +245,10 @@ pub enum VaultError {
         /// Why.
         source: CredentialError,
     },
-    /// No way to a bucket, or nothing on it that can be read.
+    /// No route to a bucket, or no readable answer from it.
     #[error(
         "vault {bucket}: no usable answer to {operation}; check vault.s3.endpoint, the region and the network, then \
-         repeat"
+         try again"
     )]
     Unreachable {
         /// The vault.
@@ -258,9 +258,9 @@ pub enum VaultError {
         /// What went wrong on the way.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Nobody takes up a connection to a bucket.
+    /// No connection to a bucket was accepted.
     #[error(
-        "vault {bucket}: no connection {within}; check vault.s3.endpoint, the region and the network, then repeat"
+        "vault {bucket}: no connection {within}; check vault.s3.endpoint, the region and the network, then try again"
     )]
     Unconnected {
         /// The vault.
@@ -268,10 +268,10 @@ pub enum VaultError {
         /// The limit.
         within: Within,
     },
-    /// A bucket was asked, and did not answer.
+    /// A bucket was asked but did not answer.
     #[error(
         "vault {bucket}: {operation}: the vault did not answer {within}; check vault.s3.endpoint and the network, ask \
-         the provider, then repeat"
+         the provider, then try again"
     )]
     Silent {
         /// The vault.
@@ -296,7 +296,7 @@ pub enum VaultError {
         /// The provider's words.
         message: String,
     },
-    /// A bucket that keeps no versions.
+    /// A bucket without versioning.
     #[error("vault {0} keeps no versions; enable versioning, or name a bucket that has it")]
     Unversioned(Place),
     /// A bucket without locks.
@@ -305,10 +305,10 @@ pub enum VaultError {
     /// A provider that stores bytes other than those it was told to expect.
     #[error("vault {0} takes bytes that do not match their checksum; use a provider that verifies SHA-256")]
     Unchecked(Place),
-    /// A bucket has something under the key, perhaps from an earlier try of the same write.
+    /// A bucket already has something under the key, perhaps from an earlier try of the same write.
     #[error(
-        "vault {bucket}: {key} is there already and was left as it is; compare it with the credentials of a \
-         reader, and write under another key if it differs"
+        "vault {bucket}: {key} already exists and was left as it is; compare it, using credentials that can read, and \
+         write under another key if it differs"
     )]
     Taken {
         /// The vault.
@@ -316,7 +316,7 @@ pub enum VaultError {
         /// The key.
         key: ObjectKey,
     },
-    /// An answer that does not say what a vault's answer says.
+    /// An answer that lacks what a vault's answer must say.
     #[error(
         "vault {bucket}: the answer to {key} {what}; find out who answers there, and read the object back"
     )]

@@ -1,9 +1,8 @@
-//! A vault that is an S3 bucket with versions and object locks, at AWS or any provider that speaks S3.
+//! A vault in an S3 bucket with versions and object locks, at AWS or any provider that speaks S3.
 //!
-//! The credentials may write objects and read two settings of the bucket, nothing else: whoever takes over
-//! this host can neither read a backup nor remove one. This module must never need more than that, never
-//! wait for an answer without a limit, and never repeat a write by itself: the second try would be told that the
-//! key is taken.
+//! The credentials may write objects and read two settings of the bucket, nothing else: whoever takes over this host
+//! can neither read nor remove a backup. This module must never need more than that, never wait for an answer without a
+//! limit, and never repeat a write on its own: the second try would be told that the key is taken.
 
 use std::error::Error;
 use std::fmt;
@@ -40,9 +39,9 @@ use crate::deadline::Within;
 
 /// Longest answer to be read, in bytes. The longest that S3 gives here are errors of a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
-/// What the keys of objects begin with that are offered with a wrong checksum, so that they are never stored.
+/// The prefix of the keys of objects that are offered with a wrong checksum, so that they are never stored.
 const TRIAL: &str = "preflight/";
-/// The lock that the trial asks for: a credential that may not lock is found out as well.
+/// The lock that the trial asks for, which also exposes credentials that may not lock.
 const TRIAL_LOCK_MS: i64 = 24 * 60 * 60 * 1000;
 /// Providers' names for bytes that do not match their checksum.
 const MISMATCH: [&str; 3] = ["BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"];
@@ -69,7 +68,7 @@ pub struct S3 {
     http: SharedHttpClient,
 }
 
-/// When the answers to an operation must be there.
+/// When the answers to an operation are due.
 #[derive(Clone, Copy)]
 struct Deadline {
     within: Within,
@@ -124,7 +123,7 @@ impl S3 {
             };
         let malformed = |what| VaultError::Malformed { bucket: self.place(), key: key.clone(), what };
         if answer.checksum_sha256().is_some_and(|theirs| theirs != checksum) {
-            return Err(malformed("carries another checksum than the object's"));
+            return Err(malformed("carries a checksum other than the object's"));
         }
         let version = answer.version_id().filter(|version| !version.is_empty() && *version != "null");
         let version = version.ok_or_else(|| malformed("names no version"))?.to_owned();
@@ -138,7 +137,7 @@ impl S3 {
         let token = Some(lent.session_token).filter(|token| !token.is_empty());
         let credentials =
             Credentials::new(lent.access_key_id, lent.secret_access_key, token, None, "vault.s3.credentials");
-        // Built field by field: what the environment says is not this file's.
+        // Built field by field: the environment has no say in it.
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(self.config.region.clone()))
@@ -175,7 +174,7 @@ impl S3 {
             .object_lock_retain_until_date(DateTime::from_millis(locked_until.0))
     }
 
-    /// Waits for an answer to an operation, up to its deadline. The call is boxed, for it takes much room.
+    /// Waits for an answer to an operation, up to its deadline. The call is boxed because it is large.
     async fn answer<T, E>(
         &self,
         operation: &'static str,
@@ -212,11 +211,11 @@ impl S3 {
         }
     }
 
-    /// Offers an object whose checksum is wrong. Who may not write is refused for that, and who may for the
-    /// checksum; nothing is stored either way.
+    /// Offers an object whose checksum is wrong. Credentials that may not write are refused for that, and others for
+    /// the checksum; nothing is stored either way.
     async fn is_checking(&self, client: &Client, deadline: Deadline) -> Result<(), VaultError> {
         const OPERATION: &str = "a trial PutObject with a lock of one day";
-        // Another key each time: one that is known could be taken, to keep ceremonies from being held.
+        // A new key each time: a predictable one could be taken by somebody to keep ceremonies from being held.
         let key = format!("{TRIAL}{:016x}", rand::random::<u64>());
         let until = UnixMillis(jiff::Timestamp::now().as_millisecond()).plus(TRIAL_LOCK_MS);
         let until = whole_second(until);
@@ -234,7 +233,7 @@ impl S3 {
     {
         let refusal = match &error {
             SdkError::ServiceError(refusal) => refusal,
-            // The one limit that the SDK keeps is the connection's.
+            // The connection's limit is the only one that the SDK enforces.
             SdkError::DispatchFailure(failure) if failure.is_timeout() => {
                 return VaultError::Unconnected { bucket: self.place(), within: Within(self.limits.connect) };
             }
@@ -242,7 +241,7 @@ impl S3 {
                 return VaultError::Unreachable { bucket: self.place(), operation, source: Box::new(error) };
             }
         };
-        // The SDK takes whatever it cannot read for an error without a name.
+        // The SDK treats whatever it cannot read as an error without a name.
         let code = refusal.err().code().map_or_else(|| format!("HTTP {}", refusal.raw().status()), one_line);
         let message = refusal.err().message().map_or_else(|| one_line(&chain(refusal.err())), one_line);
         VaultError::Refused { bucket: self.place(), operation, code, message }
@@ -255,18 +254,18 @@ impl S3 {
     }
 }
 
-/// The way to an endpoint, or why it is not to be used. The answer to a write is believed because TLS
-/// vouches for who gave it.
+/// The connection to an endpoint, or why it must not be used. The answer to a write is believed because TLS vouches for
+/// who gave it.
 fn way(endpoint: &str) -> Result<SharedHttpClient, &'static str> {
     let uri: http::Uri = endpoint.parse().map_err(|_| "this is not a URL; write `https://HOST`")?;
     match (uri.scheme_str(), uri.host()) {
         (Some("https"), Some(_)) => Ok(https()),
         (Some("http"), Some("127.0.0.1" | "localhost" | "[::1]")) => Ok(Builder::new().build_http()),
-        _ => Err("use https, or http on this host alone"),
+        _ => Err("use https, or http on this host only"),
     }
 }
 
-/// Bounds what is read of an answer, which the SDK would read to its end.
+/// Limits how much of an answer is read; the SDK would read it to its end.
 #[derive(Debug)]
 struct ShortAnswers;
 
@@ -297,7 +296,7 @@ fn is_taken<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("PreconditionFailed")
 }
 
-/// Not every provider keeps fractions of a second: a lock may end later than asked, never earlier.
+/// Not every provider keeps fractions of a second: a lock may end later than requested, never earlier.
 fn whole_second(at: UnixMillis) -> UnixMillis {
     UnixMillis(at.0.saturating_add(999).div_euclid(1000) * 1000)
 }
@@ -341,7 +340,7 @@ mod tests {
         }
     }
 
-    /// What stands at a vault's address and takes every connection.
+    /// A stand-in at a vault's address that accepts every connection.
     #[derive(Clone, Copy)]
     enum Provider {
         /// Says nothing.

@@ -119,7 +119,7 @@ fn context_ids_of_the_hypervisor_and_the_hosts_are_refused() {
 fn name_that_could_be_taken_for_something_else_is_refused() {
     for name in ["", "-all", "--debug-mode", "a b", "a/b", "ä", &"a".repeat(65)] {
         let refused = refusal(&text(VSOCK, &NITRO.replace("\"custody\"", &format!("{name:?}"))));
-        assert!(refused.contains("is no enclave name"), "{refused}");
+        assert!(refused.contains("is not an enclave name"), "{refused}");
     }
 }
 

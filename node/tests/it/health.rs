@@ -1,5 +1,5 @@
-//! Health is tried, and tried again: what a ceremony will need is asked for before anybody has signed anything, a trouble has
-//! a time, and the next success clears it.
+//! Health is tried, and tried again: what a ceremony will need is requested before anyone has signed, a trouble has a
+//! time, and the next success clears it.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ impl Bench {
         self.effects.extend(self.core.handle(Self::at(self.now), event));
     }
 
-    /// Lets seconds pass, in which the store answers as told.
+    /// Lets seconds pass, during which the store answers as told.
     fn pass(&mut self, seconds: u64, store: &Result<(), String>) {
         for _ in 0..seconds {
             self.now += SECOND;

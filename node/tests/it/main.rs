@@ -1,4 +1,4 @@
-//! The node agent through its public face.
+//! The node agent through its public interface.
 
 #![expect(
     clippy::unwrap_used,

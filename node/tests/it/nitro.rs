@@ -103,7 +103,7 @@ async fn signature_that_the_charter_asks_for_must_be_there_and_be_the_same() {
     assert_eq!(same.host_allowing(&[signed]).start().await.unwrap().measurement, signed);
 }
 
-/// What an enclave may turn out to be that must not run, and the beginning of the word about it.
+/// The ways in which an enclave may turn out to be one that must not run, each with the beginning of its message.
 fn unfit() -> [(Value, &'static str); 4] {
     [
         (
@@ -316,5 +316,5 @@ async fn console_of_a_production_enclave_says_that_only_debug_mode_has_one() {
     let words = "[ E44 ] Enclave console connection failure.";
     tool.fails("console", words);
     let refused = tool.host().console().await.unwrap_err().to_string();
-    assert!(refused.contains("debug mode only") && refused.contains(words), "{refused}");
+    assert!(refused.contains("only in debug mode") && refused.contains(words), "{refused}");
 }

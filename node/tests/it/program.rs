@@ -60,7 +60,7 @@ fn agent_starts_its_enclave_again_when_it_vanishes_and_leaves_it_when_told_to_st
     let mut agent =
         Agent(custody_node(&tool, &[]).stderr(log).stdout(Stdio::null()).spawn().expect("the agent starts"));
     until("the first start", || tool.called("run-enclave") == 1);
-    until("the agent's word about it", || logged().contains("enclave runs"));
+    until("the agent's word about it", || logged().contains("enclave is running"));
     tool.shows(&[]);
     until("the second start", || tool.called("run-enclave") == 2);
     assert!(logged().contains("enclave vanished"), "{}", logged());
@@ -76,15 +76,15 @@ fn agent_starts_its_enclave_again_when_it_vanishes_and_leaves_it_when_told_to_st
 fn enclave_is_started_shown_and_stopped_by_hand() {
     let tool = host(&config::nitro());
     let none = enclave(&tool, "status");
-    assert!(!none.status.success() && text(&none.stderr).contains("no enclave called custody runs"));
+    assert!(!none.status.success() && text(&none.stderr).contains("no enclave called custody is running"));
 
     let started = enclave(&tool, "start");
     assert!(started.status.success(), "{}", text(&started.stderr));
     let status = text(&enclave(&tool, "status").stdout);
     assert!(status.contains(ID) && status.contains(&format!("PCR0 {}", allowed().pcr0)), "{status}");
 
-    assert!(text(&enclave(&tool, "stop").stdout).contains("is ended"));
-    assert!(text(&enclave(&tool, "stop").stdout).contains("no enclave called custody runs"));
+    assert!(text(&enclave(&tool, "stop").stdout).contains("has stopped"));
+    assert!(text(&enclave(&tool, "stop").stdout).contains("no enclave called custody is running"));
     assert_eq!((tool.called("run-enclave"), tool.called("terminate-enclave")), (1, 1));
 }
 
@@ -121,7 +121,7 @@ fn console_shows_why_there_is_none() {
     let console = enclave(&tool, "console");
     let said = text(&console.stderr);
     assert!(!console.status.success());
-    assert!(said.contains("debug mode only") && said.contains("E44"), "{said}");
+    assert!(said.contains("only in debug mode") && said.contains("E44"), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The store's file: literally the one that is named, private, still there, and rid of what it is said to be rid of.
+//! The store's file: literally the one that is named, private, still there, and free of what it claims to have erased.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

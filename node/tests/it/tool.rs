@@ -1,4 +1,4 @@
-//! A `nitro-cli` that answers what a test has written down, and writes down what it was asked.
+//! A `nitro-cli` that answers what a test has prepared, and records what it was asked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
-    /// One that has the charter's image, no enclave, and does all it is asked.
+    /// A tool that has the charter's image and no enclave, and does everything it is asked.
     pub(crate) fn new() -> Self {
         let tool = Self { folder: tempfile::tempdir().unwrap() };
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/nitro-cli");
@@ -139,7 +139,7 @@ impl Tool {
         self.says(verb, "");
         self.write(&format!("{verb}.err"), message);
         self.write(&format!("{verb}.code"), "39");
-        // What a failed call would have changed stays as it is.
+        // A failed call changes nothing.
         fs::remove_file(self.folder.path().join(format!("{verb}.then"))).unwrap_or_default();
     }
 

@@ -1,4 +1,4 @@
-//! What history weighs: the same cluster with few and with many ceremonies that are over.
+//! What history weighs: the same cluster with few and with many finished ceremonies.
 //!
 //! The ceremonies are test signings that were withdrawn at once, signed by the lab's own people and written by one of its
 //! nodes; every agent folds them, gives them to the stream and lets go of them as it would of any others.
@@ -26,7 +26,7 @@ use crate::report::Report;
 use crate::{PATIENCE, millis, weigh};
 
 const LOOK: Duration = Duration::from_millis(100);
-/// How long agents may take to let go of all that is over.
+/// How long agents may take to let go of all finished ceremonies.
 const SHELVED: Duration = Duration::from_mins(30);
 const ROUNDS: u32 = 5;
 
@@ -95,7 +95,7 @@ async fn are_shelved(cluster: &Cluster, count: usize) {
     }
 }
 
-/// Waits until a node says that it is as it should be.
+/// Waits until a node reports that it is healthy.
 async fn is_well(client: &Client, node: NodeIndex) {
     let mut news = Box::pin(client.news().await.unwrap());
     let wait = async {
@@ -121,7 +121,7 @@ fn command(program: &Path, cluster: &Path, arguments: &[&str]) -> f64 {
     millis(begun.elapsed() / ROUNDS)
 }
 
-/// Prints what a cluster with so many ceremonies that are over takes.
+/// Prints what a cluster with this many finished ceremonies takes.
 pub(crate) async fn history(report: &mut Report, count: usize) {
     let folder = tempfile::tempdir().unwrap();
     let programs = lab::programs::build().unwrap();

@@ -41,7 +41,7 @@ impl Report {
         self.only.is_empty() || self.names(bench)
     }
 
-    /// Whether this is asked for by its name: what takes long is measured only then.
+    /// Whether this is requested by name: what takes long is measured only then.
     pub(crate) fn names(&self, bench: &str) -> bool {
         self.only.iter().any(|only| only == bench)
     }
@@ -50,7 +50,7 @@ impl Report {
         self.add(bench, figure, Figure { value, unit, aim: None });
     }
 
-    /// The same beside what is aimed at, such as `< 16`.
+    /// The same, with the target next to it, such as `< 16`.
     pub(crate) fn put_beside(
         &mut self,
         bench: &str,

@@ -22,14 +22,14 @@ use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 pub const MAX_REQUEST: usize = 0x1000;
 /// Largest answer, in bytes; the Nitro device has the same limit.
 pub const MAX_ANSWER: usize = 0x3000;
-/// Longest time that one question may take on either side.
+/// Longest time that one request may take on either side.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Where a virtual machine finds the module on its host.
 pub const MODULE_PORT: u32 = 9001;
 /// Where an agent finds the enclave in its virtual machine.
 pub const ENCLAVE_PORT: u32 = 5005;
 
-/// What an enclave asks its security module: one a connection.
+/// An enclave's request to its security module: one per connection.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Request {
     /// At most 512 bytes.
@@ -43,7 +43,7 @@ pub struct Request {
     pub public_key: Vec<u8>,
 }
 
-/// What it gets: a document, or why there is none.
+/// The answer: a document, or why there is none.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Answer {
     /// The document; empty where there is none.

@@ -1,7 +1,7 @@
 //! The lab's enclave: the enclave library as production runs it, wired to the lab's security module and
 //! trust roots. It exists so that `custody-enclave` needs no way to be given others.
 //!
-//! As a process it is told where everything is; as the first process of a virtual machine it knows.
+//! As a process, it is told where everything is; as the first process of a virtual machine, it knows.
 
 use std::path::PathBuf;
 use std::sync::Arc;

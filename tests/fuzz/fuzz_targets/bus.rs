@@ -1,4 +1,4 @@
-//! What travels over the bus beside the log: requests, replies and news, and the subjects they come under.
+//! What travels over the bus besides the log: requests, replies and news, and the subjects they come under.
 #![no_main]
 
 use ceremonies::entry::{Entry, Event};

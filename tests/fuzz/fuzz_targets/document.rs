@@ -1,4 +1,4 @@
-//! Attestation documents, from a host that may be anybody.
+//! Attestation documents, from a host that may be anyone's.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -5,7 +5,7 @@ use ceremonies::subsets::subsets;
 use ceremonies::wallet::Record;
 use libfuzzer_sys::fuzz_target;
 
-/// How many groups are tried one by one.
+/// How many signer sets are tried one by one.
 const GROUPS: usize = 12;
 
 fuzz_target!(|data: &[u8]| {

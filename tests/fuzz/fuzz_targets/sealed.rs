@@ -1,4 +1,4 @@
-//! Sealed shares, as a host's store hands them back, and what is inside of one.
+//! Sealed shares, as a host's store hands them back, and the content of one.
 #![no_main]
 
 use ceremonies::ids::Hash;

@@ -10,7 +10,7 @@ use prost::Message;
 use crate::network::{BARRIER_MS, End, Network, Packet, Parties, ROUND_MS, greetings, node, parties};
 
 static PARTIES: LazyLock<Parties> = LazyLock::new(|| parties(&[1, 2, 3]));
-/// Whose word is not to be trusted.
+/// The party that is not to be trusted.
 const LIAR: u8 = 2;
 /// Most moves of one run.
 const MOVES: usize = 64;
@@ -120,7 +120,7 @@ impl Run {
         }
     }
 
-    /// Brings bytes that nobody signed, which have no effect beside being counted.
+    /// Delivers bytes that nobody signed, which have no effect except being counted.
     fn inject(&mut self, packet: &Packet) {
         let now = self.network.now;
         let session = self.network.sessions.get_mut(&packet.to).unwrap();
@@ -139,7 +139,7 @@ fn some_bytes<'a>(input: &mut Unstructured<'a>) -> Result<&'a [u8]> {
     input.bytes(length)
 }
 
-/// Any body, signed by the party that keeps to nothing.
+/// Any body, signed by the dishonest party.
 fn lie(to: u8, body: &[u8]) -> Vec<u8> {
     let liar = &PARTIES[&node(LIAR)];
     let label = liar.label.as_bytes().to_vec();

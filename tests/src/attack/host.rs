@@ -1,4 +1,4 @@
-//! A hostile host: everything that one node's NATS credentials let somebody do on the bus, with or without its agent.
+//! A hostile host: everything that one node's NATS credentials allow on the bus, with or without its agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::cluster::Cluster;
 /// How long the broker may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Somebody with one node's NATS credentials.
+/// An attacker with one node's NATS credentials.
 pub struct Host {
     node: NodeIndex,
     charter: Arc<Charter>,
@@ -33,7 +33,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Connects with a node's credentials. Its agent may go on beside.
+    /// Connects with a node's credentials. Its agent may keep running.
     ///
     /// # Errors
     /// When the seed cannot be read, or the broker refuses it.
@@ -101,7 +101,7 @@ impl Host {
         Entry::create(place, event, |message| self.sign(message))
     }
 
-    /// The first entry of a log, dated as it likes.
+    /// The first entry of a log, with any date.
     ///
     /// # Errors
     /// When no reader would accept it.
@@ -119,7 +119,7 @@ impl Host {
     /// Puts bytes on a ceremony's subject in the stream, and returns their sequence.
     ///
     /// # Errors
-    /// When the broker does not take them.
+    /// When the broker does not accept them.
     pub async fn put(&self, ceremony: &CeremonyId, bytes: Vec<u8>) -> Result<u64> {
         let stream = async_nats::jetstream::new(self.client.clone());
         Ok(stream.publish(subject::log(ceremony), bytes.into()).await?.await?.sequence)
@@ -148,7 +148,7 @@ impl Host {
         Ok(self.client.flush().await?)
     }
 
-    /// Words signed by this node's key.
+    /// A message signed with this node's key.
     ///
     /// # Errors
     /// When they cannot be signed.
@@ -156,7 +156,7 @@ impl Host {
         said::say(self.charter.cluster(), topic, self.node, body, |message| self.sign(message))
     }
 
-    /// A head signed by this node's key.
+    /// A head signed with this node's key.
     ///
     /// # Errors
     /// When it cannot be signed.

@@ -1,5 +1,5 @@
-//! A compromised parent: it stands between a node's agent and its enclave and does to what passes what its
-//! misdeeds say. It holds no key but those that every parent holds.
+//! A compromised parent: it sits between a node's agent and its enclave and applies its misdeeds to what passes. It
+//! holds no keys except those that every parent holds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -41,9 +41,9 @@ pub enum Misdeed {
     FlipBit,
     /// A copy of every session message arrives first, as one of another node.
     OtherSender,
-    /// A message of a megabyte beyond the limit comes before every session message.
+    /// A message a megabyte over the limit comes before every session message.
     Oversize,
-    /// Session messages arrive with a bit flipped, and never otherwise.
+    /// Session messages arrive only with a bit flipped.
     FlipEvery,
     /// Every order is given twice.
     StartTwice,
@@ -51,7 +51,7 @@ pub enum Misdeed {
     ShowCharter(Vec<u8>),
     /// Orders come without the last entries of the log.
     ForgetEntries(usize),
-    /// Orders come with a last entry that this node's agent key has signed in the place of the true one.
+    /// Orders come with a last entry that this node's agent key has signed in place of the true one.
     ForkLog,
     /// Orders come with this sealed share.
     ShowBlob(Vec<u8>),
@@ -59,7 +59,7 @@ pub enum Misdeed {
     FlipStored,
 }
 
-/// What passes between agent and enclave, as far as a process can be killed at it.
+/// What passes between agent and enclave at which a process can be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
     /// The question for a document.
@@ -68,7 +68,7 @@ pub enum Passing {
     Attestation,
     /// The order to begin a session.
     Start,
-    /// A message to a peer: its number among all of its session, from 1.
+    /// A message to a peer: its number among all messages of its session, from 1.
     Sent(u32),
     /// The first bytes for the KMS.
     Kms,
@@ -80,15 +80,15 @@ pub enum Passing {
     Prepared,
     /// The signed part in a test signature.
     TestSigned,
-    /// The word that a lost share is here again.
+    /// The report that a lost share is restored.
     Recovered,
-    /// The word that a new share waits beside the one in use.
+    /// The report that a new share waits alongside the one in use.
     Staged,
     /// The new share, encrypted for its keepers.
     Backups,
-    /// The word that a backup holds the share.
+    /// The report that a backup holds the share.
     Proved,
-    /// The word that the old shares are forgotten.
+    /// The report that the old shares are forgotten.
     Retired,
 }
 
@@ -112,7 +112,7 @@ struct State {
     /// What the enclave refused, and why.
     refusals: Vec<String>,
     trap: Option<Boundary>,
-    /// What each session, by its label, has sent; what it says again counts once.
+    /// What each session, by its label, has sent; repetitions count once.
     sent: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
     /// Whether the enclave tries the KMS, for no ceremony.
     tries_kms: bool,
@@ -120,7 +120,7 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    /// Whether everything stands still, at a boundary.
+    /// Whether everything is stopped, at a boundary.
     frozen: watch::Sender<bool>,
     agent_key: KeyPair,
     node: NodeIndex,
@@ -139,7 +139,7 @@ impl Drop for Parent {
 }
 
 impl Parent {
-    /// Steps between a node's agent and its enclave. The agent is started again for it.
+    /// Steps between a node's agent and its enclave. The agent is restarted for that.
     ///
     /// # Errors
     /// When the node's files are not as a cluster writes them.
@@ -158,7 +158,7 @@ impl Parent {
         Ok(Self { shared, task })
     }
 
-    /// From now on it does these and no others.
+    /// From now on, it does these misdeeds and no others.
     pub fn commits(&self, misdeeds: impl IntoIterator<Item = Misdeed>) {
         let mut state = self.shared.state();
         state.misdeeds = misdeeds.into_iter().collect();
@@ -173,7 +173,7 @@ impl Parent {
     /// Waits until the boundary is reached.
     ///
     /// # Errors
-    /// When it is not in time.
+    /// When it is not reached in time.
     pub async fn stopped(&self, patience: Duration) -> Result<()> {
         let mut frozen = self.shared.frozen.subscribe();
         tokio::time::timeout(patience, frozen.wait_for(|frozen| *frozen)).await??;
@@ -188,7 +188,7 @@ impl Parent {
     /// Waits until the enclave has refused something with these words in its reason.
     ///
     /// # Errors
-    /// When it does not in time, with what it refused.
+    /// When it does not in time, with what it did refuse.
     pub async fn hears_refusal(&self, words: &str, patience: Duration) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < patience {
@@ -249,7 +249,7 @@ impl Shared {
         let mut again = None;
         for misdeed in misdeeds {
             match misdeed {
-                // Under a number that the agent did not give, so that only the enclave can object.
+                // Under a number that the agent did not assign, so that only the enclave can object.
                 Misdeed::StartTwice => again = Some(u64::MAX),
                 Misdeed::ShowCharter(charter) => start.charter = charter,
                 Misdeed::ForgetEntries(count) => start.log.truncate(start.log.len().saturating_sub(count)),
@@ -393,7 +393,7 @@ fn outward(shared: &Shared, message: &FromEnclave) -> Option<Passing> {
 
 async fn serve(listener: UnixListener, enclave: PathBuf, shared: Arc<Shared>) {
     while let Ok((agent, _)) = listener.accept().await {
-        // An enclave that is not there yet: the agent tries again.
+        // The enclave is not there yet: the agent tries again.
         let Ok(enclave) = UnixStream::connect(&enclave).await else { continue };
         let (from_agent, to_agent) = enclave_link::split(agent);
         let (from_enclave, to_enclave) = enclave_link::split(enclave);
@@ -407,7 +407,7 @@ async fn serve(listener: UnixListener, enclave: PathBuf, shared: Arc<Shared>) {
     }
 }
 
-/// Passes on what arrives, until either end closes. What arrives while all is frozen waits.
+/// Passes on what arrives, until either end closes. What arrives while everything is stopped waits.
 async fn pass<M: Message + Default>(
     mut from: enclave_link::Receiver<UnixStream>,
     mut to: enclave_link::Sender<UnixStream>,

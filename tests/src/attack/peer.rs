@@ -1,5 +1,5 @@
-//! A byzantine enclave: its image is allowed and its documents are true, and it says whatever its operator
-//! likes. It has the keys of no other enclave.
+//! A byzantine enclave: its image is allowed and its documents are genuine, but it says whatever its operator likes. It
+//! has the keys of no other enclave.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,13 +43,13 @@ const TICK: Duration = Duration::from_millis(200);
 pub enum PeerMisdeed {
     /// Runs two sessions under one name, and shows this node the other one.
     TwoFaces(NodeIndex),
-    /// Flips a bit of what it says to its first peer alone in this round, before it seals and signs it.
+    /// Flips a bit of what it says to just its first peer in this round, before it seals and signs it.
     CorruptPrivate(usize),
-    /// Flips a bit of what it says to everybody in this round, before it signs it.
+    /// Flips a bit of what it broadcasts in this round, before it signs it.
     CorruptBroadcast(usize),
     /// Sends bytes without meaning before every message.
     Garbage,
-    /// Signs a result with another chain code than the session's.
+    /// Signs a result with a chain code other than the session's.
     LieAboutResult,
     /// Signs a result and then an abort of the same key generation.
     SayBoth,
@@ -70,8 +70,7 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    /// Takes the place of a node's enclave, with documents of the allowed image. The agent is started again
-    /// for it.
+    /// Takes the place of a node's enclave, with documents of the allowed image. The agent is restarted for that.
     ///
     /// # Errors
     /// When the node's files are not as a cluster writes them.
@@ -116,7 +115,7 @@ struct Playing {
     ceremony: Ceremony,
     duty: Duty,
     faces: Vec<Session>,
-    /// Whom the second face looks at.
+    /// The peer that sees the second face.
     fooled: Option<NodeIndex>,
     ended: bool,
 }
@@ -124,7 +123,7 @@ struct Playing {
 async fn serve(listener: UnixListener, mut mind: Mind) {
     while let Ok((agent, _)) = listener.accept().await {
         if let Err(error) = mind.speak_with(agent).await {
-            tracing::warn!(error = format!("{error:#}"), "the byzantine enclave stumbled");
+            tracing::warn!(error = format!("{error:#}"), "the byzantine enclave failed");
         }
     }
 }
@@ -277,7 +276,7 @@ impl Mind {
         Ok(Session::new(plan, Arc::clone(&self.keys), rand::random(), factory))
     }
 
-    /// Has every face do something, and says what follows.
+    /// Has every face do something, and sends what follows.
     fn act(
         &mut self,
         label: &Hash,
@@ -366,7 +365,7 @@ impl Mind {
         let record = Record::parse(&record.encode_to_vec())?;
         let encoded = share.share.encode()?;
         self.shares.insert(record.digest(), Arc::new(KeyShare::decode(&encoded)?));
-        // It keeps its share in memory; its agent has something to store all the same.
+        // It keeps its share in memory, but gives its agent something to store.
         let blob = b"nothing".to_vec();
         let blob_digest = Hash::of_bytes(&blob);
         let sealed = Sealed {
@@ -476,7 +475,7 @@ impl<P> Cheat<P> {
             flip(&mut outgoing.broadcast);
         }
         if self.misdeeds.contains(&PeerMisdeed::CorruptPrivate(round)) {
-            // One alone: the same error in all could be another polynomial, with which nothing is wrong.
+            // In one only: the same error in all could be another valid polynomial.
             outgoing.private.values_mut().take(1).for_each(|private| flip(private));
         }
         outgoing

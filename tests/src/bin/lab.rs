@@ -1,4 +1,4 @@
-//! `cargo lab`: a whole custody cluster on this machine, and the console on it.
+//! `cargo lab`: a whole Custody cluster on this machine, and the console on it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a cluster may take to answer, and a driven ceremony from step to step.
+/// How long a cluster may take to answer, and a driven ceremony to go from step to step.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A whole custody cluster on this machine. Without a command: start it and open the console.
+/// A whole Custody cluster on this machine. Without a command, it starts the cluster and opens the console.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -39,18 +39,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the cluster, print `ready`, and stay.
+    /// Start the cluster, print `ready`, and keep running.
     Up(Up),
-    /// Stop the cluster that runs.
+    /// Stop the running cluster.
     Down,
-    /// Say whether the cluster runs, and how its nodes are.
+    /// Show whether the cluster is running, and the health of its nodes.
     Status,
-    /// Break something in the cluster that runs.
+    /// Break something in the running cluster.
     #[command(subcommand)]
     Fault(Fault),
     /// Give the lab's KMS key the policy that `custody charter kms-policy` wrote.
     KeyPolicy { file: PathBuf },
-    /// Have a node's enclave run another program, or with virtual machines another image.
+    /// Have a node's enclave run another program or, with virtual machines, another image.
     InstallEnclave { node: u8, file: PathBuf },
     /// Lead a whole ceremony with the lab's generated people.
     Ceremony(Box<Drive>),
@@ -58,13 +58,13 @@ enum Command {
 
 #[derive(Args, Clone)]
 struct Up {
-    /// How many nodes.
+    /// The number of nodes.
     #[arg(long, default_value_t = 5)]
     nodes: u8,
-    /// How many of them sign.
+    /// The threshold: how many of them sign together.
     #[arg(long, default_value_t = 3)]
     threshold: u8,
-    /// What the enclaves are: processes, or virtual machines under QEMU with real vsock.
+    /// How the enclaves run: as processes, or as virtual machines under QEMU with real vsock.
     #[arg(long, value_enum, default_value = "process")]
     enclave: EnclaveKind,
     /// Where the nodes keep their stores. A PostgreSQL server is started for the cluster's life.
@@ -97,11 +97,11 @@ enum Fault {
     StartNode { node: u8 },
     /// Freeze an agent.
     PauseNode { node: u8 },
-    /// Let a frozen agent go on.
+    /// Resume a frozen agent.
     ResumeNode { node: u8 },
-    /// Kill an enclave; it is started again, with other keys.
+    /// Kill an enclave; it is started again, with new keys.
     KillEnclave { node: u8 },
-    /// Destroy a node's store and start agent and enclave anew, as on a fresh machine.
+    /// Destroy a node's store and restart its agent and enclave, as on a fresh machine.
     LoseNode { node: u8 },
     /// Kill the broker; it is started again.
     KillBroker,
@@ -111,13 +111,13 @@ enum Fault {
 struct Drive {
     /// Which ceremony.
     kind: CeremonyKind,
-    /// The wallet it is about; for an amendment give --charter instead.
+    /// The wallet; for an amendment, give --charter instead.
     #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
     wallet: Option<WalletName>,
     /// The new charter, for an amendment.
     #[arg(long, value_name = "FILE")]
     charter: Option<PathBuf>,
-    /// A node that has lost its share, for a recovery or rebuild; give it for each.
+    /// A node that has lost its share, for a recovery or rebuild; repeat it for each node.
     #[arg(long, value_name = "NODE[=WAY]", value_parser = console::room::lost_node)]
     lost: Vec<(NodeIndex, Way)>,
     /// The transaction that `custody sweep` wrote, for a transfer.
@@ -126,7 +126,7 @@ struct Drive {
     /// The nodes that sign it.
     #[arg(long, value_delimiter = ',', requires = "transaction")]
     signers: Vec<NodeIndex>,
-    /// Where the signed transaction is sent; without it the lab's operator says that it is not.
+    /// Where to send the signed transaction; without it, the lab's operator signs that it is not sent.
     #[arg(long, value_name = "URL", requires = "transaction")]
     endpoint: Option<Endpoint>,
     /// Why it is held.
@@ -173,12 +173,12 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
 }
 
-/// A file's whole path, as the cluster's process can find it.
+/// A file's absolute path, which the cluster's process can find.
 fn place(file: &Path) -> Result<String> {
     let place = file.canonicalize().with_context(|| format!("finding {}", file.display()))?;
     let text = place.to_str().filter(|text| !text.contains(char::is_whitespace));
     Ok(text
-        .with_context(|| format!("{} has a space in it: choose another place", place.display()))?
+        .with_context(|| format!("{} contains a space: choose another place", place.display()))?
         .to_owned())
 }
 
@@ -226,7 +226,7 @@ async fn up(folder: &Path, options: &Up) -> Result<()> {
     let layout = Layout::new(folder);
     if control::order(&layout.control(), "status").await.is_ok() {
         if options.headless {
-            bail!("a lab runs in {} already; `cargo lab down` stops it", folder.display());
+            bail!("a lab is already running in {}; `cargo lab down` stops it", folder.display());
         }
         return console(&layout, &[]).await;
     }
@@ -276,7 +276,7 @@ async fn up(folder: &Path, options: &Up) -> Result<()> {
     Ok(())
 }
 
-/// A server and a database for every node, where PostgreSQL is asked for.
+/// A server, and a database for every node, if PostgreSQL is requested.
 fn stores(options: &Up) -> Result<(Option<Postgres>, BTreeMap<NodeIndex, String>)> {
     match options.store {
         StoreKind::Sqlite => Ok((None, BTreeMap::new())),

@@ -1,10 +1,10 @@
-//! Where the files of a cluster lie. Paths only: nothing here may read or write one.
+//! Where the files of a cluster are. Paths only: nothing here may read or write one.
 
 use std::path::{Path, PathBuf};
 
 use ceremonies::ids::NodeIndex;
 
-/// Where the files of a cluster lie.
+/// Where the files of a cluster are.
 #[derive(Debug, Clone)]
 pub struct Layout {
     folder: PathBuf,
@@ -65,7 +65,7 @@ impl Layout {
         self.node(node).join("enclave.eif")
     }
 
-    /// The image as built; its builder writes beside it, with the ending `.toml`, what it measures.
+    /// The image as built; its builder writes the measurement next to it, with the extension `.toml`.
     pub(super) fn image(&self) -> PathBuf {
         self.folder.join("enclave.eif")
     }

@@ -1,4 +1,4 @@
-//! Losing what a node has stored: a machine that is gone, and one that comes back as it was some time ago.
+//! Losing what a node has stored: a machine that is gone, and one that is rolled back to an earlier state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Cluster {
         let files = STORE.map(|name| self.layout.node(node).join(name));
         ensure!(
             files[0].exists(),
-            "node {node} keeps its store in a database server: only a file can be lost here"
+            "node {node} keeps its store in a database server: only a store in a file can be lost here"
         );
         Ok(files)
     }
@@ -50,10 +50,10 @@ impl Cluster {
         changed
     }
 
-    /// Destroys the broker's streams. It starts again empty, and without the stream of the log until somebody makes it.
+    /// Destroys the broker's streams. The broker restarts empty, without the log's stream until somebody makes it.
     ///
     /// # Errors
-    /// When the files cannot be deleted, or the broker does not come up again.
+    /// When the files cannot be deleted, or the broker does not start again.
     pub async fn lose_streams(&self) -> Result<()> {
         self.broker.hold().await;
         let lost = fs::remove_dir_all(self.layout.streams()).context("deleting the streams");
@@ -62,10 +62,10 @@ impl Cluster {
         wait_for_broker(self.settings.nats_port, &self.layout.nats().join("nats.log")).await
     }
 
-    /// Destroys what a node has stored and starts it anew, as on a fresh machine.
+    /// Destroys what a node has stored and restarts it, as on a fresh machine.
     ///
     /// # Errors
-    /// When there is no such node, or its store is no file.
+    /// When there is no such node, or its store is not a file.
     pub async fn lose(&self, node: NodeIndex) -> Result<()> {
         let files = self.store_files(node)?;
         self.while_down(node, || delete(&files)).await
@@ -87,12 +87,12 @@ impl Cluster {
         .await
     }
 
-    /// Loses every machine: all stores, the broker's streams, and every node's credential. What is left are the charter,
-    /// the people with their keys, the backups, and these bundles; fresh machines with new credentials start with them.
-    /// Returns the charter that lists the new credentials, which is yet to be put in force.
+    /// Loses every machine: all stores, the broker's streams, and every node's credential. What is left are the
+    /// charter, the people with their keys, the backups, and these bundles; fresh machines with new credentials start
+    /// with them. Returns the charter that lists the new credentials, which is still to be put in force.
     ///
     /// # Errors
-    /// When a file cannot be written, or a bundle is not taken.
+    /// When a file cannot be written, or a bundle is refused.
     pub async fn lose_all(&self, node_program: &Path, bundles: &[PathBuf]) -> Result<Arc<Charter>> {
         let first = Charter::parse(&fs::read(self.layout.charter())?)?;
         let nodes: Vec<NodeIndex> = self.nodes().collect();
@@ -147,7 +147,7 @@ impl Cluster {
         .await
     }
 
-    /// Sets a node back to what it had stored when the copy was made.
+    /// Rolls a node back to what it had stored when the copy was made.
     ///
     /// # Errors
     /// As [`Self::lose`].

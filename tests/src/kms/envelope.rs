@@ -20,7 +20,7 @@ const VERSION_2: &[u8] = b"\x02\x01\x02";
 /// Encrypts `plaintext` for the holder of the RSA key `spki` (DER `SubjectPublicKeyInfo`).
 ///
 /// # Errors
-/// Says when `spki` is no RSA key that can be encrypted to.
+/// When `spki` is not an RSA key that can be encrypted to.
 pub fn encrypt_to(spki: &[u8], plaintext: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut content_key = [0; 32];
     rand::fill(&mut content_key).context("random content key")?;

@@ -1,8 +1,8 @@
 //! The lab's KMS: a server on this machine that the unmodified AWS SDK takes for AWS KMS.
 //!
-//! It decides as the real one does (request signatures, attestation documents and their age, the key
-//! policy's own JSON), so that what the lab shows about who can unwrap a share holds in production. It is
-//! for the lab only: its wrapping key lies in a file.
+//! It decides as the real one does (request signatures, attestation documents and their age, the key policy's own
+//! JSON), so that what the lab shows about who can unwrap a share holds in production. It is for the lab only: its
+//! wrapping key is kept in a file.
 
 mod envelope;
 pub mod policy;
@@ -47,7 +47,7 @@ use wrapping::WrappingKey;
 
 /// Largest request read: a document of 16 KiB in base64, and room.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Longest life of a connection; the enclave opens one a call.
+/// Longest life of a connection; the enclave opens one per call.
 const CONNECTION_LIFE: Duration = Duration::from_mins(1);
 
 /// What a verified attestation document says, as far as a KMS cares.
@@ -61,8 +61,8 @@ pub struct VerifiedDocument {
     pub timestamp: UnixMillis,
 }
 
-/// Verifies an attestation document's signature and chain, and reads it; says why not. The age is the
-/// KMS's own business.
+/// Verifies an attestation document's signature and chain, and reads it, or says why not. The KMS itself judges the
+/// age.
 pub type Verifier = Arc<dyn Fn(&[u8]) -> Result<VerifiedDocument, String> + Send + Sync>;
 
 /// Verifies real documents: those of machines that `root` vouches for.
@@ -109,7 +109,7 @@ pub struct LabKms {
 }
 
 impl LabKms {
-    /// Starts a KMS whose key and TLS root lie in `dir`, made there on first use.
+    /// Starts a KMS whose key and TLS root are in `dir`, made there on first use.
     ///
     /// # Errors
     /// Says what in `dir`, the policy or the network cannot be used.
@@ -172,7 +172,7 @@ impl LabKms {
         if let Err(error) = (&mut self.task).await
             && error.is_panic()
         {
-            tracing::error!("the lab's KMS had panicked");
+            tracing::error!("the lab's KMS panicked");
         }
     }
 }
@@ -202,7 +202,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<Service>) 
     let serving = async {
         let stream = acceptor.accept(stream).await?;
         let answer = service_fn(|request| respond(request, Arc::clone(&service)));
-        // Without a date: hyper would take it from the system, and this server has a clock of its own.
+        // Without a date: hyper would take it from the system, but this server has a clock of its own.
         let mut http = hyper::server::conn::http1::Builder::new();
         http.auto_date_header(false).serve_connection(TokioIo::new(stream), answer).await?;
         anyhow::Ok(())
@@ -210,7 +210,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<Service>) 
     match tokio::time::timeout(CONNECTION_LIFE, serving).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("the lab's KMS lost a connection: {error:#}"),
-        Err(_) => tracing::debug!("the lab's KMS closed a connection that lasted too long"),
+        Err(_) => tracing::debug!("the lab's KMS closed a connection that stayed open too long"),
     }
 }
 

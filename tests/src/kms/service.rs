@@ -123,11 +123,11 @@ impl Service {
         let caller = sigv4::authenticate(parts, body, &self.credentials, &self.region, record.at)?;
         record.principal = Some(caller.principal.clone());
         let is_known = matches!(action, "GenerateDataKey" | "Decrypt");
-        // What is not offered is still put to the policy, so that the audit shows who tried.
+        // Operations that are not offered are still put to the policy, so that the audit shows who tried.
         let operation = if is_known { read(body)? } else { Operation::default() };
         record.context.clone_from(&operation.encryption_context);
         if operation.key_id.as_deref().is_some_and(|key_id| !self.key.is_named(key_id)) {
-            return Err(Refusal::new("NotFoundException", "there is no such key here"));
+            return Err(Refusal::new("NotFoundException", "there is no such key"));
         }
         let document = operation.recipient.as_ref().map(|recipient| self.attested(recipient, record.at));
         let document = document.transpose()?;
@@ -152,7 +152,10 @@ impl Service {
         let answer = match action {
             "GenerateDataKey" => self.generate_data_key(&operation, document.as_ref()),
             "Decrypt" => self.decrypt(&operation, document.as_ref()),
-            _ => Err(Refusal::new("UnsupportedOperationException", "the lab's KMS does not offer this")),
+            _ => Err(Refusal::new(
+                "UnsupportedOperationException",
+                "the lab's KMS does not support this operation",
+            )),
         }?;
         record.allowed = true;
         Ok(answer)
@@ -206,7 +209,7 @@ impl Service {
         self.deliver(&data_key, document, json!({"EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}))
     }
 
-    /// A key for the enclave alone where one was attested; in clear where the policy let somebody else in.
+    /// A key for the enclave alone if one was attested; in clear if the policy let somebody else in.
     fn deliver(
         &self,
         data_key: &[u8],

@@ -1,6 +1,6 @@
 //! AWS Signature Version 4, the verifier's side: who sent a request, unchanged and just now.
 //!
-//! It must never believe a header that the signature does not cover where the decision rests on it.
+//! It must never base a decision on a header that the signature does not cover.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign, verify};
@@ -27,7 +27,7 @@ pub struct Credential {
     pub principal: String,
 }
 
-/// Why a request is nobody's, by AWS's name for it.
+/// Why a request is not authenticated, by AWS's name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureError {
     /// No signature, or not a complete one.

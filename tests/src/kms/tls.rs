@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::state;
 
-/// A certificate authority whose key and certificate lie in the lab's state folder.
+/// A certificate authority whose key and certificate are in the lab's state folder.
 pub struct LabRoot {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! The lab's wrapping key: what an HSM holds at AWS lies here in a file of the lab's state folder.
+//! The lab's wrapping key: AWS holds it in an HSM, the lab in a file of its state folder.
 //!
 //! Lab only. A wrapped key opens for its key id and encryption context and for nothing else.
 

@@ -43,16 +43,16 @@ impl Image {
     /// Reads an image without a signature.
     ///
     /// # Errors
-    /// For anything that is not one whole image.
+    /// For anything that is not exactly one complete image.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         ensure!(bytes.len() <= MAX_IMAGE, "the image has {} bytes, more than {MAX_IMAGE}", bytes.len());
-        ensure!(bytes.len() >= HEADER && bytes.starts_with(MAGIC), "this is no enclave image");
+        ensure!(bytes.len() >= HEADER && bytes.starts_with(MAGIC), "this is not an enclave image");
         let sections = usize::from(u16::from_be_bytes(number(bytes, NUM_SECTIONS)?));
         ensure!(sections <= 32, "the image has {sections} sections");
         let (mut kernel, mut command_line, mut ramdisks) = (None, None, Vec::new());
         for section in 0..sections {
             let offset = u64::from_be_bytes(number(bytes, OFFSETS + 8 * section)?);
-            let offset = usize::try_from(offset).context("a section lies outside of the image")?;
+            let offset = usize::try_from(offset).context("a section lies outside the image")?;
             let (kind, content) = section_at(bytes, offset)?;
             match kind {
                 KERNEL if kernel.is_none() => kernel = Some(content.to_vec()),
@@ -93,8 +93,8 @@ fn section_at(bytes: &[u8], offset: usize) -> Result<(u16, &[u8])> {
     let kind = u16::from_be_bytes(number(bytes, offset)?);
     let size = usize::try_from(u64::from_be_bytes(number(bytes, offset + 4)?))?;
     let begin = offset + SECTION_HEADER;
-    let end = begin.checked_add(size).context("a section lies outside of the image")?;
-    Ok((kind, bytes.get(begin..end).context("a section lies outside of the image")?))
+    let end = begin.checked_add(size).context("a section lies outside the image")?;
+    Ok((kind, bytes.get(begin..end).context("a section lies outside the image")?))
 }
 
 fn register<'a>(parts: impl Iterator<Item = &'a &'a [u8]>) -> Pcr {

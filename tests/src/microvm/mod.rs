@@ -1,8 +1,7 @@
 //! Enclaves as virtual machines: an image under QEMU, reached over vsock only, as on a Nitro host.
 //!
-//! The machine is started from the very bytes that were measured a moment before; neither the guest nor its
-//! agent has a say in either. It gets no disk, no network and no other device than vsock and a console that
-//! only writes.
+//! The machine is started from the very bytes that were measured a moment before; neither the guest nor its agent has a
+//! say in either. It gets no disk, no network and no device other than vsock and a write-only console.
 
 mod eif;
 mod tools;
@@ -27,9 +26,9 @@ use crate::write_private;
 
 /// Memory of a machine, in MiB.
 const MEMORY: &str = "192M";
-/// How long the vsock device may take to be there; it is a small process of this machine.
+/// How long the vsock device may take to appear; it is a small process on this machine.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a guest may take until its enclave listens. A start that hangs is cured by a new one only.
+/// How long a guest may take until its enclave listens. Only a new start cures one that hangs.
 const BOOT_PATIENCE: Duration = Duration::from_mins(2);
 /// What the enclave's log has when it listens.
 const LISTENS: &str = "enclave listens";
@@ -144,7 +143,7 @@ fn wait_for_socket(socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends a machine whose enclave does not come up, so that it is started again.
+/// Ends a machine whose enclave does not start listening, so that it is started again.
 async fn watch(emulator: Option<u32>, console: PathBuf, seen: u64) {
     let begun = Instant::now();
     while begun.elapsed() < BOOT_PATIENCE {
@@ -157,7 +156,7 @@ async fn watch(emulator: Option<u32>, console: PathBuf, seen: u64) {
     }
     let pid = emulator.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        warn!(console = %console.display(), "the guest did not come up; its machine is started again");
+        warn!(console = %console.display(), "the guest did not boot; restarting its machine");
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }

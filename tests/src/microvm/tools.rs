@@ -12,15 +12,15 @@ use crate::programs;
 const DEVICE: &str = "vhost-device-vsock";
 const EMULATOR: &str = "qemu-system-x86_64";
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
-/// The kernel's command line in the lab: any panic ends the machine. The emulated timer is too slow on a busy
-/// host for the kernel to measure the CPU's clock by it, and where that fails the kernel waits for ever; so it
-/// is told a frequency, and finds by itself that it is not to be trusted.
+/// The kernel's command line in the lab: any panic ends the machine. On a busy host, the emulated timer is too slow for
+/// the kernel to measure the CPU's clock by it, and if that fails the kernel waits for ever; so it is given a
+/// frequency, and finds out by itself not to trust it.
 const COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=1 quiet random.trust_cpu=on tsc_early_khz=2000000";
-/// QEMU's own accelerator, on a thread for every CPU of the guest.
+/// QEMU's own accelerator, with one thread per CPU of the guest.
 const EMULATION: &str = "tcg,thread=multi";
 /// How long a kernel may take to panic under KVM; it takes a second.
 const KVM_PATIENCE: Duration = Duration::from_secs(5);
-/// The modules of Debian's 6.1 kernel that vsock needs, each after what it needs itself.
+/// The modules of Debian's 6.1 kernel that vsock needs, each after its own dependencies.
 const MODULES: [&str; 6] = [
     "drivers/virtio/virtio_ring.ko",
     "drivers/virtio/virtio.ko",
@@ -35,7 +35,7 @@ const MODULES: [&str; 6] = [
 pub struct Tools {
     pub(super) emulator: PathBuf,
     pub(super) device: PathBuf,
-    /// QEMU's accelerator: KVM where it works, else emulation.
+    /// QEMU's accelerator: KVM if it works, else emulation.
     pub(super) accelerator: &'static str,
 }
 
@@ -111,8 +111,8 @@ fn program(name: &str) -> Option<PathBuf> {
     places.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Whether a machine really runs under KVM: where the device file is there, it may still hang. A kernel without
-/// a ramdisk panics at once, and that ends the machine.
+/// Whether a machine really runs under KVM: even with the device file present, it may hang. A kernel without a ramdisk
+/// panics at once, and that ends the machine.
 fn kvm_works(emulator: &Path, kernel: &Path) -> bool {
     let machine =
         ["-M", "microvm", "-accel", "kvm", "-cpu", "max", "-m", "128M", "-nodefaults", "-nographic"];
@@ -133,7 +133,7 @@ fn kvm_works(emulator: &Path, kernel: &Path) -> bool {
             Err(_) => break,
         }
     }
-    // A machine that hangs takes no other signal.
+    // A machine that hangs reacts to no other signal.
     let _ = probe.kill();
     let _ = probe.wait();
     false
@@ -147,12 +147,12 @@ fn printed(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The image builder, in a build of its own: what it needs, nothing else here does.
+/// The image builder, in a build of its own, since nothing else here shares its dependencies.
 fn build_builder(target: &Path) -> Result<PathBuf> {
     let folder = programs::workspace().join("enclave/image");
     let target = target.join("image-builder");
     printed(programs::cargo_build(&folder).args(["--release", "--locked", "--target-dir"]).arg(&target))
-        .context("building the image builder (it wants OpenSSL: apt-get install libssl-dev pkg-config)")?;
+        .context("building the image builder (it needs OpenSSL: apt-get install libssl-dev pkg-config)")?;
     Ok(target.join("release/custody-image"))
 }
 
@@ -163,10 +163,10 @@ fn kernel(folder: &Path) -> Result<Kernel> {
         let depends = printed(Command::new("apt-cache").args(["depends", KERNEL_PACKAGE]))?;
         let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
         let package =
-            package.with_context(|| format!("apt knows no {KERNEL_PACKAGE}; run apt-get update"))?;
+            package.with_context(|| format!("apt does not know {KERNEL_PACKAGE}; run apt-get update"))?;
         let package = format!("linux-image-{package}");
         printed(Command::new("apt-get").args(["download", &package]).current_dir(folder)).context(
-            "fetching a kernel; on another system than Debian, unpack one of Debian's there yourself",
+            "fetching a kernel; on a system other than Debian, unpack a Debian kernel there yourself",
         )?;
         let archive = std::fs::read_dir(folder)?
             .filter_map(|file| Some(file.ok()?.path()))

@@ -1,5 +1,5 @@
-//! Attestation documents as a security module writes them. What they say is free, so that tests can have
-//! every kind of wrong one; only [`LabRoot`](super::LabRoot) signs them.
+//! Attestation documents as a security module writes them. Their content is free, so that tests can make every kind of
+//! wrong one; only [`LabRoot`](super::LabRoot) signs them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use ciborium::Value;
 /// Registers in a document, as on Nitro.
 const REGISTERS: u8 = 16;
 
-/// What a document shall say. Make one with [`new`](Self::new) and change what should differ.
+/// The content of a document. Make one with [`new`](Self::new) and change what should differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentSpec {
     /// Which security module signs.

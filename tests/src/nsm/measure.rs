@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use ceremonies::attestation::{Measurement, Pcr};
 use sha2::{Digest as _, Sha384};
 
-/// How a lab enclave is run, measured into PCR1: a document about a process is never taken for one about a
-/// virtual machine.
+/// How a lab enclave is run, measured into PCR1: a document about a process is never taken for one about a virtual
+/// machine.
 pub const LAB_BOOT: &[u8] = b"custody-lab/boot/process/v1";
 
 /// A register that started at zero and was extended once: SHA384(0⁴⁸ ‖ SHA384(data)).

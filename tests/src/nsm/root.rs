@@ -1,5 +1,5 @@
-//! The lab's certificates, in the shape of AWS's: a P-384 root that lies in a file, an intermediate, and a
-//! leaf of a few hours that signs one document.
+//! The lab's certificates, in the shape of AWS's: a P-384 root kept in a file, an intermediate, and a leaf valid for a
+//! few hours that signs one document.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const LEAF_LIFE: Duration = Duration::from_hours(3);
 /// How long an intermediate is valid.
 const INTERMEDIATE_LIFE: Duration = Duration::from_hours(24);
 
-/// The root of a lab's attestation, whose key lies in the lab's state folder.
+/// The root of a lab's attestation, whose key is in the lab's state folder.
 pub struct LabRoot {
     issuer: Issuer<'static, KeyPair>,
     trust: TrustRoot,
@@ -37,7 +37,7 @@ impl LabRoot {
     /// Opens the root in `dir`, and makes it on first use.
     ///
     /// # Errors
-    /// Says which file cannot be read, written or understood, or that they do not belong together.
+    /// Says which file cannot be read, written or understood, or that they are not a pair.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let key_path = dir.join("root.key");
@@ -55,7 +55,7 @@ impl LabRoot {
             TrustRoot::from_pem(&certificate).with_context(|| format!("reading {}", pem.display()))?;
         let root = Self { issuer: Issuer::new(params, key), trust, pem };
         root.check_pair().with_context(|| {
-            format!("{} and {} do not belong together: remove both", key_path.display(), root.pem.display())
+            format!("{} and {} are not a pair: remove both", key_path.display(), root.pem.display())
         })?;
         Ok(root)
     }

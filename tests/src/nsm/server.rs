@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::{Clock, DocumentSpec, LabRoot};
 
-/// Questions answered at a time; an enclave asks one after the other.
+/// Requests answered at a time; an enclave sends one after the other.
 const MAX_CONNECTIONS: usize = 16;
 
 /// A running security module of one enclave. It stops when dropped.
@@ -32,16 +32,16 @@ impl ModuleServer {
     /// Answers on `socket` (a file of that name is replaced) for the enclave that was measured.
     ///
     /// # Errors
-    /// When the socket cannot be listened on.
+    /// When it cannot listen on the socket.
     pub fn start(socket: &Path, root: Arc<LabRoot>, measurement: Measurement) -> anyhow::Result<Self> {
         let clock = Arc::new(|| UnixMillis(jiff::Timestamp::now().as_millisecond()));
         Self::start_at(socket, root, measurement, clock)
     }
 
-    /// The same with another clock than this machine's.
+    /// The same with a clock other than this machine's.
     ///
     /// # Errors
-    /// When the socket cannot be listened on.
+    /// When it cannot listen on the socket.
     pub fn start_at(
         socket: &Path,
         root: Arc<LabRoot>,
@@ -61,8 +61,8 @@ impl ModuleServer {
         Ok(Self { module, task })
     }
 
-    /// From now on only this process is answered, just as nothing but the enclave reaches its `/dev/nsm`:
-    /// call it when the enclave is started and before its agent is. The first call counts.
+    /// From now on only this process is answered, just as only the enclave reaches its `/dev/nsm`: call this after the
+    /// enclave has started and before its agent does. The first call counts.
     pub fn admit_only(&self, process: u32) {
         self.module.process.get_or_init(|| process);
     }
@@ -86,13 +86,13 @@ async fn accept(listener: UnixListener, module: Arc<Module>) {
                 connections.spawn(async move {
                     match timeout(DEADLINE, module.converse(stream)).await {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => warn!(%error, "a question to the security module failed"),
-                        Err(_) => warn!("a question to the security module took too long"),
+                        Ok(Err(error)) => warn!(%error, "a request to the security module failed"),
+                        Err(_) => warn!("a request to the security module took too long"),
                     }
                 });
             }
             Err(error) => {
-                warn!(%error, "the security module stops listening");
+                warn!(%error, "the security module has stopped listening");
                 return;
             }
         }
@@ -108,10 +108,10 @@ struct Module {
 
 impl Module {
     async fn converse(&self, stream: UnixStream) -> anyhow::Result<()> {
-        let peer = stream.peer_cred().context("reading who asks")?.pid();
+        let peer = stream.peer_cred().context("reading the peer's credentials")?.pid();
         let mut frames = Framed::new(stream, codec(MAX_REQUEST));
         let Some(frame) = frames.next().await else { return Ok(()) };
-        let request = Request::decode(frame?.freeze()).context("reading the question")?;
+        let request = Request::decode(frame?.freeze()).context("reading the request")?;
         let answer = match self.answer(peer, &request) {
             Ok(document) => Answer { document, refusal: String::new() },
             Err(error) => Answer { document: Vec::new(), refusal: format!("{error:#}") },

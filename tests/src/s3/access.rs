@@ -1,7 +1,7 @@
 //! Who may do what in the stand-in: a writer that sees nothing, a reader that changes nothing, an owner.
 //!
-//! `s3s` verifies the signature; what a signature has to cover is checked here. Nobody is ever let in by a
-//! link that was signed in advance, nor by the second version of signatures.
+//! `s3s` verifies the signature; this checks what a signature must cover. Presigned links and version 2 signatures
+//! never grant access.
 
 use async_trait::async_trait;
 use s3s::access::{S3Access, S3AccessContext};
@@ -72,7 +72,7 @@ impl S3Auth for Access {
 #[async_trait]
 impl S3Access for Access {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let caller = cx.credentials().ok_or_else(|| s3_error!(AccessDenied, "nobody signed this"))?;
+        let caller = cx.credentials().ok_or_else(|| s3_error!(AccessDenied, "the request is not signed"))?;
         let caller = self.known(&caller.access_key)?;
         self.is_covered(cx)?;
         let operation = cx.s3_op().name();

@@ -27,7 +27,7 @@ pub enum Role {
     Writer,
     /// Reads objects, their versions and their locks.
     Reader,
-    /// The account's root: whatever the server offers, which no lock gives way to.
+    /// The account's root: may do whatever the server offers, but no lock gives way to it.
     Owner,
 }
 
@@ -61,7 +61,7 @@ pub struct S3Config {
     pub buckets: Vec<Bucket>,
     /// The access keys it knows.
     pub credentials: Vec<Credential>,
-    /// The time that locks are judged by. The age of signatures is judged by the system's.
+    /// The clock by which locks are judged. The age of signatures is judged by the system's.
     pub clock: Clock,
 }
 
@@ -98,7 +98,7 @@ impl S3Server {
         if let Err(error) = (&mut self.task).await
             && error.is_panic()
         {
-            tracing::error!("the lab's S3 had panicked");
+            tracing::error!("the lab's S3 panicked");
         }
     }
 }

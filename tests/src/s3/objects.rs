@@ -1,6 +1,6 @@
 //! What the stand-in holds, and the rules of versions and locks. Synchronous; the time is handed in.
 //!
-//! It must never remove, or free earlier, what a COMPLIANCE lock holds, whoever asks.
+//! It must never remove, or release early, what a COMPLIANCE lock holds, whoever asks.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl Contents {
         now: UnixMillis,
     ) -> S3Result<String> {
         if !self.bucket.versioned {
-            return Err(s3_error!(NotImplemented, "this stand-in stores in versioned buckets alone"));
+            return Err(s3_error!(NotImplemented, "this stand-in supports versioned buckets only"));
         }
         if let Some(until) = object.locked_until {
             if !self.bucket.locks {
@@ -88,7 +88,7 @@ impl Contents {
         Ok((found, object))
     }
 
-    /// Changes a lock, where that frees nothing earlier.
+    /// Changes a lock, if that releases nothing earlier.
     pub(super) fn retain(
         &mut self,
         key: &str,
@@ -112,7 +112,9 @@ impl Contents {
                 object.locked_until = Some(*until);
                 Ok(())
             }
-            (None, Retention::Less) => Err(s3_error!(NotImplemented, "this stand-in has COMPLIANCE alone")),
+            (None, Retention::Less) => {
+                Err(s3_error!(NotImplemented, "this stand-in supports COMPLIANCE only"))
+            }
         }
     }
 

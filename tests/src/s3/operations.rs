@@ -1,7 +1,7 @@
 //! The stand-in's operations: what S3 puts on the wire for the rules in [`objects`](super::objects).
 //!
-//! What is not here is not offered: `s3s` answers `NotImplemented`. An option that this server does not
-//! honour is refused, never passed over.
+//! What is not here is not offered: `s3s` answers `NotImplemented`. An option that this server does not honour is
+//! refused, never ignored.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,7 @@ use super::Bucket;
 use super::objects::{Contents, Object, Retention};
 use crate::kms::Clock;
 
-/// Largest object taken; a backup has some hundred kilobytes.
+/// Largest object accepted; a backup is some hundred kilobytes.
 const MAX_OBJECT: usize = 8 * 1024 * 1024;
 
 /// The server apart from its network.
@@ -60,7 +60,7 @@ impl Operations {
 impl S3 for Operations {
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         if request.trailing_headers.is_some() {
-            return Err(s3_error!(NotImplemented, "this stand-in takes checksums from headers alone"));
+            return Err(s3_error!(NotImplemented, "this stand-in takes checksums from headers only"));
         }
         let mut input = request.input;
         let bytes = whole(input.body.take()).await?;
@@ -83,7 +83,7 @@ impl S3 for Operations {
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         if input.range.is_some() || input.part_number.is_some() {
-            return Err(s3_error!(NotImplemented, "this stand-in gives whole objects alone"));
+            return Err(s3_error!(NotImplemented, "this stand-in returns whole objects only"));
         }
         self.with(&input.bucket, |contents, _| {
             let (version, object) = contents.get(&input.key, input.version_id.as_deref())?;
@@ -247,8 +247,8 @@ impl S3 for Operations {
 async fn whole(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     let mut bytes = BytesMut::new();
     let Some(mut body) = body else { return Ok(Bytes::new()) };
-    // `s3s` compares the stream with the hash that the signature covers, and breaks it off.
-    let broken = |error| s3_error!(BadDigest, "the body does not arrive whole: {error}");
+    // `s3s` compares the stream with the hash that the signature covers, and aborts it if they differ.
+    let broken = |error| s3_error!(BadDigest, "the body did not arrive complete: {error}");
     while let Some(chunk) = body.try_next().await.map_err(broken)? {
         if bytes.len() + chunk.len() > MAX_OBJECT {
             return Err(s3_error!(EntityTooLarge));
@@ -262,7 +262,7 @@ fn is_checked(input: &PutObjectInput, checksum: &str) -> S3Result<()> {
     let others =
         [&input.checksum_crc32, &input.checksum_crc32c, &input.checksum_crc64nvme, &input.checksum_sha1];
     if others.iter().any(|other| other.is_some()) || input.content_md5.is_some() {
-        return Err(s3_error!(NotImplemented, "this stand-in verifies SHA-256 alone"));
+        return Err(s3_error!(NotImplemented, "this stand-in verifies SHA-256 only"));
     }
     match &input.checksum_sha256 {
         Some(expected) if expected == checksum => Ok(()),
@@ -286,7 +286,7 @@ fn lock_asked_for(input: &PutObjectInput) -> S3Result<Option<UnixMillis>> {
             "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied"
         )),
         (None, None) | (Some(_), Some(_)) => {
-            Err(s3_error!(NotImplemented, "this stand-in has COMPLIANCE alone"))
+            Err(s3_error!(NotImplemented, "this stand-in supports COMPLIANCE only"))
         }
     }
 }
@@ -295,7 +295,7 @@ fn must_be_new(input: &PutObjectInput) -> S3Result<bool> {
     match (&input.if_none_match, &input.if_match) {
         (None, None) => Ok(false),
         (Some(ETagCondition::Any), None) => Ok(true),
-        (_, _) => Err(s3_error!(NotImplemented, "this stand-in knows `If-None-Match: *` alone")),
+        (_, _) => Err(s3_error!(NotImplemented, "this stand-in knows `If-None-Match: *` only")),
     }
 }
 

@@ -180,7 +180,7 @@ fn root_refuses_files_that_are_broken_or_do_not_belong_together() {
     let (other, _root) = self::root();
     let error = |path: &Path| LabRoot::open(path).err().map(|error| format!("{error:#}")).unwrap();
     fs::copy(other.path().join("root.key"), dir.path().join("root.key")).unwrap();
-    assert!(error(dir.path()).contains("do not belong together"));
+    assert!(error(dir.path()).contains("are not a pair"));
     fs::write(root.pem(), b"-----BEGIN").unwrap();
     assert!(error(dir.path()).contains("root.pem"));
     fs::write(dir.path().join("root.key"), b"").unwrap();

@@ -38,7 +38,7 @@ pub(crate) fn plan(folder: &Path, nodes: u8, threshold: u8) -> Plan {
     }
 }
 
-/// Five nodes of which three sign, with the key of wallet `treasury`, and the key generation that made it.
+/// Five nodes with threshold three, the key of wallet `treasury`, and the key generation that made it.
 pub(crate) async fn with_treasury(folder: &Path) -> (Cluster, Room, CeremonyId) {
     let cluster = Cluster::start(&plan(folder, 5, 3)).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
@@ -53,7 +53,7 @@ pub(crate) async fn open(room: &Room, kind: CeremonyKind, wallet: &str) -> Cerem
     room.open(kind, &wallet.parse().unwrap(), "an end-to-end test".parse().unwrap()).await.unwrap()
 }
 
-/// Leads a test signing on until a node's group has given a try up for this reason, and withdraws it.
+/// Leads a test signing on until a node's signer set has given up a try for this reason, and withdraws it.
 pub(crate) async fn is_given_up(room: &mut Room, test: &CeremonyId, party: NodeIndex, why: &str) {
     room.lead_to(test, Act::TestSign, PATIENCE).await.unwrap();
     room.wait(test, PATIENCE, |ceremony| {
@@ -157,7 +157,7 @@ async fn refuses_words_that_are_not_peoples(room: &Room, id: &CeremonyId) {
             .submit(&room.book.get(id).unwrap().entries, id, log::Event { kind: Some(kind) })
             .await;
         assert!(
-            matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("speak for themselves")),
+            matches!(&answer, Err(SubmitError::Refused(refusal)) if refusal.why.contains("they cannot be submitted")),
             "{answer:?}"
         );
     }
@@ -200,7 +200,7 @@ pub(crate) fn bundles_verify_and_every_change_is_found(room: &Room, dkg: &Ceremo
     accepted_by_another_library(room, dkg);
 }
 
-/// libsecp256k1 takes every test signature under the exported key.
+/// libsecp256k1 accepts every test signature under the exported key.
 fn accepted_by_another_library(room: &Room, id: &CeremonyId) {
     let ceremony = room.ceremony(id).unwrap();
     let key = ceremony.record().unwrap().public_key;
@@ -231,7 +231,7 @@ async fn a_node_with_another_ones_document_is_red(room: &Room) {
         heartbeat.node = other.into();
         let borrowed = status(other, *heartbeat);
         assert_eq!(borrowed.level, Level::Bad);
-        assert!(borrowed.attestation.contains("another nonce"), "{}", borrowed.attestation);
+        assert!(borrowed.attestation.contains("the wrong nonce"), "{}", borrowed.attestation);
         return;
     }
 }

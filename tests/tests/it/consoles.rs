@@ -1,4 +1,4 @@
-//! What people do at their consoles: sign elsewhere or through an SSH agent, lose a console, leave it.
+//! What people do at their consoles: sign elsewhere or through an SSH agent, lose a console, quit it.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -225,15 +225,12 @@ fn opens_with_a_signature_made_elsewhere(folder: &Path, cluster: &Path, room: &R
         ["ceremony", "open", "dkg", "--wallet", "treasury", "--purpose", "a test", "--manifest", manifest];
     let statement = run(cluster, &open, None).unwrap();
     assert!(
-        run(cluster, &open, None).unwrap_err().contains("exists already"),
+        run(cluster, &open, None).unwrap_err().contains("already exists"),
         "a manifest is not overwritten"
     );
     let signature = sign_elsewhere(folder, administrator, &statement);
     let attended = run(cluster, &open[..open.len() - 2], None).unwrap_err();
-    assert!(
-        attended.contains("nobody is at a terminal") && attended.contains("submit-opening"),
-        "{attended}"
-    );
+    assert!(attended.contains("there is no terminal") && attended.contains("submit-opening"), "{attended}");
     let submit = ["ceremony", "submit-opening", "--manifest", manifest, "--signature"];
     let submit =
         |signature: &Path| run(cluster, &[&submit[..], &[signature.to_str().unwrap()]].concat(), None);
@@ -300,8 +297,8 @@ fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &Cerem
     let statement = [&["ceremony", "statement"], &sign[2..sign.len() - 2]].concat();
     let statement = run(cluster, &statement, None).unwrap();
     for (proof, why) in [
-        (None, "nobody is at a terminal"),
-        (Some(hash(&statement.replace(me.person.as_str(), "someone"))), "read it anew"),
+        (None, "there is no terminal"),
+        (Some(hash(&statement.replace(me.person.as_str(), "someone"))), "read it again"),
     ] {
         let proof = proof.iter().flat_map(|hash| ["--statement-hash", hash.as_str()]);
         let unread = sign.iter().copied().chain(proof).collect::<Vec<_>>();
@@ -337,7 +334,7 @@ fn withdraws_elsewhere_or_at_a_terminal(folder: &Path, cluster: &Path, room: &Ro
     let step = ["--step", "withdraw", "--role", "administrator", "--person", me.person.as_str()];
     let ceremony =
         |what: &str, more: &[&str]| run(cluster, &[&["ceremony", what, &id], &step[..], more].concat(), None);
-    assert!(ceremony("statement", &[]).unwrap_err().contains("has --reason"));
+    assert!(ceremony("statement", &[]).unwrap_err().contains("needs --reason"));
     let statement = ceremony("statement", &["--reason", "Only a test"]).unwrap();
     assert!(statement.lines().nth(3) == Some("verdict: withdraw, because: Only a test"), "{statement}");
 
@@ -347,10 +344,7 @@ fn withdraws_elsewhere_or_at_a_terminal(folder: &Path, cluster: &Path, room: &Ro
     assert!(locks.unwrap().success());
     let abort = ["ceremony", "abort", &id, "--reason", "Only a test", "--key", locked.to_str().unwrap()];
     let unattended = run(cluster, &abort, None).unwrap_err();
-    assert!(
-        unattended.contains(&statement) && unattended.contains("nobody is at a terminal"),
-        "{unattended}"
-    );
+    assert!(unattended.contains(&statement) && unattended.contains("there is no terminal"), "{unattended}");
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT, rustix::process::Signal::HUP]
     {
         let mut asked = Terminal::open_with(cluster, &abort);

@@ -1,5 +1,5 @@
-//! `kill -9` of every kind of process at every boundary of a key generation and of a signature: one outcome, all
-//! stores agree, and what was begun ends committed or void.
+//! `kill -9` of every kind of process at every boundary of a key generation and of a signature: there is one outcome,
+//! all stores agree, and what was begun ends committed or void.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -92,7 +92,7 @@ async fn opens(room: &Room, subject: impl Fn() -> Subject) -> CeremonyId {
     }
 }
 
-/// For every store, how many shares of a wallet sign.
+/// For every store, how many shares of a wallet can sign.
 async fn signing_shares(cluster: &Cluster, wallet: &str) -> BTreeSet<usize> {
     let mut all = BTreeSet::new();
     for index in cluster.nodes() {
@@ -247,7 +247,7 @@ async fn a_key_generation_is_void_or_committed_wherever_the_broker_is_killed() {
     generations_survive(Process::Broker, some(boundaries_of_a_generation(), 0, 2)).await;
 }
 
-/// Freezes the agent when the boundary is reached, and lets it go on once another node waits for it alone.
+/// Freezes the agent when the boundary is reached, and resumes it once another node waits only for it.
 async fn freeze(cluster: &Cluster, parent: &Parent, room: &Room) {
     let mut news = Box::pin(room.client.news().await.unwrap());
     assert!(parent.stopped(PATIENCE).await.is_ok(), "never reached");

@@ -1,5 +1,5 @@
-//! What is done when shares are in wrong hands, or the firm is no more: each ends in a verified signature of the same key,
-//! or in a wallet that was swept.
+//! What is done when shares are in the wrong hands, or the firm is gone: each ends in a verified signature of the same
+//! key, or in a swept wallet.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
@@ -61,7 +61,7 @@ async fn two_exposed_shares_are_made_worthless_and_the_ledger_says_what_old_copi
     let due = room.book.refresh_due(&wallet("treasury")).unwrap();
     assert!(due > now().plus(89 * 24 * 60 * 60 * 1000));
 
-    // The suspects are rebuilt; the others give them their shares back, and all get new ones.
+    // The suspect nodes are rebuilt; the others restore their shares, and all get new ones.
     for suspect in [2, 3] {
         cluster.lose(node(suspect)).await.unwrap();
     }
@@ -208,7 +208,7 @@ async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction
     assert_eq!(chain.call("eth_blockNumber", json!([])).await.unwrap(), head, "what is refused is not sent");
 
     let (unread, why) = broadcast(&["--person", "operator-1"]);
-    assert!(!unread && why.contains("nobody is at a terminal"), "{why}");
+    assert!(!unread && why.contains("there is no terminal"), "{why}");
     assert_eq!(
         chain.call("eth_blockNumber", json!([])).await.unwrap(),
         head,

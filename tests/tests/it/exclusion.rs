@@ -70,7 +70,7 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     assert!(!is_let_in(&cluster, &old_seed).await, "the broker");
     assert_eq!(health::status(&room.book, node(4), None, Moment::now()).level, Level::Excluded);
     status_of(&room, node(1), PATIENCE, |status| status.summary == "healthy, hears 3 peers").await;
-    // It ends well only where all others are healthy.
+    // It succeeds only if all others are healthy.
     let status = (0..20).find_map(|_| run(&cluster.layout().console(), &["status"], None).ok()).unwrap();
     assert!(status.contains("node 4 ⊘ EXCLUDED"), "{status}");
     let ways_on = ["node 4", "new NKey", "recover", "sweep"];

@@ -1,4 +1,4 @@
-//! Ceremonies that are over: the agents let go of them, and have them back whole when somebody asks.
+//! Finished ceremonies: the agents let go of them, and have them back whole when somebody asks.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -22,7 +22,7 @@ use crate::record::{HEALED, cluster, of_one_mind};
 const LOOK: Duration = Duration::from_millis(200);
 const ALL: [u8; 5] = [1, 2, 3, 4, 5];
 
-/// Has every agent let go of what is over at once.
+/// Makes every agent let go of finished ceremonies at once.
 async fn shelve_at_once(cluster: &Cluster) {
     for index in ALL {
         let agent = cluster.agent(node(index)).unwrap();
@@ -78,13 +78,13 @@ async fn ceremony_that_is_over_leaves_memory_and_comes_back_whole() {
     let log = of_one_mind(&cluster, &ALL, &closed, 10).await;
     are_shelved(&cluster, &[&closed, &ended]).await;
 
-    // What is asked for comes back, to the byte, with every node's word that it is recorded.
+    // What is asked for comes back, to the byte, with every node's statement that it is recorded.
     let fresh = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let reading = fresh.client.read(&closed, &[]).await.unwrap();
     assert_eq!(reading.log(), log);
     assert_eq!(reading.recorded().by.len(), 5, "{}", reading.recorded());
 
-    // An agent that is started again starts with the lines, and says the same.
+    // A restarted agent starts with the lines and says the same.
     for index in ALL {
         let agent = cluster.agent(node(index)).unwrap();
         agent.hold().await;

@@ -57,7 +57,7 @@ async fn aside(cluster: &Cluster) -> usize {
     count
 }
 
-/// A way to the broker that flips a bit in a message that the stream gives, when it is told to.
+/// A proxy to the broker that, on request, flips a bit in a message from the stream.
 struct Flipper {
     url: String,
     flips: Arc<AtomicBool>,
@@ -96,7 +96,7 @@ impl Flipper {
     }
 }
 
-/// Passes on what the broker says, message by message.
+/// Passes on what the broker sends, message by message.
 async fn relay(from: OwnedReadHalf, mut to: OwnedWriteHalf, flips: Arc<AtomicBool>) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
     loop {
@@ -198,7 +198,7 @@ async fn copy_all(cluster: &Cluster, to: &Path) {
     .await;
 }
 
-/// Sets the stream and the stores of these nodes back to the copy.
+/// Rolls the stream and the stores of these nodes back to the copy.
 async fn set_back(cluster: &Cluster, copy: &Path, nodes: &[u8]) {
     while_all_are_down(cluster, || {
         fs::remove_dir_all(streams(cluster)).unwrap();
@@ -266,7 +266,7 @@ async fn stores_and_stream_that_are_set_back_are_noticed_by_a_console_that_had_s
     for command in [vec!["ceremony", "show", id.as_str()], vec!["ceremony", "list"]] {
         warns(&cluster, &command, |said| {
             let all = "nodes 1, 2, 3, 4, 5 show an older log";
-            matches!(said, [line] if line.contains(all) && line.contains("somebody set stores back"))
+            matches!(said, [line] if line.contains(all) && line.contains("somebody rolled stores back"))
         })
         .await;
     }
@@ -338,7 +338,7 @@ fn blocks(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A ceremony whose log stands in the stream, of which the disk has then flipped a bit in an entry.
+/// A ceremony whose log is in the stream, where the disk has since flipped a bit in an entry.
 async fn struck(cluster: &Cluster, room: &mut Room) -> (CeremonyId, Vec<Entry>) {
     let id = open(room, CeremonyKind::Dkg, "treasury").await;
     room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();

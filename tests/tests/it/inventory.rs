@@ -91,9 +91,9 @@ async fn old_sheets_and_locked_backups_are_warned_of_until_identities_and_sheets
     let sheets = (1..=3).map(|by| item(Change::SheetPrinted, by, &format!("S-{by}"))).collect();
     enters(&mut room, &dkg, sheets).await;
     let twice = item(Change::SheetPrinted, 4, "S-1");
-    refuses(&room, &dkg, twice.clone(), "a sheet of this wallet has serial S-1").await;
+    refuses(&room, &dkg, twice.clone(), "another sheet of this wallet already has serial S-1").await;
     // A console that has not heard of it is refused by the nodes.
-    refuses(&unaware, &dkg, twice, "a sheet of this wallet has serial S-1").await;
+    refuses(&unaware, &dkg, twice, "another sheet of this wallet already has serial S-1").await;
 
     let before = room.cluster.charter().backup().unwrap().clone();
     let next = renewed(&mut room, &folder.path().join("renewed"));
@@ -104,7 +104,7 @@ async fn old_sheets_and_locked_backups_are_warned_of_until_identities_and_sheets
     assert!(old(&room).warns(now()) && old(&room).clears().is_none(), "paper does not clear by itself");
 
     let backup = room.ceremony(&dkg).unwrap().backups()[&node(4)].root.key.clone();
-    refuses(&room, &dkg, item(Change::BackupDeleted, 4, backup.as_str()), "its lock ends at").await;
+    refuses(&room, &dkg, item(Change::BackupDeleted, 4, backup.as_str()), "locked until").await;
     let in_use = &next.backup().unwrap().escrow.recipient;
     refuses(&room, &dkg, identity(in_use), "no backup of this generation").await;
 

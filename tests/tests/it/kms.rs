@@ -65,8 +65,8 @@ fn measurement(image: u8) -> Measurement {
     Measurement { pcr0: pcr(10), pcr1: pcr(11), pcr2: pcr(12), pcr8: None, until: None }
 }
 
-/// What stands for an attestation document here, where only the KMS's own rules are under test: the
-/// facts in JSON, and a word that a real one would have a signature for.
+/// A stand-in for an attestation document, since only the KMS's own rules are under test here: the facts in JSON, and a
+/// word in place of a signature.
 fn document(image: u8, keys: &KmsKeys, made: UnixMillis) -> Vec<u8> {
     let pcrs: BTreeMap<_, _> =
         measurement(image).registers().map(|(index, pcr)| (index, pcr.to_string())).collect();

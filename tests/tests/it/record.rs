@@ -28,9 +28,9 @@ use prost::Message as _;
 use crate::ceremonies::{PATIENCE, node, open, plan};
 use crate::consoles::run;
 
-/// How long nodes may take to be of one mind again.
+/// How long nodes may take to agree again.
 pub(crate) const HEALED: Duration = Duration::from_secs(30);
-/// How long anything may take that one silent node must not hold up.
+/// How long anything may take that one silent node must not delay.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 pub(crate) async fn cluster(folder: &std::path::Path) -> (Cluster, Room) {
@@ -41,7 +41,7 @@ pub(crate) async fn cluster(folder: &std::path::Path) -> (Cluster, Room) {
 
 /// A node's own copy of a log, as its store has it.
 async fn stored(cluster: &Cluster, index: u8, id: &CeremonyId) -> Vec<log::Entry> {
-    // A store that was lost is made anew while this looks.
+    // A lost store may be made anew while this looks.
     match Store::open(&cluster.store_url(node(index))).await {
         Ok(store) => store.entries_from(id, 1).await.unwrap_or_default(),
         Err(_) => Vec::new(),
@@ -118,7 +118,7 @@ async fn one_host_drops_no_veto_and_gives_no_receipt() {
     );
     let log = of_one_mind(&cluster, &[1, 2, 4, 5], &id, before.len() + 1).await;
 
-    // A fork of its own: another entry in the veto's place, and a head that says so.
+    // A deliberate fork: another entry in the veto's place, and a head that says so.
     let reason = "made up".to_owned();
     let fault = log::Faulted { node: 3, reason };
     let event = log::Event { kind: Some(log::event::Kind::Faulted(fault)) };
@@ -182,7 +182,7 @@ async fn stream_that_is_lost_or_foreign_is_said_not_written_to_and_given_back() 
 
     cluster.lose_streams().await.unwrap();
     heartbeat(&room, 1, |heartbeat| heartbeat.stream_trouble.contains("no stream")).await;
-    // Somebody was quicker than the keeper, with a stream that forgets.
+    // Somebody was quicker than the keeper, with a stream that discards messages.
     let seed = std::fs::read_to_string(cluster.layout().keeper()).unwrap();
     let keeper = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
         .custom_inbox_prefix(ceremonies::broker::KEEPER_INBOX)
@@ -221,7 +221,8 @@ async fn flood_of_junk_costs_nothing_after_it_stopped() {
         host.flood(&junk, 100).await.unwrap();
     }
     host.flood(&id, 500).await.unwrap();
-    // Beside it the broker may take longer than a console waits: then that is said, and the event is recorded later.
+    // Meanwhile the broker may take longer than a console waits: then that is reported, and the event is recorded
+    // later.
     let beside = room.withdraw(&id, "beside a flood".parse().unwrap()).await;
     assert!(
         beside.as_ref().map_or_else(|error| error.to_string().contains("do not sign again"), |()| true),
@@ -265,7 +266,7 @@ async fn no_clock_decides_who_starts() {
     room.withdraw(&first, "enough".parse().unwrap()).await.unwrap();
     let log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &first, 8).await;
 
-    // An entry from a clock that is five minutes fast: nobody takes it, and its writer is named.
+    // An entry from a clock that is five minutes fast: nobody accepts it, and its writer is named.
     let second = open(&room, CeremonyKind::Dkg, "savings").await;
     room.look(&second).await.unwrap();
     let second_log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &second, 6).await;
@@ -316,7 +317,7 @@ async fn nobody_waits_for_a_frozen_agent_or_an_endless_answer() {
         run(&console, &command, None).unwrap();
         assert!(begun.elapsed() < SOON, "{command:?} took {:?}", begun.elapsed());
     }
-    // Three of five have it, and two say nothing: that is said, and is no quorum.
+    // Three of five have it and two are silent: that is reported, and is not a quorum.
     let begun = Instant::now();
     let operator = room.people(Role::Operator).next().unwrap().clone();
     let veto =
@@ -426,7 +427,7 @@ async fn fork_is_healed_and_both_branches_stay() {
     }
     assert!(hashes.iter().any(|hash| aside.contains(hash)), "the other is kept");
 
-    // Who was not there reads of both in the evidence.
+    // Anyone who was not there reads of both in the evidence.
     assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
     let bundle = folder.path().join("b.zip");
     let export = ["evidence", "export", id.as_str(), "-o", bundle.to_str().unwrap()];

@@ -1,4 +1,4 @@
-//! The second half of a key's life: refresh, a lost node's recovery, and old shares that nobody takes any more.
+//! The second half of a key's life: refresh, a lost node's recovery, and old shares that nobody accepts any more.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -199,7 +199,7 @@ async fn a_store_that_was_set_back_is_refused_by_its_enclave_and_by_the_peers_an
     let why = "has no share of treasury, generation 2: have the node recovered";
     fails_to_sign(&mut room, node(2), why).await;
 
-    // Its host hands the old share to the enclave all the same.
+    // Its host still hands the old share to the enclave.
     let store = Store::open(&cluster.store_url(node(2))).await.unwrap();
     let old =
         store.share(&first.record.wallet, Generation(1), &first.record.digest()).await.unwrap().unwrap();

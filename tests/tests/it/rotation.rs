@@ -1,5 +1,5 @@
-//! A new enclave image on a living cluster: allowed by an amendment, put in node by node, the old one refused from
-//! its day on by everybody.
+//! A new enclave image on a living cluster: allowed by an amendment, deployed node by node, with the old one refused by
+//! every node from its date on.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -47,7 +47,7 @@ fn put_key_policy(cluster: &Cluster, folder: &Path, charter: &Charter) {
     cluster.put_key_policy(&place).unwrap();
 }
 
-/// What is to be amended is on the screen before anybody signs it.
+/// What is to be amended is on the screen before anyone signs it.
 fn changes_are_on_screen(room: &Room, amendment: &CeremonyId, new: &Measurement) {
     let mut model = Model::new(room.cluster.clone(), now(), false);
     model.book = room.book.clone();

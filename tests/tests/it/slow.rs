@@ -1,4 +1,4 @@
-//! What answers slowly or never, beside one node: it may hold up what needs it, and nothing else.
+//! What answers slowly or never, next to one node: it may delay what needs it, and nothing else.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -91,7 +91,7 @@ async fn wait_for(what: &str, until: impl Fn() -> bool) {
     }
 }
 
-/// Signs a transfer of wallet `treasury` by the nodes that are not slow, to its close. Returns how long that took.
+/// Signs a transfer of wallet `treasury` with the nodes that are not slow, and closes it. Returns how long that took.
 async fn signs_elsewhere(room: &mut Room, spent: u8) -> Duration {
     let begun = Instant::now();
     let record = room.book.wallet(&"treasury".parse().unwrap()).unwrap().record;

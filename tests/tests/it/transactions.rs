@@ -1,5 +1,5 @@
-//! Signed transactions before judges that share no code with us: Bitcoin Core's script verifier, and an
-//! Ethereum node. A plain key signs in the cluster's place.
+//! Signed transactions before judges that share no code with us: Bitcoin Core's script verifier, and an Ethereum node.
+//! A plain key signs in place of the cluster.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -20,10 +20,10 @@ use lab::hardhat::{self, Hardhat};
 use lab::programs;
 use serde_json::{Value, json};
 
-/// How long a transaction may take into a block; here each gets one of its own.
+/// How long a transaction may take to get into a block; here each gets its own.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A wallet whose private key one place knows.
+/// A wallet whose private key is known in one place.
 struct Wallet {
     secret: SigningKey,
     public_key: Point,

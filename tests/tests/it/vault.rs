@@ -221,7 +221,7 @@ async fn a_stolen_writer_reads_nothing_and_takes_nothing_away() {
     let relock = writer.put_object_retention().bucket("locked").key(of_key).retention(later).send().await;
     assert_eq!(code(relock), "AccessDenied");
 
-    // What it can do is to add a version on top, which hides nothing from whoever reads by version.
+    // All it can do is add a version on top, which hides nothing from a reader by version.
     put_unconditionally(&writer, b"rubbish", lab.now().plus(DAY)).send().await.unwrap();
     assert_eq!(lab.versions().await, 2);
     assert_eq!(lab.read(&put.version).await, b"sealed");
@@ -243,7 +243,7 @@ async fn a_stolen_reader_writes_nothing_and_strangers_are_nobody() {
     let read = unknown.get_object().bucket("locked").key(key().as_str()).send().await;
     assert_eq!(code(read), "InvalidAccessKeyId");
 
-    // A link that was signed in advance would be a credential that nobody hands out.
+    // A presigned link would be a credential that nobody should hand out.
     let hour = PresigningConfig::expires_in(Duration::from_hours(1)).unwrap();
     let link = lab.client("reader").get_object().bucket("locked").key(key().as_str()).presigned(hour).await;
     let link = link.unwrap().uri().strip_prefix(&lab.server.url()).unwrap().to_owned();
@@ -347,7 +347,7 @@ async fn a_bucket_that_cannot_be_reached_is_named_in_time() {
     assert!(matches!(refused, VaultError::Unreachable { .. }), "{refused}");
     assert!(refused.to_string().contains("locked") && refused.to_string().contains(&url), "{refused}");
 
-    // Nor is a provider whose TLS nobody vouches for.
+    // Nor is a provider whose TLS certificate nobody vouches for.
     let plain = Lab::start().await;
     let https = plain.server.url().replace("http://", "https://");
     let refused =

@@ -1,8 +1,8 @@
 //! The real fold over the words of the model: what a log of them means to a node that has read it.
 //!
-//! Enclaves and agents sign here with keys of their own, so that [`Ceremony::apply`] judges their words as it
-//! judges any. A withdrawal needs a person's signature and a replacement a machine's document; these two are
-//! written into the ceremony as the fold would. Nothing here may decide what the fold decides.
+//! Enclaves and agents sign here with keys of their own, so that [`Ceremony::apply`] judges their words as usual. A
+//! withdrawal needs a person's signature, and a replacement a machine's document; both are written into the ceremony as
+//! the fold would. Nothing here may decide what the fold decides.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -66,7 +66,7 @@ fn index(node: u8) -> NodeIndex {
     NodeIndex::new(node).unwrap()
 }
 
-/// Who approves: the least that a charter may ask for.
+/// Who approves: the smallest quorum that a charter may set.
 fn people(threshold: u8) -> Vec<(String, Role)> {
     let operators = (1..=threshold).map(|number| (format!("operator-{number}"), Role::Operator));
     let others = [Role::Administrator, Role::Witness, Role::Auditor].map(|role| (role.to_string(), role));
@@ -195,7 +195,7 @@ fn attested(node: NodeIndex, charter: &Charter) -> AttestedEnclave {
     }
 }
 
-/// What the session may give: a sharing of `secret`, on a line or a curve as the threshold asks.
+/// What the session may give: a sharing of `secret`, on a line or a curve depending on the threshold.
 fn record(ceremony: &Ceremony, secret: u64) -> Record {
     let manifest = ceremony.manifest();
     let point = |x: u8| {
@@ -232,7 +232,7 @@ impl Fold {
         Self { approved, records, views: Mutex::default() }
     }
 
-    /// What this log means, or none if the fold refuses a word of it.
+    /// What this log means, or none if the fold refuses any of it.
     pub(super) fn view(&self, log: &[Word]) -> Option<Arc<View>> {
         if let Some(known) = self.views.lock().unwrap().get(log) {
             return known.clone();
@@ -304,7 +304,7 @@ impl Fold {
     }
 }
 
-/// Has this node's agent append an event.
+/// Makes this node's agent append an event.
 fn say(ceremony: &mut Ceremony, by: u8, event: Kind) -> Result<(), Rejection> {
     let head = ceremony.head();
     let place = Place {

@@ -1,5 +1,5 @@
-//! What the commit protocol promises, and what a check has to come across for its promises to be worth
-//! anything. A promise must never be weakened to make a check pass.
+//! What the commit protocol promises, and what a check must reach for its promises to mean anything. A promise must
+//! never be weakened to make a check pass.
 
 use stateright::Property;
 
@@ -43,7 +43,7 @@ fn all_adopted(state: &State) -> bool {
     state.numbered().all(|(by, _)| state.stream.contains(&Word::Adopted(by)))
 }
 
-/// What is committed, in whosever eyes.
+/// What is committed, in anyone's view.
 fn committed<'a>(model: &'a Commit, state: &'a State) -> impl Iterator<Item = Outcome> + 'a {
     let logs = state.nodes.iter().map(|node| &node.log).chain([&state.stream]);
     logs.filter_map(|log| model.committed(log))
@@ -65,7 +65,7 @@ fn one_outcome(model: &Commit, state: &State) -> bool {
     outcomes.all(|outcome| Some(outcome) == first)
 }
 
-/// Where the broker lost entries the log may fork and stay forked: then nodes wait for people to mend it.
+/// Where the broker lost entries, the log may fork and stay forked: then nodes wait for people to repair it.
 fn of_one_mind(model: &Commit, state: &State) -> bool {
     let signing = state.nodes.iter().filter(|node| node.signs().is_some()).count();
     let agree = signing == 0 || signing == state.nodes.len();

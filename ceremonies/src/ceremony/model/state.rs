@@ -1,4 +1,4 @@
-//! What the model remembers of nodes and broker, and which of its states differ only in who is who.
+//! What the model remembers of nodes and broker, and which of its states differ only in the numbering of nodes.
 //!
 //! Plain data. Nothing here may say what follows from a log; that is for the fold to say.
 
@@ -9,7 +9,7 @@ pub(super) enum Outcome {
     Other,
 }
 
-/// An entry of the log, by whom it is about. Nodes count from 1.
+/// An entry of the log, by the node it is about. Nodes count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Word {
     Prepared(u8, Outcome),
@@ -20,7 +20,7 @@ pub(super) enum Word {
     Adopted(u8),
 }
 
-/// How far the enclave that people approved is with its session.
+/// How far the enclave that people approved has come in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Enclave {
     Generating,
@@ -103,7 +103,7 @@ impl State {
         (1..).zip(&self.nodes)
     }
 
-    /// How many things have gone wrong, as far as they show.
+    /// How many failures there have been, as far as they show.
     pub(super) fn troubles(&self) -> usize {
         let lost = self.nodes.iter().filter(|node| node.enclave == Enclave::Lost).count();
         let said = self.nodes.iter().flat_map(|node| &node.said);
@@ -112,7 +112,7 @@ impl State {
         lost + aborts + self.lost + self.stream.iter().filter(is_ending).count()
     }
 
-    /// The same state, with the nodes numbered by what became of them.
+    /// The same state, with the nodes numbered by their own state.
     pub(super) fn renumbered(&self) -> Self {
         let fate = |by: &u8| {
             let node = &self.nodes[usize::from(*by) - 1];

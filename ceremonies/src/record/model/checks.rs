@@ -1,6 +1,6 @@
 //! The checks: what the two-step vote keeps in every order of events, and that each of its rules is needed.
 //!
-//! No search here has a limit of states or time, which would end it as if it were complete.
+//! No search here is limited in states or time, for a limit would end it as if it were complete.
 
 use stateright::{Checker, HasDiscoveries, Model as _};
 
@@ -22,7 +22,7 @@ fn vote(fork: Fork, rounds: u8) -> Vote {
     Vote { steps: Steps::new(fork, 4, 1, Quorum::AsItIs), honest: 3, rounds, begun: None, broken: None }
 }
 
-/// Searches everything that can happen, and finds every promise kept and nothing of these missing.
+/// Searches everything that can happen, and finds every promise kept and every one of these reached.
 fn assert_kept(model: Vote, reached: &[&'static str]) {
     let checker = model.checker().symmetry_fn(State::renumbered).spawn_dfs().join();
     assert!(checker.is_done());

@@ -10,7 +10,7 @@ use super::state::{Node, Remembered, State};
 use super::steps::{Steps, index, remembered, signed};
 use crate::ids::NodeIndex;
 
-/// Far more turns than it takes.
+/// Far more turns than needed.
 const TURNS: usize = 30;
 
 struct Agent {

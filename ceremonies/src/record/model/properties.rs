@@ -1,5 +1,5 @@
-//! What the vote promises, and what a check has to come across for its promises to be worth anything. A promise must
-//! never be weakened to make a check pass.
+//! What the vote promises, and what a check must reach for its promises to mean anything. A promise must never be
+//! weakened to make a check pass.
 
 use stateright::Property;
 

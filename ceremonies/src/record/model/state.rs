@@ -1,4 +1,4 @@
-//! What the model remembers of honest nodes, and which of its states differ only in who is who.
+//! What the model remembers of honest nodes, and which of its states differ only in the numbering of nodes.
 //!
 //! Plain data. Nothing here may say what follows from a vote; that is for the ballot to say.
 
@@ -99,7 +99,7 @@ impl Node {
 }
 
 impl State {
-    /// The same state, with the nodes ordered by what became of them.
+    /// The same state, with the nodes ordered by their own state.
     pub(super) fn renumbered(&self) -> Self {
         let mut nodes = self.nodes.clone();
         nodes.sort_unstable();

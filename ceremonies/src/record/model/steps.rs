@@ -1,7 +1,7 @@
-//! What a step comes to: the real ballot, tree and standing, given every set of statements that could have been heard.
+//! The outcome of a step: the real ballot, tree and standing, given every set of statements that could have been heard.
 //!
-//! Who signed is a matter of the agents, which check every signature; here nobody does. Answers are remembered, for many
-//! states ask the same.
+//! Signatures are for the agents, which check every one; here nobody signs. Answers are remembered, because many states
+//! ask the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ type Asked<T> = (u8, Option<Entry>, Option<Locked>, Vec<T>);
 #[derive(Clone, Copy)]
 pub(super) enum Quorum {
     AsItIs,
-    /// Broken on purpose: the quorum of two members is both, and any two are taken for all.
+    /// Broken on purpose: the quorum of two members is both, and any two count as all.
     AnyTwo,
 }
 

@@ -10,7 +10,7 @@ use crate::wallet::Point;
 
 /// The transaction's version; 2 since BIP-68.
 pub(super) const VERSION: [u8; 4] = [2, 0, 0, 0];
-/// Of every input: replaceable by one with a higher fee (BIP-125), so that a stuck test can be ended.
+/// The sequence of every input: replaceable with a higher fee (BIP-125), so that a stuck test can be ended.
 pub(super) const SEQUENCE: [u8; 4] = [0xfd, 0xff, 0xff, 0xff];
 /// Valid at once.
 pub(super) const LOCK_TIME: [u8; 4] = [0; 4];
@@ -72,7 +72,7 @@ impl Bitcoin {
         }
     }
 
-    /// The transaction without witnesses: what its id is the hash of.
+    /// The transaction without witnesses: its id is the hash of this.
     #[must_use]
     pub fn unsigned(&self) -> Vec<u8> {
         [VERSION.as_slice(), &self.body(), &LOCK_TIME].concat()
@@ -85,7 +85,7 @@ impl Bitcoin {
     }
 
     pub(super) fn with_witnesses(&self, witnesses: &[Vec<u8>]) -> Vec<u8> {
-        // BIP-144: a marker where others have their number of inputs, and a flag.
+        // BIP-144: a marker in place of the number of inputs, and a flag.
         [VERSION.as_slice(), &[0x00, 0x01], &self.body(), &witnesses.concat(), &LOCK_TIME].concat()
     }
 

@@ -1,7 +1,7 @@
 //! A Bitcoin transaction from a wallet's keys: version 2, P2WPKH in, any kind of address out, nothing else.
 //!
-//! What an input spends is part of it, because a signer who does not know the amounts cannot know the fee; the
-//! digests commit to them (BIP-143), so that a wrong amount makes a signature that is worth nothing.
+//! What an input spends is part of it, because a signer who does not know the amounts cannot know the fee; the digests
+//! commit to them (BIP-143), so that a wrong amount makes the signature worthless.
 
 mod bytes;
 mod sighash;
@@ -19,13 +19,13 @@ use crate::address::{
 use crate::ids::Hash;
 use crate::wallet::Point;
 
-/// Most inputs, and most outputs: more than people check. The largest signed transaction then has 18 kB.
+/// The most inputs, and the most outputs: more than people check. The largest signed transaction then has 18 kB.
 pub const MAX_PARTS: usize = 100;
-/// Lowest rate of a fee, in satoshi per virtual byte: what nodes relay (Bitcoin Core's default for long).
+/// Lowest fee rate, in satoshi per virtual byte: what nodes relay (long Bitcoin Core's default).
 pub const MIN_RATE: u64 = 1;
-/// Highest rate of a fee: more was hardly ever paid.
+/// Highest fee rate: more has hardly ever been paid.
 pub const MAX_RATE: u64 = 1000;
-/// Highest fee as a share of what is spent: one part in so many.
+/// Highest fee as a fraction of what is spent: one part in this many.
 pub const MAX_FEE_SHARE: u64 = 10;
 
 /// Why bytes or values are not a transaction of this kind.
@@ -37,21 +37,23 @@ pub enum BitcoinError {
     /// Bytes are left over.
     #[error("the Bitcoin transaction is followed by {0} bytes that do not belong to it")]
     Trailing(usize),
-    /// A byte that stands for no network.
-    #[error("the Bitcoin transaction names network {0}; there are 0 (main), 1 (testnet) and 2 (regtest)")]
+    /// A byte that does not stand for a network.
+    #[error("the Bitcoin transaction names network {0}; use 0 (main), 1 (testnet) or 2 (regtest)")]
     Network(u8),
-    /// A field that may have one value only.
+    /// A field that must have one particular value.
     #[error(
-        "the Bitcoin transaction has an unusual {0}: only version 2, empty scripts, sequence fffffffd and no lock time are signed here"
+        "the Bitcoin transaction has an unusual {0}: only version 2, empty scripts, sequence fffffffd and no \
+         lock time are signed here"
     )]
     Unusual(&'static str),
-    /// An output that pays no address.
+    /// An output that does not pay an address.
     #[error(
-        "output {0} of the Bitcoin transaction pays no address: P2PKH, P2SH, P2WPKH, P2WSH and P2TR are paid here"
+        "output {0} of the Bitcoin transaction does not pay an address: only P2PKH, P2SH, P2WPKH, P2WSH and P2TR can \
+         be paid here"
     )]
     Script(usize),
     /// The path of an input.
-    #[error("an input of the Bitcoin transaction names no usable key")]
+    #[error("an input of the Bitcoin transaction does not name a usable key")]
     Path(#[from] InvalidPath),
     /// None or too many.
     #[error("the Bitcoin transaction has {count} {what}; between 1 and {MAX_PARTS} are allowed")]
@@ -69,7 +71,8 @@ pub enum BitcoinError {
     Twice(Outpoint),
     /// Too small to be relayed.
     #[error(
-        "output {index} pays {amount}, which is dust: nodes do not relay less than {least} sat to such an address"
+        "output {index} pays {amount}, which is dust: Bitcoin nodes do not relay less than {least} sat to such an \
+         address"
     )]
     Dust {
         /// Which output, from 0.
@@ -80,7 +83,7 @@ pub enum BitcoinError {
         least: u64,
     },
     /// More than there can be.
-    #[error("the Bitcoin transaction's {0} are more than there can be")]
+    #[error("the Bitcoin transaction's {0} exceed all the bitcoin there can be")]
     Overflow(&'static str),
     /// It pays more than it spends.
     #[error("the Bitcoin transaction pays {paid} but spends only {spent}")]
@@ -101,10 +104,10 @@ pub enum BitcoinError {
         /// The transaction's size.
         size: u64,
     },
-    /// A fee that eats up what is moved.
+    /// A fee that consumes too much of what is moved.
     #[error(
-        "the fee is {fee} of {spent} spent; at most one part in {MAX_FEE_SHARE} is allowed: spend fewer small outputs, or wait \
-         for a time of lower fees"
+        "the fee is {fee} of {spent} spent; at most 1/{MAX_FEE_SHARE} is allowed: spend fewer small outputs, or wait \
+         until fees are lower"
     )]
     Fee {
         /// The fee.
@@ -114,7 +117,7 @@ pub enum BitcoinError {
     },
 }
 
-/// A transaction's id: written backwards, as everybody writes it.
+/// A transaction id, written in reverse byte order, as is usual.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Txid(pub [u8; 32]);
 
@@ -127,7 +130,7 @@ pub struct Outpoint {
     pub index: u32,
 }
 
-/// What is spent, and the key that may.
+/// What is spent, and the key that may spend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// The output.
@@ -247,7 +250,7 @@ impl Bitcoin {
     }
 }
 
-/// A fee's rate in satoshi per virtual byte, rounded down: `1.4`.
+/// A fee rate in satoshi per virtual byte, rounded down: `1.4`.
 fn rate(fee: Sats, size: u64) -> String {
     let tenths = fee.0.saturating_mul(10) / size.max(1);
     format!("{}.{}", tenths / 10, tenths % 10)

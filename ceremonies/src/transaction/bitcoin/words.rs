@@ -25,7 +25,7 @@ impl fmt::Display for Outpoint {
 }
 
 impl Bitcoin {
-    /// In plain words, everything that it does: no two transactions have the same.
+    /// Everything that it does, in plain words: no two transactions have the same.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![format!("{}, transaction {}", self.network, self.txid())];

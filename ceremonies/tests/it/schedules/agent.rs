@@ -13,11 +13,11 @@ use crate::kit::entry;
 
 const TRIES: usize = 5;
 
-/// Why an agent did not get through.
+/// Why an agent's append did not get through.
 #[derive(Debug)]
 pub(super) enum Stop {
     Crash,
-    /// The same may be taken later.
+    /// The same entry may be accepted later.
     Passing,
     Known,
     Refused,
@@ -37,7 +37,7 @@ impl World {
         self.nodes[at].agent.as_mut().ok_or(Stop::Crash)
     }
 
-    /// Has the agent die here, if chance wants it.
+    /// Kills the agent here, if chance says so.
     fn hazard(&mut self, at: usize) -> Result<(), Stop> {
         if self.strikes(250) {
             self.kill_agent(at);
@@ -163,7 +163,7 @@ impl World {
         Err(Stop::Passing)
     }
 
-    /// What does not come through is found again by the fold.
+    /// The fold finds again what does not get through.
     fn append_own(&mut self, at: usize, id: &CeremonyId, kind: &Kind) -> Result<(), Stop> {
         match self.append(at, id, kind) {
             Err(Stop::Crash) => Err(Stop::Crash),
@@ -321,7 +321,7 @@ impl World {
         if let Duty::TestSign { subset, attempt, .. } = duty {
             let claim = (id.clone(), format!("{subset}/{attempt}"));
             if !self.nodes[at].store.claims.insert(claim) {
-                return self.fault(at, id, "this try was begun before and lost");
+                return self.fault(at, id, "this attempt was already begun and was lost");
             }
             self.hazard(at)?;
         }

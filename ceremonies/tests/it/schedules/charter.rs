@@ -1,4 +1,4 @@
-//! The smallest clusters that a schedule can be about: three nodes of which two sign, with and without backups.
+//! The smallest clusters that a schedule can have: three nodes with threshold two, with and without backups.
 
 use std::sync::{Arc, LazyLock};
 

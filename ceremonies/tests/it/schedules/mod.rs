@@ -31,7 +31,7 @@ use self::world::{Slip, World};
 const SCHEDULES: u64 = 200;
 /// Steps in which things go wrong.
 const STEPS: usize = 700;
-/// Steps in which all that is due is done, or it never is.
+/// Steps within which everything due must be done, or never will be.
 const CALM_STEPS: usize = 20_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -247,7 +247,7 @@ impl World {
         self.fail("it never comes to rest");
     }
 
-    /// Anything that goes on changes this.
+    /// Any activity changes this.
     fn measure(&self) -> (u64, usize, Option<u64>) {
         let queued = self.nodes.iter().map(|node| node.to_agent.len() + node.to_enclave.len()).sum();
         (self.requests, queued, self.stream.end())
@@ -275,11 +275,11 @@ impl World {
         self.fail("people never come to an end");
     }
 
-    /// Nothing goes wrong any more: the wallet must come to one generation, everywhere.
+    /// Nothing goes wrong any more: the wallet must reach one generation, everywhere.
     fn heal(&mut self) {
         self.is_calm = true;
         self.finish_what_is_open();
-        // A recovery, where one is due, and then a refresh of the whole.
+        // A recovery, if one is due, and then a complete refresh.
         for _ in 0..3 {
             let at = self.below(self.nodes.len());
             if !self.open(at) {

@@ -1,4 +1,4 @@
-//! What people do: open, sign what is open, withdraw, and mend a log that has forked.
+//! What people do: open, sign what is open, withdraw, and repair a forked log.
 
 use std::collections::BTreeMap;
 
@@ -236,7 +236,7 @@ impl World {
         )
     }
 
-    /// Ceremonies of which two nodes have logs that contradict.
+    /// Ceremonies of which two nodes have contradictory logs.
     pub(super) fn forked(&self) -> Vec<CeremonyId> {
         let mut forked = Vec::new();
         let ids = self.nodes.iter().flat_map(|node| node.store.logs.keys());

@@ -14,7 +14,7 @@ use super::charter::{NODES, THRESHOLD};
 use super::node::{Agent, Enclave, Node, Share, ShareState, Store, ToAgent};
 use crate::machine::NOW;
 
-/// The last actions that a failure is shown with.
+/// The last actions, which are shown with a failure.
 const SHOWN: usize = 60;
 
 /// The log's stream: acknowledged messages in one order, each with its sequence.
@@ -71,7 +71,7 @@ pub(super) enum Slip {
 #[derive(Clone)]
 pub(super) struct Session {
     pub(super) parties: Vec<usize>,
-    /// Who takes part, as which boot of an enclave and with which view of what it is about.
+    /// The parties, each as a boot of an enclave with a view of what the session is about.
     pub(super) joined: Vec<(usize, String, Hash)>,
     pub(super) began: UnixMillis,
     /// There from the last round on.
@@ -160,7 +160,7 @@ impl World {
         self.draw().random()
     }
 
-    /// Whether something goes wrong that does so once in so many times.
+    /// Whether something goes wrong that does so once in this many times.
     pub(super) fn strikes(&mut self, once_in: usize) -> bool {
         !self.is_calm && self.below(once_in) == 0
     }

@@ -95,7 +95,7 @@ async fn list_that_nobody_signed_is_nobodys_word() {
     let stranger = |index| (index, Way::Stranger);
     let one = listing(&[stranger(4)]).nodes().catalogue(&[]).await.unwrap();
     assert!(one.heard.len() == 4 && one.troubles.of(node(4)).is_some());
-    // All of them: the nodes of a charter that is yet to be learned. What they list must prove itself.
+    // All of them: the nodes of a charter that the console has yet to learn. What they list must prove itself.
     let all = listing(&[1, 2, 3, 4, 5].map(stranger)).nodes().catalogue(&[]).await.unwrap();
     assert_eq!((all.rows.len(), all.heard.len()), (5, 0));
 }
@@ -105,7 +105,7 @@ async fn there_is_no_list_when_no_node_gives_one() {
     let ways = [1, 2, 3, 4, 5].map(|index| (index, if index == 3 { Way::Another } else { Way::Absent }));
     let error = listing(&ways).nodes().catalogue(&[]).await.unwrap_err().to_string();
     assert!(
-        error.contains("is not on the bus") && error.contains("node 3 was answered for by node 1"),
+        error.contains("not on the bus") && error.contains("node 3 did not answer: node 1 answered instead"),
         "{error}"
     );
 }

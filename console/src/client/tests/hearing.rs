@@ -1,4 +1,4 @@
-//! Whose words are heard: those that a node of the charter signed, for this purpose, once.
+//! Which messages are heard: those that a node of the charter signed, for this purpose, once.
 
 use ceremonies::wire::record;
 

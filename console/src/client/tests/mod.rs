@@ -32,7 +32,7 @@ use super::submitting::Patience;
 use super::{Bus, Nodes, Trouble, Voices};
 use crate::memory::Memory;
 
-/// Short, so that what is silent is known soon.
+/// Short, so that silence is noticed soon.
 const QUICK: Patience = Patience {
     hand: Duration::from_millis(60),
     answer: Duration::from_millis(150),
@@ -81,7 +81,7 @@ fn sign(by: u8, bytes: &[u8]) -> Result<Vec<u8>, nkeys::error::Error> {
     KEYS.nodes[&node(by)].sign(bytes)
 }
 
-/// What somebody might sign: told apart by its reason.
+/// Something that a person might sign, identified by its reason.
 fn event(reason: &str) -> log::Event {
     let withdrawn = log::Withdrawn {
         person: "operator-1".to_owned(),
@@ -158,11 +158,11 @@ enum Way {
     Silent,
     /// Is not on the bus.
     Absent,
-    /// Says that it took every event, and keeps none.
+    /// Says that it accepted every event, but keeps none.
     Liar,
     /// Refuses every event.
     Refuses,
-    /// Takes what it is given to a log of its own.
+    /// Appends what it is given to a log of its own.
     Forks,
     /// Signs with a key that nobody knows.
     Stranger,
@@ -179,7 +179,7 @@ struct World {
     log: Vec<Entry>,
     /// How many of its entries honest nodes are locked on.
     locked: usize,
-    /// Whether honest nodes lock what they take.
+    /// Whether honest nodes lock what they accept.
     locks: bool,
     private: BTreeMap<NodeIndex, Vec<Entry>>,
     /// What every node lists, latest first.

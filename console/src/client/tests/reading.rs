@@ -1,4 +1,4 @@
-//! Reading: several nodes are asked, what does not chain is left, and one node's branch is nobody else's.
+//! Reading: several nodes are asked, what does not chain is dropped, and one node's branch counts for that node only.
 
 use ceremonies::record::{Tree, Verdict};
 use std::os::unix::fs::PermissionsExt as _;
@@ -44,10 +44,10 @@ async fn reading_fails_with_each_nodes_reason_when_none_gives_anything() {
     let ways = [(1, Way::Absent), (2, Way::Absent), (3, Way::Another), (4, Way::Absent), (5, Way::Absent)];
     let error = read(&Fake::new(log_of(2), &ways)).await.unwrap_err().to_string();
     assert!(
-        error.contains("nodes 1, 2, 4, 5 is not on the bus") || error.contains("is not on the bus"),
+        error.contains("nodes 1, 2, 4, 5 did not answer: not on the bus") || error.contains("not on the bus"),
         "{error}"
     );
-    assert!(error.contains("node 3 was answered for by node 1"), "{error}");
+    assert!(error.contains("node 3 did not answer: node 1 answered instead"), "{error}");
     let error = read(&Fake::new(Vec::new(), &[])).await.unwrap_err().to_string();
     assert!(error.contains("no such ceremony"), "{error}");
 }
@@ -109,8 +109,8 @@ fn healed_fork_says_what_became_of_the_branch_that_was_left() {
     let text = fork.lines().join("\n");
     assert!(
         text.contains("healed")
-            && text.contains("taken again as entry 5")
-            && text.contains("not taken again"),
+            && text.contains("appended again as entry 5")
+            && text.contains("not appended again"),
         "{text}"
     );
 }
@@ -186,7 +186,7 @@ fn lock_that_is_relayed_of_a_silent_node_counts_and_an_old_place_does_not() {
     assert!(matches!(heads.verdict(&tree, &members, 3), Verdict::Majority { .. }));
     heads.take(&voices(), &id(), node(1), vec![head(4, &log, &log)]);
     assert!(matches!(heads.verdict(&tree, &members, 3), Verdict::Recorded { by } if by.len() == 4));
-    // Older news does not take the place of newer.
+    // Older news does not replace newer news.
     heads.take(&voices(), &id(), node(2), vec![head(4, &log[..1], &[])]);
     assert!(matches!(heads.verdict(&tree, &members, 3), Verdict::Recorded { .. }));
 }
@@ -220,7 +220,8 @@ fn record_that_was_set_back_is_noticed_and_its_nodes_are_named() {
     assert_eq!((back.nodes.len(), back.other), (5, false));
     let text = back.to_string();
     assert!(
-        text.contains("nodes 1, 2, 3, 4, 5 show an older log of dkg-w-1") && text.contains("set stores back"),
+        text.contains("nodes 1, 2, 3, 4, 5 show an older log of dkg-w-1")
+            && text.contains("rolled stores back"),
         "{text}"
     );
     let other = grown(&log_of(4), 2, "another fifth");

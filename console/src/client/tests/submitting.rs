@@ -44,7 +44,7 @@ async fn nodes_that_say_entry_six_and_keep_nothing_give_no_receipt() {
     let error = submitted(&fake).await.unwrap_err();
     let SubmitError::Unknown(outcome) = error else { panic!("{error}") };
     assert!(
-        outcome.to_string().starts_with("outcome unknown, do not sign again: in no node's log"),
+        outcome.to_string().starts_with("outcome unknown, do not sign again: not in any node's log"),
         "{outcome}"
     );
 }
@@ -130,7 +130,7 @@ async fn nothing_is_known_when_nobody_is_on_the_bus() {
     let error = submitted(&fake).await.unwrap_err();
     // That nobody is there is the broker's word.
     assert!(
-        matches!(&error, SubmitError::Unknown(outcome) if outcome.standing.contains("is not on the bus")),
+        matches!(&error, SubmitError::Unknown(outcome) if outcome.standing.contains("not on the bus")),
         "{error}"
     );
 }

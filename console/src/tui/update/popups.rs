@@ -1,5 +1,5 @@
-//! Keys while a popup is open: every way that leads to a signature. Nothing is signed before the last line of its
-//! statement was on the screen and [`SIGN_WORD`] was typed under it.
+//! Keys while a popup is open: every path to a signature. Nothing is signed before the last line of its statement has
+//! been on the screen and [`SIGN_WORD`] has been typed under it.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(super) fn shown(model: &mut Model, shown: Shown) -> bool {
 
 pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let Some(popup) = model.popup.take() else { return Vec::new() };
-    // A key with a modifier edits text, and commands nothing.
+    // A key with a modifier edits text and is never a command.
     let code = if types(&key) { key.code } else { KeyCode::Null };
     match (popup, code) {
         (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
@@ -67,7 +67,7 @@ const TRANSFERRING: &str = "A transaction is opened from the command line, with 
     shows it, then custody ceremony open transfer --transaction FILE --purpose TEXT. Everything after that is done here.";
 
 /// Copies are counted with paper in hand, and named by serials and recipients that nobody types twice.
-const TAKING_STOCK: &str = "An inventory is opened from the command line, with what it enters: custody ceremony open \
+const TAKING_STOCK: &str = "An inventory is opened from the command line, with its items: custody ceremony open \
     inventory --wallet W --generation N --sheet 1=SERIAL --purpose TEXT. Everything after that is done here.";
 
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyEvent) {
@@ -265,9 +265,9 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
             return vec![sign(model, Box::new(review), None)];
         }
         KeyCode::Enter if review.read => {
-            model.message = format!("Type `{SIGN_WORD}` to sign, Esc to leave it.");
+            model.message = format!("Type `{SIGN_WORD}` to sign, or press Esc to cancel.");
         }
-        KeyCode::Enter => model.say("Nothing is signed before its end was read: PageDown, or End."),
+        KeyCode::Enter => model.say("Read it to its end before you sign: PageDown, or End."),
         _ => {
             model.popup = Some(Popup::Review(review));
             type_into(model, key);

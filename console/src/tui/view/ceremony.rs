@@ -1,4 +1,4 @@
-//! One ceremony: the script on the left; on the right what is read aloud, waited for and under way.
+//! One ceremony: the script on the left; on the right, what is read aloud, awaited and under way.
 
 use std::cmp::Ordering;
 
@@ -17,7 +17,7 @@ use super::{BOLD, FAINT, block, colour, cut, fitted, inner_height, inner_width, 
 use crate::standing::disputes;
 use crate::tui::model::{Model, Rounds};
 
-/// After how long a node's progress is old, in milliseconds: it is told whenever something goes on.
+/// After how long a node's progress is stale, in milliseconds: it is reported whenever something happens.
 const STALE_MS: i64 = 10_000;
 
 pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
@@ -79,7 +79,7 @@ fn phase_style(model: &Model, phase: &Phase) -> Style {
     }
 }
 
-/// The phase; why it ended, letter by letter as it was written; and who says that the record is wrong.
+/// The phase; why it ended, exactly as written; and who says that the record is wrong.
 fn standing<'a>(model: &Model, ceremony: &Ceremony, phase: &Phase, width: usize) -> Vec<Line<'a>> {
     let text = phase.to_string();
     let (word, why) = text.split_once(": ").unwrap_or((&text, ""));
@@ -103,7 +103,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = standing(model, ceremony, &phase, width);
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
     lines.extend(record(model, ceremony, width));
-    // Before the words, so that a small terminal cuts those and not a node.
+    // Placed before the words, so that a small terminal cuts those and not a node.
     lines.extend(ladder(model, ceremony, width));
     lines.extend(changes(ceremony, width));
     if let Some(step) = ceremony.current_step().filter(|_| running) {
@@ -116,7 +116,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         );
         if let StepState::Open { waiting_for } = ceremony.step_state(step) {
             lines.push(Line::raw(""));
-            for line in wrap(&format!("Waits for {waiting_for}"), width) {
+            for line in wrap(&format!("Waiting for {waiting_for}"), width) {
                 lines.push(Line::styled(format!(" {line}"), BOLD));
             }
         }
@@ -143,14 +143,14 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         format!(" expires {}, entry {}", ceremony.manifest().expires, ceremony.head().seq),
         FAINT,
     ));
-    let lines = fitted(lines, inner_height(area), " … more: a larger terminal shows it");
+    let lines = fitted(lines, inner_height(area), " … more: enlarge the terminal to see it");
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
 }
 
-/// How nodes stand to the last entry, and both branches of a log that parts.
+/// Where nodes stand on the last entry, and both branches of a forked log.
 fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
     let Some(standing) = model.standing(ceremony) else {
-        return vec![Line::styled(" not yet asked how nodes stand", FAINT)];
+        return vec![Line::styled(" the nodes have not been asked yet", FAINT)];
     };
     let style = if standing.recorded.recorded { FAINT } else { BOLD };
     let said = wrap(&standing.recorded.to_string(), width).into_iter();
@@ -176,7 +176,7 @@ fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
         return Vec::new();
     }
     let what = if manifest.transaction.is_some() { "Transaction" } else { "Changes" };
-    let heading = format!(" {what} (whole: custody ceremony show):");
+    let heading = format!(" {what} (in full: custody ceremony show):");
     let mut lines = vec![Line::raw(""), Line::styled(heading, FAINT)];
     for change in said {
         lines.extend(wrap(&change, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
@@ -201,7 +201,7 @@ fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
     wrap(words, width).into_iter().map(|line| Line::styled(format!(" {line}"), BOLD)).collect()
 }
 
-/// The live ladder: each node's place among the phases of the session that runs.
+/// The live ladder: each node's place among the phases of the running session.
 fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
     let id = &ceremony.manifest().ceremony;
     let step = ceremony.current_step();
@@ -237,7 +237,7 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
                 let waits =
                     if waits.is_empty() { String::new() } else { format!("← {} ", waits.join(",")) };
                 let phase = one_line(&progress.phase);
-                // A stall is when this is wanted: it stays, with its age.
+                // In a stall this is exactly what is needed: it stays, with its age.
                 match model.now.since(*heard) {
                     silent if silent > STALE_MS => format!("{bar} SILENT {} s {waits}{phase}", silent / 1000),
                     _ => format!("{bar} {waits}{phase}"),

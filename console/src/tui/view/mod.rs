@@ -1,5 +1,4 @@
-//! Drawing the state. Reads the model and nothing else; what it cannot fit it cuts, never hides behind
-//! colour.
+//! Drawing the state. It reads only the model; it cuts what does not fit, and never hides anything behind colour.
 
 mod ceremony;
 mod popups;
@@ -21,11 +20,11 @@ use crate::health::Level;
 /// Below this size there is nothing sensible to show.
 const SMALLEST: (u16, u16) = (60, 15);
 
-/// Draws everything, and says what of it can be signed.
+/// Draws everything, and returns what of it can be signed.
 pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
-        let text = format!("Too small: {}×{} at least. Ctrl-C leaves.", SMALLEST.0, SMALLEST.1);
+        let text = format!("Too small: needs at least {}×{}. Ctrl-C quits.", SMALLEST.0, SMALLEST.1);
         let lines: Vec<Line<'_>> = wrap(&text, area.width.into()).into_iter().map(Line::raw).collect();
         frame.render_widget(Paragraph::new(lines), area);
         return Shown { fits: false, page: None };
@@ -53,14 +52,14 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
     Shown { fits: true, page }
 }
 
-/// Most lines of warnings: the screen behind them must stay of use.
+/// The most lines of warnings: the screen behind them must stay usable.
 const MAX_WARNINGS: usize = 4;
 
 /// What must be seen on every screen: that nodes show less than this console has seen, and why there is no bus.
 fn warnings<'a>(model: &Model, width: usize) -> Vec<Line<'a>> {
     let style = colour(model, Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED);
     let more = model.set_back.len().saturating_sub(1);
-    let more = if more == 0 { String::new() } else { format!(" ({more} ceremonies more)") };
+    let more = if more == 0 { String::new() } else { format!(" ({more} more ceremonies)") };
     let said = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
     let no_bus = Some(&model.load_trouble).filter(|why| !model.connected && !why.is_empty());
     let lines = said.iter().chain(no_bus).flat_map(|said| wrap(said, width)).take(MAX_WARNINGS);
@@ -85,12 +84,12 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
-/// What stands before a line of a list, so that the selected one is told apart without its style.
+/// The mark before a line of a list, so that the selected one stands out even without its style.
 fn mark(selected: bool) -> &'static str {
     if selected { "▸" } else { " " }
 }
 
-/// The frame of a part of the screen; its lines tell the kind of cluster apart without colour.
+/// The frame of a part of the screen; its lines show the kind of cluster without colour.
 fn block<'a>(model: &Model, title: impl Into<Line<'a>>) -> Block<'a> {
     let lines = match model.charter().kind() {
         ClusterKind::Production => BorderType::Thick,
@@ -172,7 +171,7 @@ fn window(selected: usize, length: usize, height: usize) -> std::ops::Range<usiz
     first..(first + height).min(length)
 }
 
-/// Text broken into lines of so many columns, at spaces where there are some. Nothing of it is left out.
+/// Text wrapped to this many columns, at spaces where there are any. Nothing is left out.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
@@ -197,7 +196,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// As much of a line as fits into so many columns, with a mark where something is missing.
+/// As much of a line as fits into this many columns, with a mark where something is missing.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();

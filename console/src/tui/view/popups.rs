@@ -1,4 +1,4 @@
-//! What stands in front: help, messages, forms, the statement to be signed.
+//! Pop-ups: help, messages, forms, the statement to be signed.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -16,15 +16,15 @@ const HELP: &str = "\
 o          open a ceremony         s      sign the open step
 f          fingerprint, as a code  w      withdraw a ceremony
 /          filter                  :      command
-Esc        back, cancel            q      leave
-Ctrl-L     draw anew               Ctrl-U, Ctrl-W  clear, word
+Esc        back, cancel            q      quit
+Ctrl-L     redraw                  Ctrl-U, Ctrl-W  clear, word
 
-Nothing is signed on one key press: the statement is read to
-its end, and then the word `sign` is typed under it.
+One key press never signs: read the statement to its end, then
+type the word `sign` under it.
 
 Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad";
 
-/// Draws a popup; gives which lines of a statement it has shown, where it is one that can be signed.
+/// Draws a popup; returns which lines of a statement it has shown, if that can be signed.
 pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Option<Page> {
     match popup {
         Popup::Help => text(frame, area, " Help ", HELP, "any key closes"),
@@ -37,8 +37,8 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
         Popup::Type(typing) => typed(model, frame, area, typing),
         Popup::Verdict { me } => {
             let message = format!(
-                "{} as {}: does the record say what you saw?\n\na  agree\nd  disagree, with a reason\n\nTo disagree \
-                 is no offence. Either is signed after you have read the statement.",
+                "{} as {}: does the record say what you saw?\n\na  agree\nd  disagree, with a reason\n\n\
+                 Disagreeing is no offence. You sign either after reading the statement.",
                 me.person, me.role
             );
             text(frame, area, " Verdict ", &message, "Esc cancels");
@@ -50,9 +50,9 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
             text(frame, area, " Key is locked ", &message, "Enter signs, Esc cancels");
         }
         Popup::Quit => {
-            let message = "A ceremony is under way. It goes on without this console: start it again and it is where \
-                           it was.\n\nLeave? y: leave, any other key: stay";
-            text(frame, area, " Leave ", message, "");
+            let message = "A ceremony is under way. It goes on without this console; start the console again to \
+                resume.\n\nQuit? y: quit, any other key: stay";
+            text(frame, area, " Quit ", message, "");
         }
     }
     None
@@ -78,7 +78,7 @@ fn text(frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, hint: &str) 
     let width = 66.min(usize::from(area.width).saturating_sub(4));
     let lines: Vec<Line<'_>> =
         wrap(text, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
-    let lines = fitted(lines, inner_height(area), " … more: make the terminal larger");
+    let lines = fitted(lines, inner_height(area), " … more: enlarge the terminal");
     show(frame, boxed(area, width + 1, lines.len()), title, hint, lines);
 }
 
@@ -91,7 +91,7 @@ fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code
         lines.extend(code);
     } else {
         lines.push(Line::raw(format!(" {code}")));
-        lines.push(Line::styled(" Make the terminal larger for the code.", FAINT));
+        lines.push(Line::styled(" Enlarge the terminal to see the code.", FAINT));
     }
     show(frame, boxed(area, width + 1, lines.len()), &format!(" {title} "), "any key closes", lines);
 }
@@ -110,7 +110,7 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
     if form.fields() > 3 {
         lines.push(field(3, "lost", &form.lost));
         lines.push(Line::styled(
-            " Who lost a share: 4, or 2,4=backup. Without a word: rebuilt by others.",
+            " Who lost a share: 4, or 2,4=backup. A bare number: repaired by others.",
             FAINT,
         ));
     }
@@ -123,7 +123,7 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
         frame,
         boxed(area, 76, lines.len()),
         " Open a ceremony ",
-        "Tab next field, Enter on, Esc cancels",
+        "Tab next field, Enter continues, Esc cancels",
         lines,
     );
 }
@@ -151,15 +151,16 @@ fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
     let sending = || {
         let id = model.open.as_ref().map_or("ID", |id| id.as_str());
         format!(
-            "To send it, leave this and run, where the network can be reached:\n\ncustody broadcast {id} --endpoint \
-             URL\n\nIt waits for the block and signs this step with it. Not sent from here? Then why? The reason stays \
-             in the record."
+            "To send it, cancel this and run, where the network can be reached:\n\n\
+             custody broadcast {id} --endpoint URL\n\n\
+             It waits for the block and signs this step with it. If it is not sent from here: why? The reason stays in \
+             the record."
         )
     };
     let (title, question) = match typing.question {
         TypingFor::Words => (" Read back ", "Type the eight words as you hear them.".to_owned()),
         TypingFor::Disagreement => {
-            (" Disagree ", "What is not as you saw it? The reason stays in the record.".to_owned())
+            (" Disagree ", "What differs from what you saw? The reason stays in the record.".to_owned())
         }
         TypingFor::Withdrawal => {
             (" End the ceremony ", "Why does it end? The reason stays in the record.".to_owned())
@@ -170,8 +171,8 @@ fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
     text(frame, area, title, &message, "Enter shows the statement, Esc cancels");
 }
 
-/// A statement with the place for the word under it. Whatever is drawn in the statement's place is whole lines of it, so
-/// that what was on the screen was seen.
+/// A statement with the place for the word under it. Only whole lines of the statement are drawn in its place, so that
+/// whatever was on the screen was seen.
 fn review(frame: &mut Frame<'_>, area: Rect, review: &Review) -> Option<Page> {
     let width = inner_width(area).saturating_sub(1);
     let asked = prompt(review, width);
@@ -210,12 +211,12 @@ fn leaf<'a>(review: &Review, width: usize, height: usize) -> (Vec<Line<'a>>, Opt
     let page = Page { first, height: shown.len(), lines };
     if !is_all {
         let left = lines - first - fit;
-        shown.push(Line::styled(format!(" … {left} lines more: ↓, PageDown, End"), FAINT));
+        shown.push(Line::styled(format!(" … {left} more lines: ↓, PageDown, End"), FAINT));
     }
     (shown, Some(page))
 }
 
-/// Who signs with which key, and the word as far as it is typed, once the statement has been read.
+/// Who signs with which key and, once the statement has been read, the word as far as it has been typed.
 fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
     let who = format!("{} signs with {}.", review.me.person, key_name(&review.me.key));
     let mut lines: Vec<Line<'_>> =

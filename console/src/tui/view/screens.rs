@@ -38,7 +38,7 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let (good, excluded) = (count(Level::Good), count(Level::Excluded));
     let out = if excluded == 0 { String::new() } else { format!(" {excluded} excluded,") };
     let left = statuses.len() - excluded;
-    let title = format!(" {good} of {left} nodes healthy,{out} {} sign ", model.charter().threshold());
+    let title = format!(" {good} of {left} nodes healthy,{out} threshold {} ", model.charter().threshold());
     let mut lines = Vec::new();
     for status in
         window(model.selection(), statuses.len(), (inner_height(nodes) / height).max(1)).map(|i| &statuses[i])
@@ -63,13 +63,13 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
     let text = format!(
-        "Press 2 for ceremonies, o to open one, ? for help, q to leave.\nfiles    {}\ncharter  {}\nbus      {}",
+        "Press 2 for ceremonies, o to open one, ? for help, q to quit.\nfiles    {}\ncharter  {}\nbus      {}",
         model.folder().display(),
         model.charter().hash(),
         model.cluster.nats.servers.join(", "),
     );
     let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
-    frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything lies ")), files);
+    frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything is ")), files);
 }
 
 /// Whether each wallet can sign, those first that cannot, on as many lines as there are for it.
@@ -103,18 +103,19 @@ fn counted(count: usize, one: &str) -> String {
     format!(" {count} {} ", if count == 1 { one } else { &many })
 }
 
-/// What stands in an empty list: that there is nothing, that nothing of it passes the filter, or that it is not known.
+/// The text of an empty list: that there is nothing, that nothing passes the filter, or that it is not known.
 fn nothing<'a>(model: &Model, none: &'static str, width: usize) -> Vec<Line<'a>> {
     if model.loaded && !model.filter.is_empty() {
-        let text = cut(&format!(" Nothing here has `{}` in it: Esc clears the filter.", model.filter), width);
+        let text = cut(&format!(" Nothing here contains `{}`: Esc clears the filter.", model.filter), width);
         return vec![Line::styled(text, BOLD)];
     }
     if model.loaded {
         return vec![Line::styled(none, FAINT)];
     }
-    let reading = if model.connected { " Reading from the nodes…" } else { " Not read: there is no bus." };
+    let reading =
+        if model.connected { " Reading from the nodes…" } else { " Not read: the bus cannot be reached." };
     let mut lines = vec![Line::styled(reading, FAINT)];
-    // Without a bus that stands above already.
+    // Without a bus, the reason is already shown above.
     if model.connected && !model.load_trouble.is_empty() {
         let text = format!("Not known: {}", model.load_trouble);
         let text = wrap(&text, width.saturating_sub(1)).into_iter();
@@ -159,10 +160,10 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
 }
 
-/// What nodes list beside the ceremonies that can be opened: what does not fold, and what could not be read.
+/// What nodes list besides the ceremonies that can be shown: what does not fold, and what could not be read.
 fn not_listed<'a>(model: &Model, width: usize, most: usize) -> Vec<Line<'a>> {
     let aside = model.aside.iter().map(|(id, why)| (id, format!("! {id} SET ASIDE: it {why}")));
-    let unread = model.unread.iter().map(|(id, why)| (id, format!("! {id}: listed, and not shown: {why}")));
+    let unread = model.unread.iter().map(|(id, why)| (id, format!("! {id}: listed but not shown: {why}")));
     let shown = aside.chain(unread).filter(|(id, _)| model.passes(id.as_str()));
     let mut texts: Vec<String> = shown.map(|(_, text)| cut(&text, width)).collect();
     if texts.len() > most {
@@ -211,7 +212,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
-        lines.extend(nothing(model, " No wallet is committed yet.", inner_width(area)));
+        lines.extend(nothing(model, " No wallet has been committed yet.", inner_width(area)));
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "wallet"))), area);
     if let Some(wallet) = selected {
@@ -219,7 +220,7 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// A value with its name, whole: on as many lines as it takes.
+/// A whole value with its name, on as many lines as it takes.
 fn labelled<'a>(name: &str, value: &str, width: usize) -> Vec<Line<'a>> {
     let lines = wrap(value, width.saturating_sub(15)).into_iter().enumerate();
     let named = |(place, line): (usize, String)| {
@@ -228,7 +229,7 @@ fn labelled<'a>(name: &str, value: &str, width: usize) -> Vec<Line<'a>> {
     lines.map(named).collect()
 }
 
-/// As much of the screen as the copies need, and the wallets leave: half of it at least.
+/// As much of the screen as the copies need and the wallets leave, which is at least half.
 fn height_of_copies(area: Rect, wallets: usize, copies: usize) -> Constraint {
     let lines = |count: usize| u16::try_from(count + 2).unwrap_or(u16::MAX);
     let wallets = lines(wallets * WALLET_LINES).min(area.height / 2);
@@ -244,7 +245,7 @@ fn copies<'a>(model: &Model, wallet: &WalletName, width: usize) -> Vec<Line<'a>>
     rows.flat_map(|row| {
         let style =
             if row.crossed_out { Style::new().add_modifier(Modifier::CROSSED_OUT) } else { Style::new() };
-        // The mark of what is gone stands before the others' indentation; a line that goes on stands further in.
+        // The mark of a gone copy takes the place of indentation; a continued line is indented further.
         let indent = row.text.len() - row.text.trim_start().len();
         let lines = wrap(row.text.trim_start(), width.saturating_sub(6)).into_iter().enumerate();
         lines.map(move |(place, line)| {
@@ -260,7 +261,7 @@ fn known(model: &Model, frame: &mut Frame<'_>, area: Rect, wallet: &WalletName, 
     if all > height {
         let fit = height.saturating_sub(1);
         lines.truncate(fit);
-        lines.push(Line::styled(format!(" … {} lines more: custody wallet show {wallet}", all - fit), FAINT));
+        lines.push(Line::styled(format!(" … {} more lines: custody wallet show {wallet}", all - fit), FAINT));
     }
     let title = format!(" Known copies of the shares of {wallet} ");
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
@@ -276,13 +277,13 @@ fn upkeep<'a>(model: &Model, wallet: &WalletName) -> Vec<Line<'a>> {
         .map(|exposure| exposure.generation.to_string())
         .collect();
     let due = match model.book.refresh_due(wallet) {
-        None => "no cadence in the charter".to_owned(),
+        None => "the charter sets no refresh cadence".to_owned(),
         Some(due) if due < model.now => format!("! refresh OVERDUE since {due}"),
         Some(due) => format!("refresh by {due}"),
     };
     let mut lines = vec![Line::raw(format!("   upkeep      {due}"))];
     if !exposed.is_empty() {
-        let copies = format!("! copies of generation {} rebuild the key", exposed.join(", "));
+        let copies = format!("! copies of generation {} can rebuild the key", exposed.join(", "));
         lines.push(Line::styled(format!("   exposure    {copies}"), BOLD));
     }
     lines
@@ -309,7 +310,7 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(Line::styled(text, style));
     }
     if lines.is_empty() {
-        lines.extend(nothing(model, " Nothing was logged yet.", inner_width(area)));
+        lines.extend(nothing(model, " Nothing has been logged yet.", inner_width(area)));
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "entry"))), area);
 }

@@ -1,4 +1,4 @@
-//! The broker's streams, and what it says of them to a node that it lies to.
+//! The broker's streams, and what it says about them to a node that it lies to.
 
 use std::collections::BTreeMap;
 
@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// Has every node see one stream again: one of those that there are, if any is as it must be.
+    /// Has every node see one stream again: an existing one with the required settings, if any.
     pub(super) fn mend_stream(&mut self) {
         let good = |stream: &Option<Stream>| {
             stream.as_ref().is_some_and(|stream| stream.config["storage"] == json!("file"))

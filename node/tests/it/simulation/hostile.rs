@@ -140,7 +140,7 @@ impl World {
 
     fn forge_behind(&mut self, id: &CeremonyId, parent: Option<&Entry>) -> Option<Entry> {
         let mut entries = self.pool[id].clone();
-        // What people signed, in another order; what nobody has in the log yet.
+        // What people signed, in another order; what is in nobody's log yet.
         let mut events: Vec<log::Event> = entries.drain(..).map(|entry| event_of(&entry)).collect();
         events.extend(
             self.questions
@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    /// Ceremonies that nobody has opened, and entries that there are not.
+    /// Ceremonies that nobody has opened, and entries that do not exist.
     fn tell_of_what_is_not(&mut self) {
         let many = if self.strikes(4) { 300 } else { 3 };
         let to = self.some_honest();
@@ -331,7 +331,7 @@ impl World {
         }
     }
 
-    /// An answer to a question that may not have been asked.
+    /// An answer to a request that may never have been made.
     fn give_unasked(&mut self) {
         let Some(entry) = self.any_entry() else { return };
         for to in self.some_honest() {

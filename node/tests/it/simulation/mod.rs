@@ -1,8 +1,8 @@
 //! Five agents, of which one host is hostile, under a broker that may be, in an order of events that chance decides.
 //!
 //! The cores are the real ones. Store, stream, messages, clocks and people are simulated: what goes wrong is in
-//! [`hostile`], what must hold whatever goes wrong in [`properties`]. Each schedule has a time in which anything happens,
-//! then everything is mended but the hostile host, and soon afterwards all honest nodes must agree.
+//! [`hostile`], what must hold whatever goes wrong in [`properties`]. Each schedule has a time in which anything
+//! happens; then everything is repaired except the hostile host, and soon afterwards all honest nodes must agree.
 //!
 //! `CUSTODY_SEED` is the first schedule's seed, `CUSTODY_SCHEDULES` how many there are. A schedule that fails is run once
 //! more, and what happened in it is printed.
@@ -31,7 +31,7 @@ const SCHEDULES: u64 = 200;
 const TRIES: u64 = 400;
 /// How long anything goes wrong, in milliseconds.
 const ROUGH_MS: u64 = 15_000;
-/// How long the hostile host goes on after everything else is mended.
+/// How long the hostile host goes on after everything else is repaired.
 const HOSTILE_MS: u64 = 2000;
 /// How soon after that all must agree.
 const CALM_MS: u64 = 15_000;
@@ -55,7 +55,7 @@ fn play(world: &mut World) {
     world.check_end();
 }
 
-/// What breaks in a schedule, if anything does, else what came about in it.
+/// What breaks in a schedule, if anything does; otherwise what occurred in it.
 fn outcome(seed: u64, slip: Option<Slip>, only: Option<Property>) -> Result<Tally, String> {
     let mut world = World::new(seed, slip, false);
     world.only = only;

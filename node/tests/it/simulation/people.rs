@@ -36,7 +36,7 @@ pub(super) struct Question {
     payload: Vec<u8>,
     /// Whether the node has got it.
     pub(super) has_arrived: bool,
-    /// Whether the node must still bring it to an end.
+    /// Whether the node still owes it an outcome.
     pub(super) is_owed: bool,
     /// Whether the node said that it stands in its log.
     has_place: bool,
@@ -99,7 +99,7 @@ impl World {
         self.ask(at, Request { kind, subject, payload, reply });
     }
 
-    /// The request has reached a core: from now on the node owes what was submitted an end.
+    /// The request has reached a core: from now on, the node owes the submission an outcome.
     pub(super) fn is_asked(&mut self, at: usize, request: &Request) {
         let number = request.reply.strip_prefix("console.").and_then(|number| number.parse::<usize>().ok());
         if let Some(question) = number.and_then(|number| self.questions.get_mut(number)) {
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// A node that crashes forgets what has no place in its log yet.
+    /// A node that crashes forgets what is not in its log yet.
     pub(super) fn forget_questions(&mut self, at: usize) {
         for question in self.questions.iter_mut().filter(|question| question.at == at && !question.has_place)
         {

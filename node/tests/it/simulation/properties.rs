@@ -18,7 +18,7 @@ use super::world::{Slip, World};
 pub(super) enum Property {
     /// What heads call recorded stays, at its place, in every honest log.
     Receipts,
-    /// What an honest node took is in the record, or the fold refuses it.
+    /// What an honest node accepted is in the record, or the fold refuses it.
     Loss,
     /// Honest nodes that can talk have the same logs.
     Forks,
@@ -30,7 +30,7 @@ pub(super) enum Property {
     Start,
 }
 
-/// What came about in schedules: one in which nothing happens shows nothing.
+/// What occurred in schedules: one in which nothing happens shows nothing.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     entries: usize,
@@ -156,7 +156,7 @@ impl World {
             return self
                 .breaks(Property::Receipts, || format!("{} shows a lock that it does not have", node(from)));
         };
-        // As many as lack for a quorum when the hostile host says what fits.
+        // How many are missing for a quorum when the hostile host says whatever fits.
         let honest = quorum(NODES) - HOSTILE;
         let mut shared: Vec<usize> = self.ledger.locks[&key]
             .values()
@@ -250,7 +250,7 @@ impl World {
         honest.iter().all(|at| self.heads_of(*at) == self.heads_of(honest[0]))
     }
 
-    /// What an honest node took and that is in no log, though the fold would take it.
+    /// What an honest node accepted and is in no log, although the fold would accept it.
     fn owed(&self) -> Vec<usize> {
         let Some(book) = self.whole_book(self.honest()[0]) else { return Vec::new() };
         let is_owed = |number: &usize| {

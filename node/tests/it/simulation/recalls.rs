@@ -1,4 +1,4 @@
-//! How much a node's word makes others recall of what is over.
+//! How many finished logs one node's statements make others recall.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -36,7 +36,7 @@ pub(super) enum Slip {
     ForgetsBallots,
     /// A start that orders logs by their claimed times.
     StartsByTheClock,
-    /// A shell that says that every stream is as it must be.
+    /// A shell that says that every stream has the required settings.
     TakesAnyStream,
     /// A shell that says that the stream is the one that was read before.
     KnowsEveryStream,
@@ -85,7 +85,7 @@ pub(super) struct Host {
 #[expect(clippy::struct_excessive_bools, reason = "each is one way in which this world is bad")]
 pub(super) struct World {
     pub(super) slip: Option<Slip>,
-    /// The one property that is checked; all where none is named.
+    /// The one property that is checked; if none, all are.
     pub(super) only: Option<Property>,
     draw: StdRng,
     pub(super) now: u64,
@@ -111,7 +111,7 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) questions: Vec<Question>,
     pub(super) feeds: BTreeMap<(CeremonyId, usize), Hash>,
-    /// How often a node went over to another branch.
+    /// How often a node moved to another branch.
     pub(super) switches: usize,
     /// How often a node shelved a log, and had one come back.
     pub(super) shelved: usize,
@@ -247,7 +247,7 @@ impl World {
             return;
         }
         self.note(|| format!("{} crashes", node(at)));
-        // What the store was about to do may be done all the same.
+        // What the store was about to do may still be done.
         if self.strikes(2)
             && let Some((_, op)) = self.hosts[at].store_ops.pop_front()
         {
@@ -611,7 +611,7 @@ impl World {
         self.now = moment;
     }
 
-    /// Nothing goes wrong any more, but what the hostile host does.
+    /// Nothing goes wrong any more, except what the hostile host does.
     pub(super) fn heal(&mut self) {
         self.is_calm = true;
         self.is_cut = [false; NODES];

@@ -110,7 +110,7 @@ async fn a_session_that_is_ordered_twice_runs_once() {
     parent.commits([Misdeed::StartTwice]);
     let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
     room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
-    parent.hears_refusal("begun that session before", PATIENCE).await.unwrap();
+    parent.hears_refusal("already begun that session", PATIENCE).await.unwrap();
     nobody_is_banned(&room);
     cluster.stop().await;
 }

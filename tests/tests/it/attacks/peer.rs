@@ -48,7 +48,7 @@ fn is_void(ceremony: &Ceremony) -> bool {
     matches!(ceremony.phase_at(now()), Phase::Void(_))
 }
 
-/// Whom the enclaves of this ceremony accuse.
+/// The nodes that this ceremony's enclaves accuse.
 fn culprits(room: &Room, id: &CeremonyId) -> Vec<NodeIndex> {
     let entries = &room.book.get(id).unwrap().entries;
     entries
@@ -68,7 +68,7 @@ async fn holds_no_current_share(cluster: &Cluster, honest: u8) {
     );
 }
 
-/// Who is accused, as soon as anybody is.
+/// The node accused, as soon as one is.
 async fn accusations(room: &mut Room, id: &CeremonyId) -> Vec<NodeIndex> {
     loop {
         room.look(id).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_corrupted_oblivious_transfer_bans_its_sender_for_good_and_no_honest_n
     room.wait(&first, PATIENCE, |ceremony| !ceremony.bans().is_empty()).await.unwrap();
     assert!(room.book.bans().all(|(by, banned)| by != node(BYZANTINE) && banned == node(BYZANTINE)));
 
-    // Neither a restart of the honest enclave, another ceremony nor better manners undo it.
+    // Neither a restart of the honest enclave, nor another ceremony, nor good behaviour undoes it.
     peer.commits([]);
     let (by, _) = room.book.bans().next().unwrap();
     cluster.enclave(by).unwrap().kill().await;

@@ -1,4 +1,4 @@
-//! Somebody in the provider's place who answers what a vault must not rely on.
+//! An impostor in the provider's place, whose answers a vault must not rely on.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
