@@ -52,6 +52,9 @@ pub enum EntryError {
     Manifest(#[from] ManifestError),
 }
 
+/// The last place that an entry or a head may name: no log comes near it, and the place after it is still a number.
+pub const MAX_SEQ: u64 = u32::MAX as u64;
+
 /// A signature made in an enclave.
 pub type EnclaveSignature = [u8; 64];
 
@@ -311,6 +314,9 @@ impl Entry {
         let body = wire::log::EntryBody::decode(raw.body.as_slice()).map_err(EntryError::Encoding)?;
         if body.version != wire::VERSION {
             return Err(EntryError::Version(body.version));
+        }
+        if body.seq > MAX_SEQ {
+            return Err(EntryError::Value("place in its log"));
         }
         Ok(Self {
             hash: Hash::of_parts("custody/entry/v1", &[&raw.body, &raw.signature]),

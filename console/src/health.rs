@@ -8,10 +8,10 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::text::one_line;
-use ceremonies::wire::bus::Heartbeat;
+use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
 
-use crate::readiness::{self, Held, InUse, Readiness};
+use crate::readiness::{self, Held, InUse, Readiness, named};
 
 /// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
 pub const LOST_MS: i64 = 5_000;
@@ -24,6 +24,8 @@ const CLOCK_MS: i64 = 2_000;
 pub enum Level {
     /// Its enclave is not the one the charter allows, or it is not there at all.
     Bad,
+    /// Nothing is known of it: there is no bus.
+    Unknown,
     /// Something needs attention.
     Warn,
     /// All is proved.
@@ -38,6 +40,7 @@ impl Level {
     pub fn mark(self) -> &'static str {
         match self {
             Self::Bad => "✗",
+            Self::Unknown => "?",
             Self::Warn => "!",
             Self::Good => "✓",
             Self::Excluded => "⊘",
@@ -58,8 +61,8 @@ pub struct NodeStatus {
     pub attestation: String,
     /// The enclave's measured image, as the charter allows it, while the verdict is good.
     pub image: Option<Measurement>,
-    /// The shares it holds: wallet, generation, state.
-    pub shares: Vec<String>,
+    /// The shares it holds: wallet, generation, state; none if that is not known.
+    pub shares: Option<Vec<String>>,
     /// Milliseconds since its last heartbeat.
     pub heard_ms_ago: Option<i64>,
     /// The programs it runs.
@@ -132,6 +135,14 @@ impl Heard {
     }
 }
 
+impl Heard {
+    /// How long ago it came, in milliseconds.
+    fn age_ms(&self, now: Moment) -> i64 {
+        let age = now.steady.saturating_duration_since(self.received.steady);
+        i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
 fn document(heartbeat: &Heartbeat) -> &[u8] {
     heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default()
 }
@@ -158,10 +169,29 @@ fn verdict(
 #[must_use]
 pub fn health<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
     let in_use = readiness::in_use(book, now.wall);
-    let roster = book.context().charter().roster().into_iter();
-    let nodes: Vec<NodeStatus> =
-        roster.map(|node| with_losses(&in_use, judged(book, node, heard(node), now))).collect();
+    let roster = book.context().charter().roster();
+    let is_silent = |node: &NodeIndex| heard(*node).is_none_or(|heard| heard.age_ms(now) > LOST_MS);
+    let silent: BTreeSet<NodeIndex> = roster.iter().copied().filter(is_silent).collect();
+    let status = |node| with_losses(&in_use, judged(book, node, heard(node), &silent, now));
+    let nodes: Vec<NodeStatus> = roster.into_iter().map(status).collect();
     Health { wallets: in_use.iter().map(|generation| Readiness::of(generation, &nodes)).collect(), nodes }
+}
+
+/// How a cluster is while there is no bus: nobody can tell, and the nodes are not to blame.
+#[must_use]
+pub fn without_bus(health: Health) -> Health {
+    let unknown = |status: NodeStatus| match status.level {
+        Level::Excluded => status,
+        Level::Bad | Level::Unknown | Level::Warn | Level::Good => NodeStatus {
+            level: Level::Unknown,
+            summary: "not known: this console has no bus".to_owned(),
+            attestation: "unknown".to_owned(),
+            image: None,
+            shares: None,
+            ..status
+        },
+    };
+    Health { nodes: health.nodes.into_iter().map(unknown).collect(), ..health }
 }
 
 /// A node that has lost a share is not well, however well it runs.
@@ -189,11 +219,17 @@ fn held(heartbeat: &Heartbeat) -> Held {
 /// The status of one node by its last heartbeat.
 #[must_use]
 pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
-    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, now))
+    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, &BTreeSet::new(), now))
 }
 
 /// How a node is, its shares aside, unless the charter excludes it: then its word counts for nothing.
-fn judged(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
+fn judged(
+    book: &Book,
+    node: NodeIndex,
+    heard: Option<&Heard>,
+    silent_nodes: &BTreeSet<NodeIndex>,
+    now: Moment,
+) -> NodeStatus {
     let context = book.context();
     let unasked = |level, summary: &str, accused| NodeStatus {
         node,
@@ -201,7 +237,7 @@ fn judged(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> N
         summary: summary.to_owned(),
         attestation: "unknown".to_owned(),
         image: None,
-        shares: Vec::new(),
+        shares: None,
         heard_ms_ago: None,
         build: String::new(),
         accused,
@@ -214,32 +250,41 @@ fn judged(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> N
     let Some(heard) = heard else { return unasked(Level::Bad, "not heard from", accused) };
     let heartbeat = &heard.heartbeat;
     let verdict = verdict(context, node, heard, now.wall);
-    let silence = now.steady.saturating_duration_since(heard.received.steady);
-    let heard_ms_ago = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+    let heard_ms_ago = heard.age_ms(now);
+    let silent = heard_ms_ago > LOST_MS;
     let offset_ms = heard.received.wall.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let (level, summary) =
-        match judge(context, heartbeat, &verdict, &enclave_trouble, (heard_ms_ago, offset_ms)) {
-            (Level::Warn | Level::Good, _) if accused.is_some() => {
-                (Level::Warn, "banned by other nodes".to_owned())
-            }
-            judged => judged,
-        };
+    let (level, summary) = match judge(
+        context,
+        heartbeat,
+        &verdict,
+        &enclave_trouble,
+        (heard_ms_ago, offset_ms),
+        silent_nodes,
+    ) {
+        (Level::Warn | Level::Good, _) if accused.is_some() => {
+            (Level::Warn, "banned by other nodes".to_owned())
+        }
+        judged => judged,
+    };
     NodeStatus {
         node,
         level,
         summary,
         attestation: match &verdict {
+            _ if silent => "unknown".to_owned(),
             Ok(_) => "accepted".to_owned(),
+            Err(why) if document(heartbeat).is_empty() => why.clone(),
             Err(why) => format!("REFUSED: {why}"),
         },
-        image: verdict.ok().map(|attested| attested.measurement),
-        shares: heartbeat
-            .shares
-            .iter()
-            .map(|share| one_line(&format!("{} g{} {}", share.wallet, share.generation, share.state)))
-            .collect(),
+        image: verdict.ok().filter(|_| !silent).map(|attested| attested.measurement),
+        shares: (!silent && heartbeat.store_trouble.is_empty()).then(|| {
+            let share = |share: &HeldShare| {
+                one_line(&format!("{} g{} {}", share.wallet, share.generation, share.state))
+            };
+            heartbeat.shares.iter().map(share).collect()
+        }),
         heard_ms_ago: Some(heard_ms_ago),
         build: one_line(&heartbeat.build),
         accused,
@@ -266,6 +311,7 @@ fn judge(
     verdict: &Result<attestation::Attested, String>,
     enclave_trouble: &str,
     (heard, offset): (i64, i64),
+    silent: &BTreeSet<NodeIndex>,
 ) -> (Level, String) {
     if heard > LOST_MS {
         return (Level::Bad, format!("not heard from for {} s", heard / 1000));
@@ -303,9 +349,15 @@ fn judge(
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
         return (Level::Warn, format!("its image is refused from {until} on: start its successor"));
     }
-    let others = context.charter().members().len().saturating_sub(1);
-    if heartbeat.peers.len() < others {
-        return (Level::Warn, format!("hears {} of {others} peers", heartbeat.peers.len()));
+    let heard: BTreeSet<u32> = heartbeat.peers.iter().map(|peer| peer.node).collect();
+    let others = context.charter().members().into_iter().filter(|node| u32::from(*node) != heartbeat.node);
+    let (heard, unheard): (Vec<NodeIndex>, Vec<NodeIndex>) =
+        others.partition(|node| heard.contains(&u32::from(*node)));
+    // A peer that this console does not hear either is that peer's trouble alone.
+    let missed: Vec<NodeIndex> = unheard.into_iter().filter(|node| !silent.contains(node)).collect();
+    if missed.is_empty() {
+        (Level::Good, format!("healthy, hears {} peers", heard.len()))
+    } else {
+        (Level::Warn, format!("does not hear {}", named(&missed)))
     }
-    (Level::Good, format!("healthy, hears {others} peers"))
 }

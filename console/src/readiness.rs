@@ -165,7 +165,7 @@ impl Readiness {
 }
 
 /// Several nodes in words.
-fn named(nodes: &[NodeIndex]) -> String {
+pub(crate) fn named(nodes: &[NodeIndex]) -> String {
     let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     match names.as_slice() {
         [] => "no node".to_owned(),

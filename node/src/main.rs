@@ -72,7 +72,18 @@ enum LogFormat {
 /// How long pending file reads and writes may take after the agent has stopped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// A task that panicked would leave a node that looks alive and does less than its duties: the whole program ends, and
+/// whoever supervises it starts it again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> anyhow::Result<()> {
+    end_on_panic();
     node::privacy::keep_memory_private().context("keeping this process's memory private")?;
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;

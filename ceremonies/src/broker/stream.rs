@@ -70,8 +70,17 @@ pub fn stream_differences(config: &Value) -> Vec<Difference> {
         .filter(|setting| config.get(setting) != needed.get(setting))
         .map(|setting| difference(setting, &needed[setting], &config[setting]))
         .collect();
-    let absent =
-        ["max_age", "allow_rollup_hdrs", "sealed", "mirror", "sources", "republish", "subject_transform"];
+    let absent = [
+        "max_age",
+        "allow_msg_ttl",
+        "subject_delete_marker_ttl",
+        "allow_rollup_hdrs",
+        "sealed",
+        "mirror",
+        "sources",
+        "republish",
+        "subject_transform",
+    ];
     differences.extend(
         absent
             .into_iter()
@@ -150,6 +159,8 @@ mod tests {
             ("deny_purge", Value::Null),
             ("allow_direct", json!(false)),
             ("allow_rollup_hdrs", json!(true)),
+            ("allow_msg_ttl", json!(true)),
+            ("subject_delete_marker_ttl", json!(1_000_000_000)),
             ("mirror", json!({ "name": "OTHER" })),
             ("sources", json!([{ "name": "OTHER" }])),
             ("republish", json!({ "src": ">", "dest": "health.3" })),

@@ -4,6 +4,7 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::charter::Charter;
+use crate::entry::MAX_SEQ;
 use crate::ids::{CeremonyId, ClusterId, Hash, InvalidId, NodeIndex, UnixMillis};
 use crate::wire::{VERSION, record};
 
@@ -66,6 +67,9 @@ pub enum HeadError {
     /// Another version.
     #[error("head has version {0}; this build reads version {VERSION}")]
     Version(u32),
+    /// A place that no log reaches.
+    #[error("head names entry {0}; no log has more than {MAX_SEQ}")]
+    Place(u64),
     /// A malformed field.
     #[error("head has a malformed field")]
     Field(#[from] InvalidId),
@@ -126,9 +130,14 @@ impl SignedHead {
         if body.version != VERSION {
             return Err(HeadError::Version(body.version));
         }
-        let tip = |seq, hash: &[u8]| Ok::<Tip, InvalidId>(Tip { seq, hash: hash.try_into()? });
+        let tip = |seq, hash: &[u8]| {
+            if seq > MAX_SEQ {
+                return Err(HeadError::Place(seq));
+            }
+            Ok(Tip { seq, hash: hash.try_into()? })
+        };
         let lock = |lock: record::Lock| {
-            Ok::<Lock, InvalidId>(Lock { round: lock.round, tip: tip(lock.seq, &lock.hash)? })
+            Ok::<Lock, HeadError>(Lock { round: lock.round, tip: tip(lock.seq, &lock.hash)? })
         };
         let head = Head {
             cluster: body.cluster.try_into()?,

@@ -3,10 +3,11 @@
 
 use ceremonies::ceremony::{MAX_APPENDED, MAX_ATTEMPTS, MAX_ATTESTATIONS, MAX_RELEASES, Rejection};
 use ceremonies::charter::Role;
-use ceremonies::entry::{Entry, MAX_ENTRY};
+use ceremonies::entry::{Entry, EntryError, MAX_ENTRY, MAX_SEQ};
 use ceremonies::ids::Hash;
 use ceremonies::statement::{Answer, Release};
 use ceremonies::wire::log;
+use prost::Message as _;
 
 use crate::cluster::{BACKED, context_of, nkey, node};
 use crate::kit::Paper;
@@ -26,6 +27,21 @@ fn attestations_of_one_node_come_to_an_end() {
         "nothing is asked for that is not taken"
     );
     paper.attest(2).unwrap();
+}
+
+#[test]
+fn entry_at_a_place_that_no_log_reaches_is_refused_before_anybody_counts_on() {
+    let paper = Paper::dkg();
+    let raw = paper.log.last().unwrap().raw();
+    let at = |seq: u64| {
+        let mut body = log::EntryBody::decode(raw.body.as_slice()).unwrap();
+        body.seq = seq;
+        Entry::from_wire(log::Entry { body: body.encode_to_vec(), signature: raw.signature.clone() })
+    };
+    assert_eq!(at(MAX_SEQ).unwrap().seq, MAX_SEQ);
+    for seq in [MAX_SEQ + 1, u64::MAX - 1, u64::MAX] {
+        assert!(matches!(at(seq), Err(EntryError::Value(_))), "{seq}");
+    }
 }
 
 /// Bytes in a field that nobody knows: readers pass over them, and they are signed and hashed like all others.

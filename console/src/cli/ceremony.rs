@@ -454,7 +454,11 @@ pub(super) async fn submit(
     armoured: Vec<u8>,
 ) -> Result<()> {
     let receipt = desk.client.submit(desk.known(id), id, signature.event(armoured)).await?;
-    let text = format!("{} signed {} as {}: {receipt}", signature.person, signature.step, signature.role);
+    let what = match &signature.answer {
+        Answer::Disagree(_) => format!("that they disagree ({})", signature.step),
+        _ => signature.step.to_string(),
+    };
+    let text = format!("{} signed {what} as {}: {receipt}", signature.person, signature.role);
     output.print(&receipt_rendered(&receipt), &text)
 }
 

@@ -115,7 +115,7 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool) -> Stri
         if !is_one_image {
             text.extend(node.image.iter().flat_map(registers));
         }
-        text.extend(node.shares.iter().map(|share| format!("       share {share}\n")));
+        text.extend(node.shares.iter().flatten().map(|share| format!("       share {share}\n")));
     }
     if is_one_image && let Some(image) = image {
         text += "every enclave runs the image\n";

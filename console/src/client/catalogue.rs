@@ -67,11 +67,18 @@ impl Row {
         self.heads().into_iter().max_by_key(|(tip, nodes)| (nodes.len(), tip.seq))
     }
 
-    /// What most nodes say.
+    /// What most nodes say of the end that most of them name.
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {
         let (tip, _) = self.head()?;
-        self.said.values().find(|summary| summary.tip == tip)
+        let same = |one: &Summary| self.said.values().filter(|other| *other == one).count();
+        self.said.values().filter(|summary| summary.tip == tip).max_by_key(|summary| same(summary))
+    }
+
+    /// Whether nodes that name the same end tell different things of it: one of them lies.
+    fn is_contradicted(&self) -> bool {
+        let summary = self.summary();
+        self.said.values().any(|other| summary.is_some_and(|one| one.tip == other.tip && one != other))
     }
 
     /// Whether any node's report of it matches.
@@ -94,6 +101,10 @@ impl Row {
         let heads = self.heads();
         if heads.len() > 1 {
             let each = heads.iter().rev().map(|(tip, nodes)| format!("entry {} ({})", tip.seq, named(nodes)));
+            return format!("NODES DIFFER: {}", each.collect::<Vec<_>>().join(", "));
+        }
+        if self.is_contradicted() {
+            let each = self.said.iter().map(|(node, summary)| format!("node {node} says {}", summary.phase));
             return format!("NODES DIFFER: {}", each.collect::<Vec<_>>().join(", "));
         }
         let by: Vec<NodeIndex> = self.said.keys().copied().collect();
@@ -130,10 +141,11 @@ impl Catalogue {
             }
         }
         let mut rows: Vec<Row> = rows.into_values().collect();
-        // By what most nodes say, so that no one node decides the order.
+        // By what most nodes say, and last what only one of several lists: no one node decides the order.
+        let several = rows.iter().any(|row| row.said.len() > HOSTILE);
         rows.sort_by_cached_key(|row| {
             let opened = row.summary().map(|summary| summary.opened);
-            (std::cmp::Reverse(opened), row.id.clone())
+            (several && row.said.len() <= HOSTILE, std::cmp::Reverse(opened), row.id.clone())
         });
         Self { rows, left: 0, heard, troubles }
     }

@@ -17,6 +17,7 @@ use futures_util::{StreamExt, stream};
 use super::branches::{Branches, Budget};
 use super::catalogue::{Catalogue, Row};
 use super::failover;
+use super::failover::Pace;
 use super::reading::{Reading, proposed};
 use super::trouble::{Trouble, Troubles};
 use super::{Bus, ClientError, Nodes, PACE};
@@ -27,6 +28,9 @@ use crate::room::now;
 const AT_ONCE: usize = 8;
 /// How many of the ceremonies that only one node lists are read while others are heard.
 const MAX_LONELY: usize = 32;
+
+/// How many ceremonies are read that no more than one node lists.
+const MAX_UNVOUCHED: usize = 4 * MAX_LONELY;
 
 /// How many finished test signings and transactions are read besides what the wallets rest on.
 const RECENT: u32 = 50;
@@ -116,13 +120,24 @@ fn chosen<'a>(catalogue: &'a Catalogue, wanted: impl Fn(&Row) -> bool + 'a) -> V
     rows.filter(|row| is_read(row)).map(|row| row.id.clone()).collect()
 }
 
+/// Whether more nodes list a ceremony than may lie, or no more were heard.
+fn is_vouched(catalogue: &Catalogue, id: &CeremonyId) -> bool {
+    catalogue.heard.len() <= HOSTILE || catalogue.row(id).is_some_and(|row| row.said.len() > HOSTILE)
+}
+
 fn is_amendment(row: &Row) -> bool {
     row.said.values().any(|summary| summary.kind == CeremonyKind::Amend.to_string())
 }
 
 impl<B: Bus> Nodes<B> {
     /// A log as most nodes list it or, if none does, as one of them gives it; chained but not folded.
-    async fn fetch(&self, id: &CeremonyId, row: Option<&Row>, proven: bool) -> Result<Vec<Entry>, Troubles> {
+    async fn fetch(
+        &self,
+        id: &CeremonyId,
+        row: Option<&Row>,
+        proven: bool,
+        pace: Pace,
+    ) -> Result<Vec<Entry>, Troubles> {
         let cached = self.memory().log(id);
         let head = row.and_then(Row::head).map(|(tip, _)| tip);
         if let Some(log) = head.and_then(|tip| up_to(&cached, tip)) {
@@ -133,10 +148,21 @@ impl<B: Bus> Nodes<B> {
         let mut order = self.order(&self.voices(None).nodes());
         let quiet = self.quiet();
         order.sort_by_key(|node| (quiet.contains(node), !has_it(node)));
+        let known_well = order.iter().filter(|node| !quiet.contains(node)).count();
+        if pace.limit < PACE.limit && known_well > 0 {
+            order.truncate(known_well);
+        }
         let read = |node| self.log_of(id, node, &cached, head, proven);
-        let (_, log, troubles) = failover::first(&order, PACE, read).await?;
-        self.remember_quiet(&troubles);
-        Ok(log)
+        match failover::first(&order, pace, read).await {
+            Ok((_, log, troubles)) => {
+                self.remember_quiet(&troubles);
+                Ok(log)
+            }
+            Err(troubles) => {
+                self.remember_quiet(&troubles);
+                Err(troubles)
+            }
+        }
     }
 
     /// One node's whole log, which must have the entry that the most nodes list last. While nodes are heard, anything
@@ -179,7 +205,9 @@ impl<B: Bus> Nodes<B> {
         let rows: BTreeMap<&CeremonyId, &Row> = catalogue.rows.iter().map(|row| (&row.id, row)).collect();
         let rows = &rows;
         let fetch = |id: CeremonyId| async move {
-            let log = self.fetch(&id, rows.get(&id).copied(), proven).await;
+            // Whoever alone lists a ceremony must not hold up everything else by not giving it.
+            let pace = if is_vouched(catalogue, &id) { PACE } else { Pace { limit: PACE.patience, ..PACE } };
+            let log = self.fetch(&id, rows.get(&id).copied(), proven, pace).await;
             (id, log)
         };
         let mut fetched = stream::iter(ids).map(fetch).buffer_unordered(AT_ONCE);
@@ -229,7 +257,15 @@ impl<B: Bus> Nodes<B> {
         };
         let mut unread: BTreeSet<CeremonyId> = wanted.into_iter().collect();
         let mut asked: BTreeSet<WalletName> = BTreeSet::new();
+        let mut unvouched = 0;
         loop {
+            // What a log says that it rests on is read though nobody lists it, but not without end: one node can make up
+            // a chain of such logs as it is read.
+            unread.retain(|id| {
+                let vouched = is_vouched(&catalogue, id);
+                unvouched += usize::from(!vouched && !logs.contains_key(id) && !missing.contains_key(id));
+                vouched || unvouched <= MAX_UNVOUCHED
+            });
             unread.retain(|id| !logs.contains_key(id) && !missing.contains_key(id));
             if unread.is_empty() {
                 break;

@@ -201,8 +201,8 @@ fn instructions(sheet: &Sheet<'_>, count: usize) -> String {
          <li>Without a camera: type the text below, first and last line too, into <code>backup.txt</code>. Then\n\
          <pre class=\"typed\">sed '/^-----/d' backup.txt | base64 -d &gt; backup.age</pre>\n\
          <li>Either way <code>sha256sum backup.age</code> must print\n<pre>{hash}</pre>\n\
-         <li><code>age -d -i KEY backup.age &gt; inner</code> takes off the outer layer only; what is inside stays \
-         sealed until a recovery ceremony opens it. Do not decrypt outside of one.\n\
+         <li>Do not decrypt <code>backup.age</code> outside of a recovery ceremony: <code>age -d</code> writes the \
+         share in the clear, and whoever reads it has this node's part of the key.\n\
          </ol>\n"
     )
 }

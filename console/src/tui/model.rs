@@ -199,6 +199,8 @@ pub struct Shown {
     pub fits: bool,
     /// The part of a statement that was shown, with the place for the word under it.
     pub page: Option<Page>,
+    /// How many lines of the open ceremony do not fit: how far it can be scrolled.
+    pub beyond: usize,
 }
 
 /// What is about to be signed.
@@ -322,6 +324,8 @@ pub struct Model {
     pub open: Option<CeremonyId>,
     /// The selected line of each list.
     pub selected: BTreeMap<&'static str, usize>,
+    /// How far the open ceremony is scrolled, in lines.
+    pub scroll: usize,
     /// What waits in front.
     pub popup: Option<Popup>,
     /// What is typed at the bottom.
@@ -364,6 +368,7 @@ impl Model {
             screen: Screen::Cluster,
             open: None,
             selected: BTreeMap::new(),
+            scroll: 0,
             popup: None,
             line: None,
             filter: String::new(),
@@ -408,7 +413,12 @@ impl Model {
     /// How every wallet and every node is.
     #[must_use]
     pub fn health(&self) -> Health {
-        health::health(&self.book, |node| self.heartbeats.get(&node), self.moment())
+        let heard = |node| self.heartbeats.get(&node);
+        if self.connected {
+            health::health(&self.book, heard, self.moment())
+        } else {
+            health::without_bus(health::health(&self.book, |_| None, self.moment()))
+        }
     }
 
     /// The ceremonies that fold to their end and that the filter lets through, latest first.

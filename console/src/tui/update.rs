@@ -315,8 +315,8 @@ fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Tab => next_screen(model),
         KeyCode::Up | KeyCode::Char('k') => select(model, |at| at.saturating_sub(1)),
         KeyCode::Down | KeyCode::Char('j') => select(model, |at| at.saturating_add(1)),
-        KeyCode::PageUp => select(model, |at| at.saturating_sub(20)),
-        KeyCode::PageDown => select(model, |at| at.saturating_add(20)),
+        KeyCode::PageUp => select(model, |at| at.saturating_sub(LEAF)),
+        KeyCode::PageDown => select(model, |at| at.saturating_add(LEAF)),
         KeyCode::Home => select(model, |_| 0),
         KeyCode::Enter => enter(model),
         KeyCode::Esc => back(model),
@@ -342,6 +342,9 @@ fn next_screen(model: &mut Model) {
     model.screen = Screen::ALL[(place + 1) % Screen::ALL.len()];
 }
 
+/// How many lines PageUp and PageDown go: fewer than any terminal shows.
+const LEAF: usize = 10;
+
 fn list_length(model: &Model) -> usize {
     match model.screen {
         Screen::Cluster => model.charter().nodes().len(),
@@ -352,6 +355,10 @@ fn list_length(model: &Model) -> usize {
 }
 
 fn select(model: &mut Model, to: impl Fn(usize) -> usize) {
+    if model.screen == Screen::Ceremonies && model.ceremony().is_some() {
+        model.scroll = to(model.scroll);
+        return;
+    }
     let last = list_length(model).saturating_sub(1);
     let at = to(model.selection()).min(last);
     model.selected.insert(model.screen.title(), at);
@@ -361,6 +368,7 @@ fn enter(model: &mut Model) {
     if model.screen == Screen::Ceremonies && model.open.is_none() {
         let selected = model.listed().get(model.selection()).map(|(id, _)| (*id).clone());
         model.open = selected;
+        model.scroll = 0;
     }
 }
 

@@ -38,7 +38,7 @@ fn well(model: &Model, node: NodeIndex) -> NodeStatus {
         summary: "healthy".to_owned(),
         attestation: "accepted".to_owned(),
         image: None,
-        shares: Vec::new(),
+        shares: None,
         heard_ms_ago: Some(500),
         build: String::new(),
         accused: None,

@@ -95,6 +95,22 @@ fn a_ceremony_shows_its_script_and_what_it_waits_for() {
 }
 
 #[test]
+fn what_does_not_fit_on_a_ceremonys_screen_is_scrolled_to_and_no_further() {
+    let mut closed = model(56);
+    show(&mut closed, 80, 24);
+    assert!(drawn(&closed, 80, 24).contains("… more: ↓ and PageDown"));
+    assert!(!drawn(&closed, 80, 24).contains("Seal the record"));
+    for _ in 0..9 {
+        press(&mut closed, &[KeyCode::PageDown]);
+        show(&mut closed, 80, 24);
+    }
+    let end = drawn(&closed, 80, 24);
+    assert!(end.contains("✓ Seal the record") && !end.contains("… more"), "{end}");
+    press(&mut closed, &[KeyCode::Home]);
+    assert!(drawn(&closed, 80, 24).contains("✓ Open the ceremony"));
+}
+
+#[test]
 fn popups_show_the_statement_the_form_and_the_keys() {
     let mut signing = model(6);
     press(&mut signing, &[KeyCode::Char('s'), KeyCode::Enter]);

@@ -31,6 +31,12 @@ const MAX_ANSWERS: u32 = 64;
 /// milliseconds.
 const COMPARE_MS: u64 = 3000;
 
+/// A statement that no honest node sends.
+struct Junk;
+
+/// The most votes of unknown voters in one proof: an amendment may have changed every node's key.
+const MAX_STRANGERS: usize = 16;
+
 /// What is known of another node.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -63,34 +69,42 @@ impl Core {
         known.then_some(head)
     }
 
-    /// A head and the votes that its lock rests on, all of them signed by nodes of the cluster.
-    fn hear(&mut self, told: record::HeadNews) {
-        let Some(raw) = told.head else { return };
-        let Some(head) = SignedHead::from_wire(raw.clone()).ok() else { return };
+    /// A head and the votes that its lock rests on. What no node of the cluster has signed is left out; after too much
+    /// of that, the rest of the message is not worth checking.
+    fn hear(&mut self, told: record::HeadNews) -> Result<(), Junk> {
+        let raw = told.head.ok_or(Junk)?;
+        let head = SignedHead::from_wire(raw.clone()).map_err(|_| Junk)?;
         let id = head.ceremony.clone();
         if head.node == self.node() {
-            return;
+            return Ok(());
         }
         if let Some(line) = self.shelf.get(&id) {
-            if line.says_the_same(&head) || self.checked(raw.clone(), &id).is_none() {
-                return;
+            if line.says_the_same(&head) {
+                return Ok(());
             }
+            self.checked(raw.clone(), &id).ok_or(Junk)?;
             let told = record::HeadNews { head: Some(raw), proof: told.proof };
             let again = record::News { heads: vec![told] }.encode_to_vec();
-            return self.hear_otherwise(&head, Event::Heads(again));
+            self.hear_otherwise(&head, Event::Heads(again));
+            return Ok(());
         }
         // One node's talk of ceremonies that nobody else knows must not drown what the others say.
         let is_its_word =
             |log: &&super::Log| log.tree.tip().seq == 0 && log.ballot.head_of(head.node).is_some();
         if !self.logs.contains_key(&id) && self.logs.values().filter(is_its_word).count() >= MAX_UNKNOWN {
-            return;
+            return Ok(());
         }
-        let Some(head) = self.checked(raw, &id) else {
-            self.observed.junk += 1;
-            return;
-        };
-        let proof: Vec<SignedHead> =
-            told.proof.into_iter().take(MAX_HEADS).filter_map(|raw| self.checked(raw, &id)).collect();
+        let head = self.checked(raw, &id).ok_or(Junk)?;
+        let mut proof = Vec::new();
+        let mut unsigned = 0;
+        for raw in told.proof.into_iter().take(MAX_HEADS) {
+            match self.checked(raw, &id) {
+                Some(vote) => proof.push(vote),
+                // A node that has not read an amendment yet does not know every voter.
+                None if unsigned < MAX_STRANGERS => unsigned += 1,
+                None => return Err(Junk),
+            }
+        }
         let members = self.members();
         let log = self.log_of(&id);
         let lacks = !log.tree.knows(head.tip);
@@ -100,6 +114,7 @@ impl Core {
             }
             self.plan(Work::Settle(id));
         }
+        Ok(())
     }
 
     pub(super) fn heads(&mut self, bytes: &[u8]) {
@@ -108,8 +123,15 @@ impl Core {
     }
 
     fn hear_all(&mut self, news: record::News) {
+        let mut junk = 0;
         for told in news.heads.into_iter().take(2 * MAX_HEADS) {
-            self.hear(told);
+            if self.hear(told).is_err() {
+                self.observed.junk += 1;
+                junk += 1;
+            }
+            if junk > MAX_STRANGERS {
+                return;
+            }
         }
     }
 
@@ -206,13 +228,13 @@ impl Core {
         let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
         let Some(asked) = asked else { return };
         if let Some(last) = entries.last() {
-            *asked = (asked.0, last.seq + 1);
+            *asked = (asked.0, last.seq.saturating_add(1));
         }
         for entry in entries {
             self.plan(Work::Take(Box::new(entry)));
         }
-        if let Some(head) = given.head {
-            self.hear(head);
+        if given.head.is_some_and(|head| self.hear(head).is_err()) {
+            self.observed.junk += 1;
         }
         self.plan(Work::Settle(id));
     }

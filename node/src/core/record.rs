@@ -20,6 +20,9 @@ use super::{Core, StoreOp, StreamEntry, Waiting};
 const MAX_ASIDE: usize = 128;
 /// The most entries of one writer in a ceremony that follow nothing known.
 const MAX_ORPHANS: usize = 64;
+/// The same in all ceremonies, and their bytes.
+const MAX_ORPHANS_IN_ALL: usize = 1024;
+const MAX_ORPHAN_BYTES: usize = 4 * 1024 * 1024;
 
 /// One ceremony's log as this node has it, apart from its fold in the book.
 pub(super) struct Log {
@@ -434,14 +437,17 @@ impl Core {
             return;
         }
         let authored = self.charters_of(&id).into_iter().any(|charter| entry.is_by_its_node(charter));
-        let log = self.log_of(&id);
-        if !authored || log.kept_of(entry.node) >= MAX_ASIDE {
+        let kept = self.logs.get(&id).map_or(0, |log| log.kept_of(entry.node));
+        if !authored || kept >= MAX_ASIDE {
             self.observed.junk += 1;
             return;
         }
-        if !log.tree.knows(before) && before != Tip::ROOT {
-            if log.orphans.values().filter(|orphan| orphan.node == entry.node).count() < MAX_ORPHANS {
-                log.orphans.insert(entry.hash(), entry);
+        let follows = before == Tip::ROOT || self.logs.get(&id).is_some_and(|log| log.tree.knows(before));
+        if !follows {
+            if self.has_room_for(&entry) {
+                self.log_of(&id).orphans.insert(entry.hash(), entry);
+            } else {
+                self.observed.junk += 1;
             }
             return;
         }
@@ -453,6 +459,23 @@ impl Core {
         } else {
             self.observed.junk += 1;
         }
+    }
+
+    /// Whether an entry that follows on nothing known may wait for what comes before it. The limits are on its writer:
+    /// a host may write such entries for any number of ceremonies that nobody opened.
+    fn has_room_for(&self, entry: &Entry) -> bool {
+        let of_writer = |log: &Log| {
+            let orphans = log.orphans.values().filter(|orphan| orphan.node == entry.node);
+            orphans.fold((0, 0), |(count, bytes), orphan| (count + 1, bytes + orphan.size()))
+        };
+        let here = self.logs.get(&entry.ceremony).map_or(0, |log| of_writer(log).0);
+        let (all, bytes) = self
+            .logs
+            .values()
+            .filter(|log| !log.orphans.is_empty())
+            .map(of_writer)
+            .fold((0, 0), |(count, bytes), (more, size)| (count + more, bytes + size));
+        here < MAX_ORPHANS && all < MAX_ORPHANS_IN_ALL && bytes + entry.size() <= MAX_ORPHAN_BYTES
     }
 
     /// The entries of the branch that ends here, where all are known.

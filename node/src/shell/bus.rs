@@ -19,7 +19,7 @@ use crate::core::{Event, Request, RequestKind};
 use crate::file::{self, MAX_SETTINGS};
 
 /// Messages of one sender that may wait before the newest are lost.
-const MAX_WAITING: usize = 256;
+pub(super) const MAX_WAITING: usize = 256;
 
 /// Why the bus cannot be set up.
 #[derive(Debug, Error)]

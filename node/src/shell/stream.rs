@@ -12,12 +12,18 @@ use ceremonies::subject;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use super::bus::MAX_WAITING;
 use crate::core::{Mark, StreamEntry, StreamError, StreamSeen};
 
 /// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Messages in one batch, and their bytes.
-const BATCH: (u32, u32) = (256, 1024 * 1024);
+/// Messages in one batch, and their bytes. With the status that ends it, a batch fits into what may wait.
+const BATCH: (u32, u32) = (240, 1024 * 1024);
+const _: () = assert!((BATCH.0 as usize) < MAX_WAITING);
+/// The last number that a stream's message may have: no stream comes near it, and there is always a next one.
+const MAX_SEQUENCE: u64 = u64::MAX / 2;
+/// How much of a broker's own words is repeated, in characters.
+const MAX_ERROR: usize = 200;
 /// JetStream's request for a message of the stream.
 const GET: &str = "$JS.API.DIRECT.GET.CEREMONIES";
 /// JetStream's request for a description of the stream.
@@ -45,7 +51,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn entry(message: &Message) -> Option<StreamEntry> {
     let headers = message.headers.as_ref()?;
     let ceremony = subject::ceremony(header(headers, "Nats-Subject")?).ok();
-    let seq = header(headers, "Nats-Sequence")?.parse().ok()?;
+    let seq = header(headers, "Nats-Sequence")?.parse().ok().filter(|seq| *seq <= MAX_SEQUENCE)?;
     Some(StreamEntry { ceremony, seq, payload: message.payload.to_vec() })
 }
 
@@ -81,9 +87,9 @@ impl LogStream {
             return Err(StreamError::Absent);
         }
         if let Some(error) = info["error"]["description"].as_str() {
-            return Err(unavailable(error));
+            return Err(unavailable(error.chars().take(MAX_ERROR).collect::<String>()));
         }
-        let number = |field: &str| info["state"][field].as_u64().unwrap_or_default();
+        let number = |field: &str| info["state"][field].as_u64().unwrap_or_default().min(MAX_SEQUENCE);
         let marked = match mark {
             Some(mark) => self.get(&json!({ "seq": mark.seq })).await?.map(|entry| entry.mark()),
             None => None,

@@ -325,7 +325,8 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;
     let ceremony = room.ceremony(&id)?;
     for test in ceremony.tests().iter().filter(|test| test.is_complete()) {
-        println!("  test signature by {}: verified", test.subset);
+        let what = if ceremony.signed_transaction().is_some() { "signature" } else { "test signature" };
+        println!("  {what} by {}: verified", test.subset);
     }
     if let Some(record) = ceremony.record() {
         println!("wallet {} generation {}: {}", record.wallet, record.generation, record.public_key);

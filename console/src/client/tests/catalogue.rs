@@ -26,15 +26,25 @@ fn merged(lists: &[(u8, &[(&str, Summary)])]) -> Catalogue {
 }
 
 #[test]
-fn lists_are_brought_together_latest_first() {
+fn lists_are_brought_together_latest_first_and_last_what_only_one_of_several_lists() {
     let catalogue = merged(&[
-        (1, &[("dkg-a-1", summary(3, 10)), ("dkg-b-1", summary(2, 20))]),
-        (2, &[("dkg-a-1", summary(3, 10))]),
+        (1, &[("dkg-a-1", summary(3, 10)), ("dkg-b-1", summary(2, 90)), ("dkg-c-1", summary(2, 20))]),
+        (2, &[("dkg-a-1", summary(3, 10)), ("dkg-c-1", summary(2, 20))]),
     ]);
     let ids: Vec<&str> = catalogue.rows.iter().map(|row| row.id.as_str()).collect();
-    assert_eq!(ids, ["dkg-b-1", "dkg-a-1"]);
+    assert_eq!(ids, ["dkg-c-1", "dkg-a-1", "dkg-b-1"]);
     assert_eq!(catalogue.rows[1].agreement(2), "listed by 2 of 2");
-    assert_eq!(catalogue.rows[0].agreement(2), "only node 1 knows it");
+    assert_eq!(catalogue.rows[2].agreement(2), "only node 1 knows it");
+}
+
+#[test]
+fn one_node_that_tells_another_phase_of_the_same_end_is_outvoted_and_shown() {
+    let said = |phase: &str| [("dkg-a-1", Summary { phase: phase.to_owned(), ..summary(3, 10) })];
+    let catalogue = merged(&[(1, &said("closed")), (2, &said("gathering")), (3, &said("gathering"))]);
+    let row = &catalogue.rows[0];
+    assert_eq!(row.summary().unwrap().phase, "gathering");
+    let told = "NODES DIFFER: node 1 says closed, node 2 says gathering, node 3 says gathering";
+    assert_eq!(row.agreement(5), told);
 }
 
 #[test]

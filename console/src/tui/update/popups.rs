@@ -24,6 +24,7 @@ use crate::terminal::types;
 /// Notes what a frame has shown; whether that changes what the next one shows.
 pub(super) fn shown(model: &mut Model, shown: Shown) -> bool {
     model.fits = shown.fits;
+    model.scroll = model.scroll.min(shown.beyond);
     let (Some(Popup::Review(review)), Some(page)) = (&mut model.popup, shown.page) else { return false };
     let was_read = review.read;
     review.scroll = page.first;

@@ -20,14 +20,17 @@ use crate::tui::model::{Model, Rounds};
 /// After how long a node's progress is stale, in milliseconds: it is reported whenever something happens.
 const STALE_MS: i64 = 10_000;
 
-pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+/// What stands under a part that does not fit.
+const MORE: &str = " … more: ↓ and PageDown";
+
+/// Draws a ceremony, and returns how many of its lines do not fit.
+pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
     let left_width = if area.width >= 120 { Constraint::Percentage(45) } else { Constraint::Percentage(44) };
     let [left, right] = Layout::horizontal([left_width, Constraint::Fill(1)]).areas(area);
-    script(model, ceremony, frame, left);
-    room(model, ceremony, frame, right);
+    script(model, ceremony, frame, left).max(room(model, ceremony, frame, right))
 }
 
-fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
     let manifest = ceremony.manifest();
     let width = inner_width(area);
     let mut lines = vec![Line::styled(
@@ -41,9 +44,11 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
         wrap(manifest.purpose.as_str(), width - 1).into_iter().map(|l| Line::styled(format!(" {l}"), FAINT)),
     );
     let mut current = 0;
+    let over = matches!(ceremony.phase_at(model.now), Phase::Void(_) | Phase::Abandoned(_));
     for step in ceremony.script().steps() {
         let (mark, style) = match ceremony.step_state(step) {
             StepState::Done => ("✓", colour(model, Color::Green)),
+            StepState::Open { .. } if over => ("·", FAINT),
             StepState::Open { .. } => {
                 current = lines.len();
                 ("▶", BOLD)
@@ -65,10 +70,13 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
         }
     }
     let height = inner_height(area);
-    let scroll = (current + 4).saturating_sub(height).min(lines.len().saturating_sub(height));
-    let shown: Vec<Line<'_>> = lines.into_iter().skip(scroll).collect();
+    let beyond = lines.len().saturating_sub(height);
+    // The open step is in view until somebody scrolls.
+    let scroll = if model.scroll == 0 { (current + 4).saturating_sub(height) } else { model.scroll };
+    let shown = fitted(lines.into_iter().skip(scroll.min(beyond)).collect(), height, MORE);
     let title = format!(" {} ", manifest.ceremony);
     frame.render_widget(Paragraph::new(shown).block(block(model, title)), area);
+    beyond
 }
 
 fn phase_style(model: &Model, phase: &Phase) -> Style {
@@ -97,16 +105,25 @@ fn alarm(model: &Model) -> Style {
     colour(model, Color::Red).patch(BOLD)
 }
 
-fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
+fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
     let width = inner_width(area).saturating_sub(2);
     let phase = ceremony.phase_at(model.now);
     let mut lines = standing(model, ceremony, &phase, width);
     let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
     lines.extend(record(model, ceremony, width));
+    let open = ceremony.current_step().filter(|_| running);
+    if let Some(StepState::Open { waiting_for }) = open.map(|step| ceremony.step_state(step)) {
+        lines.push(Line::raw(""));
+        for line in wrap(&format!("Waiting for {waiting_for}"), width) {
+            lines.push(Line::styled(format!(" {line}"), BOLD));
+        }
+    }
     // Placed before the words, so that a small terminal cuts those and not a node.
-    lines.extend(ladder(model, ceremony, width));
+    if running {
+        lines.extend(ladder(model, ceremony, width));
+    }
     lines.extend(changes(ceremony, width));
-    if let Some(step) = ceremony.current_step().filter(|_| running) {
+    if let Some(step) = open {
         lines.push(Line::raw(""));
         lines.push(Line::styled(" Read aloud:", FAINT));
         lines.extend(
@@ -114,12 +131,6 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
                 .into_iter()
                 .map(|line| Line::raw(format!(" {line}"))),
         );
-        if let StepState::Open { waiting_for } = ceremony.step_state(step) {
-            lines.push(Line::raw(""));
-            for line in wrap(&format!("Waiting for {waiting_for}"), width) {
-                lines.push(Line::styled(format!(" {line}"), BOLD));
-            }
-        }
         if matches!(step.act, Act::Backup | Act::Prove) {
             lines.extend(keepers(ceremony, width));
         }
@@ -143,8 +154,11 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) {
         format!(" expires {}, entry {}", ceremony.manifest().expires, ceremony.head().seq),
         FAINT,
     ));
-    let lines = fitted(lines, inner_height(area), " … more: enlarge the terminal to see it");
+    let height = inner_height(area);
+    let beyond = lines.len().saturating_sub(height);
+    let lines = fitted(lines.into_iter().skip(model.scroll.min(beyond)).collect(), height, MORE);
     frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
+    beyond
 }
 
 /// Where nodes stand on the last entry, and both branches of a forked log.

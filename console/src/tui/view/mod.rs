@@ -27,7 +27,7 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
         let text = format!("Too small: needs at least {}×{}. Ctrl-C quits.", SMALLEST.0, SMALLEST.1);
         let lines: Vec<Line<'_>> = wrap(&text, area.width.into()).into_iter().map(Line::raw).collect();
         frame.render_widget(Paragraph::new(lines), area);
-        return Shown { fits: false, page: None };
+        return Shown { fits: false, page: None, beyond: 0 };
     }
     let warnings = warnings(model, inner_width(area));
     let height = u16::try_from(warnings.len()).unwrap_or(0);
@@ -40,16 +40,17 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
     .areas(area);
     title(model, frame, top);
     frame.render_widget(Paragraph::new(warnings), warned);
+    let mut beyond = 0;
     match (model.screen, model.ceremony()) {
         (Screen::Cluster, _) => screens::cluster(model, frame, middle),
-        (Screen::Ceremonies, Some(ceremony)) => ceremony::view(model, ceremony, frame, middle),
+        (Screen::Ceremonies, Some(ceremony)) => beyond = ceremony::view(model, ceremony, frame, middle),
         (Screen::Ceremonies, None) => screens::ceremonies(model, frame, middle),
         (Screen::Wallets, _) => screens::wallets(model, frame, middle),
         (Screen::Log, _) => screens::log(model, frame, middle),
     }
     footer(model, frame, bottom);
     let page = model.popup.as_ref().and_then(|popup| popups::view(model, popup, frame, middle));
-    Shown { fits: true, page }
+    Shown { fits: true, page, beyond }
 }
 
 /// The most lines of warnings: the screen behind them must stay usable.
@@ -74,7 +75,7 @@ fn colour(model: &Model, colour: Color) -> Style {
 fn level_style(model: &Model, level: Level) -> Style {
     match level {
         Level::Good => colour(model, Color::Green),
-        Level::Warn => colour(model, Color::Yellow).add_modifier(Modifier::BOLD),
+        Level::Unknown | Level::Warn => colour(model, Color::Yellow).add_modifier(Modifier::BOLD),
         Level::Bad => colour(model, Color::Red).add_modifier(Modifier::BOLD),
         Level::Excluded => FAINT,
     }

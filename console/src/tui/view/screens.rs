@@ -56,7 +56,11 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Span::styled(heard, style),
         ]));
         let image = status.image.map(|image| format!(", PCR0 {:.16}…", image.pcr0)).unwrap_or_default();
-        let shares = if status.shares.is_empty() { "no shares".to_owned() } else { status.shares.join(", ") };
+        let shares = match status.shares.as_deref() {
+            None => "shares unknown".to_owned(),
+            Some([]) => "no shares".to_owned(),
+            Some(shares) => shares.join(", "),
+        };
         lines.push(Line::styled(format!("     attestation {}{image}; {shares}", status.attestation), FAINT));
         let accused = status.accused.as_ref();
         lines.extend(accused.map(|accused| Line::styled(format!("     {accused}"), style)));
