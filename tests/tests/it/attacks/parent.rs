@@ -90,7 +90,7 @@ async fn orders_that_the_log_or_charter_does_not_bear_out_are_refused_and_the_ke
     room.lead_to_close(&first, PATIENCE, |_| ()).await.unwrap();
     for (wallet, misdeed, refusal) in [
         ("unapproved", Misdeed::ForgetEntries(1), "calls for nothing"),
-        ("empty", Misdeed::ForgetEntries(usize::MAX), "without a log"),
+        ("empty", Misdeed::ForgetEntries(usize::MAX), "lacks a log"),
         ("another-charter", Misdeed::ShowCharter(other.into_bytes()), "another first charter"),
         ("no-charter", Misdeed::ShowCharter(Vec::new()), "charter is refused"),
     ] {
