@@ -25,7 +25,7 @@ const NOT_FOUND: u64 = 10_059;
 /// Why there is no stream with the required settings.
 #[derive(Debug, Error)]
 pub enum KeeperError {
-    /// The seed is none.
+    /// The seed is invalid.
     #[error("the keeper's NKey seed cannot be used")]
     Seed,
     /// No connection.

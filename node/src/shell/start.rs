@@ -51,7 +51,7 @@ pub enum StartError {
          a new NKey"
     )]
     Excluded(NodeIndex),
-    /// The seed is none.
+    /// The seed is invalid.
     #[error("the NKey seed cannot be used")]
     Seed,
     /// The store cannot be opened.
