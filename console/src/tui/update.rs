@@ -342,7 +342,7 @@ fn next_screen(model: &mut Model) {
     model.screen = Screen::ALL[(place + 1) % Screen::ALL.len()];
 }
 
-/// How many lines PageUp and PageDown go: fewer than any terminal shows.
+/// How many lines `PageUp` and `PageDown` go: fewer than any terminal shows.
 const LEAF: usize = 10;
 
 fn list_length(model: &Model) -> usize {

@@ -55,7 +55,7 @@ async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones
     let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    refuses(&room, Subject::Refresh("treasury".parse().unwrap()), "no wallet").await;
+    refuses(&room, Subject::Refresh("treasury".parse().unwrap()), "is not committed").await;
     let first = closes(&mut room, &dkg).await;
     let before = room.book.clone();
 
