@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use ceremonies::attestation::TrustRoot;
 use ceremonies::ceremony::{Ceremony, Context, Phase, Rejection, StepState};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::{Entry, Place};
+use ceremonies::entry::{Entry, MAX_SEQ, Place};
 use ceremonies::ids::{Hash, UnixMillis};
 use ceremonies::statement::{Answer, NAMESPACE};
 use ceremonies::wire::log::{self, event::Kind};
@@ -130,7 +130,7 @@ fn entry_is_refused_when_it_stands_elsewhere() {
     let mut paper = Paper::authorised();
     let place = paper.place(1);
     let head = paper.ceremony.head();
-    for seq in [0, 1, head.seq, head.seq + 2, u64::MAX] {
+    for seq in [0, 1, head.seq, head.seq + 2, MAX_SEQ] {
         let wrong = entry(Place { seq, ..place.clone() }, faulted(1));
         refused!(paper.take(wrong), Rejection::Sequence { expected, .. } if expected == head.seq + 1);
     }

@@ -111,7 +111,7 @@ impl Bench {
         let kind =
             log::event::Kind::Aborted(log::Aborted { reason: reason.to_owned(), ..log::Aborted::default() });
         let event = log::Event { kind: Some(kind) }.encode_to_vec();
-        let said = Said { ceremony: "dkg-treasury-00000000".to_owned(), event, ..Said::default() };
+        let said = Said { ceremony: "dkg-treasury-00000000".to_owned(), event };
         self.feed(Event::Enclave(from_enclave::Kind::Said(said)));
     }
 
