@@ -71,7 +71,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
                     "cluster": charter.cluster(), "kind": charter.kind(), "record_read": record_is_read,
                     "wallets": health.wallets, "nodes": health.nodes,
                 }),
-                text.trim_end(),
+                &text,
             )?;
             printed = Some(seen);
         }

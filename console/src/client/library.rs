@@ -153,16 +153,10 @@ impl<B: Bus> Nodes<B> {
             order.truncate(known_well);
         }
         let read = |node| self.log_of(id, node, &cached, head, proven);
-        match failover::first(&order, pace, read).await {
-            Ok((_, log, troubles)) => {
-                self.remember_quiet(&troubles);
-                Ok(log)
-            }
-            Err(troubles) => {
-                self.remember_quiet(&troubles);
-                Err(troubles)
-            }
-        }
+        let given = failover::first(&order, pace, read).await;
+        let (Ok((.., troubles)) | Err(troubles)) = &given;
+        self.remember_quiet(troubles);
+        given.map(|(_, log, _)| log)
     }
 
     /// One node's whole log, which must have the entry that the most nodes list last. While nodes are heard, anything
