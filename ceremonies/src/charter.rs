@@ -44,6 +44,11 @@ pub enum ClusterKind {
     Lab,
 }
 
+impl ClusterKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Production, Self::Rehearsal, Self::Lab];
+}
+
 impl fmt::Display for ClusterKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

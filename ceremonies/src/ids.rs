@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::text::{Flaw, seen, unseen};
+use crate::text::{Flaw, seen, shortened, unseen};
 
 /// Longest accepted wallet name or ceremony id, in bytes; both become NATS subject tokens and file names.
 pub const MAX_NAME: usize = 64;
@@ -151,7 +151,7 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                if is_name(text) { Ok(Self(text.to_owned())) } else { Err(InvalidId::Name(text.chars().take(80).collect())) }
+                if is_name(text) { Ok(Self(text.to_owned())) } else { Err(InvalidId::Name(shortened(text, 80))) }
             }
         }
 
@@ -210,7 +210,7 @@ impl Line {
     /// what is too long is cut, and nothing at all becomes `unspecified`.
     #[must_use]
     pub fn lossy(text: &str) -> Self {
-        let clean: String = seen(text.trim()).trim().chars().take(MAX_TEXT).collect();
+        let clean = shortened(seen(text.trim()).trim(), MAX_TEXT);
         match clean.trim() {
             "" => Self("unspecified".to_owned()),
             clean => Self(clean.to_owned()),
@@ -319,7 +319,7 @@ impl FromStr for Hash {
         let is_lower = text.bytes().all(|byte| !byte.is_ascii_uppercase());
         match hex::decode_to_slice(text, &mut bytes) {
             Ok(()) if is_lower => Ok(Self(bytes)),
-            Ok(()) | Err(_) => Err(InvalidId::Hash(text.chars().take(80).collect())),
+            Ok(()) | Err(_) => Err(InvalidId::Hash(shortened(text, 80))),
         }
     }
 }
@@ -364,6 +364,12 @@ impl UnixMillis {
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// The time of day, in UTC: `22:41:07`.
+    #[must_use]
+    pub fn clock(self) -> String {
+        self.to_string().chars().skip(11).take(8).collect()
     }
 }
 
@@ -417,6 +423,7 @@ mod tests {
         for any in ["", " \n ", "a\nrole: auditor", "\u{202e}", &"long ".repeat(100)] {
             assert!(Line::lossy(any).as_str().parse::<Line>().is_ok(), "{any:?}");
         }
+        assert!(Line::lossy(&"long ".repeat(100)).as_str().ends_with('…'));
     }
 
     #[test]

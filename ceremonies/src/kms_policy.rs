@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::attestation::Measurement;
+use crate::text::shortened;
 
 /// What administrators may do, which never includes using the key, lending its use or destroying it.
 const ADMINISTRATION: [&str; 14] = [
@@ -69,7 +70,7 @@ pub fn key_policy(
 ) -> Result<Value, KeyPolicyError> {
     for arn in [key_admin_arn, enclave_role_arn] {
         if !is_role_or_user(arn) {
-            return Err(KeyPolicyError::Principal(arn.chars().take(200).collect()));
+            return Err(KeyPolicyError::Principal(shortened(arn, 200)));
         }
     }
     if key_admin_arn == enclave_role_arn {

@@ -30,16 +30,23 @@ pub enum Standing {
     Abandoned,
     /// Without effect.
     Void,
+    /// Wherever it stands, somebody disagrees with its record.
+    Disputed,
 }
+
+/// What a list has behind the phase of a ceremony whose record somebody disagrees with.
+pub const DISPUTED: &str = " DISPUTED";
 
 /// Not the name of a phase.
 #[derive(Debug, Error)]
-#[error("`{0}` is not a phase: use running, gathering, authorised, committed, closed, abandoned or void")]
+#[error(
+    "`{0}` is not a phase: use running, gathering, authorised, committed, closed, abandoned, void or disputed"
+)]
 pub struct UnknownStanding(String);
 
 impl Standing {
     /// Every one, in the order of a ceremony's life.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Running,
         Self::Gathering,
         Self::Authorised,
@@ -47,6 +54,7 @@ impl Standing {
         Self::Closed,
         Self::Abandoned,
         Self::Void,
+        Self::Disputed,
     ];
 
     fn word(self) -> &'static str {
@@ -58,6 +66,7 @@ impl Standing {
             Self::Closed => "closed",
             Self::Abandoned => "abandoned",
             Self::Void => "void",
+            Self::Disputed => "disputed",
         }
     }
 
@@ -75,6 +84,8 @@ impl Standing {
             | Self::Closed
             | Self::Abandoned
             | Self::Void => word == self.word(),
+            // It follows the reason of an end, which may be worded so: rather one too many is listed than one too few.
+            Self::Disputed => phase.ends_with(DISPUTED),
         }
     }
 }
@@ -281,6 +292,11 @@ mod tests {
             ("closed", &[Standing::Closed]),
             ("abandoned after the commit: closed", &[Standing::Abandoned]),
             ("void: withdrawn by olga, closed", &[Standing::Void]),
+            ("closed DISPUTED", &[Standing::Closed, Standing::Disputed]),
+            ("committed DISPUTED", &[Standing::Running, Standing::Committed, Standing::Disputed]),
+            ("abandoned after the commit: no DISPUTED", &[Standing::Abandoned, Standing::Disputed]),
+            ("void: withdrawn by olga: it was DISPUTED, so to say", &[Standing::Void]),
+            ("disputed", &[]),
         ] {
             for standing in Standing::ALL {
                 assert_eq!(standing.is(phase), stands.contains(&standing), "{phase} as {standing}");

@@ -19,12 +19,24 @@ const WIDTH: usize = 70;
 /// Flags and counter of a FIDO2 signature, which follow the signature proper (OpenSSH `PROTOCOL.u2f`).
 const FIDO_TRAILER: usize = 5;
 
+/// How UTF-16 text of a signature file begins, with its mark or without.
+const UTF_16: [&[u8]; 4] = [b"\xff\xfe", b"\xfe\xff", b"-\0", b"\0-"];
+
 /// Why bytes are not a signature file that `ssh-keygen` verifies.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FormatError {
     /// Larger than [`MAX_SIGNATURE`].
     #[error("it is larger than {MAX_SIGNATURE} bytes")]
     TooLarge,
+    /// As Windows programs save text.
+    #[error("it is UTF-16 text: save it as UTF-8")]
+    Utf16,
+    /// As some editors save text.
+    #[error("it begins with a byte order mark, over which ssh-keygen stumbles: save it as UTF-8 without one")]
+    Mark,
+    /// A line that `ssh-keygen` would not recognise, though it looks right.
+    #[error("there are spaces or tabs around its line `{0}`, over which ssh-keygen stumbles: remove them")]
+    Blanks(&'static str),
     /// Something precedes the first line, or that line is missing.
     #[error("the first line is not `{}`: send the whole output of `ssh-keygen -Y sign`", BEGIN.trim_end())]
     Begin,
@@ -55,9 +67,9 @@ fn read(file: &[u8]) -> Result<SshSig, FormatError> {
         return Err(FormatError::TooLarge);
     }
     let text = String::from_utf8_lossy(file).replace("\r\n", "\n");
-    let body = text.strip_prefix(BEGIN).ok_or(FormatError::Begin)?;
+    let body = text.strip_prefix(BEGIN).ok_or_else(|| without_begin(file, &text))?;
     // An empty body has its end where its beginning ends.
-    let (body, _) = body.split_once(END).ok_or(FormatError::End)?;
+    let (body, _) = body.split_once(END).ok_or_else(|| without_end(body))?;
     let body: String = body.split([' ', '\t', '\n', '\x0b', '\x0c', '\r']).collect();
     let bytes = BASE64.decode(body.as_bytes()).map_err(|_| FormatError::Base64)?;
     let mut reader = bytes.as_slice();
@@ -67,6 +79,27 @@ fn read(file: &[u8]) -> Result<SshSig, FormatError> {
         return Err(FormatError::Content(ssh_key::Error::FormatEncoding));
     }
     if signature.reserved().is_empty() { Ok(signature) } else { Err(FormatError::Reserved) }
+}
+
+/// Why a file does not begin as it should.
+fn without_begin(file: &[u8], text: &str) -> FormatError {
+    let begin = BEGIN.trim_end();
+    if UTF_16.iter().any(|bytes| file.starts_with(bytes)) {
+        FormatError::Utf16
+    } else if text.strip_prefix('\u{feff}').is_some_and(|text| text.starts_with(begin)) {
+        FormatError::Mark
+    } else if text.lines().next().is_some_and(|line| line.trim() == begin) {
+        FormatError::Blanks(begin)
+    } else {
+        FormatError::Begin
+    }
+}
+
+/// Why what follows the beginning does not end as it should.
+fn without_end(body: &str) -> FormatError {
+    let end = END.trim_start();
+    let is_indented = body.lines().any(|line| line.trim_start().starts_with(end) && !line.starts_with(end));
+    if is_indented { FormatError::Blanks(end) } else { FormatError::End }
 }
 
 /// The signature file that `ssh-keygen` writes of a signature.

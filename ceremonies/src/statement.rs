@@ -11,6 +11,7 @@ use crate::charter::{Charter, Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
 use crate::sshsig::{self, FormatError};
+use crate::text::shortened;
 use crate::transaction::Confirmation;
 
 /// The SSHSIG namespace: a signature made in any other does not count here.
@@ -288,8 +289,13 @@ pub enum SignatureError {
         said: Algorithm,
     },
     /// Made for another purpose.
-    #[error("signed in namespace `{0}`; sign with `-n {NAMESPACE}`")]
-    Namespace(String),
+    #[error("signed in namespace `{found}`; sign with `-n {wanted}`")]
+    Namespace {
+        /// The purpose that it names.
+        found: String,
+        /// The one that it must name.
+        wanted: &'static str,
+    },
     /// Not one of the person's keys.
     #[error("{person}'s signature was made with key {key}, which the charter does not list for {person}")]
     Key {
@@ -327,9 +333,23 @@ pub enum SignatureError {
 /// # Errors
 /// [`SignatureError`] says whose signature fails and why.
 pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, SignatureError> {
+    verify_in(NAMESPACE, person, text, armoured)
+}
+
+/// Checks a person's signature over a text other than a statement: its namespace keeps the two apart.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_in(
+    namespace: &'static str,
+    person: &Person,
+    text: &str,
+    armoured: &[u8],
+) -> Result<Presence, SignatureError> {
     let signature = sshsig::stored(armoured)?;
-    if signature.namespace() != NAMESPACE {
-        return Err(SignatureError::Namespace(signature.namespace().chars().take(40).collect()));
+    if signature.namespace() != namespace {
+        let found = shortened(signature.namespace(), 40);
+        return Err(SignatureError::Namespace { found, wanted: namespace });
     }
     let key = person.keys.iter().find(|key| key.key_data() == signature.public_key());
     let key = key.ok_or_else(|| SignatureError::Key {
@@ -347,7 +367,7 @@ pub fn verify(person: &Person, text: &str, armoured: &[u8]) -> Result<Presence, 
             said: signature.algorithm(),
         });
     }
-    let is_over = |text: &str| key.verify(NAMESPACE, text.as_bytes(), &signature).is_ok();
+    let is_over = |text: &str| key.verify(namespace, text.as_bytes(), &signature).is_ok();
     if !is_over(text) {
         let how = resaved(text).find(|(_, text)| is_over(text)).map(|(how, _)| how);
         let person = person.name.clone();

@@ -7,6 +7,7 @@
 use thiserror::Error;
 
 use crate::ids::{CeremonyId, Hash, NodeIndex};
+use crate::text::shortened;
 
 /// The stream that orders all ceremonies' entries.
 pub const STREAM: &str = "CEREMONIES";
@@ -131,7 +132,7 @@ pub fn console_inbox(console: &str) -> String {
 }
 
 fn unknown(subject: &str) -> UnknownSubject {
-    UnknownSubject(subject.chars().take(160).collect())
+    UnknownSubject(shortened(subject, 160))
 }
 
 /// The ceremony that a `ceremony.…` subject names.

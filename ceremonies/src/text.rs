@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use icu_properties::props::{BinaryProperty, DefaultIgnorableCodePoint, EnumeratedProperty, GeneralCategory};
+use icu_properties::props::{
+    BinaryProperty, DefaultIgnorableCodePoint, EmojiModifier, EnumeratedProperty, GeneralCategory,
+    RegionalIndicator,
+};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthChar;
 
@@ -19,10 +22,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Longest foreign words that are repeated, in characters.
 const MAX_WORDS: usize = 400;
 
-/// Words from outside, fit for a line of a log or screen: what cannot be seen becomes a space.
+/// A text of at most this many characters: where there are more, the last one shows that.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// Words from outside, fit for a line of a log or screen: what cannot be seen becomes a space, and many spaces one, so
+/// that words cannot be placed where another line would have them.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if flaw_of(c).is_some() { ' ' } else { c }).take(MAX_WORDS).collect()
+    let mut line = String::new();
+    for c in shortened(text, MAX_WORDS).chars().map(|c| if flaw_of(c).is_some() { ' ' } else { c }) {
+        if c != ' ' || !line.ends_with(' ') {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// Text of several lines, fit for any terminal: whatever could move its cursor, or could not be seen, is written as its
@@ -52,6 +71,8 @@ pub enum Flaw {
     Space,
     /// It has no meaning in Unicode, so that everybody draws it differently.
     Unassigned,
+    /// Terminals disagree about its width, so that it shifts what stands beside it.
+    Shifting,
     /// It joins the character before it, where there is none to join or too much has joined already.
     Stray,
 }
@@ -63,6 +84,7 @@ impl fmt::Display for Flaw {
             Self::Invisible => "invisible",
             Self::Space => "a look-alike of the space",
             Self::Unassigned => "not an assigned Unicode character",
+            Self::Shifting => "a flag or skin tone, which terminals draw in different widths",
             Self::Stray => "a combining mark without a base character, or one too many",
         })
     }
@@ -82,6 +104,7 @@ fn flaw_of(c: char) -> Option<Flaw> {
         GeneralCategory::Format => Some(Flaw::Invisible),
         GeneralCategory::SpaceSeparator => (c != ' ').then_some(Flaw::Space),
         _ if DefaultIgnorableCodePoint::for_char(c) => Some(Flaw::Invisible),
+        _ if RegionalIndicator::for_char(c) || EmojiModifier::for_char(c) => Some(Flaw::Shifting),
         _ if BLANK.contains(&c) => Some(Flaw::Space),
         GeneralCategory::Unassigned | GeneralCategory::PrivateUse | GeneralCategory::Surrogate => {
             Some(Flaw::Unassigned)
@@ -167,6 +190,8 @@ mod tests {
             ("\u{2029}", Flaw::Control),
             ("\u{200d}", Flaw::Invisible),
             ("\u{2069}", Flaw::Invisible),
+            ("\u{1f1e9}\u{1f1ea}", Flaw::Shifting),
+            ("\u{1f44d}\u{1f3fd}", Flaw::Shifting),
             ("\u{1160}", Flaw::Invisible),
             ("\u{fe00}", Flaw::Invisible),
             ("\u{e0100}", Flaw::Invisible),
@@ -195,7 +220,19 @@ mod tests {
     #[test]
     fn escape_sequences_are_written_out() {
         assert_eq!(printable("a\u{1b}[31m\nb\u{9b}c\u{202e}"), "a\\u{1b}[31m\nb\\u{9b}c\\u{202e}");
-        assert_eq!(one_line("a\u{9b}\u{200b}b"), "a  b");
+        assert_eq!(one_line("a\u{9b}\u{200b}b     c"), "a b c");
+    }
+
+    #[test]
+    fn text_that_is_cut_ends_with_a_mark_and_is_no_longer_than_it_may_be() {
+        for (text, most, short) in
+            [("", 0, ""), ("", 3, ""), ("año", 3, "año"), ("años", 3, "añ…"), ("ab", 1, "…")]
+        {
+            assert_eq!(shortened(text, most), short, "{text} to {most}");
+        }
+        let long = "a reason ".repeat(100);
+        assert_eq!(one_line(&long).chars().count(), MAX_WORDS);
+        assert!(one_line(&long).ends_with('…') && !one_line(&long[..MAX_WORDS]).contains('…'));
     }
 
     proptest! {

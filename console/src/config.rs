@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ceremonies::attestation::{InvalidRoot, TrustRoot};
 use ceremonies::ceremony::{Context, ForeignRoot};
-use ceremonies::charter::{Charter, CharterError, MAX_CHARTER, Role};
+use ceremonies::charter::{Charter, CharterError, ClusterKind, MAX_CHARTER, Role};
 use ceremonies::ids::PersonName;
 use serde::Deserialize;
 use thiserror::Error;
@@ -33,14 +33,26 @@ pub struct ClusterFile {
     /// The folder in which this console keeps what it remembers, with a subfolder for each cluster; by default the
     /// person's cache folder.
     pub cache: Option<PathBuf>,
+    /// The lab that runs the cluster, if one does.
+    pub lab: Option<Lab>,
+}
+
+/// A lab, which breaks and mends what it runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lab {
+    /// The socket at which its supervisor takes orders.
+    pub control: PathBuf,
 }
 
 /// The bus.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nats {
-    /// URLs of its servers.
+    /// URLs of its servers: `nats://` or, where a connection must not be without TLS, `tls://`.
     pub servers: Vec<String>,
+    /// The PEM of the authority that signed the servers' certificates, if it is not one that this machine knows.
+    pub ca: Option<PathBuf>,
     /// The file with this console's NKey seed.
     pub seed: PathBuf,
 }
@@ -73,6 +85,22 @@ pub enum ConfigError {
         /// Why.
         source: Box<toml::de::Error>,
     },
+    /// It would be repeated on screens and in logs.
+    #[error(
+        "a URL in `servers` of cluster file {0} has a user or password: leave it out, the broker knows consoles by NKey"
+    )]
+    Password(PathBuf),
+    /// What is not a lab is not ordered about.
+    #[error(
+        "cluster file {path} has a [lab], and the charter is of a {kind} cluster: take the section out, this program \
+         breaks nothing but labs"
+    )]
+    NotLab {
+        /// Which file.
+        path: PathBuf,
+        /// What the cluster is.
+        kind: ClusterKind,
+    },
     /// The charter is refused.
     #[error("the charter is refused")]
     Charter(#[from] CharterError),
@@ -99,6 +127,8 @@ pub struct Cluster {
     pub backups: Option<PathBuf>,
     /// Where this console keeps what it remembers, unless in the person's cache folder.
     pub cache: Option<PathBuf>,
+    /// The socket of the lab that runs it; none where the charter's kind is not `lab`.
+    pub lab: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -111,8 +141,14 @@ impl Cluster {
         let text = String::from_utf8_lossy(&bytes);
         let file: ClusterFile = toml::from_str(&text)
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        if file.nats.servers.iter().any(|server| server.contains('@')) {
+            return Err(ConfigError::Password(path.to_owned()));
+        }
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
         let charter = Charter::parse(&read("charter", &folder.join(file.charter), MAX_CHARTER)?)?;
+        if file.lab.is_some() && charter.kind() != ClusterKind::Lab {
+            return Err(ConfigError::NotLab { path: path.to_owned(), kind: charter.kind() });
+        }
         let root = TrustRoot::from_pem(&read("attestation root", &folder.join(file.root), MAX_SETTINGS)?)?;
         let absolute = |me: Me| Me {
             key: folder.join(&me.key),
@@ -122,10 +158,15 @@ impl Cluster {
         let me = file.me.into_iter().map(absolute).collect();
         Ok(Self {
             context: Context::new(Arc::new(charter), Arc::new(root))?,
-            nats: Nats { seed: folder.join(&file.nats.seed), ..file.nats },
+            nats: Nats {
+                seed: folder.join(&file.nats.seed),
+                ca: file.nats.ca.map(|ca| folder.join(ca)),
+                servers: file.nats.servers,
+            },
             me,
             backups: file.backups.map(|backups| folder.join(backups)),
             cache: file.cache.map(|cache| folder.join(cache)),
+            lab: file.lab.map(|lab| folder.join(lab.control)),
             folder,
         })
     }

@@ -4,11 +4,13 @@
 //! read. A written file gets its name only once it is complete and on the disk: half a file would be taken for a whole
 //! one, and would block the next try.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use ceremonies::ids::Hash;
+use rustix::fs::{OFlags, fcntl_setfl};
 use tempfile::{Builder, NamedTempFile};
 use thiserror::Error;
 
@@ -27,6 +29,16 @@ pub enum FileError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A named pipe whose other end nobody has opened: reading it would wait for ever.
+    #[error(
+        "{what} {path} is a pipe into which nobody writes: give a file, or first start what is to write into it"
+    )]
+    Pipe {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
     },
     /// It is too large to be what it should be.
     #[error(
@@ -63,15 +75,49 @@ pub enum Readers {
 /// [`FileError`] names the file.
 pub fn read(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let failed = |source| FileError::Read { what, path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let claimed = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
+    // Opening a pipe would wait for somebody to write into it.
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let claimed = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     // Allocated in one piece: a secret that moves as the buffer grows leaves copies that nobody erases.
     let mut bytes = Vec::with_capacity(claimed.min(limit) + 1);
-    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if metadata.file_type().is_fifo() && nobody_writes(&file, &mut bytes).map_err(failed)? {
+        return Err(FileError::Pipe { what, path: path.to_owned() });
+    }
+    fcntl_setfl(&file, OFlags::empty()).map_err(|error| failed(error.into()))?;
+    file.take((limit + 1 - bytes.len()) as u64).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
         return Err(FileError::TooLarge { what, path: path.to_owned(), limit });
     }
     Ok(bytes)
+}
+
+/// Whether a pipe that does not wait has an end and nothing before it. Its first byte is taken, if it is there already.
+fn nobody_writes(pipe: &File, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    match pipe.take(1).read_to_end(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        read => Ok(read? == 0),
+    }
+}
+
+/// How the names begin of files that are to become this one.
+fn beginning(path: &Path) -> String {
+    let name = Hash::of_bytes(path.file_name().unwrap_or_default().as_encoded_bytes());
+    format!(".custody-{}-", &name.to_string()[..16])
+}
+
+/// Removes what is left of earlier tries to write a file that were killed. Whoever still writes it holds a lock.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let beginning = beginning(path);
+    for entry in fs::read_dir(folder(path))? {
+        let entry = entry?;
+        let is_one = entry.file_name().as_encoded_bytes().starts_with(beginning.as_bytes());
+        if is_one && entry.file_type()?.is_file() && File::open(entry.path())?.try_lock().is_ok() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the bytes to a file next to `path`, through to the disk.
@@ -80,10 +126,14 @@ fn beside(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<NamedTempFi
         Readers::Owner => 0o600,
         Readers::Anyone => 0o666,
     };
+    // Whatever is in the way of that, the file can still be written.
+    let _ = remove_unfinished(path);
     let mut file = Builder::new()
-        .prefix(".custody-")
+        .prefix(&beginning(path))
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder(path))?;
+    // Some file systems have no locks; there, nothing is removed.
+    let _ = file.as_file().try_lock();
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)

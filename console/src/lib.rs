@@ -2,10 +2,13 @@
 //! that it has not folded itself.
 
 pub mod broadcast;
+pub mod checks;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod custodian;
+pub mod drill;
 pub mod file;
 pub mod fork;
 pub mod health;
@@ -21,3 +24,4 @@ pub mod signer;
 pub mod standing;
 pub mod terminal;
 pub mod tui;
+pub mod watch;

@@ -3,12 +3,10 @@
 
 use std::process::ExitCode;
 
-use ceremonies::text::printable;
 use clap::Parser;
 use console::cli::{self, Arguments};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     if let Err(error) = console::privacy::keep_memory_private() {
         cli::note(&format!("custody: this process's memory cannot be kept private: {error}"));
         return ExitCode::FAILURE;
@@ -17,7 +15,17 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(usage) => return refused(&usage),
     };
-    match cli::run(arguments).await {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            cli::note(&format!("custody: no threads can be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(cli::run(arguments));
+    // An SSH agent or a plugin that never answers must not keep a program that was told to end.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = cli::exit_code(&error);
@@ -31,12 +39,11 @@ async fn main() -> ExitCode {
 
 /// What clap prints: help on standard output, or an error about the arguments, which may hold anything.
 fn refused(usage: &clap::Error) -> ExitCode {
-    let text = usage.render().to_string();
-    if printable(&text) == text {
+    if usage.use_stderr() {
+        cli::note(usage.render().to_string().trim_end());
+    } else {
         // Perhaps nobody reads it, as behind `| head`.
         let _ = usage.print();
-    } else {
-        cli::note(text.trim_end());
     }
     ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
 }

@@ -133,6 +133,12 @@ impl Memory {
         Self { folder: folder.filter(made) }
     }
 
+    /// The folder for reports of drills, unless another is named.
+    #[must_use]
+    pub fn drills(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("drills"))
+    }
+
     fn file(&self, id: &CeremonyId, ending: &str) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(format!("{id}.{ending}")))
     }

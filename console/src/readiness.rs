@@ -11,6 +11,7 @@ use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis, WalletName};
 use ceremonies::wallet::Record;
 use serde::Serialize;
 
+use crate::checks::Check;
 use crate::health::{LOST_MS, Level, NodeStatus};
 use crate::standing;
 
@@ -72,14 +73,21 @@ impl Answer {
         }
     }
 
+    /// Which check fails, if any.
+    #[must_use]
+    pub fn check(self) -> Option<Check> {
+        match self {
+            Self::Yes => None,
+            Self::Degraded => Some(Check::WalletDegraded),
+            Self::Unknown => Some(Check::WalletNotKnown),
+            Self::No => Some(Check::WalletCannotSign),
+        }
+    }
+
     /// The level in whose colour it is shown.
     #[must_use]
     pub fn level(self) -> Level {
-        match self {
-            Self::Yes => Level::Good,
-            Self::Degraded | Self::Unknown => Level::Warn,
-            Self::No => Level::Bad,
-        }
+        self.check().map_or(Level::Good, Check::level)
     }
 }
 
@@ -96,6 +104,8 @@ pub struct Readiness {
     pub shares: BTreeMap<NodeIndex, Share>,
     /// Whether the ceremony that made the generation is not finished, or its record is disputed.
     pub unfinished: bool,
+    /// Whether everything that nodes say comes late, so that rounds may fail.
+    pub late: bool,
     /// The answer.
     pub can_sign: Answer,
 }
@@ -126,8 +136,15 @@ impl Readiness {
             threshold: record.threshold,
             shares,
             unfinished: generation.unfinished,
+            late: false,
             can_sign,
         }
+    }
+
+    /// The same while everything that nodes say comes late.
+    pub(crate) fn while_late(self) -> Self {
+        let can_sign = self.can_sign.max(Answer::Degraded);
+        Self { late: true, can_sign, ..self }
     }
 
     fn nodes(&self, kind: Share) -> Vec<NodeIndex> {
@@ -145,9 +162,10 @@ impl Readiness {
         let (present, all) = (self.nodes(Share::Present).len(), self.shares.len());
         let mut text = format!("{answer}: {present} of {all} shares, {} needed", self.threshold);
         for (kind, one, more) in [
-            (Share::Lost, "lost its share, open a recovery", "lost their shares, open a recovery"),
-            (Share::Unusable, "cannot use its share", "cannot use their shares"),
+            // What comes back fastest is named first.
             (Share::Silent, "is silent", "are silent"),
+            (Share::Unusable, "cannot use its share", "cannot use their shares"),
+            (Share::Lost, "lost its share, open a recovery", "lost their shares, open a recovery"),
             (Share::Unknown, "has not shown its share yet", "have not shown their shares yet"),
             (Share::Excluded, "is excluded", "are excluded"),
         ] {
@@ -156,6 +174,9 @@ impl Readiness {
                 [node] => text += &format!("; node {node} {one}"),
                 nodes => text += &format!("; {} {more}", named(nodes)),
             }
+        }
+        if self.late {
+            text += "; but every node's word comes late, and ceremonies may fail";
         }
         if self.unfinished {
             text += "; NOT FINISHED, receive nothing (see the wallet)";

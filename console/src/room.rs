@@ -32,6 +32,9 @@ pub enum RoomError {
     /// No such ceremony.
     #[error("ceremony `{0}` is not known")]
     NoCeremony(CeremonyId),
+    /// Not for this one to open.
+    #[error("{0} is not an administrator of the charter in force, and opens no ceremony")]
+    NotAdministrator(PersonName),
     /// No such wallet.
     #[error("wallet `{0}` is not committed")]
     NoWallet(WalletName),
@@ -236,6 +239,10 @@ pub struct Opening {
 /// [`RoomError`] when it would be refused.
 pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
     let charter = book.context().charter();
+    let person = charter.person(&opening.administrator);
+    if !person.is_some_and(|person| person.roles.contains(&Role::Administrator)) {
+        return Err(RoomError::NotAdministrator(opening.administrator.clone()));
+    }
     let script = Script::builtin(opening.subject.kind())?;
     let opened = now();
     let current = |name: &WalletName| {
@@ -315,20 +322,27 @@ impl Signature {
         Self { step, role: me.role, person: me.person.clone(), answer }
     }
 
-    /// The text to be signed.
+    /// The text to be signed. Whoever has signed it already may sign it again: the same signature is one entry.
     ///
     /// # Errors
-    /// [`Rejection`] when the ceremony would refuse it.
-    pub fn statement(&self, ceremony: &Ceremony) -> Result<String, Rejection> {
-        match &self.answer {
-            Answer::Withdraw(reason) => ceremony.withdrawal(self.role, &self.person, reason),
+    /// [`Rejection`] when the ceremony would refuse it at this time.
+    pub fn statement(&self, ceremony: &Ceremony, now: UnixMillis) -> Result<String, Rejection> {
+        let Self { step, role, person, answer } = self;
+        match answer {
+            Answer::Withdraw(reason) => {
+                ceremony.may_withdraw(*role, person, now)?;
+                ceremony.withdrawal(*role, person, reason)
+            }
             Answer::None
             | Answer::Words(_)
             | Answer::Agree
             | Answer::Disagree(_)
             | Answer::Release(_)
             | Answer::Broadcast(_)
-            | Answer::Withheld(_) => ceremony.statement(&self.step, self.role, &self.person, &self.answer),
+            | Answer::Withheld(_) => {
+                ceremony.check_not_over(now)?;
+                ceremony.statement(step, *role, person, answer)
+            }
         }
     }
 
@@ -396,7 +410,7 @@ pub async fn sign(
     passphrase: Option<&Zeroizing<String>>,
 ) -> Result<Receipt, RoomError> {
     let chapter = book.get(ceremony).ok_or_else(|| RoomError::NoCeremony(ceremony.clone()))?;
-    let statement = signature.statement(&chapter.ceremony)?;
+    let statement = signature.statement(&chapter.ceremony, now())?;
     let armoured = signer::sign(key, &statement, passphrase)?;
     Ok(client.submit(&chapter.entries, ceremony, signature.event(armoured)).await?)
 }

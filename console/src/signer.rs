@@ -1,10 +1,12 @@
 //! Signing as a person: with a key file, or through the SSH agent. The console keeps no key longer than the
 //! signature takes.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use ceremonies::sshsig;
 use ceremonies::statement::NAMESPACE;
+use ceremonies::text::chain;
 use data_encoding::BASE64;
 use ssh_key::{Algorithm, HashAlg, PrivateKey, PublicKey, SshSig};
 use thiserror::Error;
@@ -91,12 +93,25 @@ pub fn sign(
     statement: &str,
     passphrase: Option<&Zeroizing<String>>,
 ) -> Result<Vec<u8>, SignError> {
+    sign_in(NAMESPACE, key, statement, passphrase)
+}
+
+/// Signs a text other than a statement, in a namespace of its own.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_in(
+    namespace: &str,
+    key: &Path,
+    text: &str,
+    passphrase: Option<&Zeroizing<String>>,
+) -> Result<Vec<u8>, SignError> {
     let bytes = Zeroizing::new(read("key", key, MAX_SETTINGS)?);
     let signature = match parse(&bytes).map_err(|unusable| SignError::Format(key.to_owned(), unusable))? {
         Key::Private(private) => unlock(key, *private, passphrase)?
-            .sign(NAMESPACE, HashAlg::Sha512, statement.as_bytes())
+            .sign(namespace, HashAlg::Sha512, text.as_bytes())
             .map_err(|error| SignError::Sign(key.to_owned(), error))?,
-        Key::Public(public) => sign_by_agent(key, &public, statement)?,
+        Key::Public(public) => sign_by_agent(namespace, key, &public, text)?,
     };
     sshsig::write(&signature).map_err(|error| SignError::Sign(key.to_owned(), error))
 }
@@ -167,14 +182,19 @@ fn unlock(
     })
 }
 
-fn sign_by_agent(key: &Path, public: &PublicKey, statement: &str) -> Result<SshSig, SignError> {
-    let failed = |error: &dyn std::fmt::Display| SignError::Agent(key.to_owned(), error.to_string());
-    let socket = std::env::var_os("SSH_AUTH_SOCK").ok_or_else(|| SignError::NoAgent(key.to_owned()))?;
+fn sign_by_agent(namespace: &str, key: &Path, public: &PublicKey, text: &str) -> Result<SshSig, SignError> {
+    let failed = |error: &dyn std::error::Error| SignError::Agent(key.to_owned(), chain(error));
+    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+    let socket = socket.ok_or_else(|| SignError::NoAgent(key.to_owned()))?;
+    // The library's errors do not say why there is no connection.
+    UnixStream::connect(&socket).map_err(|error| {
+        SignError::Agent(key.to_owned(), format!("{}: {error}", Path::new(&socket).display()))
+    })?;
     let mut agent =
         ssh_agent_client_rs::Client::connect(Path::new(&socket)).map_err(|error| failed(&error))?;
-    let signed = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, statement.as_bytes())
-        .map_err(|error| failed(&error))?;
+    let signed =
+        SshSig::signed_data(namespace, HashAlg::Sha512, text.as_bytes()).map_err(|error| failed(&error))?;
     let signature = agent.sign(public, &signed).map_err(|error| failed(&error))?;
-    SshSig::new(public.key_data().clone(), NAMESPACE, HashAlg::Sha512, signature)
+    SshSig::new(public.key_data().clone(), namespace, HashAlg::Sha512, signature)
         .map_err(|error| failed(&error))
 }

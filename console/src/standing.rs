@@ -3,6 +3,7 @@
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::ids::UnixMillis;
+use ceremonies::listing::DISPUTED;
 use ceremonies::wallet::Record;
 
 /// Who says that the record of a ceremony is wrong, and why.
@@ -19,7 +20,7 @@ pub fn disputes(ceremony: &Ceremony) -> Vec<String> {
 pub fn word(ceremony: &Ceremony, now: UnixMillis) -> String {
     let phase = ceremony.phase_at(now).to_string();
     let word = phase.split(':').next().unwrap_or_default();
-    if ceremony.disagreements().next().is_some() { format!("{word} DISPUTED") } else { word.to_owned() }
+    if ceremony.disagreements().next().is_some() { format!("{word}{DISPUTED}") } else { word.to_owned() }
 }
 
 /// Why a wallet should not be relied on yet, judging by the ceremony that made its generation; none if that was closed

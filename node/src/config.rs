@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused. Paths are relative to the file's folder. The file itself holds no secret.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ceremonies::ids::NodeIndex;
@@ -45,7 +46,42 @@ pub struct Config {
     /// ever.
     #[serde(default = "shelve_after_s")]
     pub shelve_after_s: u32,
+    /// Where Prometheus fetches this node's metrics; if left out, nowhere.
+    pub metrics: Option<Metrics>,
 }
+
+/// Where this node serves its metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// An address of this host alone, such as `127.0.0.1:9464`.
+    pub listen: Loopback,
+}
+
+/// An address that only this host reaches: metrics are served without asking who fetches them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SocketAddr")]
+pub struct Loopback(SocketAddr);
+
+impl Loopback {
+    /// The address.
+    #[must_use]
+    pub fn address(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl TryFrom<SocketAddr> for Loopback {
+    type Error = NotLoopback;
+    fn try_from(address: SocketAddr) -> Result<Self, NotLoopback> {
+        if address.ip().is_loopback() { Ok(Self(address)) } else { Err(NotLoopback(address)) }
+    }
+}
+
+/// An address that others reach.
+#[derive(Debug, Error)]
+#[error("{0} can be reached by other hosts: use an address such as 127.0.0.1:9464")]
+pub struct NotLoopback(SocketAddr);
 
 fn shelve_after_s() -> u32 {
     SHELVE_AFTER_S
@@ -114,8 +150,10 @@ pub struct InvalidEnclaveName(String);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nats {
-    /// URLs of its servers.
+    /// URLs of its servers: `nats://` or, where a connection must not be without TLS, `tls://`.
     pub servers: Vec<String>,
+    /// The PEM of the authority that signed the servers' certificates, if it is not one that this machine knows.
+    pub ca: Option<PathBuf>,
     /// The file with this node's NKey seed.
     pub seed: PathBuf,
 }
@@ -233,6 +271,9 @@ pub enum ConfigError {
         /// Why.
         source: Box<toml::de::Error>,
     },
+    /// It would be repeated in logs.
+    #[error("a URL in `servers` of {0} has a user or password: leave it out, the broker knows nodes by NKey")]
+    Password(PathBuf),
     /// The enclave would get a context id that is reserved for others.
     #[error(
         "configuration {path}: host.nitro.cid is {cid}, which no enclave can have; use {FIRST_CID} or more"
@@ -267,6 +308,10 @@ impl Config {
         let mut config: Self = toml::from_str(&String::from_utf8_lossy(&bytes))
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let folder = path.parent().unwrap_or(Path::new("."));
+        if config.nats.servers.iter().any(|server| server.contains('@')) {
+            return Err(ConfigError::Password(path.to_owned()));
+        }
+        config.nats.ca = config.nats.ca.map(|ca| folder.join(ca));
         for relative in [&mut config.charter, &mut config.root, &mut config.nats.seed] {
             *relative = folder.join(&relative);
         }

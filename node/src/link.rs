@@ -27,6 +27,8 @@ const MAX_INCOMING: usize = 256;
 const MAX_CHUNKS: usize = 16;
 /// Longest answer of a virtual machine's monitor to `CONNECT`: `OK` and a 32-bit number.
 const MAX_ANSWER: usize = 32;
+/// How long connecting to the KMS endpoint may take.
+const MAX_CONNECT: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -44,6 +46,9 @@ pub enum LinkState {
 pub enum LinkEvent {
     /// A message that is neither about a KMS stream nor for a peer.
     Message(from_enclave::Kind),
+    /// Whether a connection for the enclave to the KMS endpoint came about, else why not. The enclave only sees a
+    /// stream that ends.
+    Kms(Result<(), String>),
     /// The connection was lost: every session that the enclave had is over.
     Lost,
 }
@@ -192,8 +197,13 @@ async fn converse(
 ) -> io::Result<()> {
     let (mut receiver, mut sender) = enclave_link::split(stream);
     let (replies, mut from_streams) = mpsc::channel(MAX_CHUNKS);
-    let mut proxy =
-        KmsProxy { endpoint: kms_endpoint, streams: BTreeMap::new(), tasks: JoinSet::new(), replies };
+    let mut proxy = KmsProxy {
+        endpoint: kms_endpoint,
+        streams: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        replies,
+        events: outlets.events.clone(),
+    };
     // Reading has a task of its own: a receive dropped half way would lose the beginning of a frame, and with room for
     // what arrives in the meantime, neither side can wait for the other to read first.
     let (arrived, mut messages) = mpsc::channel(MAX_INCOMING);
@@ -250,6 +260,7 @@ struct KmsProxy<'a> {
     streams: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
     tasks: JoinSet<()>,
     replies: mpsc::Sender<to_enclave::Kind>,
+    events: mpsc::Sender<LinkEvent>,
 }
 
 impl KmsProxy<'_> {
@@ -260,7 +271,7 @@ impl KmsProxy<'_> {
                 let (chunks, queue) = mpsc::channel(MAX_CHUNKS);
                 self.streams.insert(opened.stream, chunks);
                 let (endpoint, replies) = (self.endpoint.to_owned(), self.replies.clone());
-                self.tasks.spawn(forward(endpoint, opened.stream, queue, replies));
+                self.tasks.spawn(forward(endpoint, opened.stream, queue, replies, self.events.clone()));
                 None
             }
             from_enclave::Kind::StreamData(StreamData { stream, data }) => {
@@ -294,21 +305,34 @@ async fn forward(
     stream: u64,
     chunks: mpsc::Receiver<Vec<u8>>,
     replies: mpsc::Sender<to_enclave::Kind>,
+    events: mpsc::Sender<LinkEvent>,
 ) {
-    if let Err(error) = carry(&endpoint, stream, chunks, &replies).await {
+    let connected = connect_kms(&endpoint).await;
+    // The agent learns why before the enclave is told that there is no stream. Where either is gone, there is nobody to
+    // tell.
+    let _ = events.send(LinkEvent::Kms(connected.as_ref().map(|_| ()).map_err(Clone::clone))).await;
+    if let Ok(connection) = connected
+        && let Err(error) = carry(connection, stream, chunks, &replies).await
+    {
         warn!(%endpoint, %error, "KMS stream ended");
     }
-    // The link may be gone; then there is nobody to tell.
     let _ = replies.send(to_enclave::Kind::StreamClosed(StreamClosed { stream })).await;
 }
 
+async fn connect_kms(endpoint: &str) -> Result<TcpStream, String> {
+    let connected = tokio::time::timeout(MAX_CONNECT, TcpStream::connect(endpoint)).await;
+    let connected = connected.map_err(|_| format!("no connection within {} s", MAX_CONNECT.as_secs()));
+    let connected = connected.and_then(|connected| connected.map_err(|error| error.to_string()));
+    connected.map_err(|why| format!("this node cannot reach the KMS endpoint {endpoint}: {why}"))
+}
+
 async fn carry(
-    endpoint: &str,
+    connection: TcpStream,
     stream: u64,
     mut chunks: mpsc::Receiver<Vec<u8>>,
     replies: &mpsc::Sender<to_enclave::Kind>,
 ) -> io::Result<()> {
-    let (mut read, mut write) = TcpStream::connect(endpoint).await?.into_split();
+    let (mut read, mut write) = connection.into_split();
     let mut buffer = vec![0; MAX_CHUNK];
     loop {
         tokio::select! {
@@ -331,7 +355,7 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
     use enclave_link::MAX_FRAME;
     use enclave_link::message::Deliver;
 
@@ -352,6 +376,20 @@ mod tests {
         assert_eq!(arrived.kind, Some(deliver(1)));
         drop(receiver);
         assert!(send(&mut sender, deliver(1)).await.is_err(), "a broken link is not an error of one message");
+    }
+
+    #[tokio::test]
+    async fn agent_is_told_why_a_kms_stream_ended_before_the_enclave_is() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = free.local_addr().unwrap().to_string();
+        drop(free);
+        let ((_chunks, queue), (replies, mut to_enclave)) = (mpsc::channel(1), mpsc::channel(1));
+        let (events, mut to_agent) = mpsc::channel(1);
+        forward(endpoint.clone(), 7, queue, replies, events).await;
+        let Some(LinkEvent::Kms(Err(why))) = to_agent.recv().await else { panic!("nothing was said") };
+        assert!(why.contains(&endpoint) && why.contains("refused"), "{why}");
+        let closed = to_enclave::Kind::StreamClosed(StreamClosed { stream: 7 });
+        assert_eq!(to_enclave.recv().await, Some(closed));
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use ceremonies::wire::log;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
-use sqlx::{AnyPool, Executor, Row};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor, Row};
 use thiserror::Error;
 
 use self::file::PrivateFile;
@@ -28,6 +28,8 @@ pub use self::shares::{PendingShare, ShareState, StoredShare};
 const MAX_CONNECTIONS: u32 = 2;
 /// How long a query waits for a connection before the store counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one more try may take to say why there is no connection.
+const ONE_TRY: Duration = Duration::from_secs(2);
 
 /// Why the store failed to do what was asked.
 #[derive(Debug, Error)]
@@ -112,6 +114,7 @@ pub enum Claim {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    options: AnyConnectOptions,
     /// SQLite's file; none with PostgreSQL.
     file: Option<PrivateFile>,
 }
@@ -123,6 +126,17 @@ fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
         } else {
             StoreError::Database { what, source }
         }
+    }
+}
+
+/// A pool that waited in vain for a connection does not say why it got none: one more is tried by hand.
+async fn true_reason(error: sqlx::Error, options: &AnyConnectOptions) -> sqlx::Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    match tokio::time::timeout(ONE_TRY, AnyConnection::connect_with(options)).await {
+        Ok(Err(why)) => why,
+        Ok(Ok(_)) | Err(_) => error,
     }
 }
 
@@ -190,11 +204,14 @@ impl Store {
                     Ok(())
                 })
             })
-            .connect_with(options)
-            .await
-            .map_err(failed("connect"))?;
+            .connect_with(options.clone())
+            .await;
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => return Err(failed("connect")(true_reason(error, &options).await)),
+        };
         sqlx::migrate!().run(&pool).await.map_err(not_migrated)?;
-        let store = Self { pool, file };
+        let store = Self { pool, options, file };
         store.check_file()?;
         Ok(store)
     }

@@ -1,6 +1,7 @@
 //! A cluster on this machine: founding it (charter, keys, configurations) and running it (broker, KMS,
 //! security modules, enclaves, agents).
 
+mod clock;
 mod layout;
 mod loss;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,12 +27,14 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
 pub use self::layout::Layout;
+use crate::fault::HeldStore;
 use crate::kms::{self, Credential, LabKms, LabKmsConfig};
+use crate::line::Line;
 use crate::microvm::{Image, Machine, Machines, Tools, VSOCK};
 use crate::nsm::{self, LabRoot, ModuleServer};
 use crate::people::{self, LabPerson};
 use crate::service::{Launched, Launcher, Service, logged};
-use crate::{broker, write_private};
+use crate::{broker, programs, write_private};
 
 const REGION: &str = "eu-central-1";
 const KMS_HOST: &str = "kms.eu-central-1.amazonaws.com";
@@ -40,6 +43,9 @@ const KEY_ARN: &str = "arn:aws:kms:eu-central-1:000000000000:key/11111111-2222-4
 pub const ADMIN_ARN: &str = "arn:aws:iam::000000000000:role/custody-key-admin";
 /// The role whose credentials the lab's agents lend.
 pub const ENCLAVE_ARN: &str = "arn:aws:iam::000000000000:role/custody-enclave";
+/// The ports that a cluster's parts listen on: the first, and how many there are.
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u16 = 20_000;
 /// How long a process of the lab may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -77,16 +83,40 @@ struct Settings {
     threshold: u8,
     machines: bool,
     nats_port: u16,
+    /// The port of each node's line to the broker; a cluster of an earlier version has none.
+    #[serde(default)]
+    line_ports: Vec<u16>,
+    /// Where each node serves its metrics; in a cluster of an earlier version nowhere.
+    #[serde(default)]
+    metrics_ports: Vec<u16>,
     kms_port: u16,
     kms_secret: String,
+}
+
+impl Settings {
+    fn line_port(&self, node: NodeIndex) -> Option<u16> {
+        port_of(&self.line_ports, node)
+    }
+
+    fn metrics_address(&self, node: NodeIndex) -> Option<String> {
+        port_of(&self.metrics_ports, node).map(|port| format!("127.0.0.1:{port}"))
+    }
+}
+
+fn port_of(ports: &[u16], node: NodeIndex) -> Option<u16> {
+    ports.get(usize::from(node.get().checked_sub(1)?)).copied()
 }
 
 fn indices(nodes: u8) -> Result<Vec<NodeIndex>> {
     (1..=nodes).map(|index| Ok(NodeIndex::new(index)?)).collect()
 }
 
+/// A port that nobody listens on, below those that the kernel gives to connections (32,768 and up): one of those could be
+/// taken before it is listened on.
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let mut tried = std::iter::repeat_with(|| FIRST_PORT + rand::random::<u16>() % PORTS).take(PORTS.into());
+    let free = tried.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.with_context(|| format!("no port from {FIRST_PORT} on is free"))
 }
 
 fn new_nkey(path: &Path) -> Result<String> {
@@ -115,6 +145,8 @@ pub fn found(plan: &Plan) -> Result<Layout> {
         threshold: plan.threshold,
         machines: plan.machines.is_some(),
         nats_port: free_port()?,
+        line_ports: (0..plan.nodes).map(|_| free_port()).collect::<Result<_>>()?,
+        metrics_ports: (0..plan.nodes).map(|_| free_port()).collect::<Result<_>>()?,
         kms_port: free_port()?,
         kms_secret: hex::encode(rand::random::<[u8; 20]>()),
     };
@@ -139,6 +171,7 @@ pub fn found(plan: &Plan) -> Result<Layout> {
         write_node(&layout, &settings, node, plan.stores.get(&node))?;
     }
     write_console(&layout, &settings, &people)?;
+    write_prometheus(&layout, &settings)?;
     fs::write(layout.settings(), toml::to_string(&settings)?)?;
     Ok(layout)
 }
@@ -212,6 +245,13 @@ struct NodeFile<'a> {
     nats: NatsFile<'a>,
     kms: KmsFile<'a>,
     vault: VaultFile<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<MetricsFile>,
+}
+
+#[derive(Serialize)]
+struct MetricsFile {
+    listen: String,
 }
 
 #[derive(Serialize)]
@@ -255,12 +295,16 @@ fn write_node(layout: &Layout, settings: &Settings, node: NodeIndex, store: Opti
         } else {
             EnclaveFile::Unix("enclave.sock")
         },
-        nats: NatsFile { servers: vec![nats_url(settings)], seed: "nats.seed" },
+        nats: NatsFile {
+            servers: vec![settings.line_port(node).map_or_else(|| nats_url(settings), local_url)],
+            seed: "nats.seed",
+        },
         kms: KmsFile {
             endpoint: format!("127.0.0.1:{}", settings.kms_port),
             credentials: CredentialsFile { file: "aws.json" },
         },
         vault: VaultFile::Directory { path: "../backups" },
+        metrics: settings.metrics_address(node).map(|listen| MetricsFile { listen }),
     };
     fs::write(layout.node(node).join("node.toml"), toml::to_string(&file)?)?;
     let credential = credential(settings);
@@ -273,8 +317,12 @@ fn write_node(layout: &Layout, settings: &Settings, node: NodeIndex, store: Opti
     Ok(())
 }
 
+fn local_url(port: u16) -> String {
+    format!("nats://127.0.0.1:{port}")
+}
+
 fn nats_url(settings: &Settings) -> String {
-    format!("nats://127.0.0.1:{}", settings.nats_port)
+    local_url(settings.nats_port)
 }
 
 fn credential(settings: &Settings) -> Credential {
@@ -294,6 +342,12 @@ struct ConsoleFile<'a> {
     backups: &'a str,
     cache: &'a str,
     me: Vec<MeFile>,
+    lab: LabFile<'a>,
+}
+
+#[derive(Serialize)]
+struct LabFile<'a> {
+    control: &'a str,
 }
 
 #[derive(Serialize)]
@@ -322,15 +376,30 @@ fn write_console(layout: &Layout, settings: &Settings, people: &[LabPerson]) -> 
                     .then(|| format!("people/{}.identity", person.name)),
             })
             .collect(),
+        lab: LabFile { control: "control.sock" },
     };
     fs::write(layout.console(), toml::to_string(&file)?)?;
     Ok(())
 }
 
-/// One node's processes.
+/// Writes what a Prometheus of the lab's own would be started with. JSON is YAML.
+fn write_prometheus(layout: &Layout, settings: &Settings) -> Result<()> {
+    let nodes = indices(settings.nodes)?.into_iter();
+    let targets: Vec<String> = nodes.filter_map(|node| settings.metrics_address(node)).collect();
+    let alerts = programs::workspace().join("runbooks/monitoring/alerts.yml");
+    let config = serde_json::json!({
+        "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
+        "rule_files": [alerts],
+        "scrape_configs": [{ "job_name": "custody", "static_configs": [{ "targets": targets }] }],
+    });
+    Ok(fs::write(layout.prometheus(), serde_json::to_vec_pretty(&config)?)?)
+}
+
+/// One node's processes, and its way to the broker.
 struct NodeServices {
     enclave: Service,
     agent: Service,
+    line: Option<Line>,
 }
 
 /// A running cluster. Everything it started ends when it is dropped.
@@ -340,6 +409,7 @@ pub struct Cluster {
     kms: LabKms,
     broker: Service,
     nodes: BTreeMap<NodeIndex, NodeServices>,
+    held_stores: Mutex<BTreeMap<NodeIndex, HeldStore>>,
 }
 
 impl Cluster {
@@ -367,14 +437,18 @@ impl Cluster {
                     layout.folder().display()
                 ),
             };
+            let line = match settings.line_port(node) {
+                Some(port) => Some(Line::lay(port, settings.nats_port).await?),
+                None => None,
+            };
             let enclave = Service::start(format!("enclave {node}"), launcher)?;
             let agent = Service::start(
                 format!("agent {node}"),
                 agent_launcher(&layout, node, plan.programs.node.clone()),
             )?;
-            nodes.insert(node, NodeServices { enclave, agent });
+            nodes.insert(node, NodeServices { enclave, agent, line });
         }
-        Ok(Self { layout, settings, kms, broker, nodes })
+        Ok(Self { layout, settings, kms, broker, nodes, held_stores: Mutex::default() })
     }
 
     /// Where its files lie.
@@ -462,6 +536,52 @@ impl Cluster {
     /// When there is no such node.
     pub fn enclave(&self, node: NodeIndex) -> Result<&Service> {
         Ok(&self.nodes.get(&node).with_context(|| format!("no node {node}"))?.enclave)
+    }
+
+    /// Where a node serves its metrics.
+    ///
+    /// # Errors
+    /// When there is no such node, or a cluster of an earlier version serves none.
+    pub fn metrics_of(&self, node: NodeIndex) -> Result<String> {
+        self.settings.metrics_address(node).with_context(|| format!("node {node} serves no metrics"))
+    }
+
+    /// A node's way to the broker.
+    pub(crate) fn line(&self, node: NodeIndex) -> Result<&Line> {
+        let services = self.nodes.get(&node).with_context(|| format!("no node {node}"))?;
+        services.line.as_ref().context(
+            "this cluster was made by an earlier version, whose nodes are connected to the broker without anything \
+             between that could be cut: make a new one",
+        )
+    }
+
+    /// Sets a node's clock wrong by so many seconds, and restarts its agent with it.
+    ///
+    /// # Errors
+    /// When there is no such node, or its clock cannot be set.
+    pub(crate) async fn skew_clock(&self, node: NodeIndex, seconds: i64) -> Result<()> {
+        let agent = self.agent(node)?;
+        clock::skew(&self.layout.node(node), seconds)?;
+        agent.kill().await;
+        Ok(())
+    }
+
+    /// Sets every clock right, and restarts the agents whose clock was wrong.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub(crate) async fn set_clocks_right(&self) -> Result<()> {
+        for (node, services) in &self.nodes {
+            if clock::set_right(&self.layout.node(*node))? {
+                services.agent.kill().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stores that take no writes now.
+    pub(crate) fn held_stores(&self) -> MutexGuard<'_, BTreeMap<NodeIndex, HeldStore>> {
+        self.held_stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The nodes.
@@ -571,10 +691,9 @@ fn machine_launcher(layout: &Layout, node: NodeIndex, root: &Arc<LabRoot>, tools
 fn agent_launcher(layout: &Layout, node: NodeIndex, program: PathBuf) -> Launcher {
     let folder = layout.node(node);
     Arc::new(move || {
-        let child = logged(&program, &folder.join("agent.log"))?
-            .arg("--config")
-            .arg(folder.join("node.toml"))
-            .spawn()?;
+        let mut command = logged(&program, &folder.join("agent.log"))?;
+        clock::give(&folder, &mut command)?;
+        let child = command.arg("--config").arg(folder.join("node.toml")).spawn()?;
         Ok(Launched { child, companion: None })
     })
 }

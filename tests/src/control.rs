@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use ceremonies::ids::NodeIndex;
+pub use console::control::order;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -59,34 +60,6 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
             stop.cancel();
             Ok("stopping".to_owned())
         }
-        ["kill-node", index] => {
-            cluster.agent(node(index)?)?.kill().await;
-            Ok(format!("agent {index} killed; it is started again"))
-        }
-        ["stop-node", index] => {
-            cluster.agent(node(index)?)?.hold().await;
-            Ok(format!("agent {index} killed; `start-node {index}` starts it again"))
-        }
-        ["start-node", index] => {
-            cluster.agent(node(index)?)?.resume().await;
-            Ok(format!("agent {index} starts"))
-        }
-        ["pause-node", index] => {
-            cluster.agent(node(index)?)?.freeze().await;
-            Ok(format!("agent {index} frozen; `resume-node {index}` resumes it"))
-        }
-        ["resume-node", index] => {
-            cluster.agent(node(index)?)?.thaw().await;
-            Ok(format!("agent {index} resumed"))
-        }
-        ["kill-enclave", index] => {
-            cluster.enclave(node(index)?)?.kill().await;
-            Ok(format!("enclave {index} killed; it is started again, with new keys"))
-        }
-        ["lose-node", index] => {
-            cluster.lose(node(index)?).await?;
-            Ok(format!("node {index} has lost its store and restarts as a fresh machine would"))
-        }
         ["key-policy", file] => {
             cluster.put_key_policy(Path::new(file))?;
             Ok(format!("the KMS key now has the policy of {file}"))
@@ -95,28 +68,7 @@ async fn obey(line: &str, cluster: &Cluster, stop: &CancellationToken) -> Result
             cluster.install_enclave(node(index)?, Path::new(file)).await?;
             Ok(format!("enclave {index} starts from {file}, with new keys"))
         }
-        ["kill-broker"] => {
-            cluster.broker().kill().await;
-            Ok("broker killed; it is started again".to_owned())
-        }
+        ["fault", fault] => cluster.strike(&serde_json::from_str(fault)?).await,
         _ => anyhow::bail!("`{line}` is not a known order"),
-    }
-}
-
-/// Sends an order to the supervisor of the cluster in this folder, and returns its answer.
-///
-/// # Errors
-/// When no supervisor runs there, or it refuses.
-pub async fn order(control: &Path, line: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(control).await.with_context(|| {
-        format!("no lab is running at {}; start one with `cargo lab up`", control.display())
-    })?;
-    stream.write_all(format!("{line}\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    match answer.trim().split_once(' ') {
-        Some(("ok", done)) => Ok(done.to_owned()),
-        Some(("refused", why)) => anyhow::bail!("{why}"),
-        _ => anyhow::bail!("the lab gave no answer"),
     }
 }

@@ -1,8 +1,9 @@
 //! A PostgreSQL server of the lab's own, from installed binaries, on a loopback port and a private folder.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -59,13 +60,7 @@ impl Postgres {
             .args(["-o", &options, "-l"])
             .arg(server.log())
             .arg("start"))?;
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if begun.elapsed() > PATIENCE {
-                bail!("PostgreSQL did not start");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        answers(port).context("PostgreSQL did not start")?;
         Ok(server)
     }
 
@@ -79,7 +74,10 @@ impl Postgres {
 
     /// One of the server's programs, as a user that it runs as.
     fn command(&self, program: &str) -> Command {
-        let program = self.bin.join(program);
+        Self::unprivileged(self.bin.join(program))
+    }
+
+    fn unprivileged(program: impl AsRef<OsStr>) -> Command {
         if !rustix::process::geteuid().is_root() {
             return Command::new(program);
         }
@@ -98,6 +96,62 @@ impl Postgres {
         run(self.command("createdb").args(["-h", "127.0.0.1", "-p", &port, "-U", "lab", name]))?;
         Ok(format!("postgres://lab@127.0.0.1:{port}/{name}"))
     }
+
+    /// Puts a pooler (`PgBouncer`) before a database, which gives each transaction whatever connection is free, or each
+    /// session one of its own.
+    ///
+    /// # Errors
+    /// When `PgBouncer` is not installed or does not start.
+    pub fn pooled(&self, name: &str, by_transaction: bool) -> Result<Pooler> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let (mode, server) = (if by_transaction { "transaction" } else { "session" }, self.port);
+        let config = self.folder.path().join(format!("pooler-{port}.ini"));
+        let text = format!(
+            "[databases]\n{name} = host=127.0.0.1 port={server} dbname={name} user=lab\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n\
+             default_pool_size = 2\nignore_startup_parameters = extra_float_digits\n"
+        );
+        std::fs::write(&config, text)?;
+        let mut command = Self::unprivileged("pgbouncer");
+        let child = command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.context("running pgbouncer (Debian: pgbouncer)")?;
+        let pooler = Pooler { child, url: format!("postgres://lab@127.0.0.1:{port}/{name}") };
+        answers(port).context("PgBouncer did not start")?;
+        Ok(pooler)
+    }
+}
+
+/// A running pooler. It ends when it is dropped.
+pub struct Pooler {
+    child: Child,
+    url: String,
+}
+
+impl Pooler {
+    /// The database's URL through it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until somebody listens on a port.
+fn answers(port: u16) -> Result<()> {
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if begun.elapsed() > PATIENCE {
+            bail!("nobody listens on port {port}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 impl Drop for Postgres {

@@ -7,7 +7,7 @@ use k256::elliptic_curve::sec1::ToSec1Point as _;
 use sha3::{Digest as _, Keccak256};
 
 use super::derive::curve_point;
-use super::{AddressError, ChainId, quoted};
+use super::{AddressError, BitcoinNetwork, BitcoinRecipient, ChainId, quoted};
 use crate::wallet::Point;
 
 /// An Ethereum address. It is the same on every chain, so it does not name one.
@@ -18,12 +18,13 @@ impl EthereumAddress {
     /// Reads an address to be paid on a chain: as it is, or in a payment link that has nothing but the address and the
     /// chain (EIP-681).
     pub fn parse(chain: ChainId, text: &str) -> Result<Self, AddressError> {
-        let Some((scheme, rest)) = text.split_once(':') else { return text.parse() };
+        let Some((scheme, rest)) = text.split_once(':') else { return Self::parse_alone(text) };
         let rest = if scheme.eq_ignore_ascii_case("ethereum") {
             rest
         } else {
             return Err(AddressError::Link(quoted(text)));
         };
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
         let rest = rest.strip_prefix("pay-").unwrap_or(rest);
         let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
         if rest.contains('/') {
@@ -33,7 +34,18 @@ impl EthereumAddress {
         if !theirs.is_empty() && theirs != chain.to_string() {
             return Err(AddressError::OtherChain { theirs: quoted(theirs), ours: chain.get() });
         }
-        address.parse()
+        Self::parse_alone(address)
+    }
+
+    fn parse_alone(text: &str) -> Result<Self, AddressError> {
+        let is_bitcoin = |network: &BitcoinNetwork| BitcoinRecipient::parse(*network, text).is_ok();
+        if text.trim().is_empty() {
+            Err(AddressError::Empty)
+        } else if BitcoinNetwork::ALL.iter().any(is_bitcoin) {
+            Err(AddressError::Elsewhere { text: quoted(text), what: "a Bitcoin address" })
+        } else {
+            text.parse()
+        }
     }
 
     /// The address of a public key: Keccak-256 of its coordinates, the last twenty bytes.

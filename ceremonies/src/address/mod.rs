@@ -21,6 +21,7 @@ pub(crate) use self::ethereum::keccak256;
 pub use self::network::{BitcoinNetwork, ChainId, InvalidNetwork, Network};
 pub use self::path::{InvalidPath, MAX_LEVELS, Path};
 pub use self::recipient::BitcoinRecipient;
+use crate::text::shortened;
 use crate::wallet::Point;
 
 /// Why text is not an address, or a key has none.
@@ -35,6 +36,9 @@ pub enum AddressError {
          unnoticed: copy it from a source that keeps the mixed case"
     )]
     Unchecked(String),
+    /// Nothing where an address should be.
+    #[error("no address is given: what should be one is empty")]
+    Empty,
     /// An address of something else.
     #[error("`{text}` is {what}, which cannot be paid here")]
     Elsewhere {
@@ -143,7 +147,7 @@ impl fmt::Display for Address {
 
 /// The part of a text of any length that an error quotes.
 fn quoted(text: &str) -> String {
-    text.chars().take(80).collect()
+    shortened(text, 80)
 }
 
 #[cfg(test)]

@@ -44,18 +44,59 @@ const fn versions(network: BitcoinNetwork) -> (u8, u8) {
 
 /// Version bytes of private keys: one given by mistake must not be repeated anywhere.
 const PRIVATE: [u8; 2] = [0x80, 0xef];
+/// Length of an extended key (BIP-32), and where the key in it begins: a private one with a zero.
+const EXTENDED: (usize, usize) = (78, 45);
+
+/// What is paid in other ways or on other networks, by how it begins. No Bitcoin address begins so.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("sp1", "a silent-payment address (BIP-352)"),
+    ("tsp1", "a silent-payment address (BIP-352) of a test network"),
+    ("lnbc", "a Lightning invoice"),
+    ("lntb", "a Lightning invoice of a test network"),
+    ("lno1", "a Lightning offer (BOLT 12)"),
+    ("lnurl1", "a Lightning payment link (LNURL)"),
+    ("ltc1", "a Litecoin address"),
+    ("tltc1", "a Litecoin address of a test network"),
+    ("rltc1", "a Litecoin address of a test network"),
+    ("ex1", "a Liquid address"),
+    ("lq1", "a Liquid address"),
+    ("addr1", "a Cardano address"),
+];
+
+/// What a text is that is paid elsewhere, as far as its beginning tells.
+fn elsewhere(text: &str) -> Option<&'static str> {
+    let small = text.to_ascii_lowercase();
+    ELSEWHERE.iter().find(|(begins, _)| small.starts_with(begins)).map(|(_, what)| *what)
+}
+
+/// Whose base58 addresses have this version byte, where that is another network.
+const fn elsewhere_in_base58(version: u8) -> Option<&'static str> {
+    match version {
+        0x30 | 0x32 => Some("a Litecoin address"),
+        0x1e | 0x16 => Some("a Dogecoin address"),
+        0x4c | 0x10 => Some("a Dash address"),
+        0x41 => Some("a Tron address"),
+        _ => None,
+    }
+}
 
 impl BitcoinRecipient {
     /// Reads an address to be paid on a network: as it is, or in a payment link (BIP-21), whose amount and names are
     /// ignored.
     pub fn parse(network: BitcoinNetwork, text: &str) -> Result<Self, AddressError> {
         let text = address_of_link(text)?;
-        if text.starts_with("0x") {
-            return Err(AddressError::Elsewhere { text: quoted(text), what: "an Ethereum address" });
+        if text.trim().is_empty() {
+            return Err(AddressError::Empty);
+        }
+        if let Some(what) =
+            text.starts_with("0x").then_some("an Ethereum address").or_else(|| elsewhere(text))
+        {
+            return Err(AddressError::Elsewhere { text: quoted(text), what });
         }
         let prefixes = ["bc1", "tb1", "bcrt1"];
         let small = text.to_ascii_lowercase();
-        if prefixes.iter().any(|prefix| small.starts_with(prefix)) {
+        // A checksum that holds is no accident: what has one is an address of some network.
+        if prefixes.iter().any(|prefix| small.starts_with(prefix)) || segwit::decode(text).is_ok() {
             return Self::parse_segwit(text)?.must_be_of(network);
         }
         Self::parse_base58(network, text)
@@ -81,8 +122,13 @@ impl BitcoinRecipient {
         let bytes = bs58::decode(text).with_check(None).into_vec();
         let bytes = bytes.map_err(|source| AddressError::Base58 { text: quoted(text), source })?;
         let (version, hash) = bytes.split_first().ok_or_else(|| AddressError::Kind(quoted(text)))?;
-        if PRIVATE.contains(version) {
+        let (length, key) = EXTENDED;
+        let is_extended_private = bytes.len() == length && bytes.get(key) == Some(&0);
+        if PRIVATE.contains(version) || is_extended_private {
             return Err(AddressError::Private);
+        }
+        if let Some(what) = elsewhere_in_base58(*version).filter(|_| hash.len() == 20) {
+            return Err(AddressError::Elsewhere { text: quoted(text), what });
         }
         let hash = <[u8; 20]>::try_from(hash).map_err(|_| AddressError::Kind(quoted(text)))?;
         let of = |network: BitcoinNetwork| {
@@ -146,12 +192,14 @@ impl BitcoinRecipient {
 }
 
 /// The address in a payment link, or the text itself. A link that requires something unknown here must not be followed
-/// (BIP-21).
+/// (BIP-21). Some programs write `//` behind the scheme.
 fn address_of_link(text: &str) -> Result<&str, AddressError> {
     let Some((scheme, rest)) = text.split_once(':') else { return Ok(text) };
     if !scheme.eq_ignore_ascii_case("bitcoin") {
-        return Err(AddressError::Link(quoted(text)));
+        let other = |what| AddressError::Elsewhere { text: quoted(text), what };
+        return Err(elsewhere(rest).map_or_else(|| AddressError::Link(quoted(text)), other));
     }
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     match query.split('&').find(|part| part.to_ascii_lowercase().starts_with("req-")) {
         Some(required) => Err(AddressError::Required(quoted(required))),

@@ -115,9 +115,7 @@ fn an_invalid_or_foreign_bitcoin_address_is_refused() {
     ] {
         assert!(matches!(refused(bad), E::Bech32 { .. }), "{bad}: {}", refused(bad));
     }
-    for mistyped in
-        ["", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3", "3P14159f73E4gFr7JterCCQh9QjiTjiZrg", "ltc1qw508d6"]
-    {
+    for mistyped in ["1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN3", "3P14159f73E4gFr7JterCCQh9QjiTjiZrg"] {
         assert!(matches!(refused(mistyped), E::Base58 { .. }), "{mistyped}: {}", refused(mistyped));
     }
     // BIP-350's version 16, and an extended key.
@@ -132,8 +130,12 @@ fn an_invalid_or_foreign_bitcoin_address_is_refused() {
     );
     // The Bitcoin wiki's example of a private key.
     let private = "5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ";
-    assert_eq!(refused(private), E::Private);
-    assert!(!refused(private).to_string().contains(private));
+    // The master key of BIP-32's first test vector.
+    let master = "xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5kejMRNNU3TGtRBeJgk33yuGBxrMPHi";
+    for private in [private, master] {
+        assert_eq!(refused(private), E::Private);
+        assert!(!refused(private).to_string().contains(private));
+    }
 
     let main = Network::Bitcoin(BitcoinNetwork::Main);
     let elsewhere = Address::parse(main, "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx").unwrap_err();
@@ -142,6 +144,55 @@ fn an_invalid_or_foreign_bitcoin_address_is_refused() {
         "`tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx` is an address of Bitcoin testnet, but it is used on \
          Bitcoin main network"
     );
+}
+
+#[test]
+fn what_is_paid_elsewhere_or_in_another_way_is_called_what_it_is() {
+    let in_base58 =
+        |version: u8| bs58::encode([&[version][..], &[7; 20]].concat()).with_check().into_string();
+    let segwit = |prefix| bech32::segwit::encode_v0(bech32::Hrp::parse(prefix).unwrap(), &[7; 20]).unwrap();
+    let silent = "sp1qqgste7k9hx0qftg6qmwlkqtwuy6cycyavzmzj85c6qdfhjdpdjtdgqjuexzk6murw56suy3e0rd2cgqvycxttddwsvgxe2usfpxumr70xc9pkqwv";
+    for (text, what) in [
+        (silent.to_owned(), "a silent-payment address (BIP-352), which"),
+        (silent.to_uppercase(), "a silent-payment address (BIP-352), which"),
+        (format!("t{silent}"), "a silent-payment address (BIP-352) of a test network"),
+        ("lnbc2500u1pvjluezsp5zyg3zyg3zyg3".to_owned(), "a Lightning invoice, which"),
+        ("lightning:LNBC1PVJLUEZ".to_owned(), "a Lightning invoice, which"),
+        ("lntbs1pvjluez".to_owned(), "a Lightning invoice of a test network"),
+        ("lno1pqps7sjqpgtyzm3qv4uxzmtsd3jjqer9wd3hy6tsw35k7".to_owned(), "a Lightning offer"),
+        ("lnurl1dp68gurn8ghj7um9wfmxj".to_owned(), "LNURL"),
+        (segwit("ltc"), "a Litecoin address, which"),
+        (segwit("tltc"), "a Litecoin address of a test network"),
+        // Mistyped, it is no Bitcoin address either, and copying it again would not help.
+        ("ltc1qw508d6".to_owned(), "a Litecoin address"),
+        (format!("bitcoin:{}", segwit("ex")), "a Liquid address"),
+        (in_base58(0x30), "a Litecoin address"),
+        (in_base58(0x1e), "a Dogecoin address"),
+        (in_base58(0x41), "a Tron address"),
+    ] {
+        let refused = BitcoinRecipient::parse(BitcoinNetwork::Main, &text).unwrap_err();
+        let said = refused.to_string();
+        assert!(matches!(refused, AddressError::Elsewhere { .. }) && said.contains(what), "{text}: {said}");
+        assert!(!said.contains("copy it again") && said.len() < 250, "{said}");
+    }
+    let unknown = BitcoinRecipient::parse(BitcoinNetwork::Main, &segwit("vtc")).unwrap_err();
+    assert!(matches!(unknown, AddressError::Prefix(_)), "{unknown}");
+    let one = "ethereum-1".parse().unwrap();
+    for (network, address, _) in RECIPIENTS {
+        let refused = Address::parse(one, address).unwrap_err();
+        assert!(refused.to_string().contains("a Bitcoin address"), "{network}: {refused}");
+    }
+}
+
+#[test]
+fn nothing_where_an_address_should_be_is_called_that() {
+    let main = Network::Bitcoin(BitcoinNetwork::Main);
+    for text in ["", " ", "bitcoin:", "bitcoin:?amount=1", "bitcoin://"] {
+        assert_eq!(Address::parse(main, text), Err(AddressError::Empty), "{text:?}");
+    }
+    for text in ["", " ", "ethereum:", "ethereum:@1", "ethereum:?value=1"] {
+        assert_eq!(Address::parse("ethereum-1".parse().unwrap(), text), Err(AddressError::Empty), "{text:?}");
+    }
 }
 
 /// Address and script of every kind that is paid: BIP-141 and BIP-173, BIP-16's and BIP-13's forms, BIP-350 and BIP-341.
@@ -213,6 +264,8 @@ fn an_address_is_taken_out_of_a_payment_link_that_asks_for_nothing_more() {
         format!("bitcoin:{address}"),
         format!("BITCOIN:{address}?amount=20.3&label=Luke-Jr"),
         format!("bitcoin:{address}?somethingyoudontunderstand=50"),
+        format!("bitcoin://{address}"),
+        format!("Bitcoin://{address}?amount=20.3"),
     ] {
         assert_eq!(Address::parse(main, &link), Ok(expected), "{link}");
     }
@@ -222,7 +275,7 @@ fn an_address_is_taken_out_of_a_payment_link_that_asks_for_nothing_more() {
 
     let one = "ethereum-1".parse().unwrap();
     let expected = Address::parse(one, EIP55[4]).unwrap();
-    for link in ["ethereum:A", "ethereum:pay-A@1", "ethereum:A@1?value=2.014e18"] {
+    for link in ["ethereum:A", "ethereum:pay-A@1", "ethereum:A@1?value=2.014e18", "ethereum://A"] {
         assert_eq!(Address::parse(one, &link.replace('A', EIP55[4])), Ok(expected), "{link}");
     }
     let other = format!("ethereum:{}@5", EIP55[4]);

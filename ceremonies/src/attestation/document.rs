@@ -16,6 +16,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::{AttestationError, Pcr, TrustRoot};
 use crate::ids::UnixMillis;
+use crate::text::shortened;
 
 /// Largest document that is read, in bytes; genuine ones have about five thousand.
 pub const MAX_DOCUMENT: usize = 16 * 1024;
@@ -139,7 +140,7 @@ fn read_payload(payload: Value) -> Result<Document, AttestationError> {
             return Err(AttestationError::Malformed("its payload has a key that is not text"));
         };
         let Some(name) = FIELDS.into_iter().find(|name| *name == key) else {
-            return Err(AttestationError::UnknownField(key.chars().take(80).collect()));
+            return Err(AttestationError::UnknownField(shortened(&key, 80)));
         };
         if fields.insert(name, value).is_some() {
             return Err(AttestationError::DuplicateField(name));

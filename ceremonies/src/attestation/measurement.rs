@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::{AttestationError, Document};
 use crate::ids::UnixMillis;
+use crate::text::shortened;
 
 /// Text that is not a PCR's value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -46,7 +47,7 @@ impl FromStr for Pcr {
     type Err = InvalidPcr;
     fn from_str(text: &str) -> Result<Self, InvalidPcr> {
         let mut bytes = [0; 48];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidPcr(text.chars().take(120).collect()))?;
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidPcr(shortened(text, 120)))?;
         Ok(Self(bytes))
     }
 }

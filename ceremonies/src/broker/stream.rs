@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::entry::MAX_ENTRY;
 use crate::subject;
+use crate::text::shortened;
 
 /// Largest message: an entry, with room for headers.
 const MAX_MESSAGE: usize = MAX_ENTRY + 4 * 1024;
@@ -117,8 +118,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn difference(setting: &'static str, needed: &Value, found: &Value) -> Difference {
-    let found =
-        if found.is_null() { "not set".to_owned() } else { found.to_string().chars().take(120).collect() };
+    let found = if found.is_null() { "not set".to_owned() } else { shortened(&found.to_string(), 120) };
     Difference { setting, needed: needed.to_string(), found }
 }
 

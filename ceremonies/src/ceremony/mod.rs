@@ -222,7 +222,7 @@ impl TestSignature {
 enum Ending {
     /// An enclave gave the key generation up.
     Aborted { node: NodeIndex, reason: Line },
-    /// An agent lost its enclave.
+    /// An agent gave up.
     Faulted { node: NodeIndex, reason: Line },
     /// A node came back with another enclave after people had signed for the old one.
     Replaced { node: NodeIndex },

@@ -104,7 +104,10 @@ impl Ceremony {
     }
 
     /// The step, if people sign it and everything it needs is done.
-    fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
+    ///
+    /// # Errors
+    /// [`Rejection`] says what must be done first, or that nobody is asked to sign it.
+    pub fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
         let step = self.script.step(id).filter(|step| match step.act {
             Act::Confirm
             | Act::Approve
@@ -112,8 +115,9 @@ impl Ceremony {
             | Act::Broadcast
             | Act::Commit
             | Act::Agree
-            | Act::Close => true,
-            Act::Recover | Act::Prove => self.asks_releases(step.act),
+            | Act::Close
+            | Act::Recover
+            | Act::Prove => true,
             Act::Open
             | Act::Attest
             | Act::Generate
@@ -125,6 +129,9 @@ impl Ceremony {
         let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
         match self.missing_before(step) {
             Some(missing) => Err(Rejection::NotOpen { step: id.clone(), missing: missing.id.clone() }),
+            None if matches!(step.act, Act::Recover | Act::Prove) && !self.asks_releases(step.act) => {
+                Err(Rejection::NoReleases(id.clone()))
+            }
             None => Ok(step),
         }
     }
@@ -170,6 +177,16 @@ impl Ceremony {
             return Err(Rejection::SignedAlready { person: person.clone(), step: step.id.clone() });
         }
         Ok(())
+    }
+
+    /// Whether this person could withdraw the ceremony now.
+    ///
+    /// # Errors
+    /// [`Rejection`] says why the ceremony would refuse the withdrawal.
+    pub fn may_withdraw(&self, role: Role, person: &PersonName, now: UnixMillis) -> Result<(), Rejection> {
+        self.check_not_over(now)?;
+        self.person(person, role)?;
+        if self.is_signed() { Err(Rejection::Signed) } else { Ok(()) }
     }
 
     /// The text that this person signs for this step, in this role, with this answer.
@@ -242,12 +259,20 @@ impl Ceremony {
         self.record().map(|record| words::spoken(&record.fingerprint()))
     }
 
+    fn check_words(&self, typed: &str) -> Result<(), Rejection> {
+        let spoken = self.spoken_words().unwrap_or_default();
+        if spoken == typed {
+            return Ok(());
+        }
+        let same = spoken.split(' ').zip(typed.split(' ')).take_while(|(one, other)| one == other);
+        Err(Rejection::WrongWords { place: same.count() + 1 })
+    }
+
     fn check_answer(&self, step: &Step, person: &PersonName, answer: &Answer) -> Result<(), Rejection> {
         let asked = |asked| Err(Rejection::Answer { step: step.id.clone(), asked });
         match step.act {
             Act::ReadBack => match answer {
-                Answer::Words(typed) if self.spoken_words().as_deref() == Some(typed) => Ok(()),
-                Answer::Words(_) => Err(Rejection::WrongWords),
+                Answer::Words(typed) => self.check_words(typed),
                 _ => asked("the words as you heard them"),
             },
             Act::Recover | Act::Prove => match answer {
@@ -284,7 +309,10 @@ impl Ceremony {
     }
 
     /// Refuses what comes after the end, or, before anything is committed, after the manifest's expiry.
-    fn check_not_over(&self, at: UnixMillis) -> Result<(), Rejection> {
+    ///
+    /// # Errors
+    /// [`Rejection`] says how it ended.
+    pub fn check_not_over(&self, at: UnixMillis) -> Result<(), Rejection> {
         match self.phase_at(at) {
             Phase::Gathering | Phase::Authorised | Phase::Committed => Ok(()),
             Phase::Void(super::Void::Expired) => Err(Rejection::Expired { expired: self.manifest.expires }),
@@ -310,9 +338,7 @@ impl Ceremony {
             (Answer::Release(before), Answer::Release(now)) => before == now,
             _ => true,
         };
-        let signed_already =
-            |signed: &StepSignature| signed.step == *step && signed.person == *person && same(signed);
-        if self.signatures.iter().any(signed_already) {
+        if self.signed(step).any(|signed| signed.person == *person && same(signed)) {
             return Err(Rejection::SignedAlready { person: person.clone(), step: step.clone() });
         }
         let (text, presence) = words.verify(self.person(person, role)?, signature)?;
@@ -351,10 +377,7 @@ impl Ceremony {
         reason: &Line,
         signature: &[u8],
     ) -> Result<(), Rejection> {
-        self.check_not_over(entry.time)?;
-        if self.is_signed() {
-            return Err(Rejection::Signed);
-        }
+        self.may_withdraw(role, person, entry.time)?;
         let why = Answer::Withdraw(reason.clone());
         let (text, presence) =
             self.last_words(role, person, &why)?.verify(self.person(person, role)?, signature)?;

@@ -46,6 +46,8 @@ pub enum Rejection {
     Wallet,
     #[error("`{0}` is not a step of this script that people sign")]
     NoSuchStep(StepId),
+    #[error("step `{0}` asks nobody for the release of a backup, or no longer does")]
+    NoReleases(StepId),
     #[error("step `{step}` is not open: `{missing}` must be done first")]
     NotOpen { step: StepId, missing: StepId },
     #[error("{0} is not in the charter")]
@@ -56,7 +58,7 @@ pub enum Rejection {
     TwoRoles { person: PersonName, role: Role },
     #[error("the administrator of this ceremony is {0}")]
     OtherAdministrator(PersonName),
-    #[error("step `{step}` is not signed by a {role}")]
+    #[error("the role {role} does not sign step `{step}`")]
     NotSignedBy { step: StepId, role: Role },
     #[error("{person} has already signed step `{step}`")]
     SignedAlready { person: PersonName, step: StepId },
@@ -68,8 +70,8 @@ pub enum Rejection {
     NotSigned,
     #[error("the confirmation is for transaction {confirmed}, but this ceremony signed {signed}")]
     OtherTransaction { confirmed: TransactionId, signed: TransactionId },
-    #[error("the words read back are not those of this wallet: listen again; the step stays open")]
-    WrongWords,
+    #[error("word {place} is not that of this wallet: listen again; the step stays open")]
+    WrongWords { place: usize },
     #[error("the signature is refused")]
     Signature(#[from] SignatureError),
     #[error("node {0} is not part of this ceremony")]

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{Ceremony, Ending, StepSignature};
 use crate::charter::Role;
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
+use crate::listing::DISPUTED;
 use crate::script::{Act, Step};
 
 /// Where a ceremony stands.
@@ -36,7 +37,7 @@ pub enum Void {
         /// Why.
         reason: Line,
     },
-    /// An agent lost its enclave in the session.
+    /// An agent gave up: its enclave was lost, or refused, or could not be given what it needs.
     Faulted {
         /// Whose.
         node: NodeIndex,
@@ -61,7 +62,7 @@ impl fmt::Display for Void {
         match self {
             Self::Expired => f.write_str("its deadline passed"),
             Self::Aborted { node, reason } => write!(f, "enclave {node} gave up: {reason}"),
-            Self::Faulted { node, reason } => write!(f, "node {node} lost its enclave: {reason}"),
+            Self::Faulted { node, reason } => write!(f, "node {node} gave up: {reason}"),
             Self::Replaced(node) => write!(f, "node {node} came back with another enclave than approved"),
             Self::Withdrawn { person, reason } => write!(f, "withdrawn by {person}: {reason}"),
             Self::ResultsDiffer => f.write_str("two enclaves signed different results"),
@@ -134,7 +135,7 @@ impl Ceremony {
     pub fn standing_at(&self, now: UnixMillis) -> String {
         let phase = self.phase_at(now);
         let disputed = self.disagreements().next().is_some();
-        if disputed { format!("{phase} DISPUTED") } else { phase.to_string() }
+        if disputed { format!("{phase}{DISPUTED}") } else { phase.to_string() }
     }
 
     fn void(&self) -> Option<Void> {
@@ -318,7 +319,8 @@ impl Ceremony {
 
     fn missing_people(&self, step: &Step) -> String {
         let missing = self.missing_signers(step).into_iter();
-        missing.map(|(role, count)| format!("{count} {role}")).collect::<Vec<_>>().join(", ")
+        let of = |(role, count): (Role, u32)| format!("{count} {role}{}", if count == 1 { "" } else { "s" });
+        missing.map(of).collect::<Vec<_>>().join(", ")
     }
 
     /// The first step that is open, in the script's order.

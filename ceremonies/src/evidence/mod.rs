@@ -16,6 +16,7 @@ use prost::Message;
 use thiserror::Error;
 
 pub use self::archive::{ArchiveError, MAX_BUNDLE};
+pub use self::render::line;
 pub use self::verify::{Check, Expected, Report, VerifyError, logs, verify};
 use crate::attestation::{InvalidRoot, TrustRoot};
 use crate::book::{Book, Chapter};

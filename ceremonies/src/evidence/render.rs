@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{EvidenceError, Material};
 use crate::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network, derive};
-use crate::ceremony::Ceremony;
+use crate::ceremony::{Ceremony, Phase, Void};
 use crate::charter::{Charter, ClusterKind};
 use crate::entry::{Entry, Event};
 use crate::ids::Hash;
@@ -64,11 +64,21 @@ pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
         manifest.kind,
         manifest.cluster,
         manifest.cluster_kind.to_uppercase(),
-        ceremony.phase(),
+        phase(ceremony),
         ceremony.head().hash,
         words::spoken(&ceremony.head().hash),
         manifest.cluster_kind,
     )
+}
+
+/// The phase in the words that bundles have always had: those of earlier versions must still verify, byte for byte.
+fn phase(ceremony: &Ceremony) -> String {
+    match ceremony.phase() {
+        Phase::Void(Void::Faulted { node, reason }) => {
+            format!("void: node {node} lost its enclave: {reason}")
+        }
+        phase => phase.to_string(),
+    }
 }
 
 pub(super) fn sums(files: &BTreeMap<String, Vec<u8>>) -> String {
@@ -205,19 +215,24 @@ pub(super) fn broadcast(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> {
     pretty("broadcast.json", &json!({ "transaction": id, "said": said }))
 }
 
+/// An entry for people and for programs that watch: what `log.jsonl` says of it.
+#[must_use]
+pub fn line(entry: &Entry) -> Value {
+    json!({
+        "seq": entry.seq,
+        "hash": entry.hash(),
+        "prev": entry.prev,
+        "time": entry.time.to_string(),
+        "time_ms": entry.time,
+        "appended_by": entry.node,
+        "event": event(&entry.event),
+    })
+}
+
 pub(super) fn log(name: &'static str, entries: &[Entry]) -> Result<Vec<u8>, EvidenceError> {
     let mut bytes = Vec::new();
     for entry in entries {
-        let line = json!({
-            "seq": entry.seq,
-            "hash": entry.hash(),
-            "prev": entry.prev,
-            "time": entry.time.to_string(),
-            "time_ms": entry.time,
-            "appended_by": entry.node,
-            "event": event(&entry.event),
-        });
-        serde_json::to_writer(&mut bytes, &line).map_err(|_| EvidenceError::Render(name))?;
+        serde_json::to_writer(&mut bytes, &line(entry)).map_err(|_| EvidenceError::Render(name))?;
         bytes.push(b'\n');
     }
     Ok(bytes)

@@ -153,7 +153,32 @@ impl fmt::Display for Report {
         let recorded = if self.recorded { "" } else { "NOT SHOWN TO BE RECORDED: " };
         writeln!(f, "nodes: {recorded}{}", self.holders)?;
         writeln!(f, "stands at: {}{}", self.phase, if self.complete { "" } else { " (NOT COMPLETE)" })?;
-        write!(f, "head: {}", self.head_words)
+        writeln!(f, "head: {}", self.head_words)?;
+        write!(f, "{}", self.verdict())
+    }
+}
+
+impl Report {
+    /// What it comes to, in one line.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        let not_compared: Vec<&str> = self.not_compared.iter().map(|check| check.name).collect();
+        let doubts: Vec<String> = [
+            (self.kind == ClusterKind::Lab, "a lab's record proves nothing".to_owned()),
+            (!self.complete, "the ceremony is not complete".to_owned()),
+            (!self.disagreements.is_empty(), format!("{} disagreed", self.disagreements.len())),
+            (!self.recorded, "the bundle does not show that the log was recorded".to_owned()),
+            (!self.branches.is_empty(), "the log has forked".to_owned()),
+            (!not_compared.is_empty(), format!("not compared: {}", not_compared.join(", "))),
+        ]
+        .into_iter()
+        .filter_map(|(holds, doubt)| holds.then_some(doubt))
+        .collect();
+        if doubts.is_empty() {
+            "VERIFIED: everything in the bundle follows from the signed log".to_owned()
+        } else {
+            format!("VERIFIED, BUT: {}", doubts.join("; "))
+        }
     }
 }
 
@@ -188,6 +213,12 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     let said = material.said(&ceremony)?;
     let mut checks = checks(&material, &ceremony, &files, root)?;
     let mut not_compared = Vec::new();
+    let head = |found: &str| Check { name: "head", found: found.to_owned() };
+    if expected.head.is_some() {
+        checks.push(head("the words are those on paper"));
+    } else {
+        not_compared.push(head("compare the words below with those on paper, or pass them with --head"));
+    }
     let charter = Check { name: "charter", found: charter(&material, &ceremony) };
     // Anybody can write a charter, hold a ceremony under it, and bundle both.
     if expected.charter.is_some() {
@@ -275,7 +306,7 @@ fn checks(
             name: "attestation",
             found: format!("{} enclaves, under root {root}", ceremony.enclaves().len()),
         },
-        Check { name: "statements", found: format!("{} people's signatures", ceremony.signatures().len()) },
+        Check { name: "statements", found: format!("{} signed by people", ceremony.signatures().len()) },
     ];
     if let Some(record) = ceremony.record() {
         let roster: Vec<NodeIndex> = record.roster();

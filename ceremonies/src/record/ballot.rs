@@ -188,6 +188,19 @@ impl Ballot {
         against.map(|head| head.node).collect()
     }
 
+    /// Whether the nodes agree about the log as far as this node knows: it votes, and nobody stands on another branch, or
+    /// nobody's other branch can ever be recorded, since a quorum has locked all of this one. Otherwise one host could
+    /// hold up a ceremony for good with a branch that it made up.
+    #[must_use]
+    pub fn is_settled(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
+        self.votes()
+            && (self.opponents(tree, members).is_empty() || self.recorded_to(tree, members) >= tree.tip().seq)
+    }
+
+    fn recorded_to(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> u64 {
+        Standing::new(tree, self.heard.values().map(|heard| &heard.head), members).recorded_to()
+    }
+
     /// Whether so many nodes stand on other branches that this node's can find no quorum in this round.
     #[must_use]
     pub fn is_outvoted(&self, tree: &Tree, members: &BTreeSet<NodeIndex>) -> bool {
@@ -221,7 +234,7 @@ impl Ballot {
         let is_locked = self.memory.lock.is_some_and(|lock| lock.tip.seq >= last && tree.is_main(lock.tip));
         let heads = || self.heard.values().map(|heard| &heard.head);
         let can_tell = heads().filter(|head| members.contains(&head.node)).count() >= quorum(members.len());
-        !is_locked || can_tell && Standing::new(tree, heads(), members).recorded_to() < last
+        !is_locked || can_tell && self.recorded_to(tree, members) < last
     }
 
     /// The round to leave this one for, if any: the one to which an honest node has gone for certain; else the next,

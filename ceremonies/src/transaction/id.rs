@@ -11,6 +11,7 @@ use super::Transaction;
 use super::bitcoin::Txid;
 use crate::address::keccak256;
 use crate::ids::Hash;
+use crate::text::shortened;
 
 /// Text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -61,7 +62,7 @@ impl fmt::Display for TransactionId {
 impl FromStr for TransactionId {
     type Err = InvalidTransactionId;
     fn from_str(text: &str) -> Result<Self, InvalidTransactionId> {
-        let invalid = |_| InvalidTransactionId(text.chars().take(80).collect());
+        let invalid = |_| InvalidTransactionId(shortened(text, 80));
         if let Some(digits) = text.strip_prefix("0x") {
             return digits.parse().map(Self::Evm).map_err(invalid);
         }

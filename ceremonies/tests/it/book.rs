@@ -365,7 +365,7 @@ fn backup_that_is_written_after_a_recovery_was_opened_can_be_released_in_it() {
     let object = dkg.written(4);
     refused!(
         early.recover(&lost).authorise().release("recover", "carl", 4, object),
-        Rejection::NoSuchStep(_)
+        Rejection::NoReleases(_)
     );
     recovery.release("recover", "carl", 4, object).unwrap();
 

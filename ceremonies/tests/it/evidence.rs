@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 
 use ceremonies::attestation::TrustRoot;
 use ceremonies::charter::{ClusterKind, Role};
-use ceremonies::evidence::{EvidenceError, Expected, MAX_BUNDLE, Material, VerifyError, verify};
+use ceremonies::evidence::{
+    Check, EvidenceError, Expected, MAX_BUNDLE, Material, Report, VerifyError, verify,
+};
 use ceremonies::manifest::Way;
 use ceremonies::statement::NAMESPACE;
 use ceremonies::words;
@@ -106,6 +108,12 @@ fn bundle_of_a_whole_ceremony_verifies() {
     assert_eq!(report.head, PAPER.ceremony.head().hash);
     assert_eq!(report.head_words, paper_words(&PAPER));
     assert_eq!(report.disagreements, ["arthur: I could not see the third screen"]);
+    let verdict = report.to_string().lines().last().map(str::to_owned).unwrap();
+    assert_eq!(
+        verdict,
+        "VERIFIED, BUT: a lab's record proves nothing; 1 disagreed; the bundle does not show that the log was recorded; \
+         not compared: charter"
+    );
     assert!(report.checks.iter().any(|check| check.found.starts_with("10 subsets interpolate")));
 }
 
@@ -234,6 +242,33 @@ fn bundle_of_an_unfinished_ceremony_verifies_as_not_complete() {
         let report = verify(&paper.material().bundle().unwrap(), &lab()).unwrap();
         assert!(!report.complete);
         assert!(report.to_string().contains("NOT COMPLETE"));
+        assert!(report.verdict().contains("the ceremony is not complete; "));
+    }
+}
+
+#[test]
+fn verdict_without_a_but_needs_everything_shown_and_compared() {
+    let whole = || {
+        let mut report = verify(&BUNDLE, &lab()).unwrap();
+        report.kind = ClusterKind::Production;
+        report.recorded = true;
+        report.disagreements.clear();
+        report.not_compared.clear();
+        report
+    };
+    assert_eq!(whole().verdict(), "VERIFIED: everything in the bundle follows from the signed log");
+    let spoil: [fn(&mut Report); 6] = [
+        |report| report.kind = ClusterKind::Lab,
+        |report| report.recorded = false,
+        |report| report.complete = false,
+        |report| report.disagreements.push("arthur: no".to_owned()),
+        |report| report.branches.push("from entry 3 on".to_owned()),
+        |report| report.not_compared.push(Check { name: "head", found: String::new() }),
+    ];
+    for spoil in spoil {
+        let mut report = whole();
+        spoil(&mut report);
+        assert!(report.verdict().starts_with("VERIFIED, BUT: "), "{}", report.verdict());
     }
 }
 

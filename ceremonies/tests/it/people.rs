@@ -112,7 +112,7 @@ fn approval_is_refused_in_another_namespace_by_another_key_or_without_form() {
     let mut with = |signature| paper.sign_with("approve", "olga", Role::Operator, Answer::None, signature);
     refused!(
         with(ssh_sign("olga", "file", &text)),
-        Rejection::Signature(SignatureError::Namespace(name)) if name == "file"
+        Rejection::Signature(SignatureError::Namespace { found, .. }) if found == "file"
     );
     refused!(with(ssh_sign("omar", NAMESPACE, &text)), Rejection::Signature(SignatureError::Key { .. }));
     refused!(with(ssh_sign("nobody", NAMESPACE, &text)), Rejection::Signature(SignatureError::Key { .. }));
@@ -214,11 +214,10 @@ fn wrong_words_leave_the_step_open() {
     let mut swapped: Vec<&str> = right.split(' ').collect();
     swapped.swap(0, 1);
     let (first, _) = right.rsplit_once(' ').unwrap();
-    for wrong in [swapped.join(" "), first.to_owned(), format!("{right} aardvark")] {
-        refused!(
-            paper.sign("read-back", "olga", Role::Operator, Answer::Words(wrong)),
-            Rejection::WrongWords
-        );
+    let cases = [(swapped.join(" "), 1), (first.to_owned(), 8), (format!("{right} aardvark"), 9)];
+    for (wrong, first_wrong) in cases {
+        let signed = paper.sign("read-back", "olga", Role::Operator, Answer::Words(wrong));
+        refused!(signed, Rejection::WrongWords { place } if place == first_wrong);
     }
     let step = paper.ceremony.current_step().unwrap();
     assert_eq!(step.id.as_str(), "read-back");

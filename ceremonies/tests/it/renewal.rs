@@ -285,7 +285,10 @@ fn words_read_back_are_those_of_the_new_generation() {
     let mut paper = Paper::staged();
     let old = Paper::committed().ceremony.spoken_words().unwrap();
     assert_ne!(paper.ceremony.spoken_words(), Some(old.clone()));
-    refused!(paper.sign("read-back", "olga", Role::Operator, Answer::Words(old)), Rejection::WrongWords);
+    refused!(
+        paper.sign("read-back", "olga", Role::Operator, Answer::Words(old)),
+        Rejection::WrongWords { .. }
+    );
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn signature_is_refused_in_any_form_but_the_one_that_ssh_keygen_writes() {
         written.trim_end().to_owned(),
         written.replace('\n', "\r\n"),
         written.replace('\n', " \n").replacen(" \n", "\n", 1),
+        written.replace(END, &format!("{END}\t")),
     ] {
         let refused = with(&mut paper, other.clone().into_bytes());
         refused!(refused, Rejection::Signature(SignatureError::Format(FormatError::NotCanonical)));
@@ -64,7 +65,12 @@ fn signature_is_refused_in_any_form_but_the_one_that_ssh_keygen_writes() {
     for (bad, expected) in [
         (format!("Good morning,\n{written}"), FormatError::Begin),
         (format!("\n{written}"), FormatError::Begin),
-        (format!("\u{feff}{written}"), FormatError::Begin),
+        (format!("\u{feff}{written}"), FormatError::Mark),
+        (format!("\u{feff}Good morning,\n{written}"), FormatError::Begin),
+        (written.replace(BEGIN, &format!("{BEGIN} ")), FormatError::Blanks(BEGIN)),
+        (written.replace(BEGIN, &format!("{BEGIN}\t")).replace('\n', "\r\n"), FormatError::Blanks(BEGIN)),
+        (format!("  {written}"), FormatError::Blanks(BEGIN)),
+        (written.replace(END, &format!(" {END}")), FormatError::Blanks(END)),
         (written.replace(END, ""), FormatError::End),
         (format!("{BEGIN}\n{END}\n"), FormatError::End),
         (written.replacen(&body[..10], "Comment: x", 1), FormatError::Base64),
@@ -76,6 +82,10 @@ fn signature_is_refused_in_any_form_but_the_one_that_ssh_keygen_writes() {
         assert!(chain(&refused).contains(&said), "{refused}");
     }
     with(&mut paper, good).unwrap();
+    for (mark, bytes) in [("", u16::to_le_bytes as fn(u16) -> [u8; 2]), ("\u{feff}", u16::to_be_bytes)] {
+        let wide: Vec<u8> = format!("{mark}{written}").encode_utf16().flat_map(bytes).collect();
+        assert_eq!(canonical(&wide), Err(FormatError::Utf16), "{mark:?}");
+    }
     assert_eq!(canonical(b""), Err(FormatError::Begin));
     assert_eq!(canonical(&[b'-'; MAX_SIGNATURE + 1]), Err(FormatError::TooLarge));
 }

@@ -6,12 +6,18 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::http::{Answer, Endpoint};
-use super::{BroadcastError, Standing, is_other_interface, malformed, must_be};
+use super::{BroadcastError, Interface, Standing, is_other_interface, malformed, must_be, successful};
 
 const SEND: &str = "POST /tx";
 const KNOWN: &str = "GET /tx/TXID";
 const STATUS: &str = "GET /tx/TXID/status";
 const TIP: &str = "GET /blocks/tip/height";
+
+const ESPLORA: Interface = Interface {
+    spoken: "Esplora's REST interface",
+    instead: "give the address of an Esplora server with its whole path; with your own bitcoind, send the transaction with \
+        `bitcoin-cli sendrawtransaction` and record that with --withhold",
+};
 
 /// A signed transaction, and where it goes.
 pub(super) struct Sender<'a> {
@@ -36,11 +42,12 @@ struct Status {
 impl Sender<'_> {
     pub(super) async fn send(&self) -> Result<(), BroadcastError> {
         let answer = self.endpoint.post("/tx", "text/plain", hex::encode(self.signed)).await?;
-        if answer.status.is_success() {
-            return must_be(self.id, &text(SEND, &answer)?);
-        }
-        let refusal = failed(SEND, &answer);
-        if answer.status.is_server_error() || is_other_interface(answer.status) {
+        let refusal = match text(SEND, &answer) {
+            Ok(told) => return must_be(self.id, told),
+            Err(refusal) => refusal,
+        };
+        // Only a server that read the transaction refuses it.
+        if !answer.status.is_client_error() || is_other_interface(answer.status) {
             return Err(refusal);
         }
         // It refuses a transaction that it knows or that is already in a block, in words that differ from node to node.
@@ -80,26 +87,18 @@ impl Sender<'_> {
     }
 }
 
-fn failed(to: &'static str, answer: &Answer) -> BroadcastError {
+/// What was answered; a status for other requests than Esplora's is named as that.
+fn body<'a>(to: &'static str, answer: &'a Answer) -> Result<&'a [u8], BroadcastError> {
+    let status = answer.status;
     // What Esplora may fail to find is a transaction; it always finds where to send one.
-    if is_other_interface(answer.status) && (to == SEND || answer.status != StatusCode::NOT_FOUND) {
-        return BroadcastError::OtherInterface {
-            to,
-            status: answer.status,
-            spoken: "Esplora's REST interface",
-            instead: "give the address of an Esplora server with its whole path; with your own bitcoind, send the \
-                transaction with `bitcoin-cli sendrawtransaction` and record that with --withhold",
-        };
+    if is_other_interface(status) && (to == SEND || status != StatusCode::NOT_FOUND) {
+        return Err(BroadcastError::OtherInterface { to, status, wanted: ESPLORA });
     }
-    let text = Line::lossy(&String::from_utf8_lossy(&answer.body));
-    BroadcastError::Status { to, status: answer.status, text }
+    successful(to, ESPLORA, answer)
 }
 
-fn text(to: &'static str, answer: &Answer) -> Result<String, BroadcastError> {
-    if !answer.status.is_success() {
-        return Err(failed(to, answer));
-    }
-    String::from_utf8(answer.body.to_vec()).map_err(|_| malformed(to, "text"))
+fn text<'a>(to: &'static str, answer: &'a Answer) -> Result<&'a str, BroadcastError> {
+    std::str::from_utf8(body(to, answer)?).map_err(|_| malformed(to, "text"))
 }
 
 fn read<'a, T: Deserialize<'a>>(
@@ -107,8 +106,5 @@ fn read<'a, T: Deserialize<'a>>(
     expected: &'static str,
     answer: &'a Answer,
 ) -> Result<T, BroadcastError> {
-    if !answer.status.is_success() {
-        return Err(failed(to, answer));
-    }
-    serde_json::from_slice(&answer.body).map_err(|_| malformed(to, expected))
+    serde_json::from_slice(body(to, answer)?).map_err(|_| malformed(to, expected))
 }

@@ -6,11 +6,16 @@ use ceremonies::transaction::{Confirmation, TransactionId};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Endpoint};
-use super::{BroadcastError, Standing, is_other_interface, malformed, must_be};
+use super::{BroadcastError, Interface, Standing, is_other_interface, malformed, must_be, successful};
 
 const SEND: &str = "eth_sendRawTransaction";
 const RECEIPT: &str = "eth_getTransactionReceipt";
 const KNOWN: &str = "eth_getTransactionByHash";
+
+const JSON_RPC: Interface = Interface {
+    spoken: "Ethereum's JSON-RPC",
+    instead: "give the address of a node's JSON-RPC with its whole path",
+};
 
 /// What a node said to a call: a result, or why there is none.
 type Said = Result<Value, Line>;
@@ -77,18 +82,9 @@ impl Sender<'_> {
 fn said(method: &'static str, answer: &Answer) -> Result<Said, BroadcastError> {
     let status = answer.status;
     if is_other_interface(status) {
-        return Err(BroadcastError::OtherInterface {
-            to: method,
-            status,
-            spoken: "Ethereum's JSON-RPC",
-            instead: "give the address of a node's JSON-RPC with its whole path",
-        });
+        return Err(BroadcastError::OtherInterface { to: method, status, wanted: JSON_RPC });
     }
-    if !status.is_success() {
-        let text = Line::lossy(&String::from_utf8_lossy(&answer.body));
-        return Err(BroadcastError::Status { to: method, status, text });
-    }
-    let reply: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let reply: Option<Value> = serde_json::from_slice(successful(method, JSON_RPC, answer)?).ok();
     let mut reply = reply
         .filter(|reply| reply.get("id") == Some(&json!(1)))
         .ok_or_else(|| malformed(method, "a JSON-RPC reply"))?;

@@ -3,6 +3,7 @@
 //! Sizes and times are bounded, redirects are not followed and no proxy is used. Errors name the host and never the
 //! rest of the address, which may hold somebody's key to the endpoint.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ceremonies::ids::Line;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
@@ -82,8 +84,20 @@ pub enum HttpError {
         /// Who.
         host: String,
     },
+    /// Something listens there, but not for TLS.
+    #[error(
+        "{host} does not speak TLS there: give the port of its https, or write http:// if it is a node of your own"
+    )]
+    NoTls {
+        /// Who.
+        host: String,
+        /// What came instead.
+        source: io::Error,
+    },
     /// The connection broke, or what came is not HTTP.
-    #[error("{host} did not answer in HTTP")]
+    #[error(
+        "{host} did not answer in HTTP: see that the port is right, and write https:// if it speaks TLS there"
+    )]
     Broken {
         /// Who.
         host: String,
@@ -99,7 +113,55 @@ pub enum HttpError {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    /// Where it sends those who ask, if it does.
+    pub(super) elsewhere: Option<Elsewhere>,
     pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// Whether it is meant for a browser, as those of websites and of what stands before them are.
+    pub(super) fn is_web_page(&self) -> bool {
+        let begins = |mark: &str| {
+            let text = self.body.trim_ascii_start();
+            text.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark.as_bytes()))
+        };
+        ["<!doctype html", "<html"].into_iter().any(begins)
+    }
+
+    /// What it says, cut to a line.
+    pub(super) fn words(&self) -> Line {
+        let text = String::from_utf8_lossy(&self.body);
+        Line::lossy(if self.is_web_page() { "a web page" } else { &text })
+    }
+}
+
+/// Where a redirect leads. The rest of that address may repeat somebody's key, and is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere(String);
+
+impl Elsewhere {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let uri: Uri = headers.get(LOCATION)?.to_str().ok()?.parse().ok()?;
+        let host = uri.authority()?.as_str().rsplit('@').next()?;
+        Some(Self(format!("{}://{host}", uri.scheme_str()?)))
+    }
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(place) = self;
+        match place.parse::<Endpoint>() {
+            Ok(_) => {
+                write!(f, "it sends on to {place}, where nothing was sent: name that place as --endpoint")
+            }
+            Err(InvalidEndpoint::Plain) => write!(
+                f,
+                "it sends on to {place}, where nothing was sent because that is without TLS: ask its operator for an \
+                 https address"
+            ),
+            Err(_) => write!(f, "it sends on to {place}, where nothing can be sent: use another endpoint"),
+        }
+    }
 }
 
 /// Where a network is reached.
@@ -117,8 +179,8 @@ pub struct Endpoint {
 }
 
 /// The host alone.
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({})", self.authority)
     }
 }
@@ -234,7 +296,13 @@ impl Endpoint {
         match &self.tls {
             None => self.exchange(stream, request).await,
             Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await.map_err(unreachable)?;
+                let stream = connector.connect(name.clone(), stream).await.map_err(|source| {
+                    if is_no_tls(&source) {
+                        HttpError::NoTls { host: self.authority.clone(), source }
+                    } else {
+                        unreachable(source)
+                    }
+                })?;
                 self.exchange(stream, request).await
             }
         }
@@ -252,6 +320,7 @@ impl Endpoint {
         driver.spawn(connection);
         let answer = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = answer.status();
+        let elsewhere = Elsewhere::of(answer.headers()).filter(|_| status.is_redirection());
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 HttpError::TooLarge(self.authority.clone())
@@ -259,12 +328,18 @@ impl Endpoint {
                 self.broken(error)
             }
         })?;
-        Ok(Answer { status, body: body.to_bytes() })
+        Ok(Answer { status, elsewhere, body: body.to_bytes() })
     }
 
     fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HttpError {
         HttpError::Broken { host: self.authority.clone(), source: source.into() }
     }
+}
+
+/// Whether a handshake failed because what came is no TLS at all.
+fn is_no_tls(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// TLS to whoever has a certificate under these roots.

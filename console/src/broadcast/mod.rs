@@ -18,7 +18,26 @@ use hyper::StatusCode;
 use thiserror::Error;
 use tokio::time::Instant;
 
-pub use self::http::{Endpoint, HttpError, InvalidEndpoint};
+use self::http::Answer;
+pub use self::http::{Elsewhere, Endpoint, HttpError, InvalidEndpoint};
+
+/// What to do about a status that has one usual cause.
+fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; it wants to know who asks: give its token with --bearer FILE"
+        }
+        status if status.is_redirection() => "; it sends elsewhere: ask its operator for the right address",
+        _ => "",
+    }
+}
+
+/// What is spoken on a network, and what to do where it is not.
+#[derive(Debug, Clone, Copy)]
+pub struct Interface {
+    spoken: &'static str,
+    instead: &'static str,
+}
 
 /// Why there is no confirmation.
 #[derive(Debug, Error)]
@@ -27,7 +46,7 @@ pub enum BroadcastError {
     #[error(transparent)]
     Http(#[from] HttpError),
     /// An answer that reports an error at the endpoint.
-    #[error("the endpoint answered {status} to {to}: {text}")]
+    #[error("the endpoint answered {status} to {to}: {text}{}", hint(*status))]
     Status {
         /// To what.
         to: &'static str,
@@ -36,17 +55,39 @@ pub enum BroadcastError {
         /// What it says, cut to a line.
         text: Line,
     },
+    /// It sends elsewhere.
+    #[error("the endpoint answered {status} to {to}: {elsewhere}")]
+    Redirect {
+        /// To what.
+        to: &'static str,
+        /// The status.
+        status: StatusCode,
+        /// Where, and what to do.
+        elsewhere: Elsewhere,
+    },
+    /// A website is served there.
+    #[error(
+        "the endpoint answered {to} with a web page: that is the address of a website, not of {}: {}",
+        .wanted.spoken,
+        .wanted.instead
+    )]
+    WebPage {
+        /// To what.
+        to: &'static str,
+        /// What should be there.
+        wanted: Interface,
+    },
     /// Something else is served there.
-    #[error("the endpoint does not speak {spoken} (HTTP {status} to {to}): {instead}")]
+    #[error(
+        "the endpoint does not speak {} (HTTP {status} to {to}): {}", .wanted.spoken, .wanted.instead
+    )]
     OtherInterface {
         /// To what.
         to: &'static str,
         /// The status.
         status: StatusCode,
         /// What should be spoken.
-        spoken: &'static str,
-        /// What to do.
-        instead: &'static str,
+        wanted: Interface,
     },
     /// An error to a question that has an answer.
     #[error("the endpoint did not answer {to}: {text}")]
@@ -115,13 +156,15 @@ impl BroadcastError {
         match self {
             Self::Http(error) => match error {
                 HttpError::Unreachable { .. } | HttpError::Slow { .. } | HttpError::Broken { .. } => true,
-                HttpError::TooLarge(_) => false,
+                HttpError::TooLarge(_) | HttpError::NoTls { .. } => false,
             },
             Self::Status { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::Unanswered { .. } => true,
-            Self::OtherInterface { .. }
+            Self::Redirect { .. }
+            | Self::WebPage { .. }
+            | Self::OtherInterface { .. }
             | Self::Malformed { .. }
             | Self::OtherChain { .. }
             | Self::OtherTransaction { .. }
@@ -250,6 +293,32 @@ fn must_be(ours: TransactionId, told: &str) -> Result<(), BroadcastError> {
         Ok(())
     } else {
         Err(BroadcastError::OtherTransaction { told: Line::lossy(told), ours })
+    }
+}
+
+/// An answer that speaks of success, and not to a browser.
+///
+/// # Errors
+/// [`BroadcastError`] for any other.
+fn successful<'a>(
+    to: &'static str,
+    wanted: Interface,
+    answer: &'a Answer,
+) -> Result<&'a [u8], BroadcastError> {
+    if !answer.status.is_success() {
+        Err(failed(to, answer))
+    } else if answer.is_web_page() {
+        Err(BroadcastError::WebPage { to, wanted })
+    } else {
+        Ok(&answer.body)
+    }
+}
+
+fn failed(to: &'static str, answer: &Answer) -> BroadcastError {
+    let status = answer.status;
+    match answer.elsewhere.clone() {
+        Some(elsewhere) => BroadcastError::Redirect { to, status, elsewhere },
+        None => BroadcastError::Status { to, status, text: answer.words() },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, NodeIndex, PersonName, WalletName};
 use ceremonies::script::Act;
@@ -15,12 +15,12 @@ use super::hand::{self, Hand};
 use super::{Desk, Output};
 use crate::client::Scope;
 use crate::config::Me;
-use crate::custodian;
+use crate::custodian::{self, ReleaseError};
 use crate::room::{self, Signature};
 
 #[derive(Subcommand)]
 pub(super) enum BackupCommand {
-    /// List every backup in the log: where it is stored, until when it is locked, and whether it was proven.
+    /// List every backup in the log: where it is stored, until when it is locked, and whether its custodian has proven it.
     List {
         /// Only backups of this wallet.
         #[arg(long)]
@@ -90,7 +90,7 @@ fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> 
                 manifest.wallet,
                 manifest.generation,
                 whole.locked_until,
-                if proven { "proven    " } else { "NOT PROVEN" },
+                if proven { "opened by its custodian" } else { "NOT PROVEN            " },
                 whole.key,
                 whole.version
             ));
@@ -110,7 +110,10 @@ fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> 
             }));
         }
     }
-    let text = if lines.is_empty() { "no backup has been written yet".to_owned() } else { lines.join("\n") };
+    if let Some(name) = wallet.filter(|name| lines.is_empty() && desk.book.wallet(name).is_none()) {
+        bail!("wallet `{name}` is not committed");
+    }
+    let text = if lines.is_empty() { "the log has no such backup".to_owned() } else { lines.join("\n") };
     output.print(&Value::Array(values), &text)
 }
 
@@ -133,6 +136,15 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
     }
     let chapter = desk.book.get(&id).with_context(|| format!("ceremony `{id}` is not known"))?;
     let ceremony = &chapter.ceremony;
+    let kind = ceremony.manifest().kind;
+    let step = ceremony.script().step_for(act).with_context(|| {
+        format!("{id} is a ceremony of kind {kind}, in which no backup is released by this command")
+    })?;
+    ceremony.check_not_over(room::now())?;
+    ceremony.open_step(&step.id)?;
+    if ceremony.wanted_backup(act, node).is_none() {
+        return Err(ReleaseError::NotAsked(node).into());
+    }
     // With both given, the cluster file need not know the keeper.
     let (person, identity) = match (person, identity) {
         (Some(person), Some(identity)) => (person, identity),
@@ -149,10 +161,10 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
             .with_context(|| format!("the backup of node {node} was not found: give --object"))?,
     };
     let released = custodian::release(ceremony, act, node, &object, &identity)?;
-    let step = ceremony.script().step_for(act).context("no such step")?.id.clone();
+    let step = step.id.clone();
     let answer = Answer::Release(released.release.clone());
     let signature = Signature { step, role: Role::Custodian, person, answer };
-    let statement = signature.statement(ceremony)?;
+    let statement = signature.statement(ceremony, room::now())?;
     if let Some(file) = release {
         write_release(&file, &released.release)?;
         output.print_exactly(&hand::rendered(&statement), &statement)?;

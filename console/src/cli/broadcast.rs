@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::ceremony::{ceremony, someone, submit};
 use super::hand::{self, Hand};
+use super::named::one_of;
 use super::{Desk, Output, note};
 use crate::broadcast::{Endpoint, Patience, broadcast};
 use crate::file::{MAX_SETTINGS, read};
@@ -52,7 +53,7 @@ pub(super) struct BroadcastArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     wait: u64,
     /// The role in which the step is signed.
-    #[arg(long, default_value = "operator")]
+    #[arg(long, default_value = "operator", value_parser = one_of(&Role::ALL))]
     role: Role,
     /// Who signs; needed if the cluster file lists several people who could.
     #[arg(long)]
@@ -108,7 +109,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
     // Others may have gone on meanwhile.
     desk.catch_up(&id).await?;
     let signature = Signature { step, role, person, answer };
-    let statement = signature.statement(ceremony(&desk, &id)?)?;
+    let statement = signature.statement(ceremony(&desk, &id)?, now())?;
     if let (true, Answer::Broadcast(confirmation)) = (unsigned, &signature.answer) {
         let mut value = hand::rendered(&statement);
         value["block"] = json!(confirmation.block());

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 use super::hand::{self, Hand};
 use super::list::{Filter, list};
+use super::named::one_of;
+use super::status::warn_of_doubts;
 use super::{Desk, Output, note};
 use crate::client::{News, Reading, Receipt, Recorded, Scope};
 use crate::config::Me;
@@ -35,6 +37,7 @@ pub(super) enum CeremonyCommand {
     /// Open a ceremony as its administrator.
     Open {
         /// Which kind.
+        #[arg(value_parser = one_of(&CeremonyKind::ALL))]
         kind: CeremonyKind,
         /// The wallet; for an amendment, give --charter instead.
         #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
@@ -110,7 +113,8 @@ pub(super) enum CeremonyCommand {
         #[arg(long)]
         signature: PathBuf,
     },
-    /// End a ceremony without completing it.
+    /// Withdraw a ceremony: it ends without being completed.
+    #[command(visible_alias = "withdraw")]
     Abort {
         /// Which.
         id: CeremonyId,
@@ -118,7 +122,7 @@ pub(super) enum CeremonyCommand {
         #[arg(long)]
         reason: Line,
         /// In which role.
-        #[arg(long, default_value = "administrator")]
+        #[arg(long, default_value = "administrator", value_parser = one_of(&Role::ALL))]
         role: Role,
         /// Who.
         #[arg(long)]
@@ -136,7 +140,7 @@ pub(super) struct StepArguments {
     #[arg(long)]
     step: StepId,
     /// In which role.
-    #[arg(long)]
+    #[arg(long, value_parser = one_of(&Role::ALL))]
     role: Role,
     /// Who signs; needed if the cluster file lists several people in the role.
     #[arg(long)]
@@ -200,6 +204,7 @@ impl StepArguments {
     }
 
     fn signature(&self, desk: &Desk, ceremony: &Ceremony) -> Result<Signature> {
+        ceremony.check_not_over(now())?;
         let withdraws = self.step.as_str() == WITHDRAW;
         if withdraws != self.reason.is_some() {
             bail!("the step `{WITHDRAW}` needs --reason, and no other step takes it");
@@ -384,13 +389,14 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
-            let statement = step.signature(&desk, ceremony)?.statement(ceremony)?;
+            let statement = step.signature(&desk, ceremony)?.statement(ceremony, now())?;
             output.print_exactly(&hand::rendered(&statement), &statement)
         }
         CeremonyCommand::Sign { step, hand } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            let statement = signature.statement(ceremony)?;
+            let statement = signature.statement(ceremony, now())?;
+            warn_of_doubts(&desk, ceremony).await?;
             let armoured = hand.sign(&desk, step.role, &signature.person, &statement)?;
             step.submit(&desk, output, &signature, armoured).await
         }
@@ -407,7 +413,7 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
             };
             let step = WITHDRAW.parse()?;
             let signature = Signature { step, role, person, answer: Answer::Withdraw(reason) };
-            let statement = signature.statement(ceremony)?;
+            let statement = signature.statement(ceremony, now())?;
             let armoured = hand.sign(&desk, role, &signature.person, &statement)?;
             submit(&desk, output, &id, &signature, armoured).await
         }
@@ -636,6 +642,10 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
             format!("opened by {}: {}", manifest.administrator, manifest.purpose)
         }
         Event::Attested { node, .. } => format!("enclave {node} attested"),
+        // Narrow screens cut the end, and this must not be cut.
+        Event::Signed { step, role, person, answer: Answer::Disagree(reason), .. } => {
+            format!("DISAGREES: {person} as {role}, {step}: {reason}")
+        }
         Event::Signed { step, role, person, answer, .. } => format!("{person} as {role}, {step}: {answer}"),
         Event::BackedUp(backed_up) => format!("node {} wrote its backups", backed_up.node),
         Event::Proved { node, .. } => format!("the backup of node {node} holds its share"),
@@ -646,7 +656,7 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
         Event::Adopted { node, .. } => format!("node {node} adopted the generation"),
         Event::TestSigned(signed) => format!("enclave {} signed with {}", signed.node, signed.subset),
         Event::Aborted(aborted) => format!("enclave {} gave up: {}", aborted.node, aborted.reason),
-        Event::Faulted { node, reason } => format!("node {node} lost its enclave: {reason}"),
+        Event::Faulted { node, reason } => format!("node {node} gave up: {reason}"),
         Event::Withdrawn { person, reason, .. } => format!("{person} ended the ceremony: {reason}"),
     }
 }

@@ -9,6 +9,7 @@ use ceremonies::charter::Role;
 use ceremonies::ids::{Hash, PersonName};
 use clap::Args;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::Desk;
 use super::output::note;
@@ -53,14 +54,7 @@ impl Hand {
         let key = key(desk, person, role, self.key.as_deref())?;
         show(statement)?;
         self.must_have_read(statement)?;
-        match signer::sign(key, statement, None) {
-            Err(SignError::Locked(_)) => {
-                let question = format!("passphrase of {}: ", key.display());
-                let asked = terminal::ask_hidden(&question).context("the key needs a passphrase")?;
-                Ok(signer::sign(key, statement, Some(&asked))?)
-            }
-            signed => Ok(signed?),
-        }
+        unlocking(key, |passphrase| signer::sign(key, statement, passphrase))
     }
 
     fn must_have_read(&self, statement: &str) -> Result<()> {
@@ -79,6 +73,21 @@ impl Hand {
             bail!("`{SIGN_WORD}` was not typed: nothing was signed");
         }
         Ok(())
+    }
+}
+
+/// Signs, and asks for the key's passphrase if it has one.
+pub(super) fn unlocking(
+    key: &Path,
+    sign: impl Fn(Option<&Zeroizing<String>>) -> Result<Vec<u8>, SignError>,
+) -> Result<Vec<u8>> {
+    match sign(None) {
+        Err(SignError::Locked(_)) => {
+            let question = format!("passphrase of {}: ", key.display());
+            let asked = terminal::ask_hidden(&question).context("the key needs a passphrase")?;
+            Ok(sign(Some(&asked))?)
+        }
+        signed => Ok(signed?),
     }
 }
 

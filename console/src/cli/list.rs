@@ -9,6 +9,7 @@ use ceremonies::listing::{Standing, Wanted};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::named::one_of;
 use super::{Desk, Output};
 use crate::client::{Row, Scope};
 
@@ -22,16 +23,16 @@ pub(super) struct Filter {
     #[arg(long)]
     wallet: Option<WalletName>,
     /// Only those of this kind.
-    #[arg(long)]
+    #[arg(long, value_parser = one_of(&CeremonyKind::ALL))]
     kind: Option<CeremonyKind>,
     /// Only those in this phase. Logs that do not fold are always listed.
-    #[arg(long)]
+    #[arg(long, value_parser = one_of(&Standing::ALL))]
     phase: Option<Standing>,
-    /// Only those opened at this time or later, such as 2026-11-01T00:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    /// Only those opened at this time or later, such as 2026-11-01 or 2026-11-01T09:30:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<jiff::Timestamp>,
     /// Only those opened before this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<jiff::Timestamp>,
     /// At most this many, newest first.
     #[arg(long, value_name = "COUNT", default_value_t = PAGE, conflicts_with = "all")]
@@ -39,6 +40,21 @@ pub(super) struct Filter {
     /// All of them.
     #[arg(long)]
     all: bool,
+}
+
+/// Reads a moment; a day is the moment at which it begins.
+pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    let begins =
+        |day: jiff::civil::Date| day.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp());
+    let day = || jiff::civil::Date::strptime("%Y-%m-%d", text).and_then(begins);
+    text.parse().or_else(|_| day()).map_err(|_| {
+        "write a day, as in 2026-11-01, or a moment, as in 2026-11-01T09:30:00Z (UTC)".to_owned()
+    })
+}
+
+/// When a ceremony was opened, to the minute.
+fn minute(time: UnixMillis) -> String {
+    time.to_string().chars().take(16).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
 impl Filter {
@@ -85,7 +101,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
         };
         let aside = aside_of(row);
         let state = aside.map_or_else(|| summary.phase.clone(), |log| format!("! SET ASIDE: it {log}"));
-        lines.push(format!("{:<36} {state}  [{agreement}]", row.id));
+        lines.push(format!("{}  {:<36} {state}  [{agreement}]", minute(summary.opened), row.id));
         let heads: Vec<Value> = row
             .heads()
             .into_iter()
@@ -173,14 +189,32 @@ mod tests {
             (["--kind", "refresh"], false),
             (["--since", "2027-01-15T08:00:00Z"], true),
             (["--since", "2027-01-15T08:00:01Z"], false),
+            (["--since", "2027-01-15"], true),
+            (["--since", "2027-01-16"], false),
             (["--until", "2027-01-15T08:00:00Z"], false),
             (["--until", "2027-01-15T08:00:01Z"], true),
             (["--phase", "closed"], true),
             (["--phase", "void"], false),
+            (["--phase", "disputed"], false),
         ] {
             assert_eq!(is_listed(&filter(&arguments).wanted(), &row, false), takes, "{arguments:?}");
         }
         assert!(!is_listed(&filter(&["--wallet", "treasury", "--kind", "refresh"]).wanted(), &row, false));
+    }
+
+    #[test]
+    fn what_is_not_a_moment_kind_or_phase_is_answered_with_what_is() {
+        let refused = |arguments: [&str; 2]| {
+            Line::try_parse_from([&["list"], arguments.as_slice()].concat())
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
+        };
+        for text in ["yesterday", "2027-13-01", "2027-01-15T08:00", "2027-01-15 and more", ""] {
+            assert!(refused(["--since", text]).contains("as in 2026-11-01T09:30:00Z"), "{text:?}");
+        }
+        assert!(refused(["--kind", "dkgs"]).contains("dkg, test-sign, amend"));
+        assert!(refused(["--phase", "open"]).contains("running, gathering"));
     }
 
     #[test]
@@ -189,5 +223,7 @@ mod tests {
         assert!(is_listed(&wanted, &row(&["closed", "void: expired"]), false));
         assert!(!is_listed(&wanted, &row(&["closed"]), false));
         assert!(is_listed(&wanted, &row(&["closed"]), true));
+        let disputed = filter(&["--phase", "disputed"]).wanted();
+        assert!(is_listed(&disputed, &row(&["closed", "closed DISPUTED"]), false));
     }
 }

@@ -1,14 +1,19 @@
 //! The subcommands: what the terminal shows, for scripts and for a plain line mode.
 
+mod audit;
 mod backup;
 mod broadcast;
 mod ceremony;
+mod drill;
 mod hand;
 mod in_force;
 mod list;
+mod named;
 mod offline;
 mod output;
 mod paper;
+#[cfg(test)]
+mod recorded;
 mod status;
 mod stream;
 mod sweep;
@@ -21,10 +26,12 @@ use anyhow::{Context as _, Result, bail};
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::entry::Entry;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::wallet::Wallet;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use self::ceremony::event_line;
+use self::named::one_of;
 pub use self::output::note;
 use self::output::{NobodyReads, Output, written};
 use crate::client::{Client, ClientError, Library, Outcome, Reading, Scope, SubmitError};
@@ -57,6 +64,9 @@ enum Command {
         /// Keep running, and print it again whenever it changes.
         #[arg(long)]
         watch: bool,
+        /// Print what is checked, how soon it is shown, and what to do, instead.
+        #[arg(long, conflicts_with = "watch")]
+        checks: bool,
     },
     /// Wallets and their generations.
     #[command(subcommand)]
@@ -77,6 +87,12 @@ enum Command {
     /// Evidence bundles.
     #[command(subcommand)]
     Evidence(EvidenceCommand),
+    /// The record for those who watch over it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Break something on purpose, and time how soon it is shown and put right.
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// Backups on paper.
     #[command(subcommand)]
     Paper(paper::PaperCommand),
@@ -107,7 +123,7 @@ enum EvidenceCommand {
         /// The bundle.
         bundle: PathBuf,
         /// The kind of cluster that it must come from.
-        #[arg(long)]
+        #[arg(long, value_parser = one_of(&ClusterKind::ALL))]
         kind: Option<ClusterKind>,
         /// The words of the head, as written on paper.
         #[arg(long)]
@@ -127,6 +143,8 @@ struct Desk {
     client: Client,
     library: Library,
     book: Book,
+    /// Whether any of the record could be read.
+    is_read: bool,
     /// What has been warned of.
     warned: BTreeSet<String>,
 }
@@ -149,11 +167,26 @@ impl Desk {
         for aside in &library.aside {
             note(&format!("note: the log of {} {aside}, and is set aside", aside.ceremony));
         }
-        for (id, troubles) in &library.missing {
+        for (id, troubles) in library.missing.iter().filter(|(id, _)| !scope.names(id)) {
             note(&format!("note: {id} could not be read: {troubles}"));
         }
+        let is_read = library.is_read();
         let book = std::mem::replace(&mut library.book, Book::new(cluster.context.clone()));
-        Ok(Self { cluster, client, library, book, warned })
+        Ok(Self { cluster, client, library, book, is_read, warned })
+    }
+
+    /// A wallet's generation in use.
+    fn wallet(&self, name: &WalletName) -> Result<Wallet> {
+        self.must_be_read()?;
+        self.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))
+    }
+
+    /// What could not be read is not known to be empty.
+    fn must_be_read(&self) -> Result<()> {
+        if !self.is_read {
+            bail!("not known: no log of the record could be read");
+        }
+        Ok(())
     }
 
     /// Reads one ceremony with all that it rests on, and where nodes stand in it.
@@ -213,7 +246,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let output = Output { json };
     match command {
         None => crate::tui::run(cluster(path)?).await,
-        Some(Command::Status { watch }) => status::run(cluster(path)?, output, watch).await,
+        Some(Command::Status { checks: true, .. }) => status::checks(output),
+        Some(Command::Status { watch, checks: false }) => status::run(cluster(path)?, output, watch).await,
         Some(Command::Wallet(command)) => wallet::run(path, output, command).await,
         Some(Command::Sweep(arguments)) => sweep::run(path, output, arguments).await,
         Some(Command::Broadcast(arguments)) => broadcast::run(path, output, arguments).await,
@@ -234,6 +268,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Evidence(EvidenceCommand::Verify { bundle, kind, head, root, charter })) => {
             offline::verify(output, &bundle, kind, head, root, charter)
         }
+        Some(Command::Audit(command)) => audit::run(cluster(path)?, command).await,
+        Some(Command::Drill(command)) => drill::run(path, output, command).await,
         Some(Command::Paper(command)) => paper::run(output, command),
         Some(Command::Completions { shell }) => {
             let mut program = Arguments::command();

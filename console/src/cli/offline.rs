@@ -282,5 +282,8 @@ pub(super) fn verify(
     if !report.complete {
         bail!("the record verifies, but the ceremony is not complete: {}", report.phase);
     }
+    if !report.disagreements.is_empty() {
+        bail!("the record verifies, but it is disputed");
+    }
     Ok(())
 }

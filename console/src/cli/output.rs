@@ -22,14 +22,19 @@ pub(super) struct Output {
 impl Output {
     /// Prints one result in the form that was asked for.
     pub(super) fn print(self, value: &Value, text: &str) -> Result<()> {
-        let line = if self.json { escaped(&serde_json::to_string(value)?) } else { printable(text) };
-        written(format!("{line}\n").as_bytes())
+        let line = if self.json { json_line(value)? } else { printable(text) + "\n" };
+        written(line.as_bytes())
     }
 
     /// Prints a text whose every byte counts, because it is hashed or signed. Such text was checked when it was read.
     pub(super) fn print_exactly(self, value: &Value, text: &str) -> Result<()> {
         if self.json { self.print(value, text) } else { written(text.as_bytes()) }
     }
+}
+
+/// A value as one line of JSON.
+pub(super) fn json_line(value: &Value) -> Result<String> {
+    Ok(escaped(&serde_json::to_string(value)?) + "\n")
 }
 
 /// Prints output that a program takes whole.

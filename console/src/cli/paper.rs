@@ -1,6 +1,6 @@
 //! A backup on paper: printing a sheet, and reading it back. Offline, and without any key.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -13,10 +13,14 @@ use serde_json::json;
 use super::{Output, note};
 use crate::file::{Readers, read, write_new};
 use crate::inventory::entering;
-use crate::paper::{Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, codes_in, page};
+use crate::paper::{
+    ArmourError, Gathering, MAX_FILE, MAX_PHOTO, ScanError, Seen, SetId, Sheet, codes, codes_in, page,
+};
 
 /// Longest typed line that is kept: a whole set whose codes a scanner separates by tabs. A pipe may never end a line.
 const MAX_TYPED: usize = 64 * 1024;
+/// Most bytes that are read for one sheet: many times what its codes have.
+const MAX_SCANNED: u64 = 16 * 1024 * 1024;
 
 #[derive(Subcommand)]
 pub(super) enum PaperCommand {
@@ -106,7 +110,13 @@ fn scan(output: Output, images: &[PathBuf], target: &Path) -> Result<()> {
     }
     let mut gathering = Gathering::default();
     if images.is_empty() {
-        take_typed(&mut gathering, std::io::stdin().lock())?;
+        let mut input = std::io::stdin().lock().take(MAX_SCANNED);
+        take_typed(&mut gathering, &mut input)?;
+        if input.limit() == 0 {
+            bail!(
+                "{MAX_SCANNED} bytes were read, and no sheet came of them: this is not what a scanner types"
+            );
+        }
     }
     for image in images {
         match take_image(&mut gathering, image) {
@@ -156,11 +166,30 @@ fn take_typed(gathering: &mut Gathering, mut input: impl BufRead) -> Result<()> 
             }
         }
     }
+    // The text whose last line never came.
+    if let Some(text) = armour.filter(|_| !gathering.is_complete())
+        && let Err(refused) = gathering.take_armour(&text)
+    {
+        note(&refused.to_string());
+    }
     Ok(())
 }
 
-/// The next line, whatever line ending its source uses. Codes and armour are ASCII: without its zero bytes and its
-/// mark, UTF-16 reads the same.
+/// What mail programs and editors put around a line that they quote. None of it is in a code or in armour.
+const QUOTING: [char; 10] = ['>', '|', '"', '\'', '`', '“', '”', '„', '‘', '’'];
+
+/// The character that an input method for Chinese or Japanese made full-width.
+fn narrowed(c: char) -> char {
+    const FULL_WIDTH: u32 = 0xfee0;
+    match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - FULL_WIDTH).unwrap_or(c),
+        '\u{3000}' => ' ',
+        c => c,
+    }
+}
+
+/// The next line, whatever line ending its source uses and however it quotes. Codes and armour are ASCII: without its
+/// zero bytes and its mark, UTF-16 reads the same.
 fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
     let mut line = Vec::new();
     let mut is_ended = false;
@@ -175,7 +204,9 @@ fn next_line(input: &mut impl BufRead) -> Result<Option<String>> {
     let is_there = !line.is_empty();
     line.retain(|byte| *byte != 0);
     let text = String::from_utf8_lossy(&line);
-    Ok(is_there.then(|| text.trim_start_matches(['\u{feff}', char::REPLACEMENT_CHARACTER]).to_owned()))
+    let text = text.trim_start_matches(['\u{feff}', char::REPLACEMENT_CHARACTER]);
+    let text: String = text.chars().map(narrowed).collect();
+    Ok(is_there.then(|| text.trim_matches(|c: char| c.is_whitespace() || QUOTING.contains(&c)).to_owned()))
 }
 
 /// Takes a code, or a line of armour, of which nothing is known before its last line.
@@ -187,7 +218,11 @@ fn take(
     if line.trim().is_empty() {
         return Ok(None);
     }
-    if line.trim().starts_with("-----BEGIN") {
+    let begins = line.trim().starts_with("-----BEGIN");
+    if armour.is_none() && !begins && line.contains("AGE ENCRYPTED FILE") {
+        return Err(ArmourError::Frame.into());
+    }
+    if begins {
         *armour = Some(String::new());
     }
     let Some(mut text) = armour.take() else { return gathering.take_line(line).map(|t| Some(t.to_string())) };

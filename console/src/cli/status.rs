@@ -7,69 +7,141 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
+use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::Charter;
+use ceremonies::ids::NodeIndex;
 use futures_util::StreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
-use super::Output;
 use super::output::note;
-use crate::client::{Client, News, Scope};
+use super::{Desk, Output};
+use crate::checks::{self, Check};
+use crate::client::{Client, ClientError, Library, News, Scope};
 use crate::config::Cluster;
-use crate::health::{self, Health, Level, Moment};
+use crate::health::{self, Health, Heard, Level, Moment, NodeStatus};
 use crate::readiness::{Answer, Readiness};
 
-/// How long `status` listens for heartbeats, which come every second.
-const LISTEN: Duration = Duration::from_millis(2_500);
+/// How long `status` listens at most for heartbeats, which come every second.
+const LISTEN: Duration = Duration::from_millis(5_500);
+
+/// The record as it is read, and read again while somebody watches: wallets are made, refreshed and lost.
+#[derive(Default)]
+struct Record {
+    reading: Option<JoinHandle<Result<Library, ClientError>>>,
+    book: Option<Book>,
+    is_read: bool,
+    /// Whether nodes have said since that there is more.
+    is_stale: bool,
+    /// What was last warned of.
+    warned: Vec<String>,
+}
+
+impl Record {
+    fn read(&mut self, client: &Client) {
+        let client = client.clone();
+        self.is_stale = false;
+        self.reading = Some(tokio::spawn(async move { client.library(&Scope::Current).await }));
+    }
+
+    fn read_again(&mut self, client: &Client) {
+        if self.reading.is_none() && (self.is_stale || !self.is_read) {
+            self.read(client);
+        }
+    }
+
+    /// What was read, or nothing where it could not be. Waits for ever while nothing is being read.
+    async fn done(&mut self) -> Option<Library> {
+        match &mut self.reading {
+            Some(reading) => {
+                let read = reading.await;
+                self.reading = None;
+                read.ok()?.ok()
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, library: Option<Library>, client: &Client) {
+        let Some(library) = library else {
+            // It is still wanted.
+            self.is_stale = true;
+            self.book.get_or_insert_with(|| Book::clone(&client.amendments()));
+            return;
+        };
+        self.is_read = library.is_read();
+        let mut warnings: Vec<String> =
+            library.set_back.iter().map(|set_back| format!("WARNING: {set_back}")).collect();
+        let aside = library.aside.first().filter(|_| !self.is_read);
+        warnings.extend(
+            aside.map(|aside| format!("note: the log of {} {aside}, and is set aside", aside.ceremony)),
+        );
+        if warnings != self.warned {
+            for warning in &warnings {
+                note(warning);
+            }
+            self.warned = warnings;
+        }
+        self.book = Some(library.book);
+    }
+}
 
 pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let mut news = Box::pin(client.news().await?);
     // Heartbeats alone tell the health of nodes. The record adds the wallets, who was excluded and who is accused, if it can
     // be read in the meantime.
-    let reader = client.clone();
-    let mut record = tokio::spawn(async move { reader.library(&Scope::Current).await });
-    let mut book: Option<Book> = None;
-    let mut record_is_read = false;
+    let mut record = Record::default();
+    record.read(&client);
     let mut heartbeats = BTreeMap::new();
     let mut printed = None;
     loop {
         let until = tokio::time::Instant::now() + LISTEN;
-        loop {
+        let mut is_complete = false;
+        while watch || !is_complete {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
-                read = &mut record, if book.is_none() => {
-                    if let Ok(Ok(library)) = read {
-                        library.set_back.iter().for_each(|set_back| note(&format!("WARNING: {set_back}")));
-                        book = Some(library.book);
-                        record_is_read = true;
-                    } else {
-                        book = Some(Book::clone(&client.amendments()));
-                    }
-                }
+                library = record.done() => record.take(library, &client),
                 heard = news.next() => {
                     let Some(heard) = heard else { bail!("the connection to the bus is closed") };
-                    if let News::Health(heartbeat) = heard {
-                        let node = heartbeat.node;
-                        let before = heartbeats.remove(&node);
-                        let heard = health::Heard::new(&cluster.context, *heartbeat, Moment::now(), before);
-                        heartbeats.insert(node, heard);
+                    match heard {
+                        News::Health(heartbeat) => {
+                            let node = heartbeat.node;
+                            let before = heartbeats.remove(&node);
+                            let heard = Heard::new(&cluster.context, *heartbeat, Moment::now(), before);
+                            heartbeats.insert(node, heard);
+                        }
+                        News::Backdated(node) => {
+                            if let Some(heard) = heartbeats.get_mut(&u32::from(node)) {
+                                heard.came_backdated(Moment::now().steady);
+                            }
+                        }
+                        News::Log(_) => record.is_stale = true,
+                        News::Progress(_) => {}
                     }
                 }
             }
+            let mut members = record.book.iter().flat_map(|book| book.context().charter().members());
+            is_complete =
+                record.book.is_some() && members.all(|node| heartbeats.contains_key(&u32::from(node)));
         }
-        let known = Arc::new(book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
-        let health = health::health(&known, |node| heartbeats.get(&u32::from(node)), Moment::now());
+        let known = Arc::new(record.book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
         let is_connected = *client.connected().borrow();
+        let health = if is_connected {
+            health::health(&known, |node| heartbeats.get(&u32::from(node)), Moment::now())
+        } else {
+            health::without_bus(&known, Moment::now())
+        };
         let charter = known.context().charter();
-        let text = status_text(charter, &health, record_is_read);
-        let levels: Vec<_> = health.nodes.iter().map(|node| (node.level, node.attestation.clone())).collect();
+        let text = status_text(charter, &health, record.is_read);
+        let levels: Vec<_> = health.nodes.iter().map(|node| (node.check, node.attestation.clone())).collect();
         let wallets: Vec<_> = health.wallets.iter().map(Readiness::text).collect();
-        let seen = (levels, wallets);
+        let seen = (levels, wallets, record.is_read);
         if printed.as_ref() != Some(&seen) {
             output.print(
                 &json!({
-                    "cluster": charter.cluster(), "kind": charter.kind(), "record_read": record_is_read,
-                    "wallets": health.wallets, "nodes": health.nodes,
+                    "cluster": charter.cluster(), "kind": charter.kind(), "record_read": record.is_read,
+                    "wallets": health.wallets.iter().map(wallet).collect::<Vec<_>>(), "nodes": health.nodes,
                 }),
                 &text,
             )?;
@@ -79,9 +151,61 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
             if !is_connected {
                 bail!(client.why_not_connected().await);
             }
-            return all_is_well(&health);
+            return all_is_well(&health, record.is_read);
+        }
+        record.read_again(&client);
+    }
+}
+
+/// A wallet with the check that fails, as nodes have theirs.
+fn wallet(readiness: &Readiness) -> Value {
+    let mut wallet = json!(readiness);
+    wallet["check"] = json!(readiness.can_sign.check());
+    wallet
+}
+
+/// Every check, whatever the cluster is like.
+pub(super) fn checks(output: Output) -> Result<()> {
+    let rows = Check::ALL.map(|check| {
+        json!({
+            "check": check, "level": check.level(), "within_s": check.within_s(), "when": check.when(),
+            "what_to_do": check.what_to_do(),
+        })
+    });
+    output.print(&json!(rows), checks::page().trim_end())
+}
+
+/// How long nodes are listened to before somebody signs: each is heard every second.
+const LISTEN_BEFORE: Duration = Duration::from_millis(2_500);
+
+/// Warns of nodes that could not do their part in a ceremony as they are, before somebody signs in vain.
+pub(super) async fn warn_of_doubts(desk: &Desk, ceremony: &Ceremony) -> Result<()> {
+    let roster = &ceremony.manifest().roster;
+    let mut news = Box::pin(desk.client.news().await?);
+    let mut heard: BTreeMap<NodeIndex, Heard> = BTreeMap::new();
+    let until = tokio::time::Instant::now() + LISTEN_BEFORE;
+    while !roster.iter().all(|node| heard.contains_key(node)) {
+        let Ok(Some(told)) = tokio::time::timeout_at(until, news.next()).await else { break };
+        if let News::Health(heartbeat) = told
+            && let Ok(node) = NodeIndex::try_from(heartbeat.node)
+        {
+            let before = heard.remove(&node);
+            heard.insert(node, Heard::new(&desk.cluster.context, *heartbeat, Moment::now(), before));
         }
     }
+    let health = health::health(&desk.book, |node| heard.get(&node), Moment::now());
+    for warning in doubts(&health, ceremony) {
+        note(&warning);
+    }
+    Ok(())
+}
+
+/// What is said of each node that stands in the way.
+fn doubts(health: &Health, ceremony: &Ceremony) -> Vec<String> {
+    let of = |status: &NodeStatus| {
+        format!("WARNING: node {}: {}: what is signed now may be wasted", status.node, status.summary)
+    };
+    health.in_the_way_of(ceremony).map(of).collect()
 }
 
 /// What `status` prints: first whether each wallet can sign, then how each node is.
@@ -97,7 +221,7 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool) -> Stri
         );
     }
     if !record_is_read {
-        text += "wallets ? not known: the record could not be read from the nodes\n";
+        text += "wallets ? not known: the record could not be read\n";
     } else if health.wallets.is_empty() {
         text += "no wallet has a key yet\n";
     }
@@ -111,6 +235,8 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool) -> Stri
             node.summary,
             node.attestation
         );
+        text.extend(node.started.iter().map(|at| format!("       agent runs since {at}\n")));
+        text.extend(node.lately.iter().map(|past| format!("       over: {past}\n")));
         text.extend(node.accused.iter().map(|accused| format!("       {accused}\n")));
         if !is_one_image {
             text.extend(node.image.iter().flat_map(registers));
@@ -121,6 +247,9 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool) -> Stri
         text += "every enclave runs the image\n";
         text.extend(registers(&image));
     }
+    if all_is_well(health, record_is_read).is_err() {
+        text += "what to do: runbooks/something-is-wrong.md\n";
+    }
     text.trim_end().to_owned()
 }
 
@@ -130,7 +259,10 @@ fn registers(image: &Measurement) -> Vec<String> {
 
 /// # Errors
 /// What is not well, for the exit code.
-fn all_is_well(health: &Health) -> Result<()> {
+fn all_is_well(health: &Health, record_is_read: bool) -> Result<()> {
+    if !record_is_read {
+        bail!("the record could not be read, so nobody knows which wallets there are");
+    }
     let cannot: Vec<&str> = health
         .wallets
         .iter()
@@ -143,7 +275,37 @@ fn all_is_well(health: &Health) -> Result<()> {
     let is_well = |level| matches!(level, Level::Good | Level::Excluded);
     let bad = health.nodes.iter().filter(|node| !is_well(node.level)).count();
     if bad > 0 {
-        bail!("{bad} of {} nodes are not healthy", health.nodes.len());
+        let are = if bad == 1 { "is" } else { "are" };
+        bail!("{bad} of {} nodes {are} not healthy", health.nodes.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ceremonies::wire::bus::Heartbeat;
+
+    use super::super::recorded::book;
+    use super::*;
+
+    #[test]
+    fn node_in_the_way_is_named_with_its_trouble_before_somebody_signs_and_what_is_not_known_warns_of_nothing()
+     {
+        let book = book(6);
+        let ceremonies: Vec<&Ceremony> = book.iter().map(|(_, chapter)| &chapter.ceremony).collect();
+        let [ceremony] = ceremonies[..] else { unreachable!("one ceremony is recorded") };
+        let now = Moment::now();
+        let heartbeat = Heartbeat {
+            node: 3,
+            time_ms: now.wall.0,
+            store_trouble: "the disk is full".to_owned(),
+            ..Heartbeat::default()
+        };
+        let heard = Heard::new(book.context(), heartbeat, now, None);
+        let health = health::health(&book, |node| (node.get() == 3).then_some(&heard), now);
+        let said = doubts(&health, ceremony);
+        let third = "WARNING: node 3: store: the disk is full: what is signed now may be wasted";
+        assert!(said.iter().any(|line| line == third), "{said:?}");
+        assert!(doubts(&health::without_bus(&book, now), ceremony).is_empty());
+    }
 }

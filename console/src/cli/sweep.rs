@@ -9,17 +9,20 @@ use ceremonies::address::{
     Address, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Network, Path,
     derive,
 };
+use ceremonies::book::Book;
 use ceremonies::ids::WalletName;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output as Payment, Txid};
 use ceremonies::transaction::evm::{Evm, Transfer};
 use ceremonies::transaction::{Sats, Transaction, Wei};
-use ceremonies::wallet::{Record, Wallet};
+use ceremonies::wallet::Record;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Desk, Output};
+use super::{Desk, Output, note};
 use crate::client::Scope;
 use crate::file::{Readers, write_new};
+use crate::room::now;
+use crate::standing::unfinished;
 
 #[derive(Args)]
 pub(super) struct SweepArguments {
@@ -80,6 +83,15 @@ enum Chain {
         #[arg(long)]
         fee: u64,
     },
+}
+
+impl Chain {
+    fn network(&self) -> Result<Network> {
+        Ok(match self {
+            Self::Evm { chain, .. } => Network::Ethereum(ChainId::new(*chain)?),
+            Self::Bitcoin { network, .. } => *network,
+        })
+    }
 }
 
 /// Who is paid, on a network.
@@ -168,15 +180,43 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
     })
 }
 
+/// Where no key is known to lead.
+const NOBODY: &str = "0x0000000000000000000000000000000000000000";
+
+/// # Errors
+/// Nobody is paid, or one of this cluster's own wallets is paid before it is finished.
+fn must_be_fit_to_receive(book: &Book, transaction: &Transaction, arguments: &SweepArguments) -> Result<()> {
+    let (words, network) = (transaction.words(), arguments.chain.network()?);
+    let others = book.wallets().into_values().filter(|wallet| wallet.record.wallet != arguments.wallet);
+    if words.iter().any(|line| line.contains(NOBODY)) {
+        bail!("{NOBODY} is nobody's address: what is paid there is lost; nothing was written");
+    }
+    for wallet in others {
+        let Some(why) = unfinished(book, &wallet.record, now()) else { continue };
+        let own = address(&wallet.record, &arguments.path, network)?.to_string();
+        if words.iter().any(|line| line.starts_with("pays") && line.contains(&own)) {
+            bail!("wallet {} is paid, and it is {why}; nothing was written", wallet.record.wallet);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a payment link says how much is to be paid (BIP-21, EIP-681).
+fn names_an_amount(link: &str) -> bool {
+    let link = link.to_lowercase();
+    ["amount=", "value="].iter().any(|part| link.contains(part))
+}
+
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepArguments) -> Result<()> {
     let desk = Desk::open(path, Scope::Current).await?;
-    let wallet = |name: &WalletName| -> Result<Wallet> {
-        desk.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))
-    };
-    let from = wallet(&arguments.wallet)?.record;
-    let to = arguments.to_wallet.as_ref().map(wallet).transpose()?.map(|wallet| wallet.record);
-    let transaction = build(&arguments, &from, to.as_ref())?;
+    let from = desk.wallet(&arguments.wallet)?.record;
+    let to = arguments.to_wallet.as_ref().map(|name| desk.wallet(name)).transpose()?;
+    let transaction = build(&arguments, &from, to.map(|wallet| wallet.record).as_ref())?;
+    must_be_fit_to_receive(&desk.book, &transaction, &arguments)?;
     transaction.keys(&from.public_key, &from.chain_code)?;
+    if arguments.to.as_deref().is_some_and(names_an_amount) {
+        note("note: the amount in the payment link is not looked at; what is paid is shown below");
+    }
     write_new(&arguments.output, &transaction.encode(), Readers::Anyone)?;
     let text = format!(
         "{}\n\nwritten to {}; open its ceremony with\n  custody ceremony open transfer --wallet {} --transaction {} \
@@ -187,4 +227,104 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
         arguments.output.display()
     );
     output.print(&json!({ "words": transaction.words(), "file": arguments.output }), &text)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use clap::Parser;
+
+    use super::super::recorded::{CLOSED, book};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: SweepArguments,
+    }
+
+    /// Arguments to pay with another wallet than the recorded one.
+    fn arguments(paid: &[&str], chain: &[&str]) -> SweepArguments {
+        let from = ["sweep", "--wallet", "old", "-o", "t.bin"];
+        Line::try_parse_from([&from, paid, chain].concat()).unwrap().arguments
+    }
+
+    const EVM: [&str; 11] = [
+        "evm",
+        "--chain",
+        "1",
+        "--nonce",
+        "0",
+        "--value",
+        "5",
+        "--max-fee",
+        "2000000000",
+        "--tip",
+        "1000000000",
+    ];
+    const BITCOIN: [&str; 5] = [
+        "bitcoin",
+        "--input",
+        "0101010101010101010101010101010101010101010101010101010101010101:0:50000",
+        "--fee",
+        "500",
+    ];
+
+    fn refused(book: &Book, arguments: &SweepArguments) -> Option<String> {
+        let record = book.wallets().into_values().next().unwrap().record;
+        let transaction = build(arguments, &record, arguments.to_wallet.as_ref().map(|_| &record)).unwrap();
+        must_be_fit_to_receive(book, &transaction, arguments).err().map(|refused| refused.to_string())
+    }
+
+    #[test]
+    fn wallet_of_ones_own_is_paid_only_when_it_is_finished_however_it_is_named() {
+        let (unfinished, finished) = (book(CLOSED - 1), book(CLOSED));
+        let record = finished.wallets().into_values().next().unwrap().record;
+        let own =
+            |network: &str| address(&record, &Path::default(), network.parse().unwrap()).unwrap().to_string();
+        for (network, chain) in [("ethereum-1", &EVM[..]), ("bitcoin", &BITCOIN)] {
+            for paid in [["--to-wallet", record.wallet.as_str()], ["--to", &own(network)]] {
+                let arguments = arguments(&paid, chain);
+                let said = refused(&unfinished, &arguments).unwrap();
+                assert!(said.contains("NOT FINISHED, do not fund it: not done: "), "{said}");
+                assert!(
+                    said.contains(record.wallet.as_str()) && said.ends_with("nothing was written"),
+                    "{said}"
+                );
+                assert_eq!(refused(&finished, &arguments), None, "{network} {paid:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_paid_at_the_zero_address_and_strangers_are() {
+        let book = book(CLOSED - 1);
+        let said = refused(&book, &arguments(&["--to", NOBODY], &EVM)).unwrap();
+        assert!(said.contains("nobody's address") && said.ends_with("nothing was written"), "{said}");
+        let link = format!("ethereum:{NOBODY}@1?value=1");
+        assert!(refused(&book, &arguments(&["--to", &link], &EVM)).is_some());
+        let stranger = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        assert_eq!(refused(&book, &arguments(&["--to", stranger], &EVM)), None);
+        let stranger = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
+        assert_eq!(refused(&book, &arguments(&["--to", stranger], &BITCOIN)), None);
+    }
+
+    #[test]
+    fn amount_in_a_payment_link_is_noticed_and_changes_nothing() {
+        let address = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
+        let book = book(CLOSED);
+        let record = book.wallets().into_values().next().unwrap().record;
+        let built = |to: &str| build(&arguments(&["--to", to], &BITCOIN), &record, None).unwrap();
+        for (link, names_one) in [
+            (address.to_owned(), false),
+            (format!("bitcoin:{address}?label=rent"), false),
+            (format!("bitcoin:{address}?amount=20.3"), true),
+            (format!("BITCOIN:{address}?label=rent&AMOUNT=20.3"), true),
+        ] {
+            assert_eq!(names_an_amount(&link), names_one, "{link}");
+            assert_eq!(built(&link), built(address), "{link}");
+        }
+        assert!(names_an_amount("ethereum:0x00@1?value=2.014e18"));
+        assert!(!names_an_amount("ethereum:0x00@1?gas=1"));
+    }
 }

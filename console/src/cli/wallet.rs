@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{UnixMillis, WalletName};
@@ -55,6 +55,7 @@ fn render(desk: &Desk, wallet: &Wallet) -> Value {
 }
 
 fn list(desk: &Desk, output: Output) -> Result<()> {
+    desk.must_be_read()?;
     let wallets = desk.book.wallets();
     let line = |wallet: &Wallet| {
         let record = &wallet.record;
@@ -102,7 +103,7 @@ fn refresh_line(due: Option<UnixMillis>) -> String {
 }
 
 fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<()> {
-    let wallet = desk.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))?;
+    let wallet = desk.wallet(name)?;
     let record = &wallet.record;
     let kind = desk.book.context().charter().kind();
     let addresses = addresses(record, kind, path)?;

@@ -101,7 +101,11 @@ impl Row {
         let heads = self.heads();
         if heads.len() > 1 {
             let each = heads.iter().rev().map(|(tip, nodes)| format!("entry {} ({})", tip.seq, named(nodes)));
-            return format!("NODES DIFFER: {}", each.collect::<Vec<_>>().join(", "));
+            // Nodes at different places may be on one log, and some behind. Two ends at one place are two logs.
+            let places: BTreeSet<u64> = heads.keys().map(|tip| tip.seq).collect();
+            let what =
+                if places.len() == heads.len() { "nodes are at different entries" } else { "NODES DIFFER" };
+            return format!("{what}: {}", each.collect::<Vec<_>>().join(", "));
         }
         if self.is_contradicted() {
             let each = self.said.iter().map(|(node, summary)| format!("node {node} says {}", summary.phase));

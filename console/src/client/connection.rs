@@ -20,6 +20,9 @@ use crate::memory::Memory;
 
 /// How long to wait for a connection before giving up a question.
 const CONNECTING: Duration = Duration::from_secs(3);
+/// How often the broker is asked for a sign of life. After two without an answer the connection counts as lost: a frozen
+/// broker keeps it open.
+const PING: Duration = Duration::from_secs(3);
 /// How long to wait for any answer. Callers have shorter limits.
 const ANSWERING: Duration = Duration::from_secs(10);
 
@@ -82,7 +85,13 @@ impl Client {
         let console = consoles.iter().find(|console| console.nkey == nkey).ok_or(ClientError::Unknown)?;
         let (sender, connected) = watch::channel(false);
         let (teller, trouble) = watch::channel(None);
-        let client = ConnectOptions::with_nkey(seed.to_string())
+        let mut options = ConnectOptions::with_nkey(seed.to_string());
+        if let Some(ca) = &cluster.nats.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        // Of the libraries for TLS that are linked, this one; a second call changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = options
             .name(format!("console {}", console.name))
             .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
             .retry_on_initial_connect()
@@ -92,6 +101,7 @@ impl Client {
             })
             .request_timeout(Some(ANSWERING))
             .connection_timeout(CONNECTING)
+            .ping_interval(PING)
             .event_callback(move |event| {
                 let (sender, teller) = (sender.clone(), teller.clone());
                 async move {

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use ceremonies::text::one_line;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -14,7 +14,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Where NATS listens unless told otherwise.
 const PORT: u16 = 4222;
 /// How a NATS server begins its greeting.
-const GREETING: &[u8] = b"INFO ";
+const GREETING: &str = "INFO ";
+/// Most bytes of a greeting that are read.
+const MAX_GREETING: u64 = 8 * 1024;
 
 /// Each server with what stands in its way, given the outcome of the last connection attempt.
 pub(super) async fn diagnose(servers: &[String], heard: Option<&str>) -> String {
@@ -54,27 +56,33 @@ async fn look_at(server: &str, heard: Option<&str>) -> String {
         Ok(Err(error)) => return error.to_string(),
         Err(_) => return "no answer: the address is wrong, or a firewall is in between".to_owned(),
     };
-    match (greeting(stream).await.as_deref(), heard) {
-        (Some(GREETING), None) => "a NATS server that has not admitted this console yet".to_owned(),
-        (Some(GREETING), Some(heard)) if heard.to_lowercase().contains("authorization") => {
+    let greeting = greeting(stream).await;
+    let asks_for_tls = greeting.as_ref().is_some_and(|text| text.contains("\"tls_required\":true"));
+    match (greeting.as_deref().map(|text| text.starts_with(GREETING)), heard) {
+        (Some(true), Some(_)) if asks_for_tls => {
+            "a NATS server that asks for TLS, and no connection came of that: its certificate must be for this very \
+             name, in date, and signed by an authority that this machine knows or `ca` in the cluster file names"
+                .to_owned()
+        }
+        (Some(true), None) => "a NATS server that has not admitted this console yet".to_owned(),
+        (Some(true), Some(heard)) if heard.to_lowercase().contains("authorization") => {
             "a NATS server that does not know this console: its NKey must be in the broker's configuration (custody \
              charter nats-config), and the broker must have loaded that"
                 .to_owned()
         }
-        (Some(GREETING), Some(heard)) => format!("a NATS server: {}", one_line(heard)),
-        (Some(_), _) => "not a NATS server: it sends a different greeting; is this the port of something else?".to_owned(),
-        (None, _) => "not a NATS server: it accepts connections but sends no greeting; is this the port of something \
+        (Some(true), Some(heard)) => format!("a NATS server: {}", one_line(heard)),
+        (Some(false), _) => "not a NATS server: it sends a different greeting; is this the port of something else?".to_owned(),
+        (None, _) => "it accepts connections but sends no greeting: the broker hangs, or this is the port of something \
             else?".to_owned(),
     }
 }
 
-/// The first bytes that a server sends unasked.
-async fn greeting(mut stream: TcpStream) -> Option<Vec<u8>> {
-    let mut first = vec![0; GREETING.len()];
-    match timeout(LOOK, stream.read_exact(&mut first)).await {
-        Ok(Ok(_)) => Some(first),
-        Ok(Err(_)) | Err(_) => None,
-    }
+/// The line that a server sends unasked, as far as it comes; none where nothing does.
+async fn greeting(stream: TcpStream) -> Option<String> {
+    let mut line = Vec::new();
+    // What came before the time was over counts.
+    let _ = timeout(LOOK, BufReader::new(stream.take(MAX_GREETING)).read_until(b'\n', &mut line)).await;
+    (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
 }
 
 #[cfg(test)]
@@ -113,6 +121,11 @@ mod tests {
             (nats.clone(), Some("authorization violation: ..."), "does not know this console"),
             (nats.clone(), Some("TLS error: expired"), "a NATS server: TLS error: expired"),
             (nats.clone(), None, "has not admitted this console yet"),
+            (
+                greeting_with("INFO {\"tls_required\":true}\r\n").await,
+                Some("IO error"),
+                "a NATS server that asks for TLS",
+            ),
         ] {
             let found = diagnose(std::slice::from_ref(&server), heard).await;
             assert!(found.contains(said) && found.contains(&server), "{server}: {found}");

@@ -60,6 +60,11 @@ fn lasting() -> Wanted {
 }
 
 impl Scope {
+    /// Whether it asks for this very ceremony.
+    pub(crate) fn names(&self, id: &CeremonyId) -> bool {
+        matches!(self, Self::Ceremonies(ids) if ids.contains(id))
+    }
+
     fn wanted(&self) -> Vec<Wanted> {
         let mut wanted = vec![Wanted::of_kinds([CeremonyKind::Amend])];
         match self {
@@ -94,6 +99,14 @@ pub struct Library {
     pub missing: BTreeMap<CeremonyId, Troubles>,
     /// The ceremonies of which nodes show less than this console has seen.
     pub set_back: Vec<SetBack>,
+}
+
+impl Library {
+    /// Whether any of the record that nodes list could be read: if not, nobody can tell what is in it.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.book.iter().next().is_some() || (self.aside.is_empty() && self.missing.is_empty())
+    }
 }
 
 /// The ceremony that a log's ceremony works on, and the wallet.

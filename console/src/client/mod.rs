@@ -67,8 +67,11 @@ pub enum ClientError {
     /// The seed cannot be read.
     #[error(transparent)]
     Seed(#[from] FileError),
-    /// The seed is none.
-    #[error("the console's NKey seed cannot be used")]
+    /// The file holds something else.
+    #[error(
+        "the file that the cluster file names as `seed` has no NKey seed: it is one line of 58 letters and digits that \
+         begins with SU, as `nk -gen user` writes it"
+    )]
     Key,
     /// The charter does not list this console.
     #[error("this console's NKey is not in the charter")]

@@ -1,6 +1,8 @@
 //! What nodes announce without being asked: heartbeats, progress, and that a log may have grown.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::record::SignedHead;
@@ -19,8 +21,27 @@ pub enum News {
     Log(CeremonyId),
     /// A node's heartbeat.
     Health(Box<bus::Heartbeat>),
+    /// A node's heartbeat that is dated before one heard earlier: its clock was set back, or somebody repeats an old one.
+    Backdated(NodeIndex),
     /// A node's progress in a session.
     Progress(Box<bus::Progress>),
+}
+
+/// The most bytes of a heartbeat or of progress: many times what honest nodes say.
+const MAX_SAID: usize = 128 * 1024;
+/// The most shares, and the most of everything else, that one heartbeat tells.
+const MAX_SHARES: usize = 100;
+const MAX_TOLD: usize = 64;
+
+/// What counts of a heartbeat: what is too much would fill memory and screens.
+fn within_bounds(mut heartbeat: bus::Heartbeat) -> bus::Heartbeat {
+    heartbeat.shares.truncate(MAX_SHARES);
+    heartbeat.peers.truncate(MAX_TOLD);
+    heartbeat.forked.truncate(MAX_TOLD);
+    heartbeat.elsewhere.truncate(MAX_TOLD);
+    heartbeat.differs.truncate(MAX_TOLD);
+    heartbeat.past.truncate(MAX_TOLD);
+    heartbeat
 }
 
 /// Most heads that are looked at in one message.
@@ -35,39 +56,50 @@ pub struct Ear {
     progress: BTreeMap<NodeIndex, UnixMillis>,
 }
 
-/// Whether this is no older than what was heard from that node and, if it may not repeat, not from the same moment.
-fn is_news(
-    heard: &mut BTreeMap<NodeIndex, UnixMillis>,
+/// How the time in a message compares to the latest of its node, which it becomes if it is later.
+fn against_latest(
+    latest: &mut BTreeMap<NodeIndex, UnixMillis>,
     node: NodeIndex,
     time: UnixMillis,
-    twice: bool,
-) -> bool {
-    let last = heard.get(&node).copied();
-    let news = last.is_none_or(|last| time > last || (twice && time == last));
-    if news {
-        heard.insert(node, time);
+) -> Ordering {
+    match latest.entry(node) {
+        Entry::Vacant(first) => {
+            first.insert(time);
+            Ordering::Greater
+        }
+        Entry::Occupied(mut latest) => {
+            let order = time.cmp(latest.get());
+            latest.insert(time.max(*latest.get()));
+            order
+        }
     }
-    news
 }
 
 impl Ear {
-    /// A message as news. None if its node has not signed it, if it is about another node, and for a heartbeat that is
-    /// not later than one heard before.
+    /// A message as news. None if its node has not signed it, if it is about another node, and for what was heard before.
     pub fn hear(&mut self, voices: &Voices, subject: &str, payload: &[u8]) -> Option<News> {
         match subject.split('.').next()? {
+            "health" | "progress" if payload.len() > MAX_SAID => None,
             "health" => {
                 let (node, body) = voices.hear(Topic::Heartbeat, payload).ok()?;
                 let heartbeat = bus::Heartbeat::decode(body.as_slice()).ok()?;
-                let own = heartbeat.node == u32::from(node);
-                let later = own && is_news(&mut self.heartbeats, node, UnixMillis(heartbeat.time_ms), false);
-                later.then(|| News::Health(Box::new(heartbeat)))
+                if heartbeat.node != u32::from(node) {
+                    return None;
+                }
+                match against_latest(&mut self.heartbeats, node, UnixMillis(heartbeat.time_ms)) {
+                    Ordering::Greater => Some(News::Health(Box::new(within_bounds(heartbeat)))),
+                    Ordering::Equal => None,
+                    Ordering::Less => Some(News::Backdated(node)),
+                }
             }
             "progress" => {
                 let (node, body) = voices.hear(Topic::Progress, payload).ok()?;
                 let progress = bus::Progress::decode(body.as_slice()).ok()?;
-                let own = progress.node == u32::from(node);
-                let later = own && is_news(&mut self.progress, node, UnixMillis(progress.time_ms), true);
-                later.then(|| News::Progress(Box::new(progress)))
+                if progress.node != u32::from(node) {
+                    return None;
+                }
+                let order = against_latest(&mut self.progress, node, UnixMillis(progress.time_ms));
+                order.is_ge().then(|| News::Progress(Box::new(progress)))
             }
             "head" => {
                 let news = record::News::decode(payload).ok()?;

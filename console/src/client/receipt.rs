@@ -145,6 +145,8 @@ pub(super) struct Tally {
     nodes: BTreeSet<NodeIndex>,
     members: BTreeSet<NodeIndex>,
     replies: BTreeMap<NodeIndex, Reply>,
+    /// Whether it may have left this machine: only what never did is known not to have arrived.
+    may_be_sent: bool,
     /// How many times in a row nodes were read and a majority had it while all others were silent.
     majorities: u32,
     /// Whether nodes were read since the last refusal.
@@ -160,7 +162,15 @@ impl Tally {
         nodes: BTreeSet<NodeIndex>,
         members: BTreeSet<NodeIndex>,
     ) -> Self {
-        Self { ceremony, nodes, members, replies: BTreeMap::new(), majorities: 0, read_since: false }
+        Self {
+            ceremony,
+            nodes,
+            members,
+            replies: BTreeMap::new(),
+            may_be_sent: false,
+            majorities: 0,
+            read_since: false,
+        }
     }
 
     /// Notes a node's reply. The last one counts.
@@ -168,6 +178,7 @@ impl Tally {
         if matches!(reply, Reply::Rejected(_)) {
             self.read_since = false;
         }
+        self.may_be_sent |= !matches!(reply, Reply::Unreached(Trouble::NotConnected));
         self.replies.insert(node, reply);
     }
 
@@ -227,9 +238,8 @@ impl Tally {
         if !by.is_empty() && !doubtful && self.read_since && all_replied {
             return Decision::Refused(refusal(by));
         }
-        // Who is there is only the broker's word: only what never left this machine is known not to have arrived.
-        let unsent = |reply: &Reply| matches!(reply, Reply::Unreached(Trouble::NotConnected));
-        if all_replied && self.replies.values().all(unsent) {
+        // Who is there is only the broker's word.
+        if all_replied && !self.may_be_sent {
             return Decision::NotSent;
         }
         Decision::Open

@@ -27,6 +27,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ceremonies::ids::Hash;
+use ceremonies::text::shortened;
 use data_encoding::BASE32_NOPAD;
 use thiserror::Error;
 
@@ -113,8 +114,18 @@ pub enum InvalidCode {
          computer's keyboard layout to the scanner's (usually US English)"
     )]
     Foreign(String),
+    /// As if a program had broken a longer line.
+    #[error(
+        "`{0}` does not begin with {MAGIC}/, but may be a part of a code that was broken into lines: put all of it on one \
+         line; the text of a sheet begins with its line `{begin}`",
+        begin = armour::BEGIN
+    )]
+    Part(String),
     /// Not six fields with numbers in their places.
-    #[error("`{0}` is not a complete code: scan it again at the beginning of a line")]
+    #[error(
+        "`{0}` is not a complete code: scan it again at the beginning of a line; if it was broken into lines, put all of it \
+         on one"
+    )]
     Shape(String),
     /// A character is wrong.
     #[error("code {0} is damaged, its checksum does not match: scan it again")]
@@ -135,7 +146,7 @@ fn check(body: &str) -> String {
 
 /// The part of a line of any length that an error quotes.
 fn excerpt(line: &str) -> String {
-    line.chars().take(40).collect()
+    shortened(line, 40)
 }
 
 impl fmt::Display for Code {
@@ -143,6 +154,19 @@ impl fmt::Display for Code {
         let Place { number, count } = self.place;
         let body = format!("{MAGIC}/{}/{number}/{count}/{}", self.set, BASE32_NOPAD.encode(&self.part));
         write!(f, "{body}/{}", check(&body))
+    }
+}
+
+/// Fewest characters by which a piece of a code or of the text is known: a barcode of something else has fewer.
+const MIN_PART: usize = 16;
+
+/// What a line is that does not begin as a code does.
+fn without_magic(line: &str) -> InvalidCode {
+    let is_of_ours = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '+' | '=');
+    if line.chars().all(is_of_ours) && (line.len() >= MIN_PART || line.contains('/')) {
+        InvalidCode::Part(excerpt(line))
+    } else {
+        InvalidCode::Foreign(excerpt(line))
     }
 }
 
@@ -197,10 +221,12 @@ impl FromStr for Code {
             return Err(shape());
         }
         let text = untyped(line);
-        let (body, sum) = text.rsplit_once('/').ok_or_else(|| InvalidCode::Foreign(excerpt(line)))?;
+        // Quotation marks and commas behind a code have become the same.
+        let text = text.trim_end_matches('/');
+        let (body, sum) = text.rsplit_once('/').ok_or_else(|| without_magic(line))?;
         let mut fields = body.split('/');
         if fields.next() != Some(MAGIC) {
-            return Err(InvalidCode::Foreign(excerpt(line)));
+            return Err(without_magic(line));
         }
         let fields: Vec<&str> = fields.collect();
         let [set, number, count, data] = fields.as_slice() else { return Err(shape()) };

@@ -13,6 +13,7 @@ use ceremonies::script::Step;
 use ceremonies::wire::bus::Progress;
 use zeroize::Zeroizing;
 
+use super::turn;
 use crate::client::Recorded;
 use crate::config::{Cluster, Me};
 use crate::fork::Fork;
@@ -109,6 +110,8 @@ pub struct OpenForm {
     pub lost: String,
     /// The field that is typed into: 0 kind, 1 wallet, 2 purpose, and for a recovery or rebuild 3 the lost nodes.
     pub field: usize,
+    /// Why it was not taken as it stood the last time; empty if nothing is known against it.
+    pub trouble: String,
 }
 
 impl OpenForm {
@@ -158,6 +161,8 @@ pub struct Typing {
     pub me: Me,
     /// What has been typed.
     pub text: String,
+    /// Why it was not taken the last time; empty if nothing is known against it.
+    pub trouble: String,
 }
 
 /// What text is typed for.
@@ -212,6 +217,8 @@ pub struct Review {
     pub act: ReviewAct,
     /// Who signs.
     pub me: Me,
+    /// What stands against the ceremony now.
+    pub doubts: Vec<String>,
     /// The word typed so far.
     pub typed: String,
     /// The statement's first visible line.
@@ -294,6 +301,8 @@ pub struct Model {
     pub loading: bool,
     /// Why it could not be read the last time; empty where it was.
     pub load_trouble: String,
+    /// The nodes for whose sake signing was last advised against.
+    pub doubted: BTreeSet<NodeIndex>,
     /// The ceremonies that nodes list but the book lacks, each with the reason.
     pub unread: BTreeMap<CeremonyId, String>,
     /// The ceremonies whose logs do not fold, or not to their end, each with why.
@@ -353,6 +362,7 @@ impl Model {
             loaded: false,
             loading: false,
             load_trouble: String::new(),
+            doubted: BTreeSet::new(),
             unread: BTreeMap::new(),
             aside: BTreeMap::new(),
             older: 0,
@@ -398,6 +408,23 @@ impl Model {
         (standing.head == ceremony.head().hash).then_some(standing)
     }
 
+    /// Whether nodes list ceremonies and none of them could be shown: then nobody can tell what the record holds.
+    #[must_use]
+    pub fn is_nothing_shown(&self) -> bool {
+        self.book.iter().next().is_none() && !(self.aside.is_empty() && self.unread.is_empty())
+    }
+
+    /// What stands against a running ceremony now: the nodes of its roster that could not do their part.
+    #[must_use]
+    pub fn doubts(&self, ceremony: &Ceremony) -> BTreeMap<NodeIndex, String> {
+        if !self.is_running(ceremony) {
+            return BTreeMap::new();
+        }
+        let health = self.health();
+        let nodes = health.in_the_way_of(ceremony);
+        nodes.map(|status| (status.node, format!("! node {}: {}", status.node, status.summary))).collect()
+    }
+
     /// Why the words for paper of a ceremony are not shown; none where its last entry is recorded.
     #[must_use]
     pub fn no_words(&self, ceremony: &Ceremony) -> Option<String> {
@@ -417,7 +444,7 @@ impl Model {
         if self.connected {
             health::health(&self.book, heard, self.moment())
         } else {
-            health::without_bus(health::health(&self.book, |_| None, self.moment()))
+            health::without_bus(&self.book, self.moment())
         }
     }
 
@@ -447,8 +474,20 @@ impl Model {
     #[must_use]
     pub fn step_to_sign(&self) -> Option<(&Ceremony, &Step)> {
         let ceremony = self.ceremony()?;
-        let step = ceremony.current_step()?;
-        (!ceremony.signers(step).is_empty()).then_some((ceremony, step))
+        turn::step_to_sign(ceremony).map(|step| (ceremony, step))
+    }
+
+    /// The ceremonies that wait for somebody who signs at this console, the oldest first, each with those people.
+    #[must_use]
+    pub fn turns(&self) -> Vec<(&CeremonyId, Vec<Me>)> {
+        let running = self
+            .book
+            .iter()
+            .filter(|(id, chapter)| !self.aside.contains_key(*id) && self.is_running(&chapter.ceremony));
+        let mut running: Vec<_> = running.map(|(id, chapter)| (id, &chapter.ceremony)).collect();
+        running.sort_by_key(|(id, ceremony)| (ceremony.manifest().opened, *id));
+        let turns = running.into_iter().map(|(id, ceremony)| (id, turn::awaited(ceremony, &self.cluster.me)));
+        turns.filter(|(_, people)| !people.is_empty()).collect()
     }
 
     /// Every entry, latest first. Only what is shown is rendered.
@@ -463,12 +502,19 @@ impl Model {
     /// Whether a ceremony is under way.
     #[must_use]
     pub fn is_busy_with_a_ceremony(&self) -> bool {
-        self.book.iter().any(|(_, chapter)| {
-            matches!(
-                chapter.ceremony.phase_at(self.now),
-                Phase::Gathering | Phase::Authorised | Phase::Committed
-            )
-        })
+        self.book.iter().any(|(_, chapter)| self.is_running(&chapter.ceremony))
+    }
+
+    /// Whether a ceremony is not over.
+    #[must_use]
+    pub fn is_running(&self, ceremony: &Ceremony) -> bool {
+        matches!(ceremony.phase_at(self.now), Phase::Gathering | Phase::Authorised | Phase::Committed)
+    }
+
+    /// Whether somebody is typing the words that they heard, so that the screen must not show them.
+    #[must_use]
+    pub fn is_reading_back(&self) -> bool {
+        matches!(&self.popup, Some(Popup::Type(typing)) if typing.question == TypingFor::Words)
     }
 
     /// The selected line of the list in front.

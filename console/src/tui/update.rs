@@ -2,7 +2,7 @@
 
 mod popups;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
@@ -19,6 +19,7 @@ use self::popups::in_popup;
 use super::model::{
     Line, MAX_TYPED, Model, OpenForm, Popup, Review, ReviewAct, Rounds, Screen, Shown, Standing, Who, WhoFor,
 };
+use super::turn;
 use crate::client::{Library, News, Reading, settle};
 use crate::config::Me;
 use crate::custodian::Released;
@@ -158,6 +159,9 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
 const MAX_READING: usize = 8;
 /// How many may wait for that.
 const MAX_TO_READ: usize = 256;
+/// How many of both may be ceremonies that are not known here.
+const MAX_STRANGERS: usize = 4;
+const MAX_STRANGERS_TO_READ: usize = 64;
 
 /// In how many sessions one node is shown at most.
 const MAX_SESSIONS: usize = 64;
@@ -170,6 +174,12 @@ fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
                 let before = model.heartbeats.remove(&node);
                 let heard = Heard::new(&model.cluster.context, *heartbeat, model.moment(), before);
                 model.heartbeats.insert(node, heard);
+            }
+            (model.screen == Screen::Cluster, Vec::new())
+        }
+        News::Backdated(node) => {
+            if let Some(heard) = model.heartbeats.get_mut(&node) {
+                heard.came_backdated(model.steady);
             }
             (model.screen == Screen::Cluster, Vec::new())
         }
@@ -202,8 +212,14 @@ fn load(model: &mut Model) -> Vec<Effect> {
 
 /// Reads a ceremony or, if a reading of it is under way, reads it once more after that.
 fn catch_up(model: &mut Model, id: CeremonyId) -> Vec<Effect> {
-    if model.reading.contains(&id) || model.reading.len() >= MAX_READING {
-        if model.to_read.len() < MAX_TO_READ {
+    // The ceremony in front waits for nobody, and one node's talk of others that nobody knows not for long.
+    let is_open = model.open.as_ref() == Some(&id);
+    let is_known = |id: &CeremonyId| model.book.get(id).is_some();
+    let strangers = model.reading.iter().filter(|id| !is_known(id)).count();
+    let is_full = model.reading.len() >= MAX_READING || (!is_known(&id) && strangers >= MAX_STRANGERS);
+    if model.reading.contains(&id) || (is_full && !is_open) {
+        let waiting = model.to_read.iter().filter(|id| !is_known(id)).count();
+        if model.to_read.len() < MAX_TO_READ && (is_known(&id) || waiting < MAX_STRANGERS_TO_READ) {
             model.to_read.insert(id);
         }
         return Vec::new();
@@ -214,7 +230,8 @@ fn catch_up(model: &mut Model, id: CeremonyId) -> Vec<Effect> {
 }
 
 fn read_next(model: &mut Model) -> Vec<Effect> {
-    let next = model.to_read.iter().find(|id| !model.reading.contains(*id)).cloned();
+    let mut waiting = model.to_read.iter().filter(|id| !model.reading.contains(*id));
+    let next = waiting.clone().find(|id| model.book.get(id).is_some()).or_else(|| waiting.next()).cloned();
     match next {
         Some(id) if model.reading.len() < MAX_READING => {
             model.to_read.remove(&id);
@@ -270,7 +287,13 @@ fn read(model: &mut Model, mut reading: Reading, set_back: Option<SetBack>) -> (
     match settle(&mut model.book, &mut reading) {
         Ok(()) => {
             let head = reading.branches().tree().tip().hash;
-            let standing = Standing { head, recorded: reading.recorded(), fork: fork(&reading) };
+            let recorded = reading.recorded();
+            // What a quorum has recorded stays recorded, whoever is silent now.
+            let known =
+                model.standings.get(&id).filter(|known| known.head == head && known.recorded.recorded);
+            let recorded =
+                known.filter(|_| !recorded.recorded).map_or(recorded, |known| known.recorded.clone());
+            let standing = Standing { head, recorded, fork: fork(&reading) };
             model.standings.insert(id.clone(), standing);
             model.unread.remove(&id);
             model.aside.remove(&id);
@@ -303,6 +326,10 @@ fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     if !types(&key) {
         return Vec::new();
     }
+    // Whoever goes on has read it; what is under way still is.
+    if !model.busy {
+        model.message.clear();
+    }
     match key.code {
         KeyCode::Char('q') => return quit(model),
         KeyCode::Char('?') => model.popup = Some(Popup::Help),
@@ -310,6 +337,9 @@ fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Char('/') => model.line = Some(Line::Filter(model.filter.clone())),
         KeyCode::Char(digit @ '1'..='4') => {
             let place = usize::from(u8::try_from(digit).unwrap_or(b'1') - b'1');
+            if model.screen == Screen::ALL[place] {
+                model.open = None;
+            }
             model.screen = Screen::ALL[place];
         }
         KeyCode::Tab => next_screen(model),
@@ -324,6 +354,7 @@ fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         KeyCode::Char('s') => sign_step(model),
         KeyCode::Char('w') => withdraw(model),
         KeyCode::Char('f') => fingerprint(model),
+        KeyCode::Char('g') => go_to_turn(model),
         _ => {}
     }
     Vec::new()
@@ -365,11 +396,49 @@ fn select(model: &mut Model, to: impl Fn(usize) -> usize) {
 }
 
 fn enter(model: &mut Model) {
-    if model.screen == Screen::Ceremonies && model.open.is_none() {
+    if model.screen == Screen::Cluster {
+        show_node(model);
+    } else if model.screen == Screen::Ceremonies && model.open.is_none() {
         let selected = model.listed().get(model.selection()).map(|(id, _)| (*id).clone());
         model.open = selected;
         model.scroll = 0;
     }
+}
+
+/// All that is known of the selected node, which a line of the screen may cut.
+fn show_node(model: &mut Model) {
+    let nodes = model.health().nodes;
+    let Some(status) = nodes.get(model.selection()) else { return };
+    let heard = match status.heard_ms_ago {
+        Some(ms) => format!("{}.{} s ago", ms / 1000, ms % 1000 / 100),
+        None => "not known".to_owned(),
+    };
+    let shares = match status.shares.as_deref() {
+        None => "not known".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(shares) => shares.join(", "),
+    };
+    let mut text = format!(
+        "{} {}\n\nattestation: {}\nshares: {shares}\nlast heartbeat: {heard}\nprogram: {}",
+        status.level.mark(),
+        status.summary,
+        status.attestation,
+        status.build,
+    );
+    if let Some(started) = status.started {
+        text += &format!("\nagent runs since {started}");
+    }
+    for past in &status.lately {
+        text += &format!("\nover: {past}");
+    }
+    if let Some(accused) = &status.accused {
+        text += &format!("\n{accused}");
+    }
+    if let Some(check) = status.check {
+        text += &format!("\n\n{}", check.what_to_do());
+    }
+    let title = format!("Node {}", status.node);
+    show(model, &title, text);
 }
 
 fn back(model: &mut Model) {
@@ -394,13 +463,20 @@ fn show(model: &mut Model, title: &str, text: impl Into<String>) {
 }
 
 fn open_form(model: &mut Model) {
-    if model.cluster.me.iter().any(|me| me.role == Role::Administrator) {
+    if !model.loaded {
+        show(
+            model,
+            "Not possible now",
+            "The record has not been read from the nodes yet, so nobody can tell what may be opened.",
+        );
+    } else if model.cluster.me.iter().any(|me| me.role == Role::Administrator) {
         model.popup = Some(Popup::Open(OpenForm {
             kind: CeremonyKind::Dkg,
             wallet: String::new(),
             purpose: String::new(),
             lost: String::new(),
             field: 1,
+            trouble: String::new(),
         }));
     } else {
         show(
@@ -412,31 +488,19 @@ fn open_form(model: &mut Model) {
     }
 }
 
-/// Who of this console's people could sign the open step now.
-fn candidates(model: &Model) -> Vec<Me> {
-    let Some((ceremony, step)) = model.step_to_sign() else { return Vec::new() };
-    let signers = ceremony.signers(step);
-    let releases = matches!(step.act, Act::Recover | Act::Prove);
-    let has_signed = |me: &Me| {
-        if releases {
-            ceremony.releases_wanted(step.act, &me.person).is_empty()
-        } else {
-            ceremony.signed(&step.id).any(|signed| signed.person == me.person)
+/// Goes to a ceremony that waits for somebody who signs here: from one of them to the next.
+fn go_to_turn(model: &mut Model) {
+    let turns: Vec<CeremonyId> = model.turns().into_iter().map(|(id, _)| id.clone()).collect();
+    let here =
+        turns.iter().position(|id| Some(id) == model.open.as_ref() && model.screen == Screen::Ceremonies);
+    match turns.get(here.map_or(0, |at| (at + 1) % turns.len())) {
+        Some(id) => {
+            model.screen = Screen::Ceremonies;
+            model.open = Some(id.clone());
+            model.scroll = 0;
         }
-    };
-    let wanted = |me: &&Me| {
-        signers.get(&me.role).is_some_and(|count| *count > 0)
-            && !has_signed(me)
-            && !ceremony.signatures().iter().any(|s| s.person == me.person && s.role != me.role)
-    };
-    let mut people: Vec<Me> = model.cluster.me.iter().filter(wanted).cloned().collect();
-    // Those for whom the step still waits come first.
-    let missing = |me: &Me| {
-        let signed = ceremony.signed(&step.id).filter(|signed| signed.role == me.role).count();
-        signers.get(&me.role).is_some_and(|count| signed < usize::try_from(*count).unwrap_or(usize::MAX))
-    };
-    people.sort_by_key(|me| !missing(me));
-    people
+        None => model.say("No ceremony waits for anybody who signs at this console."),
+    }
 }
 
 fn sign_step(model: &mut Model) {
@@ -444,7 +508,8 @@ fn sign_step(model: &mut Model) {
         show(model, "Sign what?", "Choose a ceremony first: 2, then Enter.");
         return;
     }
-    let people = candidates(model);
+    let people =
+        model.ceremony().map(|ceremony| turn::candidates(ceremony, &model.cluster.me)).unwrap_or_default();
     if model.step_to_sign().is_none() {
         show(model, "Nothing to sign", "The open step is done by the enclaves, or the ceremony is over.");
     } else if people.is_empty() {
@@ -453,9 +518,24 @@ fn sign_step(model: &mut Model) {
             "Nobody here can sign",
             "This step waits for people who do not sign at this console, or who have already signed.",
         );
+    } else if let Some(doubt) = new_doubt(model) {
+        let text = format!(
+            "{doubt}\n\nWhat is signed now may be wasted: put that right first (Enter on the node, screen 1, says how). \
+             Press s again to sign all the same."
+        );
+        show(model, "Wait", text);
     } else {
         model.popup = Some(Popup::Who(Who { people, selected: 0, purpose: WhoFor::Step }));
     }
+}
+
+/// What stands against signing now, unless that very thing was shown before.
+fn new_doubt(model: &mut Model) -> Option<String> {
+    let doubts = model.doubts(model.ceremony()?);
+    let nodes: BTreeSet<NodeIndex> = doubts.keys().copied().collect();
+    let is_new = !nodes.is_subset(&model.doubted);
+    model.doubted = nodes;
+    is_new.then(|| doubts.into_values().collect::<Vec<_>>().join("\n"))
 }
 
 fn withdraw(model: &mut Model) {
@@ -477,13 +557,16 @@ fn withdraw(model: &mut Model) {
 
 fn fingerprint(model: &mut Model) {
     let Some(ceremony) = model.ceremony() else { return };
-    if let Some(why) = model.no_words(ceremony) {
+    let is_running = model.is_running(ceremony);
+    if let Some(why) = model.no_words(ceremony).filter(|_| !is_running) {
         show(model, "No words yet", why);
         return;
     }
-    let (title, hash) = match ceremony.record() {
-        Some(record) => (format!("Wallet {}", record.wallet), record.fingerprint()),
-        None => ("Manifest".to_owned(), ceremony.manifest().hash()),
+    let is_read_back = ceremony.current_step().is_some_and(|step| step.act == Act::ReadBack);
+    let (title, hash) = match ceremony.record().filter(|_| is_read_back) {
+        Some(record) if is_running => (format!("Wallet {}", record.wallet), record.fingerprint()),
+        Some(_) | None if is_running => ("Manifest".to_owned(), ceremony.manifest().hash()),
+        Some(_) | None => ("Head, for paper".to_owned(), ceremony.head().hash),
     };
     model.popup = Some(Popup::Fingerprint {
         title,

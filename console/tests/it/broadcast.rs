@@ -91,7 +91,13 @@ fn serve(stream: &mut TcpStream, answer: impl FnOnce(Asked) -> Answer) -> std::i
     let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body)?;
     let (status, text) = answer(((*method).to_owned(), (*path).to_owned(), String::from_utf8(body).unwrap()));
-    write!(stream, "HTTP/1.1 {status} As it is\r\ncontent-length: {}\r\n\r\n{text}", text.len())
+    // The text of a redirect is where it leads.
+    let (place, text) = if (300..400).contains(&status) {
+        (format!("location: {text}\r\n"), String::new())
+    } else {
+        (String::new(), text)
+    };
+    write!(stream, "HTTP/1.1 {status} As it is\r\n{place}content-length: {}\r\n\r\n{text}", text.len())
 }
 
 fn method(body: &str) -> String {
@@ -367,7 +373,7 @@ async fn answers_that_are_too_long_are_not_read() {
 async fn nonsense_is_not_waited_out() {
     let unconfirmed_block = json!({ "confirmed": true }).to_string();
     let short = json!({ "confirmed": true, "block_height": 1, "block_hash": "00" }).to_string();
-    for text in ["", "<html>", "{}", "[]", "null", "{\"confirmed\":\"yes\"}", &unconfirmed_block, &short] {
+    for text in ["", "{}", "[]", "null", "{\"confirmed\":\"yes\"}", &unconfirmed_block, &short] {
         let endpoint = esplora_but("GET /api/tx/TXID/status", 200, text);
         fails!(endpoint.sends(&bitcoin(), SOON).await, BroadcastError::Malformed { .. });
     }
@@ -375,7 +381,7 @@ async fn nonsense_is_not_waited_out() {
         let endpoint = esplora_but("GET /api/blocks/tip/height", 200, text);
         fails!(endpoint.sends(&bitcoin(), SOON).await, BroadcastError::Malformed { .. });
     }
-    for text in ["", "<html>", "{}", "[]", "{\"id\":1}", "{\"id\":2,\"result\":\"0x5\"}"] {
+    for text in ["", "{}", "[]", "{\"id\":1}", "{\"id\":2,\"result\":\"0x5\"}"] {
         let endpoint = node_but("eth_chainId", (200, text.to_owned()));
         fails!(endpoint.sends(&ether(), SOON).await, BroadcastError::Malformed { .. });
     }
@@ -417,7 +423,7 @@ async fn an_endpoint_that_is_not_there_or_speaks_no_http_or_tls_is_named() {
     let error = send(format!("http://{address}")).await;
     assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
     let error = send(format!("https://{address}")).await;
-    assert!(matches!(error, HttpError::Unreachable { .. }), "{error:?}");
+    assert!(matches!(error, HttpError::NoTls { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -432,6 +438,58 @@ async fn endpoint_of_another_interface_is_called_that_and_nothing_is_waited_for(
         ] {
             let refused = endpoint.sends(&transaction, SOON).await.unwrap_err().to_string();
             assert!(refused.contains(said) && refused.contains(&status.to_string()), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn website_is_called_that_and_nothing_is_waited_for() {
+    let calls = [(bitcoin(), "not of Esplora's REST interface"), (ether(), "not of Ethereum's JSON-RPC")];
+    for page in ["<!DOCTYPE html>\n<html>", "\r\n <html lang=\"en\">", "<HTML>"] {
+        let website = Endpoint::that(move |_, _| (200, page.to_owned()));
+        for (transaction, said) in &calls {
+            let refused = website.sends(transaction, SOON).await.unwrap_err();
+            assert!(matches!(refused, BroadcastError::WebPage { .. }), "{refused:?}");
+            assert!(refused.to_string().contains(said), "{refused}");
+        }
+        assert_eq!(website.asked().len(), calls.len());
+        for place in ["GET /api/tx/TXID/status", "GET /api/blocks/tip/height"] {
+            let endpoint = esplora_but(place, 200, page);
+            fails!(endpoint.sends(&bitcoin(), SOON).await, BroadcastError::WebPage { .. });
+        }
+        // What stands before an endpoint answers for it.
+        let guard = Endpoint::that(move |_, _| (503, page.to_owned()));
+        for (transaction, _) in &calls {
+            let refused = guard.sends(transaction, SOON).await.unwrap_err().to_string();
+            assert!(refused.contains("503") && refused.ends_with("a web page"), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redirect_is_not_followed_and_where_it_leads_is_named_without_what_may_be_a_key() {
+    for (place, said) in [
+        (
+            "https://api.example:8443/v2/secret?key=secret",
+            "to https://api.example:8443, where nothing was sent: name",
+        ),
+        ("https://me:secret@api.example/", "to https://api.example, where nothing was sent: name"),
+        ("http://127.0.0.1:1/secret", "to http://127.0.0.1:1, where nothing was sent: name"),
+        (
+            "http://api.example/secret",
+            "to http://api.example, where nothing was sent because that is without TLS",
+        ),
+        ("ftp://api.example/secret", "to ftp://api.example, where nothing can be sent"),
+        ("/secret", "it sends elsewhere: ask its operator"),
+    ] {
+        for status in [301, 302, 307, 308] {
+            let endpoint = Endpoint::that(move |_, _| (status, place.to_owned()));
+            for (number, transaction) in (1..).zip([bitcoin(), ether()]) {
+                let refused = endpoint.sends(&transaction, SOON).await.unwrap_err().to_string();
+                assert!(refused.contains(&status.to_string()) && refused.contains(said), "{refused}");
+                assert!(!refused.contains("secret"), "{refused}");
+                assert_eq!(endpoint.asked().len(), number);
+            }
         }
     }
 }

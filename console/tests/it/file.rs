@@ -1,12 +1,14 @@
 //! People's files: never read beyond a limit, and written whole or not at all.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use console::file::{FileError, Readers, read, replace, write_new};
 
 use crate::data;
+use crate::reference::has;
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -86,33 +88,25 @@ fn what_is_written_is_whole_private_where_it_must_be_and_replaces_nothing() {
     assert_eq!(left, ["link", "new"]);
 }
 
+/// The command that prints a share of this folder to a page of this name.
+fn printing(folder: &Path, page: &str) -> Vec<String> {
+    let file = [b"age-encryption.org/v1\n".as_slice(), &[1; 4000]].concat();
+    std::fs::write(folder.join("share.age"), file).unwrap();
+    let (share, page) = (folder.join("share.age"), folder.join(page));
+    let record = "0".repeat(64);
+    let print =
+        ["paper", "print", share.to_str().unwrap(), "-o", page.to_str().unwrap(), "--record", &record];
+    let sheet = ["--cluster-id", "lab-1", "--wallet", "treasury", "--generation", "1", "--node", "1"];
+    let all = [&print[..], &sheet, &["--serial", "A-1"]].concat();
+    all.into_iter().map(str::to_owned).collect()
+}
+
 #[test]
 fn a_write_that_fails_leaves_no_file_and_the_next_try_succeeds() {
     let folder = tempfile::tempdir().unwrap();
-    let file = [b"age-encryption.org/v1\n".as_slice(), &[1; 4000]].concat();
-    std::fs::write(folder.path().join("share.age"), file).unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (share, page) = (path("share.age"), path("page.html"));
-    let record = "0".repeat(64);
-    let print = [
-        "paper",
-        "print",
-        &share,
-        "--cluster-id",
-        "lab-1",
-        "--wallet",
-        "treasury",
-        "--generation",
-        "1",
-        "--node",
-        "1",
-        "--serial",
-        "A-1",
-        "--record",
-        &record,
-        "-o",
-        &page,
-    ];
+    let print = printing(folder.path(), "page.html");
+    let print: Vec<&str> = print.iter().map(String::as_str).collect();
+    let page = folder.path().join("page.html");
     let full = within(4_000_000, "8", &print);
     let said = String::from_utf8_lossy(&full.stderr);
     assert_eq!(full.status.code(), Some(1), "{said}");
@@ -121,4 +115,102 @@ fn a_write_that_fails_leaves_no_file_and_the_next_try_succeeds() {
     let again = within(4_000_000, "unlimited", &print);
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>\n"));
+}
+
+/// Prints that page. The signal that a limit of so many blocks sends ends the program half-way.
+fn printed(folder: &Path, page: &str, blocks: &str) -> ExitStatus {
+    let script = format!("ulimit -c 0; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_custody")]).args(printing(folder, page));
+    shell.output().unwrap().status
+}
+
+#[test]
+fn what_a_killed_program_left_unfinished_is_removed_by_the_next_that_writes_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for page in ["page.html", "other.html", "page.html"] {
+        assert_eq!(printed(folder.path(), page, "8").code(), None, "{page}");
+    }
+    let left = names(folder.path()).into_iter().filter(|name| name.starts_with(".custody-"));
+    assert_eq!(left.count(), 2, "{:?}", names(folder.path()));
+    assert!(printed(folder.path(), "page.html", "unlimited").success());
+    let mut left = names(folder.path());
+    left.sort();
+    assert!(
+        matches!(&left[..], [other, page, share]
+        if other.starts_with(".custody-") && page == "page.html" && share == "share.age"),
+        "{left:?}"
+    );
+    assert!(printed(folder.path(), "other.html", "unlimited").success());
+    assert_eq!(names(folder.path()).len(), 3);
+}
+
+#[test]
+fn what_another_program_still_writes_is_left_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(printed(folder.path(), "page.html", "8").code(), None);
+    let name = names(folder.path()).into_iter().find(|name| name.starts_with(".custody-")).unwrap();
+    let unfinished = std::fs::File::open(folder.path().join(&name)).unwrap();
+    unfinished.lock().unwrap();
+    assert!(printed(folder.path(), "page.html", "unlimited").success());
+    assert!(names(folder.path()).contains(&name));
+    drop(unfinished);
+}
+
+#[test]
+fn pipe_into_which_nobody_writes_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let link = folder.path().join("link");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    let charter = data("charter.toml");
+    let bundle = data("bundle.zip");
+    for path in [&pipe, &link] {
+        let path = path.to_str().unwrap();
+        for arguments in [
+            vec!["charter", "check", path],
+            vec!["charter", "diff", charter.to_str().unwrap(), path],
+            vec!["evidence", "verify", path],
+            vec!["evidence", "verify", bundle.to_str().unwrap(), "--charter", path],
+            vec!["--cluster", path, "status"],
+            vec!["paper", "scan", path, "-o", "/nowhere/x"],
+        ] {
+            let refused = Command::new("timeout")
+                .args(["60", env!("CARGO_BIN_EXE_custody")])
+                .args(&arguments)
+                .env_remove("CUSTODY_CLUSTER")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(said.contains(path) && said.contains("a pipe into which nobody writes"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn what_a_shell_substitutes_for_a_program_is_read_whole_even_if_it_comes_late() {
+    if !has("bash", "what_a_shell_substitutes_for_a_program_is_read_whole_even_if_it_comes_late") {
+        return;
+    }
+    // The program runs before its input is written.
+    let script = "exec 3<&0; exec \"$0\" charter check <(cat <&3)";
+    let mut running = Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_custody")])
+        .env_remove("CUSTODY_CLUSTER")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let charter = std::fs::read(data("charter.toml")).unwrap();
+    let (begin, end) = charter.split_at(1000);
+    let mut input = running.stdin.take().unwrap();
+    input.write_all(begin).unwrap();
+    input.flush().unwrap();
+    input.write_all(end).unwrap();
+    drop(input);
+    let checked = running.wait_with_output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

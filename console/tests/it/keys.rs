@@ -1,10 +1,12 @@
 //! What keys do: nothing irreversible on one press, and refusals that say why.
 
-use console::tui::{Effect, Event, Model, Popup, update};
+use ceremonies::wire::bus::Heartbeat;
+use console::client::News;
+use console::tui::{Effect, Event, Model, Popup, Screen, update};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::model;
-use crate::screens::show;
+use crate::screens::{drawn, show};
 
 fn press(model: &mut Model, key: KeyCode) -> Vec<Effect> {
     update(model, Event::Key(KeyEvent::new(key, KeyModifiers::NONE))).1
@@ -19,6 +21,15 @@ fn write(model: &mut Model, text: &str) {
 fn message(model: &Model) -> &str {
     match &model.popup {
         Some(Popup::Message { text, .. }) => text,
+        _ => "",
+    }
+}
+
+/// Why what was typed was not taken.
+fn trouble(model: &Model) -> &str {
+    match &model.popup {
+        Some(Popup::Open(form)) => &form.trouble,
+        Some(Popup::Type(typing)) => &typing.trouble,
         _ => "",
     }
 }
@@ -39,6 +50,75 @@ fn a_signature_needs_the_typed_word_under_its_statement() {
 }
 
 #[test]
+fn every_screen_says_whose_turn_it_is_and_one_key_goes_there() {
+    let mut waiting = model(6);
+    let id = waiting.open.take();
+    for screen in Screen::ALL {
+        waiting.screen = screen;
+        assert!(
+            drawn(&waiting, 80, 24).contains("▶ YOUR TURN (g) in dkg-treasury-c0187ed5: witness-1"),
+            "{screen:?}"
+        );
+    }
+    press(&mut waiting, KeyCode::Char('g'));
+    assert_eq!((waiting.screen, &waiting.open), (Screen::Ceremonies, &id));
+    press(&mut waiting, KeyCode::Char('g'));
+    assert_eq!(waiting.open, id, "there is no other");
+
+    let mut elsewhere = model(6);
+    elsewhere.cluster.me.retain(|me| me.person.as_str() != "witness-1");
+    for (mut nobody, words) in [
+        (elsewhere, "it waits for nobody here"),
+        (model(13), "it waits for nobody here"),
+        (model(56), "no ceremony is under way"),
+    ] {
+        nobody.screen = Screen::Log;
+        assert!(drawn(&nobody, 80, 24).contains(words), "{words}");
+        press(&mut nobody, KeyCode::Char('g'));
+        assert_eq!(nobody.screen, Screen::Log);
+        assert!(nobody.message.contains("No ceremony waits"), "{}", nobody.message);
+    }
+}
+
+#[test]
+fn nothing_is_left_out_of_the_second_line_without_a_mark_however_narrow_the_screen() {
+    let waiting = model(6);
+    for width in [60, 70, 80, 120] {
+        let screen = drawn(&waiting, width, 24);
+        let second = screen.lines().nth(1).unwrap().trim_matches('"').trim_end().to_owned();
+        assert!(second.contains("? 5") && second.contains("▶ YOUR TURN (g) in dkg"), "{second}");
+        assert!(second.ends_with('…') || second.ends_with("witness-1"), "{second}");
+    }
+}
+
+#[test]
+fn every_screen_says_how_much_is_wrong() {
+    let mut model = model(56);
+    for screen in Screen::ALL {
+        model.screen = screen;
+        assert!(drawn(&model, 80, 24).contains("? 5 nodes not known │"), "{screen:?}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_to_sign_unwarned_what_a_node_in_trouble_would_waste() {
+    let mut model = model(6);
+    let beat =
+        |node, trouble: &str| Heartbeat { node, store_trouble: trouble.to_owned(), ..Heartbeat::default() };
+    for node in 1..=5 {
+        update(&mut model, Event::News(News::Health(Box::new(beat(node, "takes no writes")))));
+    }
+    press(&mut model, KeyCode::Char('s'));
+    assert!(message(&model).contains("node 3: store: takes no writes"), "{}", message(&model));
+    assert!(drawn(&model, 80, 24).contains("takes no writes"));
+    press(&mut model, KeyCode::Enter);
+    press(&mut model, KeyCode::Char('s'));
+    assert!(matches!(model.popup, Some(Popup::Who(_))), "a person may know better");
+    press(&mut model, KeyCode::Enter);
+    assert!(drawn(&model, 80, 24).contains("the ceremony may fail"));
+}
+
+#[test]
 fn escape_leaves_a_statement_unsigned() {
     let mut model = model(6);
     press(&mut model, KeyCode::Char('s'));
@@ -53,9 +133,71 @@ fn wrong_words_are_refused_before_anything_is_signed() {
     let mut model = model(23);
     press(&mut model, KeyCode::Char('s'));
     press(&mut model, KeyCode::Enter);
-    write(&mut model, "aardvark adroitness");
+    write(&mut model, "aardvark adroitnes");
     press(&mut model, KeyCode::Enter);
-    assert!(message(&model).contains("not those of this wallet"));
+    assert!(trouble(&model).contains("is not that of this wallet"), "{}", trouble(&model));
+    // What was typed can be mended, and what is typed on commands nothing.
+    write(&mut model, "s");
+    assert!(matches!(&model.popup, Some(Popup::Type(typing)) if typing.text == "aardvark adroitness"));
+}
+
+#[test]
+fn words_are_not_on_the_screen_while_somebody_types_those_that_they_heard() {
+    let mut model = model(23);
+    let words = model.ceremony().unwrap().spoken_words().unwrap();
+    let first = words.split(' ').next().unwrap();
+    assert!(drawn(&model, 160, 50).contains(first));
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    assert!(matches!(&model.popup, Some(Popup::Type(_))));
+    for (width, height) in [(80, 24), (160, 50)] {
+        let screen = drawn(&model, width, height);
+        assert!(!words.split(' ').any(|word| screen.contains(word)), "{screen}");
+    }
+    press(&mut model, KeyCode::Esc);
+    assert!(drawn(&model, 160, 50).contains(first));
+}
+
+#[test]
+fn what_is_typed_on_while_a_message_appears_commands_nothing() {
+    let mut model = model(6);
+    update(&mut model, Event::Failed("refused: no".to_owned()));
+    for key in ['q', 's', 'w', 'o', 'y', ' ', '?'] {
+        assert!(press(&mut model, KeyCode::Char(key)).is_empty());
+        assert_eq!(message(&model), "refused: no", "after {key}");
+    }
+    press(&mut model, KeyCode::Enter);
+    assert!(model.popup.is_none());
+}
+
+#[test]
+fn code_is_of_what_the_screen_spells_in_words() {
+    let code = |count: usize| {
+        let mut model = model(count);
+        press(&mut model, KeyCode::Char('f'));
+        match model.popup {
+            Some(Popup::Fingerprint { title, .. }) => title,
+            _ => String::new(),
+        }
+    };
+    assert_eq!(code(6), "Manifest");
+    assert_eq!(code(13), "Manifest");
+    assert_eq!(code(23), "Wallet treasury");
+    assert_eq!(code(56), "Head, for paper");
+    let mut unasked = model(56);
+    unasked.standings.clear();
+    press(&mut unasked, KeyCode::Char('f'));
+    assert!(matches!(&unasked.popup, Some(Popup::Message { title, .. }) if title == "No words yet"));
+}
+
+#[test]
+fn what_is_over_is_not_signed() {
+    let mut closed = model(56);
+    press(&mut closed, KeyCode::Char('w'));
+    press(&mut closed, KeyCode::Enter);
+    write(&mut closed, "Too late");
+    press(&mut closed, KeyCode::Enter);
+    assert!(trouble(&closed).contains("closed"), "{}", trouble(&closed));
 }
 
 #[test]
@@ -96,7 +238,7 @@ fn a_malformed_wallet_name_stays_in_the_form_with_the_reason() {
     write(&mut model, "purpose");
     press(&mut model, KeyCode::Enter);
     assert!(matches!(model.popup, Some(Popup::Open(_))));
-    assert!(model.message.contains("is not a name"), "{}", model.message);
+    assert!(trouble(&model).contains("is not a name"), "{}", trouble(&model));
 }
 
 #[test]
@@ -132,7 +274,7 @@ fn a_recovery_is_opened_with_the_nodes_that_are_typed() {
         }
     }
     press(&mut model, KeyCode::Enter);
-    assert!(model.message.contains("not one of the wallet's nodes"), "{}", model.message);
+    assert!(trouble(&model).contains("not one of the wallet's nodes"), "{}", trouble(&model));
     for _ in 0.."4=backup".len() {
         press(&mut model, KeyCode::Backspace);
     }
@@ -197,6 +339,6 @@ fn text_that_nobody_sees_stays_in_the_form_with_its_code_point() {
         update(&mut model, Event::Paste(format!("Key{hidden} of ops")));
         press(&mut model, KeyCode::Enter);
         assert!(matches!(model.popup, Some(Popup::Open(_))));
-        assert!(model.message.contains(code), "{}", model.message);
+        assert!(trouble(&model).contains(code), "{}", trouble(&model));
     }
 }

@@ -4,6 +4,7 @@
 
 mod broadcast;
 mod custodian;
+mod drill;
 mod file;
 mod inventory;
 mod keys;

@@ -497,6 +497,58 @@ proptest! {
     }
 }
 
+/// As an input method for Chinese or Japanese types it.
+fn full_width(text: &str) -> String {
+    let wide =
+        |c: char| if c.is_ascii_graphic() { char::from_u32(u32::from(c) + 0xfee0).unwrap() } else { c };
+    text.chars().map(wide).collect()
+}
+
+#[test]
+fn text_of_a_sheet_is_read_however_it_is_quoted() {
+    let file = file(600);
+    let page = page(&sheet(&file)).unwrap();
+    let armour = between(&page, "<pre class=\"armour\">", "</pre>")[0];
+    let quoted = |before: &str, after: &str| -> String {
+        armour.lines().flat_map(|line| [before, line, after, "\n"]).collect()
+    };
+    let table =
+        [("a mail", quoted("> ", "")), ("marks", quoted("\"", "\"")), ("full width", full_width(armour))];
+    for (what, typed) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let scanned = custody(folder.path(), &["paper", "scan", "-o", "back.age"], &typed);
+        assert!(scanned.status.success(), "{what}: {}", said(&scanned.stderr));
+        assert!(std::fs::read(folder.path().join("back.age")).unwrap() == file, "{what}");
+    }
+}
+
+#[test]
+fn what_was_broken_into_lines_or_lost_its_first_or_last_is_called_that_and_no_keyboard_is_blamed() {
+    let file = file(600);
+    let page = page(&sheet(&file)).unwrap();
+    let armour = between(&page, "<pre class=\"armour\">", "</pre>")[0];
+    let code = &codes(&file).unwrap()[0];
+    let wrapped: Vec<&str> =
+        code.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let (first, last) = (armour.lines().next().unwrap(), armour.lines().last().unwrap());
+    let table = [
+        ("a code in pieces", wrapped.join("\n"), "put all of it on one line"),
+        ("its first piece", wrapped[0].to_owned(), "is not a complete code"),
+        ("its check alone", code[code.rfind('/').unwrap()..].to_owned(), "may be a part of a code"),
+        ("text without its first line", armour.replace(first, ""), "begins with its line `-----BEGIN"),
+        ("a first line with too few strokes", armour.replace(first, &first[1..]), "must begin with the line"),
+        ("text without its last line", armour.replace(last, ""), "end with `-----END"),
+        ("a last line with too few strokes", armour.replace(last, &last[1..]), "end with `-----END"),
+    ];
+    for (what, typed, reason) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let scanned = custody(folder.path(), &["paper", "scan", "-o", "back.age"], &typed);
+        let told = said(&scanned.stderr);
+        assert_eq!(scanned.status.code(), Some(1), "{what}: {told}");
+        assert!(told.contains(reason) && !told.contains("keyboard"), "{what}: {told}");
+    }
+}
+
 /// What other programs add: their labels for what a code holds, and their line endings.
 #[test]
 fn codes_are_read_however_a_scanner_or_an_editor_hands_them_over() {
@@ -524,6 +576,10 @@ fn codes_are_read_however_a_scanner_or_an_editor_hands_them_over() {
         ("a byte order mark", format!("\u{feff}{plain}").into_bytes()),
         ("UTF-16", utf16(&plain, false)),
         ("UTF-16, the other way round", utf16(&plain.replace('\n', "\r\n"), true)),
+        ("quotation marks and commas", with("\"", "\",\n").into_bytes()),
+        ("typographic quotation marks", with("“", "”\n").into_bytes()),
+        ("a quoted mail", with("> > ", "\r\n").into_bytes()),
+        ("full-width characters", full_width(&plain).into_bytes()),
         ("small letters behind a name", with("qr-code:", "\n").to_lowercase().into_bytes()),
     ];
     for (what, typed) in table {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use ceremonies::entry::Event;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
-use console::health::{Level, NodeStatus};
+use console::checks::Check;
+use console::health::{Health, Level, NodeStatus};
 use console::readiness::{Answer, Held, Readiness, Share, readiness};
 use console::tui::Model;
 use proptest::prelude::*;
@@ -35,12 +36,15 @@ fn well(model: &Model, node: NodeIndex) -> NodeStatus {
     NodeStatus {
         node,
         level: Level::Good,
+        check: None,
         summary: "healthy".to_owned(),
         attestation: "accepted".to_owned(),
         image: None,
         shares: None,
         heard_ms_ago: Some(500),
         build: String::new(),
+        started: None,
+        lately: Vec::new(),
         accused: None,
         held: Some(held),
     }
@@ -148,5 +152,19 @@ proptest! {
         prop_assert_eq!(treasury.can_sign, expected, "{}", treasury.text());
         let counted = format!("{present} of 5 shares, 3 needed");
         prop_assert!(treasury.text().contains(&counted));
+    }
+}
+
+#[test]
+fn lost_share_does_not_stand_in_the_way_of_what_may_give_it_back_and_a_broken_store_does() {
+    let model = model(CLOSED);
+    let (_, chapter) = model.book.iter().next().unwrap();
+    let node = chapter.ceremony.manifest().roster[0];
+    for (check, stands) in
+        [(Check::ShareLost, false), (Check::Kms, false), (Check::Store, true), (Check::Silent, true)]
+    {
+        let status = NodeStatus { check: Some(check), level: check.level(), ..well(&model, node) };
+        let health = Health { wallets: Vec::new(), nodes: vec![status] };
+        assert_eq!(health.in_the_way_of(&chapter.ceremony).next().is_some(), stands, "{}", check.id());
     }
 }

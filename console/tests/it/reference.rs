@@ -29,7 +29,7 @@ const TEXT: &str = "a statement\nof two lines\n";
 const CASES: u32 = 96;
 
 /// Whether this machine has a tool; in CI it must.
-fn has(tool: &str, test: &str) -> bool {
+pub(crate) fn has(tool: &str, test: &str) -> bool {
     let found = Command::new(tool).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     assert!(found || std::env::var_os("CI").is_none(), "{tool} is not installed, and CI must not skip it");
     if !found {

@@ -146,7 +146,7 @@ fn an_excluded_node_has_a_word_and_a_sign_of_its_own_and_is_not_counted() {
         {
             assert!(screen.contains(text), "{text}:\n{screen}");
         }
-        assert_eq!(screen.matches("not heard from").count(), 4);
+        assert_eq!(screen.matches("not known: no node").count(), 4);
     }
 }
 
@@ -303,7 +303,11 @@ fn one_load_and_one_reading_of_a_ceremony_are_under_way_at_a_time() {
             update(&mut model, Event::News(News::Log(id))).1.len()
         })
         .sum();
-    assert_eq!(started, 8);
+    assert_eq!(started, 4);
+    // Nor do they keep the ceremony in front from being read.
+    let open = model.open.clone().unwrap();
+    let read = update(&mut model, Event::News(News::Log(open.clone()))).1;
+    assert!(matches!(read.as_slice(), [Effect::CatchUp(of, _)] if *of == open));
 }
 
 /// The terminal of a cluster that has held an inventory.
@@ -382,7 +386,7 @@ fn stalled_rounds_stay_on_the_screen_with_their_age_until_the_step_is_over() {
         ..Progress::default()
     };
     update(&mut running, Event::News(News::Progress(Box::new(progress(3)))));
-    for (later, said) in [(9, "commit"), (42, "SILENT 42 s commit"), (3600, "SILENT 3600 s commit")] {
+    for (later, said) in [(9, "commit"), (42, "STALLED 42 s commit"), (3600, "STALLED 3600 s commit")] {
         let mut wall = running.now;
         running.now = wall.plus(later * 1000);
         let screen = drawn(&running, 100, 40);
@@ -452,4 +456,43 @@ fn nothing_is_told_by_colour_alone() {
     let mut plain = model(56);
     plain.colour = false;
     assert_eq!(drawn(&plain, 80, 24), drawn(&model(56), 80, 24));
+}
+
+#[test]
+fn keys_and_hints_are_whole_on_the_narrowest_terminal() {
+    let mut model = with_an_inventory();
+    for (screen, hints) in [
+        (Screen::Cluster, "1-4 screens  o open  / filter  : command  ? help  q quit"),
+        (Screen::Ceremonies, "o open  Enter show  / filter  ? help  q quit"),
+    ] {
+        model.screen = screen;
+        assert!(drawn(&model, 60, 15).contains(hints), "{}", drawn(&model, 60, 15));
+    }
+    model.screen = Screen::Cluster;
+    let narrow = drawn(&model, 60, 15);
+    assert!(narrow.contains("Enter shows all of a node; o opens a ceremony; ? help "), "{narrow}");
+    assert!(narrow.contains(" 1 Cluster 2 3 4 "), "{narrow}");
+
+    model.screen = Screen::Ceremonies;
+    press(&mut model, &[KeyCode::Enter]);
+    let id = model.ceremony().unwrap().manifest().ceremony.clone();
+    for width in [60, 62, 70, 80, 100] {
+        let screen = drawn(&model, width, 60);
+        assert!(screen.contains("s sign  f code  w withdraw  Esc list  ? help  q quit"), "{screen}");
+        let right: Vec<String> = screen.lines().filter_map(now_pane).collect();
+        let now = right.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        for whole in [
+            format!("Changes (in full: custody ceremony show {id}):"),
+            "Words for paper: not yet".to_owned(),
+            format!("Keep the evidence: custody evidence export {id} -o FILE"),
+        ] {
+            assert!(now.replace(' ', "").contains(&whole.replace(' ', "")), "{whole}: {screen}");
+        }
+    }
+}
+
+/// What a line of a ceremony's screen has in its right part.
+fn now_pane(line: &str) -> Option<String> {
+    let (_, right) = line.split_once("││")?;
+    Some(right.split('│').next().unwrap_or_default().to_owned())
 }

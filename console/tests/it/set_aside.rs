@@ -6,7 +6,7 @@ use ceremonies::book::{Book, SetAside};
 use ceremonies::entry::Entry;
 use ceremonies::evidence::{self, Expected};
 use console::client::{Catalogue, Library};
-use console::tui::{Event, Model, update};
+use console::tui::{Event, Model, Screen, update};
 use crossterm::event::KeyCode;
 
 use crate::screens::{drawn, press, with_an_inventory};
@@ -54,6 +54,29 @@ fn a_log_that_breaks_off_is_listed_with_mark_word_and_reason_and_is_not_opened()
             assert!(drawn(&model, width, height).contains("Nothing to sign"));
         }
     }
+}
+
+#[test]
+fn screens_whose_every_log_is_set_aside_say_that_nothing_is_known() {
+    let without_opening = entries().split_off(1);
+    let mut model = loaded(vec![without_opening]);
+    for (width, height) in [(60, 15), (80, 24), (160, 50)] {
+        for screen in [Screen::Cluster, Screen::Wallets, Screen::Log] {
+            model.screen = screen;
+            let screen = drawn(&model, width, height);
+            assert!(screen.contains("Not known: no log of the record could be read;"), "{screen}");
+            for nothing in ["No wallet", "No ceremony", "Nothing has"] {
+                assert!(!screen.contains(nothing), "{nothing}: {screen}");
+            }
+        }
+        model.screen = Screen::Ceremonies;
+        assert!(drawn(&model, width, height).contains("SET ASIDE"));
+        assert!(!drawn(&model, width, height).contains("No ceremony yet"));
+    }
+    // One log that folds is enough to know.
+    let mut known = loaded(vec![entries()]);
+    known.screen = Screen::Wallets;
+    assert!(!drawn(&known, 80, 24).contains("Not known"));
 }
 
 #[test]

@@ -27,6 +27,14 @@ impl Program {
         }
     }
 
+    /// The profile with which it is built: a laboratory builds its image again and again, and measures no speed in it.
+    fn profile(self) -> &'static str {
+        match self {
+            Self::CustodyEnclave => "image",
+            Self::LabEnclave => "lab-image",
+        }
+    }
+
     /// Builds the program and returns its place.
     ///
     /// # Errors
@@ -48,7 +56,7 @@ impl Program {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&workspace)
-            .args(["build", "--quiet", "--locked", "--profile", "image", "--bins"])
+            .args(["build", "--quiet", "--locked", "--profile", self.profile(), "--bins"])
             .args(["--package", package, "--target", &triple, "--target-dir"])
             .arg(&target_dir)
             .env("RUSTFLAGS", format!("-C target-feature=+crt-static {}", option("--remap-path-prefix")))
@@ -63,7 +71,7 @@ impl Program {
             }
         }
         ensure!(cargo.status().context("running cargo")?.success(), "cargo could not build {name}");
-        Ok(target_dir.join(triple).join("image").join(name))
+        Ok(target_dir.join(triple).join(self.profile()).join(name))
     }
 }
 

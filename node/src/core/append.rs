@@ -92,7 +92,8 @@ impl Core {
             rests_until: 0,
             refused_at: None,
         };
-        if log.pending.len() >= MAX_PENDING {
+        // What nodes and people have signed already must not be lost; a console can ask again.
+        if is_console && log.pending.len() >= MAX_PENDING {
             self.is_unknown(&pending, "too many events are waiting to be appended here");
             return;
         }

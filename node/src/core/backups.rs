@@ -54,7 +54,7 @@ impl Core {
     ) -> Result<(Vec<Object>, UnixMillis), String> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         let rules = ceremony.charter().backup().ok_or("the charter does not ask for backups")?;
-        if !self.pace.has_vault {
+        if self.pace.vault_check_ms.is_none() {
             return Err("this node has no [vault] in its configuration".to_owned());
         }
         let manifest = ceremony.manifest();

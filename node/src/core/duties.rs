@@ -277,6 +277,9 @@ impl Core {
 
     pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<message::Credentials, String>) {
         if let Err(trouble) = &result {
+            if self.observed.kms.text() != trouble {
+                warn!(%trouble, "no AWS credentials for the enclave");
+            }
             self.observed.kms.rose(trouble, self.now);
         }
         match (self.waiting.remove(&ticket), result) {

@@ -231,6 +231,8 @@ pub enum Event {
     Enclave(from_enclave::Kind),
     /// The link to the enclave is lost: every session that it had is over.
     EnclaveLost,
+    /// Whether a connection for the enclave to the KMS endpoint came about, else why not.
+    KmsReached(Result<(), String>),
     /// Whether the enclave is linked, and why not.
     LinkState(Result<(), String>),
     /// What the store did. The error is its text.
@@ -270,6 +272,8 @@ pub enum Effect {
         /// What.
         payload: Vec<u8>,
     },
+    /// Say on this host what the heartbeat says.
+    Measure(Box<bus::Heartbeat>),
     /// Have the store do something.
     Store(Ticket, Box<StoreOp>),
     /// Say something to the enclave.

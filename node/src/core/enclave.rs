@@ -16,11 +16,13 @@ use crate::store::PendingShare;
 impl Core {
     pub(super) fn enclave_lost(&mut self) {
         warn!("enclave lost; its sessions are over");
+        // It may be back before anybody looks.
+        self.past.note("enclave", "the link was lost", self.now);
         self.own = None;
         self.asked.clear();
         self.ordered.clear();
         self.observed.document.clear();
-        self.forget_kms_trial();
+        self.forget_kms_answer();
         self.waiting.retain(|_, waiting| {
             !matches!(
                 waiting,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ceremonies::attestation::heartbeat_nonce;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::{bus, log};
@@ -12,15 +12,19 @@ use prost::Message;
 use tracing::error;
 
 use super::peers::Peers;
-use super::{Asked, Core, Now, StoreOp, StoreReply, Waiting};
+use super::{Asked, Core, Effect, Now, StoreOp, StoreReply, Waiting};
 
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
 /// milliseconds: well below any charter's limit, and soon enough that a frozen enclave is noticed.
 const DOCUMENT_AGE_MS: u64 = 5_000;
 /// How long the enclave may take to attest before that is reported, in milliseconds.
 const DOCUMENT_WAIT_MS: u64 = 10_000;
-/// How long a peer counts as heard after its last heartbeat, in milliseconds: some missed ones are not news.
-const HEARD_MS: u64 = 5000;
+/// How long a peer counts as heard after its last heartbeat, in milliseconds: longer than consoles take to find a node
+/// silent, so that they do not see a silent node as a trouble of those that miss it.
+const HEARD_MS: u64 = 8000;
+/// How long another node's record must differ before that is reported, in milliseconds: many times what entries take to
+/// get round.
+const DIFFERS_MS: u64 = 20_000;
 /// The most shares that a heartbeat lists; the log tells the others.
 const MAX_TOLD: u32 = 100;
 /// Most forked ceremonies that a heartbeat names.
@@ -49,7 +53,7 @@ impl Trouble {
         &self.text
     }
 
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         self.at.map_or_else(String::new, |at| format!("{} (at {})", self.text, at.wall))
     }
 }
@@ -61,13 +65,15 @@ pub(super) struct Observed {
     /// Messages about the record that mean nothing here: what a hostile host can make others read.
     pub(super) junk: u64,
     /// The last entry that was dated too far ahead to be accepted.
-    pub(super) ahead: String,
+    pub(super) ahead: Option<(CeremonyId, Hash)>,
     pub(super) store: Trouble,
     pub(super) kms: Trouble,
     pub(super) vault: Trouble,
     pub(super) enclave: Trouble,
     /// Whether the enclave is linked, and why not.
     pub(super) link: Result<(), String>,
+    /// Since when it has been as it is.
+    pub(super) linked_at: u64,
     pub(super) document: Vec<u8>,
     /// When the enclave was last asked for a document.
     document_asked: Option<u64>,
@@ -85,12 +91,13 @@ impl Default for Observed {
         Self {
             entries: 0,
             junk: 0,
-            ahead: String::new(),
+            ahead: None,
             store: Trouble::default(),
             kms: Trouble::default(),
             vault: Trouble::default(),
             enclave: Trouble::default(),
             link: Err("not connected yet".to_owned()),
+            linked_at: 0,
             document: Vec::new(),
             document_asked: None,
             shares: Vec::new(),
@@ -137,7 +144,9 @@ impl Core {
         if !is_waiting {
             self.store(StoreOp::Probe(MAX_TOLD), Waiting::Probed);
         }
-        let body = self.heartbeat().encode_to_vec();
+        let heartbeat = self.heartbeat();
+        let body = heartbeat.encode_to_vec();
+        self.effect(Effect::Measure(Box::new(heartbeat)));
         let sign = |message: &[u8]| self.identity.sign(message);
         match said::say(self.identity.charter.cluster(), Topic::Heartbeat, self.node(), body, sign) {
             Ok(payload) => self.publish(subject::health(self.node()), payload),
@@ -153,12 +162,16 @@ impl Core {
         };
     }
 
-    fn enclave_trouble(&self) -> String {
+    pub(super) fn enclave_trouble(&self) -> String {
         if let Err(why) = &self.observed.link {
             return why.clone();
         }
         let waits = self.asked.values().any(|asked| matches!(asked, Asked::Health));
-        let asked = self.observed.document_asked.filter(|_| waits);
+        let asked = match &self.own {
+            Some(_) => self.observed.document_asked.filter(|_| waits),
+            // It speaks first, with its keys.
+            None => Some(self.observed.linked_at),
+        };
         let silent = asked.map(|at| self.now.steady.saturating_sub(at)).filter(|ms| *ms > DOCUMENT_WAIT_MS);
         match silent {
             Some(ms) => format!("no answer for {} s", ms / 1000),
@@ -173,11 +186,19 @@ impl Core {
             let heard = peer.heard.is_some_and(|at| now.steady.saturating_sub(at) <= HEARD_MS);
             heard && !charter.excludes(**node)
         });
+        let peers: Vec<_> = peers.collect();
+        let differs = peers.iter().filter(|(_, peer)| {
+            peer.differs_since.is_some_and(|since| now.steady.saturating_sub(since) >= DIFFERS_MS)
+        });
         let members = self.members();
-        let forked = self
-            .logs
-            .iter()
-            .filter(|(_, log)| !log.ballot.votes() || !log.ballot.opponents(&log.tree, &members).is_empty());
+        let opponents = |log: &super::Log| log.ballot.opponents(&log.tree, &members);
+        let forked = self.logs.iter().filter(|(_, log)| !log.ballot.is_settled(&log.tree, &members));
+        let forked = forked.map(|(id, log)| {
+            let elsewhere = opponents(log).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            if elsewhere.is_empty() { id.to_string() } else { format!("{id} (elsewhere: node {elsewhere})") }
+        });
+        let settled = self.logs.values().filter(|log| log.ballot.is_settled(&log.tree, &members));
+        let elsewhere: BTreeSet<u32> = settled.flat_map(opponents).map(u32::from).collect();
         bus::Heartbeat {
             version: ceremonies::wire::VERSION,
             node: self.node().into(),
@@ -190,11 +211,13 @@ impl Core {
                 build: self.enclave_build.clone(),
             }),
             store_trouble: self.observed.store.told(),
-            kms_trouble: self.observed.kms.told(),
+            kms_trouble: self.kms_trouble(),
             vault_trouble: self.observed.vault.told(),
             shares: self.observed.shares.clone(),
+            differs: differs.map(|(node, _)| u32::from(**node)).collect(),
             peers: peers
-                .map(|(node, peer)| bus::PeerHealth { node: (*node).into(), last_heard_ms: peer.time_ms })
+                .iter()
+                .map(|(node, peer)| bus::PeerHealth { node: (**node).into(), last_heard_ms: peer.time_ms })
                 .collect(),
             last_round_ms: self.observed.last_round,
             last_signature_ms: self.observed.last_signature,
@@ -202,7 +225,10 @@ impl Core {
             ceremonies: u32::try_from(self.logs.len() + self.shelf.len()).unwrap_or(u32::MAX),
             stream_trouble: self.stream.trouble().unwrap_or_default(),
             record_digest: self.record_digest(),
-            forked: forked.take(MAX_FORKED).map(|(id, _)| id.to_string()).collect(),
+            started_ms: self.past.started().0,
+            past: self.past.told(),
+            forked: forked.take(MAX_FORKED).collect(),
+            elsewhere: elsewhere.into_iter().collect(),
         }
     }
 

@@ -11,6 +11,7 @@ mod duties;
 mod effect;
 mod enclave;
 mod health;
+mod past;
 mod peers;
 mod record;
 mod requests;
@@ -38,6 +39,7 @@ pub use self::effect::{
     StreamSeen, Ticket,
 };
 use self::health::Observed;
+use self::past::Past;
 use self::record::{Log, Writer};
 pub(crate) use self::shelf::FOLD;
 use self::shelf::Shelf;
@@ -87,8 +89,8 @@ pub struct Remembered {
 /// What differs between nodes and between a cluster and a simulation.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Whether this node has a vault.
-    pub has_vault: bool,
+    /// How often a vault that works is tried again, in milliseconds; none where this node has no vault.
+    pub vault_check_ms: Option<u64>,
     /// How long a finished ceremony stays in memory after its last change, in milliseconds.
     pub shelve_after_ms: u64,
 }
@@ -181,6 +183,7 @@ pub struct Core {
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: u64,
     observed: Observed,
+    past: Past,
     /// Ceremonies that are not over.
     running: BTreeSet<CeremonyId>,
     /// Ceremonies whose ballot an event or time may move.
@@ -220,6 +223,7 @@ impl Core {
             waiting: BTreeMap::new(),
             next_ticket: 1,
             observed: Observed::default(),
+            past: Past::new(now),
             running: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             duties_due: true,
@@ -267,8 +271,13 @@ impl Core {
             Event::Heartbeat(bytes) => self.peer_heartbeat(&bytes),
             Event::Request(request) => self.request(request),
             Event::Enclave(kind) => self.enclave_says(kind),
+            Event::KmsReached(reached) => self.trials.kms_reached(reached),
             Event::EnclaveLost => self.enclave_lost(),
-            Event::LinkState(state) => self.observed.link = state,
+            Event::LinkState(state) => {
+                self.observed.link = state;
+                self.observed.linked_at = self.now.steady;
+                self.note_troubles();
+            }
             Event::Stored(ticket, result) => self.stored(ticket, result),
             Event::Credentials(ticket, result) => self.credentials(ticket, result),
             Event::Preflighted(result) => self.vault_tried(result),
@@ -281,6 +290,7 @@ impl Core {
         self.settle_again();
         if self.now.steady.saturating_sub(self.looked_at) >= LOOK_MS || self.looked_at == 0 {
             self.looked_at = self.now.steady;
+            self.note_troubles();
             self.duties_due = true;
             for (op, waiting) in std::mem::take(&mut self.retries) {
                 self.store(op, waiting);

@@ -27,6 +27,8 @@ const ASK_AGAIN_MS: u64 = 1000;
 const MAX_ASKS: usize = 16;
 /// The most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
+/// How far ahead of this node's clock another's may be, in milliseconds.
+const MAX_AHEAD_MS: i64 = 2000;
 /// How long two nodes' records must differ before their heads are compared, and how long until that is repeated, in
 /// milliseconds.
 const COMPARE_MS: u64 = 3000;
@@ -44,7 +46,7 @@ pub(super) struct Peer {
     pub(super) heard: Option<u64>,
     pub(super) time_ms: i64,
     /// Since when its record has differed from this node's.
-    differs_since: Option<u64>,
+    pub(super) differs_since: Option<u64>,
     compared_at: Option<u64>,
     /// How many of its requests were answered in the second that began then.
     answered: (u64, u32),
@@ -95,9 +97,13 @@ impl Core {
             return Ok(());
         }
         let head = self.checked(raw, &id).ok_or(Junk)?;
-        let mut proof = Vec::new();
+        let (mut proof, mut voters) = (Vec::new(), BTreeSet::new());
         let mut unsigned = 0;
         for raw in told.proof.into_iter().take(MAX_HEADS) {
+            // One vote of each counts: what else one node has signed is not worth checking.
+            if !SignedHead::from_wire(raw.clone()).is_ok_and(|vote| voters.insert(vote.node)) {
+                continue;
+            }
             match self.checked(raw, &id) {
                 Some(vote) => proof.push(vote),
                 // A node that has not read an amendment yet does not know every voter.
@@ -248,12 +254,14 @@ impl Core {
             return;
         }
         let (now, same) = (self.now.steady, heartbeat.record_digest == self.record_digest());
+        let latest = self.now.wall.plus(MAX_AHEAD_MS);
         let peer = self.observed.peers.entry(node).or_default();
         // Differing records are followed up whatever the heartbeat's time: a clock may have been set back.
         peer.differs_since = if same { None } else { peer.differs_since.or(Some(now)) };
-        // One that was heard before is a replay, not a sign of life.
+        // One that was heard before is a replay, not a sign of life. A clock that was far ahead must not make all that
+        // follows look like one.
         if heartbeat.time_ms > peer.time_ms {
-            (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms);
+            (peer.heard, peer.time_ms) = (Some(now), heartbeat.time_ms.min(latest.0));
         }
     }
 

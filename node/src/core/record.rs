@@ -389,8 +389,12 @@ impl Core {
             }
             Ok(Examined::New(next)) => match check_clock(&entry, self.now.wall) {
                 Err(ahead) if !self.is_locked_elsewhere(&entry) => {
-                    warn!(ceremony = %id, %ahead, "entry refused for now");
-                    self.observed.ahead = ahead.to_string();
+                    let refused = (id.clone(), entry.hash());
+                    // It comes again and again until its time has come.
+                    if self.observed.ahead.as_ref() != Some(&refused) {
+                        warn!(ceremony = %id, %ahead, "entry refused for now");
+                        self.observed.ahead = Some(refused);
+                    }
                     if let Some(stream) = stream {
                         self.passes_over(&id, stream);
                     }

@@ -117,9 +117,31 @@ impl Core {
             Err(Refusal::OpenAlready(id)) if self.is_that_opening(&id, &request.payload) => {
                 bus::submit_reply::Outcome::Seq(1)
             }
+            Err(refusal) if self.may_be_right_yet(&refusal) => {
+                let trouble = self.stream.trouble().unwrap_or_else(|| chain(&refusal));
+                bus::submit_reply::Outcome::Unknown(format!(
+                    "not kept, for this node cannot tell yet: {trouble}"
+                ))
+            }
             Err(refusal) => bus::submit_reply::Outcome::Rejection(chain(&refusal)),
         };
         self.answer(&request, &bus::SubmitReply { outcome: Some(outcome) });
+    }
+
+    /// What is refused for want of something in the record is not refused while the record is still being read. A ceremony
+    /// that is not known here may be withheld from this node by the broker, whatever that lets it read.
+    fn may_be_right_yet(&self, refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Unknown(_) => true,
+            Refusal::Opening(_) => !self.stream.is_read(),
+            Refusal::Encoding(_)
+            | Refusal::Version(_)
+            | Refusal::NoEvent
+            | Refusal::Event(_)
+            | Refusal::OtherManifest { .. }
+            | Refusal::OpenAlready(_)
+            | Refusal::NotForConsoles => false,
+        }
     }
 
     fn is_that_opening(&self, id: &CeremonyId, payload: &[u8]) -> bool {

@@ -135,8 +135,7 @@ impl Core {
 
     /// Whether the nodes agree about a log, as far as this one knows: nothing is done on a log about which they do not.
     pub(super) fn is_settled(&self, id: &CeremonyId) -> bool {
-        let Some(log) = self.logs.get(id) else { return false };
-        log.ballot.votes() && log.ballot.opponents(&log.tree, &self.members()).is_empty()
+        self.logs.get(id).is_some_and(|log| log.ballot.is_settled(&log.tree, &self.members()))
     }
 
     /// What only time moves: rounds that nobody ends. A log that would not move however long nothing arrives is not

@@ -21,7 +21,7 @@ use super::record::{Log, Work, Writer, place_before};
 use super::{Core, Event, StoreOp, StoreReply, Waiting};
 
 /// The version of the fold's judgement: a line written under another is not believed, and the log is folded again.
-pub(crate) const FOLD: u32 = 1;
+pub(crate) const FOLD: u32 = 2;
 /// How many logs are shelved at one look.
 const MAX_SHELVED_AT_ONCE: usize = 64;
 /// How many recalled logs are kept in memory, if they can be shelved again.

@@ -10,9 +10,7 @@ use super::{Asked, Core, Effect, StoreReply, Waiting};
 /// How long a success counts when this node attests, in milliseconds.
 const FRESH_MS: u64 = 30_000;
 /// How often a working KMS is tried again, in milliseconds: a policy may change at any time, and a call costs little.
-const KMS_CHECK_MS: u64 = 60_000;
-/// How often a vault that works is tried again, in milliseconds: some keep every trial for ever.
-const VAULT_CHECK_MS: u64 = 10 * 60 * 1000;
+const KMS_CHECK_MS: u64 = 30_000;
 /// How soon to try again what failed, in milliseconds.
 const RETRY_MS: u64 = 10_000;
 /// The same, if a ceremony waits for it.
@@ -56,7 +54,17 @@ impl Trial {
 pub(super) struct Trials {
     store: Trial,
     kms: Trial,
+    /// Whether this enclave has had any answer to a trial of the KMS.
+    kms_answered: bool,
+    /// Why the KMS endpoint could not be reached at the last attempt.
+    kms_unreached: Option<String>,
     vault: Trial,
+}
+
+impl Trials {
+    pub(super) fn kms_reached(&mut self, reached: Result<(), String>) {
+        self.kms_unreached = reached.err();
+    }
 }
 
 impl Core {
@@ -66,7 +74,8 @@ impl Core {
         if self.trials.kms.is_due(now, KMS_CHECK_MS, RETRY_MS) {
             self.try_kms();
         }
-        if self.pace.has_vault && self.trials.vault.is_due(now, VAULT_CHECK_MS, RETRY_MS) {
+        let due = |check| self.trials.vault.is_due(now, check, RETRY_MS.min(check));
+        if self.pace.vault_check_ms.is_some_and(due) {
             self.try_vault();
         }
     }
@@ -97,7 +106,7 @@ impl Core {
     }
 
     fn try_vault(&mut self) {
-        if self.pace.has_vault {
+        if self.pace.vault_check_ms.is_some() {
             self.trials.vault = Trial::Asked(self.now.steady);
             self.effect(Effect::Preflight);
         } else {
@@ -123,6 +132,8 @@ impl Core {
     fn try_kms(&mut self) {
         if self.own.is_some() {
             self.trials.kms = Trial::Asked(self.now.steady);
+            // Why an earlier trial failed says nothing of this one, which may fail before there is a connection.
+            self.trials.kms_unreached = None;
             let ticket = self.ticket(Waiting::TrialCredentials);
             self.effect(Effect::FetchCredentials(ticket));
         }
@@ -143,7 +154,10 @@ impl Core {
     }
 
     pub(super) fn kms_tried(&mut self, result: Result<(), String>) {
+        // Of a connection that never came about, the enclave sees only the end.
+        let result = result.map_err(|trouble| self.trials.kms_unreached.clone().unwrap_or(trouble));
         self.trials.kms = Trial::of(&result, self.now.steady);
+        self.trials.kms_answered = true;
         match result {
             Ok(()) => {
                 if !self.observed.kms.text().is_empty() {
@@ -159,6 +173,20 @@ impl Core {
             }
         }
         self.duties_due = true;
+    }
+
+    /// What is wrong with the KMS; not yet to know is no better.
+    pub(super) fn kms_trouble(&self) -> String {
+        match self.observed.kms.told() {
+            told if told.is_empty() && !self.trials.kms_answered => "not tried yet".to_owned(),
+            told => told,
+        }
+    }
+
+    /// Another enclave may be refused what the one before was given.
+    pub(super) fn forget_kms_answer(&mut self) {
+        self.trials.kms_answered = false;
+        self.forget_kms_trial();
     }
 
     /// The next trial is due at once: another enclave may have another image, to which the KMS answers differently,

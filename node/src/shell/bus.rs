@@ -21,6 +21,10 @@ use crate::file::{self, MAX_SETTINGS};
 /// Messages of one sender that may wait before the newest are lost.
 pub(super) const MAX_WAITING: usize = 256;
 
+/// How often the broker is asked for a sign of life. After two without an answer the connection counts as lost: a frozen
+/// broker keeps it open.
+const PING: Duration = Duration::from_secs(3);
+
 /// Why the bus cannot be set up.
 #[derive(Debug, Error)]
 pub enum BusError {
@@ -49,12 +53,19 @@ pub(super) async fn connect(
     let seed = Zeroizing::new(file::read(&config.seed, MAX_SETTINGS).map_err(unread)?);
     let seed = std::str::from_utf8(&seed)
         .map_err(|error| unread(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
-    ConnectOptions::with_nkey(seed.trim().to_owned())
+    let mut options = ConnectOptions::with_nkey(seed.trim().to_owned());
+    if let Some(ca) = &config.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    // Of the libraries for TLS that are linked, this one; a second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    options
         .name(format!("node {node} of {cluster}"))
         .custom_inbox_prefix(subject::node_inbox(node))
         .subscription_capacity(MAX_WAITING)
         .retry_on_initial_connect()
         .max_reconnects(None)
+        .ping_interval(PING)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(100_u64.saturating_mul(1 << attempt.min(6)))
         })

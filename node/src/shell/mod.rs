@@ -4,6 +4,7 @@
 //! tasks of their own with deadlines, and protocol messages bypass it altogether. It decides nothing.
 
 mod bus;
+mod metrics;
 mod slow;
 mod start;
 mod stream;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::bus::BusError;
+use self::metrics::Metrics;
 use self::slow::Slow;
 use self::start::Ready;
 pub use self::start::{StartError, charter_in_force, check, take_bundle};
@@ -29,6 +31,7 @@ use crate::config::Config;
 use crate::core::{Core, Effect, Event, Now, Pace, StoreOp, StreamError, TICK_MS, Ticket};
 use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
 use crate::store::Store;
+use crate::vault::Vault;
 
 /// Events that may wait for the core; further senders wait.
 const MAX_EVENTS: usize = 64;
@@ -65,6 +68,7 @@ pub struct Agent {
     publish: mpsc::Sender<(String, Vec<u8>)>,
     link: EnclaveLink,
     slow: Slow,
+    metrics: Option<Metrics>,
     tasks: JoinSet<()>,
     begun: Instant,
 }
@@ -94,11 +98,17 @@ impl Agent {
         tasks.spawn(keep_stream(LogStream::new(client.clone()), queue, sender.clone()));
         let (publish, queue) = mpsc::channel(MAX_PUBLISHED);
         tasks.spawn(keep_publishing(client, queue));
-        let pace =
-            Pace { has_vault: vault.is_some(), shelve_after_ms: u64::from(config.shelve_after_s) * 1000 };
+        let check_every = |vault: &Vault| u64::try_from(vault.check_every().as_millis()).unwrap_or(u64::MAX);
+        let pace = Pace {
+            vault_check_ms: vault.as_ref().map(check_every),
+            shelve_after_ms: u64::from(config.shelve_after_s) * 1000,
+        };
+        let metrics = config.metrics.as_ref();
+        let metrics = metrics.and_then(|at| Metrics::serve(node, at.listen.address(), &mut tasks));
         let slow = Slow::new(config.kms.credentials.clone(), vault, sender.clone());
         let core = Core::new(identity, remembered, pace, steady(begun));
-        Ok(Self { node, core, events, sender, store: store_ops, stream, publish, link, slow, tasks, begun })
+        let store = store_ops;
+        Ok(Self { node, core, events, sender, store, stream, publish, link, slow, metrics, tasks, begun })
     }
 
     /// Works until it is told to stop.
@@ -135,6 +145,11 @@ impl Agent {
             Effect::Publish { subject, payload } => {
                 if self.publish.try_send((subject, payload)).is_err() {
                     warn!("the bus accepts no messages: one was lost");
+                }
+            }
+            Effect::Measure(heartbeat) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.take(self.core.book().context().charter(), &heartbeat);
                 }
             }
             Effect::Store(ticket, op) => {
@@ -181,6 +196,7 @@ async fn hear_enclave(mut messages: mpsc::Receiver<LinkEvent>, events: mpsc::Sen
     while let Some(message) = messages.recv().await {
         let event = match message {
             LinkEvent::Message(kind) => Event::Enclave(kind),
+            LinkEvent::Kms(reached) => Event::KmsReached(reached),
             LinkEvent::Lost => Event::EnclaveLost,
         };
         if events.send(event).await.is_err() {

@@ -2,7 +2,7 @@
 
 use ceremonies::ids::NodeIndex;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, true_reason};
 use crate::core::{StoreOp, StoreReply};
 
 impl Store {
@@ -11,6 +11,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn perform(&self, node: NodeIndex, op: StoreOp) -> Result<StoreReply, StoreError> {
+        match self.try_to(node, op).await {
+            Err(StoreError::Database { what, source }) => {
+                Err(StoreError::Database { what, source: true_reason(source, &self.options).await })
+            }
+            done => done,
+        }
+    }
+
+    async fn try_to(&self, node: NodeIndex, op: StoreOp) -> Result<StoreReply, StoreError> {
         self.check_file()?;
         match op {
             StoreOp::Append(entry) => self.append_entry(&entry).await?,

@@ -4,6 +4,7 @@ use ceremonies::ceremony::Head;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
 use ceremonies::wire::log;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -89,14 +90,13 @@ impl Store {
         .execute(&self.pool)
         .await
         .map_err(failed(what))?;
+        // Row by row: all rows at once weigh ten times the lines.
         let rows = sqlx::query(
             "SELECT ceremony, kind, wallet, generation, phase, opened_ms, charter, began_ms, seq, hash, time_ms, round, \
              lock_round FROM shelf",
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(what))?;
-        rows.iter().map(line).collect()
+        .fetch(&self.pool);
+        rows.map(|row| line(&row.map_err(failed(what))?)).try_collect().await
     }
 
     /// Takes every log off the shelf, so that all are folded.

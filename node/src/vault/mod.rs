@@ -131,6 +131,15 @@ impl Vault {
         }
     }
 
+    /// How often a vault that works is to be checked again: some buckets keep every trial for ever.
+    #[must_use]
+    pub fn check_every(&self) -> Duration {
+        match self {
+            Self::Directory(_) => Duration::from_secs(10),
+            Self::S3(_) => Duration::from_mins(10),
+        }
+    }
+
     /// Checks that the vault is reachable, versioned, has locks and accepts writes, without storing anything
     /// permanently. It ends within a limited time.
     ///

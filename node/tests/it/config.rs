@@ -148,3 +148,18 @@ fn vault_with_an_unknown_key_is_refused() {
     let two = "[vault.directory]\npath = \"p\"\n[vault.s3]\nbucket = \"b\"";
     assert!(refusal(&format!("{}\n{two}", without_host())).contains("vault"));
 }
+
+#[test]
+fn metrics_are_served_on_an_address_of_this_host_alone() {
+    let with = |listen: &str| format!("{}\n[metrics]\nlisten = \"{listen}\"\n", without_host());
+    assert!(load(&without_host()).unwrap().metrics.is_none());
+    for listen in ["127.0.0.1:9464", "127.8.9.10:1", "[::1]:9464"] {
+        assert_eq!(load(&with(listen)).unwrap().metrics.unwrap().listen.address().to_string(), listen);
+    }
+    for listen in ["0.0.0.0:9464", "[::]:9464", "10.0.0.1:9464", "192.168.0.1:80", "[::ffff:127.0.0.1]:80"] {
+        assert!(refusal(&with(listen)).contains("can be reached by other hosts"), "{listen}");
+    }
+    for listen in ["localhost:9464", "127.0.0.1", ":9464", ""] {
+        assert!(load(&with(listen)).is_err(), "{listen}");
+    }
+}

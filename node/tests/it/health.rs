@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ceremonies::ids::UnixMillis;
-use ceremonies::said::{Topic, hear};
+use ceremonies::said::{Topic, hear, say};
 use ceremonies::wire::bus::Heartbeat;
 use ceremonies::wire::log;
 use enclave_link::VERSION;
@@ -34,8 +34,12 @@ impl Bench {
             aside: Vec::new(),
             read_to: None,
         };
-        let core =
-            Core::new(identity, remembered, Pace { has_vault: true, shelve_after_ms: 60_000 }, Self::at(1));
+        let core = Core::new(
+            identity,
+            remembered,
+            Pace { vault_check_ms: Some(600_000), shelve_after_ms: 60_000 },
+            Self::at(1),
+        );
         Self { core, now: 1, effects: Vec::new() }
     }
 
@@ -115,6 +119,20 @@ impl Bench {
         self.feed(Event::Enclave(from_enclave::Kind::Said(said)));
     }
 
+    /// Hears another node, whose record has this digest.
+    fn hear(&mut self, at: usize, digest: &[u8]) {
+        let heartbeat = Heartbeat {
+            node: node(at).into(),
+            time_ms: Self::at(self.now).wall.0,
+            record_digest: digest.to_vec(),
+            ..Heartbeat::default()
+        };
+        let sign = |bytes: &[u8]| node_key(at).sign(bytes).map_err(Box::<dyn std::error::Error>::from);
+        let cluster = CONTEXT.charter().cluster();
+        let said = say(cluster, Topic::Heartbeat, node(at), heartbeat.encode_to_vec(), sign).unwrap();
+        self.feed(Event::Heartbeat(said));
+    }
+
     fn heartbeat(&mut self) -> Heartbeat {
         self.take();
         self.pass(1, &Ok(()));
@@ -143,7 +161,7 @@ fn a_data_key_is_got_as_soon_as_an_enclave_is_there_and_the_kms_is_tried_until_i
     let request = bench.tries_kms().unwrap();
     bench.kms_answers(request, "");
     assert_eq!(bench.heartbeat().kms_trouble, "");
-    bench.pass(50, &Ok(()));
+    bench.pass(25, &Ok(()));
     assert!(bench.tries_kms().is_none(), "what works is not asked for all the time");
     bench.pass(10, &Ok(()));
     assert!(bench.tries_kms().is_some());
@@ -197,6 +215,83 @@ fn a_trial_that_is_never_answered_or_whose_enclave_is_lost_is_made_again() {
     bench.welcome();
     bench.pass(1, &Ok(()));
     assert!(bench.tries_kms().is_some(), "another enclave may be another image");
+}
+
+#[test]
+fn peer_whose_record_stays_another_one_is_named_and_no_longer_once_it_is_the_same_or_silent() {
+    let mut bench = Bench::new();
+    let same = bench.heartbeat().record_digest;
+    let mut differs_after = |seconds, digest: Option<&[u8]>| {
+        for _ in 0..seconds {
+            if let Some(digest) = digest {
+                bench.hear(1, digest);
+            }
+            bench.pass(1, &Ok(()));
+        }
+        bench.heartbeat().differs
+    };
+    assert!(differs_after(18, Some(&[7; 32])).is_empty(), "it may be on its way");
+    assert_eq!(differs_after(4, Some(&[7; 32])), [2]);
+    assert!(differs_after(1, Some(&same)).is_empty());
+    assert_eq!(differs_after(22, Some(&[7; 32])), [2]);
+    assert!(differs_after(10, None).is_empty(), "nothing is known of it");
+}
+
+#[test]
+fn kms_that_was_not_tried_yet_is_not_shown_as_working() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    assert_eq!(bench.heartbeat().kms_trouble, "not tried yet");
+    bench.kms_answers(request, "");
+    assert_eq!(bench.heartbeat().kms_trouble, "");
+    bench.feed(Event::EnclaveLost);
+    bench.welcome();
+    assert_eq!(bench.heartbeat().kms_trouble, "not tried yet", "another enclave may be another image");
+}
+
+#[test]
+fn endpoint_that_this_node_cannot_reach_is_the_reason_and_not_what_the_enclave_sees_of_it() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.kms_answers(request, "TLS handshake: end of file");
+    assert!(bench.heartbeat().kms_trouble.starts_with("no route to it (at 20"));
+    bench.pass(10, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.feed(Event::KmsReached(Ok(())));
+    bench.kms_answers(request, "KMS refused GenerateDataKey");
+    assert!(bench.heartbeat().kms_trouble.starts_with("KMS refused GenerateDataKey"));
+}
+
+#[test]
+fn enclave_that_was_lost_and_is_back_at_once_is_remembered() {
+    let mut bench = Bench::new();
+    bench.feed(Event::LinkState(Ok(())));
+    bench.welcome();
+    bench.pass(20, &Ok(()));
+    assert!(bench.heartbeat().past.is_empty());
+    bench.feed(Event::EnclaveLost);
+    bench.welcome();
+    let past = bench.heartbeat().past;
+    assert_eq!((past[0].part.as_str(), past[0].text.as_str()), ("enclave", "the link was lost"));
+}
+
+#[test]
+fn enclave_that_never_says_its_keys_is_named_as_one_that_does_not_answer() {
+    let mut bench = Bench::new();
+    bench.feed(Event::LinkState(Ok(())));
+    bench.pass(9, &Ok(()));
+    assert_eq!(bench.heartbeat().enclave.unwrap().trouble, "");
+    bench.pass(3, &Ok(()));
+    let told = bench.heartbeat().enclave.unwrap().trouble;
+    assert!(told.starts_with("no answer for 1"), "{told}");
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    assert_eq!(bench.heartbeat().enclave.unwrap().trouble, "");
 }
 
 #[test]

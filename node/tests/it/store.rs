@@ -169,3 +169,13 @@ async fn old_shares_are_not_said_deleted_while_a_reader_keeps_them_on_the_disk()
     assert!(!holds(folder.path(), &old[..30]));
     assert_eq!(store.held(10).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn database_that_nothing_answers_for_is_named_as_that() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://custody@{}/custody", closed.local_addr().unwrap());
+    drop(closed);
+    let refused = Store::open(&url).await.unwrap_err();
+    let why = ceremonies::text::chain(&refused);
+    assert!(why.to_lowercase().contains("refused"), "{why}");
+}

@@ -90,7 +90,7 @@ impl Paper {
         model.book.take(first.clone()).unwrap();
         let withdraw =
             Signature::by(me, "withdraw".parse().unwrap(), Answer::Withdraw("a bench".parse().unwrap()));
-        let statement = withdraw.statement(&model.book.get(&id).unwrap().ceremony).unwrap();
+        let statement = withdraw.statement(&model.book.get(&id).unwrap().ceremony, model.now).unwrap();
         let signature = signer::sign(&me.key, &statement, None).unwrap();
         model.book.take(self.entry(Some(&first), id.as_str(), withdraw.event(signature))).unwrap();
         model.open = Some(id);

@@ -56,7 +56,7 @@ async fn withdrawn(cluster: &Cluster, room: &Room, count: usize) -> Vec<[Entry; 
         let first = host.opening(&id, room::opened(&manifest, sign(&statement)), now()).unwrap();
         let ceremony = scratch.read(std::slice::from_ref(&first)).unwrap();
         let end = withdrawal();
-        let event = end.event(sign(&end.statement(&ceremony).unwrap()));
+        let event = end.event(sign(&end.statement(&ceremony, now()).unwrap()));
         let last = host.entry(std::slice::from_ref(&first), event, now()).unwrap();
         scratch.shelve(&id);
         [first, last]

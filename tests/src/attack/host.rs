@@ -7,11 +7,13 @@ use anyhow::{Context as _, Result};
 use async_nats::{Client, ConnectOptions, Event};
 use ceremonies::charter::Charter;
 use ceremonies::entry::{Entry, Place};
-use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::{bus, log, record};
+use console::room::now;
+use enclave::session::BootKeys;
 use futures_util::StreamExt;
 use nkeys::KeyPair;
 use prost::Message;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
+use crate::nsm::{DocumentSpec, LabRoot};
 
 /// How long the broker may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -106,14 +109,23 @@ impl Host {
     /// # Errors
     /// When no reader would accept it.
     pub fn opening(&self, ceremony: &CeremonyId, event: log::Event, time: UnixMillis) -> Result<Entry> {
-        let place = Place {
-            ceremony: ceremony.clone(),
-            seq: 1,
-            prev: ceremonies::ids::Hash::ZERO,
-            time,
-            node: self.node,
-        };
+        let place = Place { ceremony: ceremony.clone(), seq: 1, prev: Hash::ZERO, time, node: self.node };
         Entry::create(place, event, |message| self.sign(message))
+    }
+
+    /// An attestation for a ceremony, by an allowed image that has just been started with new keys.
+    ///
+    /// # Errors
+    /// When the lab's attestation root cannot be read.
+    pub fn attestation(&self, cluster: &Cluster, manifest: &Hash) -> Result<log::Event> {
+        let image = self.charter.attestation().measurements.first().context("no image is allowed")?;
+        let spec = DocumentSpec::new(image, now())
+            .public_key(&[1; 294])
+            .user_data(&BootKeys::generate().public().encode())
+            .nonce(manifest.as_bytes());
+        let document = LabRoot::open(&cluster.layout().nsm())?.sign(&spec)?;
+        let attested = log::Attested { node: self.node.into(), document };
+        Ok(log::Event { kind: Some(log::event::Kind::Attested(attested)) })
     }
 
     /// Puts bytes on a ceremony's subject in the stream, and returns their sequence.

@@ -1,6 +1,7 @@
 //! `cargo lab`: a whole Custody cluster on this machine, and the console on it.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use console::inventory::Entries;
 use console::room::{self, RoomError, Subject};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
+use lab::fault::Fault;
 use lab::microvm::Machines;
 use lab::postgres::Postgres;
 use lab::{control, programs};
@@ -45,7 +47,7 @@ enum Command {
     Down,
     /// Show whether the cluster is running, and the health of its nodes.
     Status,
-    /// Break something in the running cluster.
+    /// Break something in the running cluster, or mend it.
     #[command(subcommand)]
     Fault(Fault),
     /// Give the lab's KMS key the policy that `custody charter kms-policy` wrote.
@@ -85,26 +87,6 @@ enum EnclaveKind {
 enum StoreKind {
     Sqlite,
     Postgres,
-}
-
-#[derive(Subcommand)]
-enum Fault {
-    /// Kill an agent; it is started again.
-    KillNode { node: u8 },
-    /// Kill an agent and keep it down.
-    StopNode { node: u8 },
-    /// Start an agent that was kept down.
-    StartNode { node: u8 },
-    /// Freeze an agent.
-    PauseNode { node: u8 },
-    /// Resume a frozen agent.
-    ResumeNode { node: u8 },
-    /// Kill an enclave; it is started again, with new keys.
-    KillEnclave { node: u8 },
-    /// Destroy a node's store and restart its agent and enclave, as on a fresh machine.
-    LoseNode { node: u8 },
-    /// Kill the broker; it is started again.
-    KillBroker,
 }
 
 #[derive(Args)]
@@ -164,7 +146,9 @@ async fn run(arguments: Arguments) -> Result<()> {
             say(&layout, "status").await?;
             console(&layout, &["status"]).await
         }
-        Some(Command::Fault(fault)) => say(&layout, &line(&fault)).await,
+        Some(Command::Fault(fault)) => {
+            say(&layout, &format!("fault {}", serde_json::to_string(&fault)?)).await
+        }
         Some(Command::KeyPolicy { file }) => say(&layout, &format!("key-policy {}", place(&file)?)).await,
         Some(Command::InstallEnclave { node, file }) => {
             say(&layout, &format!("install-enclave {node} {}", place(&file)?)).await
@@ -180,19 +164,6 @@ fn place(file: &Path) -> Result<String> {
     Ok(text
         .with_context(|| format!("{} contains a space: choose another place", place.display()))?
         .to_owned())
-}
-
-fn line(fault: &Fault) -> String {
-    match fault {
-        Fault::KillNode { node } => format!("kill-node {node}"),
-        Fault::StopNode { node } => format!("stop-node {node}"),
-        Fault::StartNode { node } => format!("start-node {node}"),
-        Fault::PauseNode { node } => format!("pause-node {node}"),
-        Fault::ResumeNode { node } => format!("resume-node {node}"),
-        Fault::KillEnclave { node } => format!("kill-enclave {node}"),
-        Fault::LoseNode { node } => format!("lose-node {node}"),
-        Fault::KillBroker => "kill-broker".to_owned(),
-    }
 }
 
 async fn say(layout: &Layout, line: &str) -> Result<()> {
@@ -215,7 +186,9 @@ async fn console(layout: &Layout, arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     // A console that was killed leaves the terminal as it had it.
-    console::terminal::give_back();
+    if std::io::stdout().is_terminal() {
+        console::terminal::give_back();
+    }
     if let Some(before) = before {
         tcsetattr(std::io::stdin(), OptionalActions::Now, &before)?;
     }

@@ -35,6 +35,12 @@ impl Layout {
         self.folder.join("cluster.toml")
     }
 
+    /// The configuration of a Prometheus that watches the cluster.
+    #[must_use]
+    pub fn prometheus(&self) -> PathBuf {
+        self.folder.join("prometheus.yml")
+    }
+
     /// The attestation root.
     #[must_use]
     pub fn root(&self) -> PathBuf {
@@ -84,7 +90,7 @@ impl Layout {
         self.folder.join("kms")
     }
 
-    pub(super) fn key_policy(&self) -> PathBuf {
+    pub(crate) fn key_policy(&self) -> PathBuf {
         self.kms().join("policy.json")
     }
 
@@ -98,7 +104,9 @@ impl Layout {
         self.folder.join("backups")
     }
 
-    pub(super) fn nats(&self) -> PathBuf {
+    /// The broker's configuration and log.
+    #[must_use]
+    pub fn nats(&self) -> PathBuf {
         self.folder.join("nats")
     }
 

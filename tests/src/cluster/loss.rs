@@ -31,7 +31,7 @@ impl Cluster {
         format!("sqlite:{}", self.layout.node(node).join(STORE[0]).display())
     }
 
-    fn store_files(&self, node: NodeIndex) -> Result<[PathBuf; 3]> {
+    pub(crate) fn store_files(&self, node: NodeIndex) -> Result<[PathBuf; 3]> {
         let files = STORE.map(|name| self.layout.node(node).join(name));
         ensure!(
             files[0].exists(),

@@ -150,11 +150,12 @@ pub(crate) async fn no_secret_is_outside(cluster: &Cluster, room: &Room, dkg: &C
     assert!(!search.is_match(&material(room, dkg).bundle().unwrap()));
 
     // The search finds what is there to be found, in each writing.
+    let planted = tempfile::tempdir().unwrap();
+    let file = planted.path().join("deep/planted");
+    fs::create_dir(planted.path().join("deep")).unwrap();
     for mark in &marks[..5] {
-        let planted = folder.join("planted");
-        fs::write(&planted, [b"before ", mark.as_slice(), b" after"].concat()).unwrap();
-        assert_eq!(marked(folder, &search), std::slice::from_ref(&planted));
-        fs::remove_file(planted).unwrap();
+        fs::write(&file, [b"before ", mark.as_slice(), b" after"].concat()).unwrap();
+        assert_eq!(marked(planted.path(), &search), std::slice::from_ref(&file));
     }
 }
 

@@ -21,6 +21,8 @@ use lab::cluster::{Cluster, Plan};
 use lab::drive::Room;
 use lab::postgres::{self, Postgres};
 
+use crate::stranger::finds_right;
+
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) fn node(index: u8) -> NodeIndex {
@@ -118,7 +120,7 @@ async fn refuses_wrong_approvals(room: &mut Room, other: &CeremonyId, id: &Cerem
         answer: Answer::None,
     };
     let for_other = signature(operator.role, operator.person.as_str());
-    let statement = for_other.statement(room.ceremony(other).unwrap()).unwrap();
+    let statement = for_other.statement(room.ceremony(other).unwrap(), now()).unwrap();
     let armoured = console::signer::sign(&operator.key, &statement, None).unwrap();
     let answer =
         room.client.submit(&room.book.get(id).unwrap().entries, id, for_other.event(armoured.clone())).await;
@@ -173,6 +175,9 @@ pub(crate) fn bundles_verify_and_every_change_is_found(room: &Room, dkg: &Ceremo
     assert_eq!(bundle, whole.bundle().unwrap(), "the same log makes the same bytes");
     let report = verify(&bundle, &Expected::default()).unwrap();
     assert!(report.complete);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bundle).unwrap();
+    assert!(finds_right(file.path()).contains("groups signed a test with the key"));
     let test_bundle = material(room, test).bundle().unwrap();
     assert!(
         verify(&test_bundle, &Expected { kind: Some(ClusterKind::Lab), ..Expected::default() })

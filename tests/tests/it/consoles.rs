@@ -25,7 +25,7 @@ use crate::ceremonies::{PATIENCE, plan};
 const COLUMNS: u16 = 100;
 const ROWS: u16 = 30;
 
-fn custody() -> Command {
+pub(crate) fn custody() -> Command {
     Command::new(lab::programs::folder().unwrap().join("custody"))
 }
 
@@ -176,6 +176,14 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
     let file = cluster.layout().console();
+    let status = folder.path().join("status.txt");
+    let started = custody()
+        .arg("--cluster")
+        .arg(&file)
+        .args(["status", "--watch"])
+        .stdout(File::create(&status).unwrap())
+        .spawn();
+    let watcher = Ends(started.unwrap());
     let mut room = Room::enter(&file, PATIENCE).await.unwrap();
     let id = opens_with_a_signature_made_elsewhere(folder.path(), &file, &room);
     room.lead_to(&id, Act::Confirm, PATIENCE).await.unwrap();
@@ -205,9 +213,34 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
 
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.ceremony(&id).unwrap().phase(), Phase::Closed);
+    // Whoever has watched since before the wallet was made is told of it.
+    let is_told = || std::fs::read_to_string(&status).unwrap().contains("wallet treasury g1 ✓ can sign");
+    wait_for("the wallet, watched", || is_told().then_some(()));
+    drop(watcher);
+    tells_a_watcher_each_entry_once(folder.path(), &file, &room, &id);
     withdraws_elsewhere_or_at_a_terminal(folder.path(), &file, &room);
     amends_the_charter_with_files(folder.path(), &file, &mut room).await;
     cluster.stop().await;
+}
+
+/// `audit tail`, started again and again: every entry comes once, in order, as the log has it.
+fn tells_a_watcher_each_entry_once(folder: &Path, cluster: &Path, room: &Room, id: &CeremonyId) {
+    let cursor = folder.join("audit.json");
+    let tail = ["audit", "tail", "--once", "--cursor", cursor.to_str().unwrap()];
+    let log = &room.book.get(id).unwrap().entries;
+    let mut told: Vec<Hash> = Vec::new();
+    wait_for("the whole log", || {
+        for line in run(cluster, &tail, None).unwrap().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["ceremony"], id.as_str());
+            told.push(line["hash"].as_str().unwrap().parse().unwrap());
+        }
+        (told.len() >= log.len()).then_some(())
+    });
+    assert_eq!(told, log.iter().map(ceremonies::entry::Entry::hash).collect::<Vec<_>>());
+    assert_eq!(run(cluster, &tail, None).unwrap(), "");
+    std::fs::write(&cursor, "half of a curs").unwrap();
+    assert!(run(cluster, &tail, None).unwrap_err().contains("is not a cursor"));
 }
 
 /// A console that shows the ceremony, and is killed while the enclaves work.
@@ -310,7 +343,10 @@ fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &Cerem
     assert!(run(cluster, &sign, None).unwrap_err().contains("no SSH agent"));
     let once = run(cluster, &sign, Some(&socket)).unwrap();
     assert!(once.contains("recorded by"), "{once}");
-    assert_eq!(run(cluster, &sign, Some(&socket)).unwrap(), once, "the same signature is one entry");
+    let again = run(cluster, &sign, Some(&socket)).unwrap();
+    // How many nodes have told so far is another matter.
+    let entry = |receipt: &str| receipt.split_once(", recorded by").map(|(entry, _)| entry.to_owned());
+    assert_eq!(entry(&again), entry(&once), "the same signature is one entry");
     drop(agent);
 }
 

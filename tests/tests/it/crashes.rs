@@ -171,7 +171,8 @@ async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: &[(
     cluster.stop().await;
 }
 
-/// One boundary of so many, so that one pipeline has time for all kinds of process; the nightly run takes each.
+/// One boundary of so many, so that one pipeline, which gives each kind of process others, has time for all of them; the
+/// nightly run gives all to each.
 fn some(boundaries: Vec<Boundary>, first: usize, of: usize) -> Vec<Boundary> {
     let every = std::env::var_os("CUSTODY_EVERY_BOUNDARY").is_some();
     let (skip, step) = if every { (0, 1) } else { (first, of) };
@@ -234,17 +235,17 @@ async fn generations_survive(process: Process, boundaries: Vec<Boundary>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_generation_is_void_or_committed_wherever_an_agent_is_killed() {
-    generations_survive(Process::Agent, some(boundaries_of_a_generation(), 0, 2)).await;
+    generations_survive(Process::Agent, some(boundaries_of_a_generation(), 0, 3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_generation_is_void_or_committed_wherever_an_enclave_is_killed() {
-    generations_survive(Process::Enclave, some(boundaries_of_a_generation(), 1, 2)).await;
+    generations_survive(Process::Enclave, some(boundaries_of_a_generation(), 1, 3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_generation_is_void_or_committed_wherever_the_broker_is_killed() {
-    generations_survive(Process::Broker, some(boundaries_of_a_generation(), 0, 2)).await;
+    generations_survive(Process::Broker, some(boundaries_of_a_generation(), 2, 3)).await;
 }
 
 /// Freezes the agent when the boundary is reached, and resumes it once another node waits only for it.
@@ -289,8 +290,8 @@ async fn test_signatures_are_completed_wherever_a_process_is_killed() {
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
     room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
-    for process in [Process::Agent, Process::Enclave, Process::Broker] {
-        for boundary in boundaries_of_a_signature() {
+    for (first, process) in [Process::Agent, Process::Enclave, Process::Broker].into_iter().enumerate() {
+        for boundary in some(boundaries_of_a_signature(), first, 3) {
             let case = format!("{process:?} killed at {boundary:?}");
             parent.stops_at(boundary);
             let id = open(&room, CeremonyKind::TestSign, "treasury").await;

@@ -204,7 +204,7 @@ async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction
     assert!(!early && why.contains("must be done first"), "{why}");
     room.lead_to(&id, Act::Broadcast, PATIENCE).await.unwrap();
     let (witness, why) = broadcast(&["--person", "witness-1", "--role", "witness"]);
-    assert!(!witness && why.contains("not signed by a witness"), "{why}");
+    assert!(!witness && why.contains("the role witness does not sign step"), "{why}");
     assert_eq!(chain.call("eth_blockNumber", json!([])).await.unwrap(), head, "what is refused is not sent");
 
     let (unread, why) = broadcast(&["--person", "operator-1"]);

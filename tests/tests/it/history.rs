@@ -17,6 +17,7 @@ use node::store::Store;
 use crate::ceremonies::{PATIENCE, node, open};
 use crate::consoles::run;
 use crate::record::{HEALED, cluster, of_one_mind};
+use crate::stranger::finds_right;
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -108,7 +109,8 @@ async fn ceremony_that_is_over_leaves_memory_and_comes_back_whole() {
     let bundle = folder.path().join("b.zip");
     let export = ["evidence", "export", closed.as_str(), "-o", bundle.to_str().unwrap()];
     run(&cluster.layout().console(), &export, None).unwrap();
-    let report = verify(&fs::read(bundle).unwrap(), &Expected::default()).unwrap();
+    let report = verify(&fs::read(&bundle).unwrap(), &Expected::default()).unwrap();
     assert!(report.recorded, "{report}");
+    assert!(finds_right(&bundle).contains("the whole log is recorded"));
     cluster.stop().await;
 }

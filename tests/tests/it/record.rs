@@ -5,9 +5,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ceremonies::ceremony::Phase;
+use ceremonies::ceremony::{MAX_ATTESTATIONS, Phase};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
+use ceremonies::entry::{Entry, Event};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::record::Tip;
@@ -16,6 +16,7 @@ use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use ceremonies::subject;
 use ceremonies::wire::{bus, log};
+use console::checks::Check;
 use console::client::News;
 use console::room::{self, Signature, now};
 use futures_util::StreamExt as _;
@@ -27,6 +28,7 @@ use prost::Message as _;
 
 use crate::ceremonies::{PATIENCE, node, open, plan};
 use crate::consoles::run;
+use crate::faults::Console;
 
 /// How long nodes may take to agree again.
 pub(crate) const HEALED: Duration = Duration::from_secs(30);
@@ -138,6 +140,69 @@ async fn one_host_drops_no_veto_and_gives_no_receipt() {
     cluster.agent(node(3)).unwrap().resume().await;
     let after = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, log.len()).await;
     assert_eq!(after[..log.len()], log[..], "what was recorded stays in its place");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branch_that_one_host_makes_up_holds_up_no_ceremony_and_its_node_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    let log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 7).await;
+    let watcher = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+    let mut console = Console::at(&watcher).await;
+    console.is_well().await;
+
+    // Beside its agent, somebody has node 3's credentials. No later word of the agent outdoes this round.
+    let host = Host::with_credentials_of(&cluster, node(3)).await.unwrap();
+    let fault = log::Faulted { node: 3, reason: "made up".to_owned() };
+    let event = log::Event { kind: Some(log::event::Kind::Faulted(fault)) };
+    let other = host.entry(&log[..log.len() - 1], event, now()).unwrap();
+    host.put(&id, other.encode()).await.unwrap();
+    let tip = Tip { seq: other.seq, hash: other.hash() };
+    host.show(&host.head(&id, u32::MAX, tip, None).unwrap()).await.unwrap();
+    console.names(&[3], Check::Elsewhere, "signs another branch").await;
+
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    let after = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, log.len()).await;
+    assert_eq!(after[..log.len()], log[..]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attestations_without_end_by_one_host_cost_their_ceremony_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let mut log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 6).await;
+    room.look(&id).await.unwrap();
+    let manifest = room.ceremony(&id).unwrap().manifest().hash();
+    let host = Host::with_credentials_of(&cluster, node(3)).await.unwrap();
+    for _ in 0..60 {
+        let attested = host.attestation(&cluster, &manifest).unwrap();
+        let entry = host.entry(&log, attested, now()).unwrap();
+        host.put(&id, entry.encode()).await.unwrap();
+        log.push(entry);
+    }
+
+    let other = open(&room, CeremonyKind::Dkg, "savings").await;
+    room.lead_to_close(&other, PATIENCE, |_| ()).await.unwrap();
+    let log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 13).await;
+    let by_three = |entry: &&Entry| matches!(entry.event, Event::Attested { node, .. } if node.get() == 3);
+    assert_eq!(
+        log.iter().filter(by_three).count(),
+        usize::try_from(MAX_ATTESTATIONS).unwrap(),
+        "the rest is refused"
+    );
+    let is_well = |heartbeat: &bus::Heartbeat| {
+        heartbeat.enclave.as_ref().is_some_and(|enclave| enclave.trouble.is_empty())
+            && heartbeat.forked.is_empty()
+    };
+    for index in 1..=5 {
+        heartbeat(&room, index, is_well).await;
+    }
+    room.withdraw(&id, "one host attests without end".parse().unwrap()).await.unwrap();
     cluster.stop().await;
 }
 
@@ -396,7 +461,7 @@ async fn fork_is_healed_and_both_branches_stay() {
         (Signature::by(&operator, "withdraw".parse().unwrap(), end), &operator.key),
     ];
     let entries = signatures.map(|(signature, key)| {
-        let statement = signature.statement(room.ceremony(&id).unwrap()).unwrap();
+        let statement = signature.statement(room.ceremony(&id).unwrap(), now()).unwrap();
         let armoured = console::signer::sign(key, &statement, None).unwrap();
         host.entry(&before, signature.event(armoured), now()).unwrap()
     });

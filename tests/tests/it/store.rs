@@ -14,6 +14,8 @@ use lab::postgres::{self, Postgres};
 use node::core::Shelved;
 use node::store::{Claim, PendingShare, ShareState, Store, StoreError};
 
+use crate::ceremonies::PATIENCE;
+
 fn share(generation: u32, blob: &[u8]) -> PendingShare {
     PendingShare {
         wallet: "treasury".parse().unwrap(),
@@ -180,4 +182,28 @@ async fn the_store_keeps_its_promises_on_postgresql() {
 #[tokio::test]
 async fn a_store_of_another_kind_is_refused() {
     assert!(matches!(Store::open("mysql://host/db").await, Err(StoreError::Url)));
+}
+
+#[tokio::test]
+async fn pooler_that_shares_connections_is_named_and_one_that_does_not_works() {
+    if postgres::installed().is_none() {
+        assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed (Debian: postgresql)");
+        return;
+    }
+    let server = Postgres::start().unwrap();
+    let direct = server.database("node").unwrap();
+    let by_session = server.pooled("node", false).unwrap();
+    behaves(by_session.url()).await;
+
+    let by_transaction = server.pooled("node", true).unwrap();
+    let trouble = async {
+        loop {
+            let store = Store::open(by_transaction.url()).await?;
+            store.probe().await?;
+        }
+    };
+    let trouble: Result<(), StoreError> = tokio::time::timeout(PATIENCE, trouble).await.unwrap();
+    let said = trouble.unwrap_err().to_string();
+    assert!(said.contains("pooler in transaction mode") && said.contains("pool_mode=session"), "{said}");
+    Store::open(&direct).await.unwrap().probe().await.unwrap();
 }

@@ -28,7 +28,7 @@ use ceremonies::ids::Hash;
 
 use self::world::{Slip, World};
 
-const SCHEDULES: u64 = 200;
+const SCHEDULES: u64 = 100;
 /// Steps in which things go wrong.
 const STEPS: usize = 700;
 /// Steps within which everything due must be done, or never will be.

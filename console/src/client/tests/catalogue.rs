@@ -55,7 +55,7 @@ fn different_heads_are_shown_as_such_and_the_most_decide_what_is_shown() {
         (3, &[("dkg-a-1", Summary { phase: "void".to_owned(), ..summary(12, 99) })]),
     ]);
     let row = &catalogue.rows[0];
-    assert_eq!(row.agreement(5), "NODES DIFFER: entry 12 (3), entry 9 (1, 2)");
+    assert_eq!(row.agreement(5), "nodes are at different entries: entry 12 (3), entry 9 (1, 2)");
     assert_eq!(row.summary().unwrap().phase, "gathering");
     assert_eq!(row.head().unwrap().0.seq, 9);
 }

@@ -21,7 +21,12 @@ fn heartbeat_is_heard_once_and_never_again() {
     assert!(hears(&mut ear, "health.3", &beat(1_000)));
     assert!(!hears(&mut ear, "health.3", &beat(1_000)), "the same again");
     assert!(hears(&mut ear, "health.3", &beat(2_000)));
-    assert!(!hears(&mut ear, "health.3", &beat(1_500)), "an older one");
+    let older = ear.hear(&voices(), "health.3", &beat(1_500));
+    assert!(
+        matches!(older, Some(News::Backdated(of)) if of == node(3)),
+        "an older one is only said to have come"
+    );
+    assert!(!hears(&mut ear, "health.3", &beat(2_000)), "it does not make what was heard new again");
     assert!(hears(&mut ear, "health.1", &said(Topic::Heartbeat, 1, 1, &heartbeat(1, 1_000))));
 }
 
@@ -52,6 +57,21 @@ fn words_that_their_node_has_not_signed_for_this_are_dropped() {
     assert!(!hears(&mut ear, "progress.dkg-w-1.3", &said(Topic::Progress, 3, 3, &progress)));
     assert!(hears(&mut ear, "progress.dkg-w-1.4", &said(Topic::Progress, 4, 4, &progress)));
     assert!(!hears(&mut ear, "ceremony.log.dkg-w-1", &said(Topic::Heartbeat, 3, 3, &beat)));
+}
+
+#[test]
+fn one_heartbeat_costs_no_more_than_honest_ones() {
+    let mut ear = Ear::default();
+    let with = |shares: usize, time| bus::Heartbeat {
+        shares: vec![bus::HeldShare::default(); shares],
+        forked: vec![String::new(); shares],
+        ..heartbeat(3, time)
+    };
+    let beat = said(Topic::Heartbeat, 3, 3, &with(10_000, 1_000));
+    let Some(News::Health(heard)) = ear.hear(&voices(), "health.3", &beat) else { panic!("not heard") };
+    assert!(heard.shares.len() == 100 && heard.forked.len() <= 100);
+    assert!(!hears(&mut ear, "health.3", &said(Topic::Heartbeat, 3, 3, &with(100_000, 2_000))));
+    assert!(hears(&mut ear, "health.3", &said(Topic::Heartbeat, 3, 3, &with(10, 2_000))));
 }
 
 #[test]

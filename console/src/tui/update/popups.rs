@@ -18,6 +18,7 @@ use super::super::model::{
 use super::{Effect, show, sign, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
+use crate::readiness::{Answer as CanSign, Share};
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 use crate::terminal::types;
 
@@ -39,7 +40,13 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let code = if types(&key) { key.code } else { KeyCode::Null };
     match (popup, code) {
         (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
-        (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. } | Popup::Quit, _) => {}
+        (Popup::Quit, _)
+        | (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }, KeyCode::Enter | KeyCode::Esc) => {
+        }
+        // Whoever types on while one appears must not be giving commands.
+        (popup @ (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }), _) => {
+            model.popup = Some(popup);
+        }
         (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
         (Popup::Open(form), code) => in_open_form(model, form, code, &key),
         (Popup::Who(who), code) => return in_who(model, who, code),
@@ -71,21 +78,27 @@ const TRANSFERRING: &str = "A transaction is opened from the command line, with 
 const TAKING_STOCK: &str = "An inventory is opened from the command line, with its items: custody ceremony open \
     inventory --wallet W --generation N --sheet 1=SERIAL --purpose TEXT. Everything after that is done here.";
 
+/// The kinds in the order in which the form offers them: what is held most often first.
+const KINDS: [CeremonyKind; CeremonyKind::ALL.len()] = [
+    CeremonyKind::Dkg,
+    CeremonyKind::TestSign,
+    CeremonyKind::Refresh,
+    CeremonyKind::Recover,
+    CeremonyKind::Rebuild,
+    CeremonyKind::Transfer,
+    CeremonyKind::Amend,
+    CeremonyKind::Inventory,
+];
+
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyEvent) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
         KeyCode::BackTab | KeyCode::Up => form.field = (form.field + form.fields() - 1) % form.fields(),
-        KeyCode::Left | KeyCode::Right | KeyCode::Char(' ') if form.field == 0 => {
-            form.kind = match form.kind {
-                CeremonyKind::Dkg => CeremonyKind::TestSign,
-                CeremonyKind::TestSign => CeremonyKind::Refresh,
-                CeremonyKind::Refresh => CeremonyKind::Recover,
-                CeremonyKind::Recover => CeremonyKind::Rebuild,
-                CeremonyKind::Rebuild => CeremonyKind::Transfer,
-                CeremonyKind::Transfer => CeremonyKind::Amend,
-                CeremonyKind::Amend => CeremonyKind::Inventory,
-                CeremonyKind::Inventory => CeremonyKind::Dkg,
-            };
+        KeyCode::Left | KeyCode::Right if form.field == 0 => {
+            let (place, count) = (KINDS.iter().position(|kind| *kind == form.kind).unwrap_or(0), KINDS.len());
+            let step = if code == KeyCode::Right { 1 } else { count - 1 };
+            form.kind = KINDS[(place + step) % count];
+            form.trouble.clear();
         }
         KeyCode::Enter if form.field + 1 < form.fields() => form.field += 1,
         KeyCode::Enter => return review_opening(model, form),
@@ -98,6 +111,10 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyE
 }
 
 fn review_opening(model: &mut Model, form: OpenForm) {
+    if let Some(doubt) = doubt(model, &form).filter(|doubt| *doubt != form.trouble) {
+        model.popup = Some(Popup::Open(OpenForm { trouble: doubt, ..form }));
+        return;
+    }
     let me = model.cluster.me.iter().find(|me| me.role == Role::Administrator).cloned();
     let prepared = (|| -> Result<(Manifest, String, Me), String> {
         let me = me.ok_or("no administrator signs at this console")?;
@@ -125,11 +142,31 @@ fn review_opening(model: &mut Model, form: OpenForm) {
             let act = ReviewAct::Open(manifest.as_bytes().to_vec());
             model.popup = Some(Popup::Review(review(statement, act, me)));
         }
-        Err(why) => {
-            model.message = why;
-            model.popup = Some(Popup::Open(form));
-        }
+        Err(why) => model.popup = Some(Popup::Open(OpenForm { trouble: why, ..form })),
     }
+}
+
+/// Why a ceremony would fail or is not needed, as nodes report their shares now.
+fn doubt(model: &Model, form: &OpenForm) -> Option<String> {
+    let wallets = model.health().wallets;
+    let wallet = wallets.iter().find(|wallet| wallet.wallet.as_str() == form.wallet)?;
+    let why = match form.kind {
+        CeremonyKind::TestSign | CeremonyKind::Transfer => {
+            let fails = matches!(wallet.can_sign, CanSign::No | CanSign::Unknown);
+            fails.then(|| wallet.text())?
+        }
+        CeremonyKind::Recover => {
+            let lost = lost_nodes(&form.lost).ok()?;
+            let present = lost.keys().find(|node| wallet.shares.get(node) == Some(&Share::Present))?;
+            format!("node {present} shows its share, so it has not lost it")
+        }
+        CeremonyKind::Dkg
+        | CeremonyKind::Amend
+        | CeremonyKind::Refresh
+        | CeremonyKind::Rebuild
+        | CeremonyKind::Inventory => return None,
+    };
+    Some(format!("{}: {why}. Press Enter again to open it all the same.", wallet.wallet))
 }
 
 fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
@@ -138,7 +175,8 @@ fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
     let page = Page::default();
-    Review { statement, act, me, typed: String::new(), scroll: 0, page, read: false, code: false }
+    let doubts = Vec::new();
+    Review { statement, act, me, doubts, typed: String::new(), scroll: 0, page, read: false, code: false }
 }
 
 fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
@@ -159,7 +197,7 @@ fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
 }
 
 fn chosen(model: &mut Model, me: Me, purpose: WhoFor) -> Vec<Effect> {
-    let typing = |question, me| Popup::Type(Typing { question, me, text: String::new() });
+    let typing = |question, me| Popup::Type(typing(question, me));
     let act = model.step_to_sign().map(|(_, step)| step.act);
     match (purpose, act) {
         (WhoFor::Withdraw, _) => model.popup = Some(typing(TypingFor::Withdrawal, me)),
@@ -199,11 +237,14 @@ fn in_verdict(model: &mut Model, me: Me, code: KeyCode) {
     match code {
         KeyCode::Char('a') => review_step(model, me, Answer::Agree),
         KeyCode::Char('d') => {
-            let question = TypingFor::Disagreement;
-            model.popup = Some(Popup::Type(Typing { question, me, text: String::new() }));
+            model.popup = Some(Popup::Type(typing(TypingFor::Disagreement, me)));
         }
         _ => model.popup = Some(Popup::Verdict { me }),
     }
+}
+
+fn typing(question: TypingFor, me: Me) -> Typing {
+    Typing { question, me, text: String::new(), trouble: String::new() }
 }
 
 fn typed(model: &mut Model, typing: Typing) {
@@ -214,36 +255,40 @@ fn typed(model: &mut Model, typing: Typing) {
         TypingFor::Withdrawal => reason().map(Answer::Withdraw),
         TypingFor::Withholding => reason().map(Answer::Withheld),
     };
-    match answer {
-        Ok(answer) => review_step(model, typing.me, answer),
-        Err(why) => {
-            model.message = why;
-            model.popup = Some(Popup::Type(typing));
-        }
-    }
+    let reviewed = answer.and_then(|answer| review_of(model, typing.me.clone(), answer));
+    model.popup = Some(match reviewed {
+        Ok(review) => Popup::Review(review),
+        // What was typed stays, to be mended.
+        Err(trouble) => Popup::Type(Typing { trouble, ..typing }),
+    });
 }
 
 /// Shows the statement, unless the ceremony would refuse it: then says why.
 fn review_step(model: &mut Model, me: Me, answer: Answer) {
-    let Some(ceremony) = model.ceremony() else { return };
+    match review_of(model, me, answer) {
+        Ok(review) => model.popup = Some(Popup::Review(review)),
+        Err(why) => show(model, "Not possible now", why),
+    }
+}
+
+/// The statement of an answer, to be read and signed.
+///
+/// # Errors
+/// Why the ceremony would refuse it.
+fn review_of(model: &Model, me: Me, answer: Answer) -> Result<Review, String> {
+    let ceremony = model.ceremony().ok_or("no ceremony is open on this screen")?;
     let step = match (&answer, ceremony.current_step()) {
         (Answer::Withdraw(_), _) => "withdraw".parse().ok(),
         (_, Some(step)) => Some(step.id.clone()),
         (_, None) => None,
     };
-    let Some(step) = step else {
-        model.say("The step is no longer open.");
-        return;
-    };
-    let signature = Signature::by(&me, step, answer);
-    match signature.statement(ceremony) {
-        Ok(statement) => {
-            let id = ceremony.manifest().ceremony.clone();
-            let act = ReviewAct::Sign(id, Box::new(SignatureFor(signature)));
-            model.popup = Some(Popup::Review(review(statement, act, me)));
-        }
-        Err(rejection) => show(model, "Refused", rejection.to_string()),
-    }
+    let ends = matches!(answer, Answer::Withdraw(_));
+    let signature = Signature::by(&me, step.ok_or("the step is no longer open")?, answer);
+    let statement = signature.statement(ceremony, model.now).map_err(|rejection| chain(&rejection))?;
+    let act = ReviewAct::Sign(ceremony.manifest().ceremony.clone(), Box::new(SignatureFor(signature)));
+    // Who ends a ceremony has a reason.
+    let doubts = if ends { Vec::new() } else { model.doubts(ceremony).into_values().collect() };
+    Ok(Review { doubts, ..review(statement, act, me) })
 }
 
 /// The word that has to be typed before anything is signed.
@@ -260,9 +305,10 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
         KeyCode::Home => review.scroll = 0,
         KeyCode::End => review.scroll = last,
         KeyCode::Tab => review.code = !review.code,
+        KeyCode::Enter if review.code => model.say("Press Tab: what you sign must be in front of you."),
         KeyCode::Enter if review.read && review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
             model.busy = true;
-            model.say("Signing…");
+            model.say("Signing… An SSH agent or a security key may wait for you: touch it, or answer there.");
             return vec![sign(model, Box::new(review), None)];
         }
         KeyCode::Enter if review.read => {

@@ -1,10 +1,13 @@
 //! One ceremony: the script on the left; on the right, what is read aloud, awaited and under way.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
+use ceremonies::charter::Role;
 use ceremonies::ids::NodeIndex;
 use ceremonies::script::Act;
+use ceremonies::statement::Answer;
 use ceremonies::text::one_line;
 use ceremonies::words;
 use ratatui::Frame;
@@ -12,6 +15,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
+use ssh_key::HashAlg;
 
 use super::{BOLD, FAINT, block, colour, cut, fitted, inner_height, inner_width, wrap};
 use crate::standing::disputes;
@@ -19,6 +23,9 @@ use crate::tui::model::{Model, Rounds};
 
 /// After how long a node's progress is stale, in milliseconds: it is reported whenever something happens.
 const STALE_MS: i64 = 10_000;
+
+/// The last phase that an enclave reports of a session.
+const FINISHED: &str = "finish";
 
 /// What stands under a part that does not fit.
 const MORE: &str = " … more: ↓ and PageDown";
@@ -30,19 +37,22 @@ pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, ar
     script(model, ceremony, frame, left).max(room(model, ceremony, frame, right))
 }
 
+/// Text on as many lines as it takes, each a column from the frame. Nothing is left out.
+fn said(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
+    wrap(text, width).into_iter().map(|line| Line::styled(format!(" {line}"), style)).collect()
+}
+
+const PLAIN: Style = Style::new();
+
 fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
     let manifest = ceremony.manifest();
     let width = inner_width(area);
-    let mut lines = vec![Line::styled(
-        match manifest.amendment {
-            None => format!(" {} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
-            Some(_) => " amendment of the charter".to_owned(),
-        },
-        BOLD,
-    )];
-    lines.extend(
-        wrap(manifest.purpose.as_str(), width - 1).into_iter().map(|l| Line::styled(format!(" {l}"), FAINT)),
-    );
+    let about = match manifest.amendment {
+        None => format!("{} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
+        Some(_) => "amendment of the charter".to_owned(),
+    };
+    let mut lines = said(&about, width - 1, BOLD);
+    lines.extend(said(manifest.purpose.as_str(), width - 1, FAINT));
     let mut current = 0;
     let over = matches!(ceremony.phase_at(model.now), Phase::Void(_) | Phase::Abandoned(_));
     for step in ceremony.script().steps() {
@@ -64,9 +74,10 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
             } else {
                 ""
             };
-            let clock: String = signed.time.to_string().chars().skip(11).take(8).collect();
-            let text = format!("     {} {clock}{touched}", signed.person);
-            lines.push(Line::styled(cut(&text, width), FAINT));
+            let disagrees = matches!(signed.answer, Answer::Disagree(_));
+            let (mark, style) = if disagrees { (" DISAGREES", alarm(model)) } else { ("", FAINT) };
+            let text = format!("     {}{mark} {}{touched}", signed.person, signed.time.clock());
+            lines.push(Line::styled(cut(&text, width), style));
         }
     }
     let height = inner_height(area);
@@ -94,11 +105,8 @@ fn standing<'a>(model: &Model, ceremony: &Ceremony, phase: &Phase, width: usize)
     let disputes: Vec<String> = disputes(ceremony);
     let mark = if disputes.is_empty() { "" } else { ", DISPUTED" };
     let style = if disputes.is_empty() { phase_style(model, phase) } else { alarm(model) };
-    let said = [format!("{}{mark}", word.to_uppercase()), why.to_owned()].into_iter().chain(disputes);
-    said.filter(|text| !text.is_empty())
-        .flat_map(|text| wrap(&text, width))
-        .map(|line| Line::styled(format!(" {line}"), style))
-        .collect()
+    let texts = [format!("{}{mark}", word.to_uppercase()), why.to_owned()].into_iter().chain(disputes);
+    texts.filter(|text| !text.is_empty()).flat_map(|text| said(&text, width, style)).collect()
 }
 
 fn alarm(model: &Model) -> Style {
@@ -109,15 +117,15 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
     let width = inner_width(area).saturating_sub(2);
     let phase = ceremony.phase_at(model.now);
     let mut lines = standing(model, ceremony, &phase, width);
-    let running = matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed);
+    let running = model.is_running(ceremony);
     lines.extend(record(model, ceremony, width));
     let open = ceremony.current_step().filter(|_| running);
     if let Some(StepState::Open { waiting_for }) = open.map(|step| ceremony.step_state(step)) {
         lines.push(Line::raw(""));
-        for line in wrap(&format!("Waiting for {waiting_for}"), width) {
-            lines.push(Line::styled(format!(" {line}"), BOLD));
-        }
+        lines.extend(said(&format!("Waiting for {waiting_for}"), width, BOLD));
     }
+    let doubts = model.doubts(ceremony);
+    lines.extend(doubts.values().flat_map(|doubt| said(doubt, width, alarm(model))));
     // Placed before the words, so that a small terminal cuts those and not a node.
     if running {
         lines.extend(ladder(model, ceremony, width));
@@ -125,35 +133,49 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
     lines.extend(changes(ceremony, width));
     if let Some(step) = open {
         lines.push(Line::raw(""));
-        lines.push(Line::styled(" Read aloud:", FAINT));
-        lines.extend(
-            wrap(&step.words.split_whitespace().collect::<Vec<_>>().join(" "), width)
-                .into_iter()
-                .map(|line| Line::raw(format!(" {line}"))),
-        );
+        lines.extend(said("Read aloud:", width, FAINT));
+        lines.extend(said(&step.words.split_whitespace().collect::<Vec<_>>().join(" "), width, PLAIN));
+        if step.act == Act::Confirm {
+            lines.extend(people(ceremony, width));
+        }
         if matches!(step.act, Act::Backup | Act::Prove) {
             lines.extend(keepers(ceremony, width));
         }
         // The words are read by the administrator, who does not type them.
         if step.act == Act::ReadBack {
-            lines.push(Line::styled(" The wallet's words:", FAINT));
-            lines.extend(spoken(&ceremony.spoken_words().unwrap_or_default(), width));
+            if model.is_reading_back() {
+                lines.extend(said("The wallet's words are hidden while they are typed.", width, FAINT));
+            } else {
+                lines.extend(said("The wallet's words:", width, FAINT));
+                lines.extend(said(&ceremony.spoken_words().unwrap_or_default(), width, BOLD));
+            }
         }
     }
     lines.push(Line::raw(""));
     if running {
-        lines.push(Line::styled(" Manifest in words (f: as a code):", FAINT));
-        lines.extend(spoken(&words::spoken(&ceremony.manifest().hash()), width));
+        lines.extend(said("Manifest in words (f: as a code):", width, FAINT));
+        let hash = ceremony.manifest().hash();
+        lines.extend(said(&words::spoken(&hash), width, BOLD));
+        // As statements have it.
+        lines.extend(said(&hash.to_string(), width, FAINT));
     } else if let Some(why) = model.no_words(ceremony) {
-        lines.extend(wrap(&why, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
+        lines.extend(said(&why, width, PLAIN));
     } else {
-        lines.push(Line::styled(" Head in words, for paper:", FAINT));
-        lines.extend(spoken(&words::spoken(&ceremony.head().hash), width));
+        lines.extend(said("Head in words, for paper (f: as a code):", width, FAINT));
+        lines.extend(said(&words::spoken(&ceremony.head().hash), width, BOLD));
     }
-    lines.push(Line::styled(
-        format!(" expires {}, entry {}", ceremony.manifest().expires, ceremony.head().seq),
-        FAINT,
-    ));
+    let last = ceremony.head();
+    let ends = if running {
+        format!("expires {}, entry {}", ceremony.manifest().expires, last.seq)
+    } else {
+        format!("ended {}, entry {}", last.time, last.seq)
+    };
+    lines.extend(said(&ends, width, FAINT));
+    if !running {
+        let keep =
+            format!("Keep the evidence: custody evidence export {} -o FILE", ceremony.manifest().ceremony);
+        lines.extend(said(&keep, width, PLAIN));
+    }
     let height = inner_height(area);
     let beyond = lines.len().saturating_sub(height);
     let lines = fitted(lines.into_iter().skip(model.scroll.min(beyond)).collect(), height, MORE);
@@ -164,16 +186,13 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
 /// Where nodes stand on the last entry, and both branches of a forked log.
 fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
     let Some(standing) = model.standing(ceremony) else {
-        return vec![Line::styled(" the nodes have not been asked yet", FAINT)];
+        return said("the nodes have not been asked yet", width, FAINT);
     };
     let style = if standing.recorded.recorded { FAINT } else { BOLD };
-    let said = wrap(&standing.recorded.to_string(), width).into_iter();
-    let mut lines: Vec<Line<'_>> = said.map(|line| Line::styled(format!(" {line}"), style)).collect();
+    let mut lines = said(&standing.recorded.to_string(), width, style);
     if let Some(fork) = &standing.fork {
-        let style = if fork.healed { FAINT } else { colour(model, Color::Red).patch(BOLD) };
-        for line in fork.lines().iter().flat_map(|line| wrap(line, width)) {
-            lines.push(Line::styled(format!(" {line}"), style));
-        }
+        let style = if fork.healed { FAINT } else { alarm(model) };
+        lines.extend(fork.lines().iter().flat_map(|line| said(line, width, style)));
     }
     lines
 }
@@ -184,16 +203,31 @@ fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
     let articles = manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter));
     let articles = articles.map(|change| format!("{change:#}"));
     let pays = manifest.transaction.iter().flat_map(|transaction| transaction.words());
-    let said: Vec<String> =
+    let changes: Vec<String> =
         articles.chain(manifest.inventory.iter().map(ToString::to_string)).chain(pays).collect();
-    if said.is_empty() {
+    if changes.is_empty() {
         return Vec::new();
     }
     let what = if manifest.transaction.is_some() { "Transaction" } else { "Changes" };
-    let heading = format!(" {what} (in full: custody ceremony show):");
-    let mut lines = vec![Line::raw(""), Line::styled(heading, FAINT)];
-    for change in said {
-        lines.extend(wrap(&change, width).into_iter().map(|line| Line::raw(format!(" {line}"))));
+    let heading = format!("{what} (in full: custody ceremony show {}):", manifest.ceremony);
+    let heading = [Line::raw("")].into_iter().chain(said(&heading, width, FAINT));
+    heading.chain(changes.iter().flat_map(|change| said(change, width, PLAIN))).collect()
+}
+
+/// The people who may sign here with their keys, for the witness to compare with what they have brought.
+fn people<'a>(ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
+    let signers: BTreeSet<Role> =
+        ceremony.script().steps().iter().flat_map(|step| ceremony.signers(step).into_keys()).collect();
+    let mut lines = vec![Line::raw("")];
+    lines.extend(said("People and their keys:", width, FAINT));
+    for person in ceremony.charter().people() {
+        let roles: Vec<String> = person.roles.intersection(&signers).map(ToString::to_string).collect();
+        if roles.is_empty() {
+            continue;
+        }
+        let keys = person.keys.iter().map(|key| key.fingerprint(HashAlg::Sha256).to_string());
+        let text = format!("{}, {}: {}", person.name, roles.join(" or "), keys.collect::<Vec<_>>().join(" "));
+        lines.extend(said(&text, width, PLAIN));
     }
     lines
 }
@@ -206,13 +240,9 @@ fn keepers<'a>(ceremony: &Ceremony, width: usize) -> Vec<Line<'a>> {
         format!("node {}: {} {}", nodes.join(", "), custodian.person, custodian.recipient)
     });
     let escrow = format!("every node: {} {}", rules.escrow.person, rules.escrow.recipient);
-    let lines = of.chain([escrow]).flat_map(|line| wrap(&line, width));
-    let heading = [Line::raw(""), Line::styled(" Encrypted to:", FAINT)];
-    heading.into_iter().chain(lines.map(|line| Line::raw(format!(" {line}")))).collect()
-}
-
-fn spoken(words: &str, width: usize) -> Vec<Line<'static>> {
-    wrap(words, width).into_iter().map(|line| Line::styled(format!(" {line}"), BOLD)).collect()
+    let lines = of.chain([escrow]).flat_map(|line| said(&line, width, PLAIN));
+    let heading = [Line::raw("")].into_iter().chain(said("Encrypted to:", width, FAINT));
+    heading.chain(lines).collect()
 }
 
 /// The live ladder: each node's place among the phases of the running session.
@@ -237,6 +267,8 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
         let done = sealed && step == Some(Act::Generate);
         let text = match news(node) {
             _ if done => "sealed, signed".to_owned(),
+            // It has nothing more to say in this session, which is no silence.
+            Some(Rounds { progress, .. }) if progress.phase == FINISHED => "finished".to_owned(),
             Some(Rounds { progress, heard, .. }) => {
                 let place = usize::try_from(progress.phase_number).unwrap_or(0);
                 let count = usize::try_from(progress.phase_count).unwrap_or(0).min(32);
@@ -253,7 +285,9 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
                 let phase = one_line(&progress.phase);
                 // In a stall this is exactly what is needed: it stays, with its age.
                 match model.now.since(*heard) {
-                    silent if silent > STALE_MS => format!("{bar} SILENT {} s {waits}{phase}", silent / 1000),
+                    silent if silent > STALE_MS => {
+                        format!("{bar} STALLED {} s {waits}{phase}", silent / 1000)
+                    }
                     _ => format!("{bar} {waits}{phase}"),
                 }
             }

@@ -4,6 +4,7 @@ mod ceremony;
 mod popups;
 mod qr;
 mod screens;
+mod summary;
 
 use ceremonies::charter::ClusterKind;
 use ratatui::Frame;
@@ -30,15 +31,18 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
         return Shown { fits: false, page: None, beyond: 0 };
     }
     let warnings = warnings(model, inner_width(area));
-    let height = u16::try_from(warnings.len()).unwrap_or(0);
-    let [top, warned, middle, bottom] = Layout::vertical([
+    let message = message(model, inner_width(area));
+    let rows = |lines: &[Line<'_>]| u16::try_from(lines.len()).unwrap_or(0);
+    let [top, second, warned, middle, bottom] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(height),
+        Constraint::Length(1),
+        Constraint::Length(rows(&warnings)),
         Constraint::Fill(1),
-        Constraint::Length(2),
+        Constraint::Length(rows(&message) + 1),
     ])
     .areas(area);
     title(model, frame, top);
+    frame.render_widget(Paragraph::new(summary::summary(model, second.width.into())), second);
     frame.render_widget(Paragraph::new(warnings), warned);
     let mut beyond = 0;
     match (model.screen, model.ceremony()) {
@@ -48,7 +52,7 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
         (Screen::Wallets, _) => screens::wallets(model, frame, middle),
         (Screen::Log, _) => screens::log(model, frame, middle),
     }
-    footer(model, frame, bottom);
+    footer(model, frame, bottom, message);
     let page = model.popup.as_ref().and_then(|popup| popups::view(model, popup, frame, middle));
     Shown { fits: true, page, beyond }
 }
@@ -111,54 +115,80 @@ fn kind_style(model: &Model) -> Style {
 
 fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let kind = model.charter().kind().to_string().to_uppercase();
-    let mut left = vec![
-        Span::styled(format!(" {kind} "), kind_style(model)),
-        Span::styled(format!(" {}  ", model.charter().cluster()), BOLD),
-    ];
-    for (number, screen) in (1..).zip(Screen::ALL) {
-        let style = if screen == model.screen { SELECTED } else { Style::new() };
-        left.push(Span::styled(format!("{number} {}", screen.title()), style));
-        left.push(Span::raw(" "));
-    }
+    let left = |names: bool| {
+        let mut left = vec![
+            Span::styled(format!(" {kind} "), kind_style(model)),
+            Span::styled(format!(" {}  ", model.charter().cluster()), BOLD),
+        ];
+        for (number, screen) in (1..).zip(Screen::ALL) {
+            let is_here = screen == model.screen;
+            let style = if is_here { SELECTED } else { Style::new() };
+            let name = if names || is_here { format!(" {}", screen.title()) } else { String::new() };
+            left.push(Span::styled(format!("{number}{name}"), style));
+            left.push(Span::raw(" "));
+        }
+        Line::from(left)
+    };
     // On a narrow terminal the date gives way to the screens' names; the log has it.
     let clock = model.now.to_string();
     let clock: String = clock.chars().skip(if area.width < 100 { 11 } else { 0 }).collect();
     let connection = if model.connected { "● bus" } else { "✗ NO BUS" };
     let right = format!("{connection}  {clock} ");
-    frame.render_widget(Paragraph::new(Line::from(left)), area);
     let width = u16::try_from(right.width()).unwrap_or(0).min(area.width);
+    let all = left(true);
+    let fits = all.width() <= usize::from(area.width - width);
+    frame.render_widget(Paragraph::new(if fits { all } else { left(false) }), area);
     let place = Rect { x: area.right() - width, width, ..area };
     let style =
         if model.connected { Style::new() } else { colour(model, Color::Red).add_modifier(Modifier::BOLD) };
     frame.render_widget(Paragraph::new(right).style(style), place);
 }
 
-fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let [message, keys] = Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
-    let width = usize::from(area.width).saturating_sub(4);
+/// The most lines of what happened last.
+const MAX_MESSAGE: usize = 3;
+
+/// What is typed at the bottom, or what happened last.
+fn message(model: &Model, width: usize) -> Vec<Line<'static>> {
     let text = match &model.line {
-        Some(model::Line::Command(text)) => format!(":{}▏", tail(text, width)),
-        Some(model::Line::Filter(text)) => format!("/{}▏", tail(text, width)),
+        Some(model::Line::Command(text)) => format!(":{}▏", tail(text, width.saturating_sub(2))),
+        Some(model::Line::Filter(text)) => format!("/{}▏", tail(text, width.saturating_sub(2))),
         None if model.busy => format!("… {}", model.message),
         None if !model.filter.is_empty() => {
             format!("filter: {} (Esc clears)  {}", model.filter, model.message)
         }
         None => model.message.clone(),
     };
-    frame.render_widget(Paragraph::new(format!(" {}", cut(&text, width + 2))), message);
+    let mut lines = wrap(&text, width);
+    if lines.len() > MAX_MESSAGE {
+        let rest = lines.split_off(MAX_MESSAGE - 1).join(" ");
+        lines.push(cut(&rest, width));
+    }
+    lines.resize(lines.len().max(1), String::new());
+    lines.into_iter().map(|line| Line::raw(format!(" {line}"))).collect()
+}
+
+/// Fewest columns in which a person's name still says something.
+const LEAST_NAME: usize = 8;
+
+fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect, message: Vec<Line<'_>>) {
+    let [said, keys] = Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(area);
+    frame.render_widget(Paragraph::new(message), said);
     let me = match model.cluster.me.as_slice() {
         [] => "nobody signs here".to_owned(),
         [me] => format!("{} ({}, {})", me.person, me.role, key_name(&me.key)),
         several => format!("{} people sign here", several.len()),
     };
     let hints = match (model.screen, model.open.is_some()) {
-        (Screen::Ceremonies, true) => "s sign  f fingerprint  w withdraw  Esc list  ? help  q quit",
+        (Screen::Ceremonies, true) => "s sign  f code  w withdraw  Esc list  ? help  q quit",
         (Screen::Ceremonies, false) => "o open  Enter show  / filter  ? help  q quit",
         (Screen::Cluster | Screen::Wallets | Screen::Log, _) => {
             "1-4 screens  o open  / filter  : command  ? help  q quit"
         }
     };
-    let line = Line::from(vec![Span::styled(format!(" {me}  "), BOLD), Span::styled(hints, FAINT)]);
+    // On a narrow terminal the keys are whole, and the person gives way.
+    let left = usize::from(area.width).saturating_sub(hints.width() + 3);
+    let me = if left < LEAST_NAME { String::new() } else { format!("{}  ", cut(&me, left)) };
+    let line = Line::from(vec![Span::styled(format!(" {me}"), BOLD), Span::styled(hints, FAINT)]);
     frame.render_widget(Paragraph::new(line), keys);
 }
 

@@ -1,5 +1,6 @@
 //! Pop-ups: help, messages, forms, the statement to be signed.
 
+use ceremonies::charter::ClusterKind;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
@@ -10,14 +11,18 @@ use super::{BOLD, FAINT, SELECTED, fitted, inner_height, inner_width, key_name, 
 use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
 
+/// How a message is closed.
+const CLOSES: &str = "Enter or Esc closes";
+
 const HELP: &str = "\
 1-4, Tab   Cluster, Ceremonies, Wallets, Log
-↑ ↓        move in a list          Enter  show the ceremony
-o          open a ceremony         s      sign the open step
-f          fingerprint, as a code  w      withdraw a ceremony
-/          filter                  :      command
-Esc        back, cancel            q      quit
+↑ ↓        move in a list          Enter  show what is selected
+g          go where you are asked  o      open a ceremony
+s          sign the open step      w      withdraw a ceremony
+f          fingerprint, as a code  /      filter
+:          command                 Esc    back, cancel
 Ctrl-L     redraw                  Ctrl-U, Ctrl-W  clear, word
+q          quit
 
 One key press never signs: read the statement to its end, then
 type the word `sign` under it.
@@ -27,9 +32,9 @@ Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad";
 /// Draws a popup; returns which lines of a statement it has shown, if that can be signed.
 pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Option<Page> {
     match popup {
-        Popup::Help => text(frame, area, " Help ", HELP, "any key closes"),
+        Popup::Help => text(frame, area, " Help ", HELP, CLOSES),
         Popup::Message { title, text: message } => {
-            text(frame, area, &format!(" {title} "), message, "any key closes");
+            text(frame, area, &format!(" {title} "), message, CLOSES);
         }
         Popup::Fingerprint { title, words, code } => fingerprint(frame, area, title, words, code),
         Popup::Open(form) => open(model, frame, area, form),
@@ -50,9 +55,17 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
             text(frame, area, " Key is locked ", &message, "Enter signs, Esc cancels");
         }
         Popup::Quit => {
-            let message = "A ceremony is under way. It goes on without this console; start the console again to \
-                resume.\n\nQuit? y: quit, any other key: stay";
-            text(frame, area, " Quit ", message, "");
+            let goes_on = match model.charter().kind() {
+                ClusterKind::Lab => {
+                    "If this console was started by `cargo lab`, the lab ends with it, and the ceremony stands still \
+                     until the lab is started again."
+                }
+                ClusterKind::Production | ClusterKind::Rehearsal => {
+                    "It goes on without this console; start the console again to resume."
+                }
+            };
+            let message = format!("A ceremony is under way. {goes_on}\n\nQuit? y: quit, any other key: stay");
+            text(frame, area, " Quit ", &message, "");
         }
     }
     None
@@ -93,7 +106,7 @@ fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code
         lines.push(Line::raw(format!(" {code}")));
         lines.push(Line::styled(" Enlarge the terminal to see the code.", FAINT));
     }
-    show(frame, boxed(area, width + 1, lines.len()), &format!(" {title} "), "any key closes", lines);
+    show(frame, boxed(area, width + 1, lines.len()), &format!(" {title} "), CLOSES, lines);
 }
 
 fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
@@ -119,6 +132,10 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
         Line::styled(format!(" charter {}", model.charter().hash()), FAINT),
         Line::styled(" The statement is shown before anything is signed.", FAINT),
     ]);
+    if !form.trouble.is_empty() {
+        let trouble = wrap(&format!("! {}", form.trouble), usize::from(area.width).min(76).saturating_sub(3));
+        lines.extend(trouble.into_iter().map(|line| Line::styled(format!(" {line}"), BOLD)));
+    }
     show(
         frame,
         boxed(area, 76, lines.len()),
@@ -167,7 +184,10 @@ fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
         }
         TypingFor::Withholding => (" Send the transaction ", sending()),
     };
-    let message = format!("{} as {}\n{question}\n\n{}▏", typing.me.person, typing.me.role, typing.text);
+    let mut message = format!("{} as {}\n{question}\n\n{}▏", typing.me.person, typing.me.role, typing.text);
+    if !typing.trouble.is_empty() {
+        message += &format!("\n\n! Not taken: {}", typing.trouble);
+    }
     text(frame, area, title, &message, "Enter shows the statement, Esc cancels");
 }
 
@@ -221,6 +241,11 @@ fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
     let who = format!("{} signs with {}.", review.me.person, key_name(&review.me.key));
     let mut lines: Vec<Line<'_>> =
         wrap(&who, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    if let Some(doubt) = review.doubts.first() {
+        let more = if review.doubts.len() > 1 { " (and others)" } else { "" };
+        let text = format!("{doubt}{more}: the ceremony may fail.");
+        lines.extend(wrap(&text, width).into_iter().take(2).map(|l| Line::styled(format!(" {l}"), BOLD)));
+    }
     lines.push(if review.read {
         let asked = format!(" Type `{SIGN_WORD}`: ");
         let typed = tail(&review.typed, width.saturating_sub(asked.len() + 1));

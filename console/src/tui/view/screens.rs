@@ -1,15 +1,16 @@
 //! The screens that are lists: nodes, ceremonies, wallets, the log.
 
-use ceremonies::ids::WalletName;
+use ceremonies::ids::{NodeIndex, WalletName};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{BOLD, FAINT, SELECTED, block, cut, inner_height, inner_width, level_style, mark, window, wrap};
 use crate::cli::event_line;
-use crate::health::{Health, Level};
+use crate::health::{Health, Level, NodeStatus};
 use crate::ledger;
 use crate::readiness::Readiness;
 use crate::standing;
@@ -38,21 +39,30 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let (good, excluded) = (count(Level::Good), count(Level::Excluded));
     let out = if excluded == 0 { String::new() } else { format!(" {excluded} excluded,") };
     let left = statuses.len() - excluded;
-    let title = format!(" {good} of {left} nodes healthy,{out} threshold {} ", model.charter().threshold());
+    let fit = (inner_height(nodes) / height).max(1);
+    let shown = window(model.selection(), statuses.len(), fit);
+    let part = if shown.len() < statuses.len() {
+        format!("{} shown (↑ ↓), ", shown.len())
+    } else {
+        String::new()
+    };
+    let title =
+        format!(" {good} of {left} nodes healthy,{out} {part}threshold {} ", model.charter().threshold());
     let mut lines = Vec::new();
-    for status in
-        window(model.selection(), statuses.len(), (inner_height(nodes) / height).max(1)).map(|i| &statuses[i])
-    {
+    for status in shown.map(|place| &statuses[place]) {
         let zone = model.charter().node(status.node).map(|node| node.zone.to_string()).unwrap_or_default();
         let heard = match status.heard_ms_ago {
             Some(ms) if ms > 3_000 => format!("  (stale: {} s)", ms / 1000),
             Some(_) | None => String::new(),
         };
         let style = level_style(model, status.level);
+        let selected = mark(node_at(&statuses, model.selection()) == Some(status.node));
+        let name = format!("{selected}{} node {:<3}", status.level.mark(), status.node);
+        let left = inner_width(nodes).saturating_sub(name.width() + 15 + heard.width());
         lines.push(Line::from(vec![
-            Span::styled(format!(" {} node {:<3}", status.level.mark(), status.node), style),
+            Span::styled(name, style),
             Span::styled(format!("{zone:<14} "), FAINT),
-            Span::styled(status.summary.clone(), style),
+            Span::styled(cut(&status.summary, left), style),
             Span::styled(heard, style),
         ]));
         let image = status.image.map(|image| format!(", PCR0 {:.16}…", image.pcr0)).unwrap_or_default();
@@ -61,19 +71,28 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             Some([]) => "no shares".to_owned(),
             Some(shares) => shares.join(", "),
         };
-        lines.push(Line::styled(format!("     attestation {}{image}; {shares}", status.attestation), FAINT));
-        let accused = status.accused.as_ref();
-        lines.extend(accused.map(|accused| Line::styled(format!("     {accused}"), style)));
+        let width = inner_width(nodes);
+        let attestation = format!("     attestation {}{image}; {shares}", status.attestation);
+        lines.push(Line::styled(cut(&attestation, width), FAINT));
+        let accused = status.accused.iter();
+        lines.extend(accused.map(|accused| Line::styled(cut(&format!("     {accused}"), width), style)));
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
     let text = format!(
-        "Press 2 for ceremonies, o to open one, ? for help, q to quit.\nfiles    {}\ncharter  {}\nbus      {}",
+        "Enter shows all of a node; o opens a ceremony; ? help\nfiles    {}\ncharter  {}\nbus      {}",
         model.folder().display(),
         model.charter().hash(),
         model.cluster.nats.servers.join(", "),
     );
-    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(format!(" {line}"))).collect();
-    frame.render_widget(Paragraph::new(lines).block(block(model, " Where everything is ")), files);
+    let lines = text.lines().map(|line| Line::raw(cut(&format!(" {line}"), inner_width(files))));
+    frame.render_widget(
+        Paragraph::new(lines.collect::<Vec<_>>()).block(block(model, " Where everything is ")),
+        files,
+    );
+}
+
+fn node_at(statuses: &[NodeStatus], selection: usize) -> Option<NodeIndex> {
+    statuses.get(selection).map(|status| status.node)
 }
 
 /// Whether each wallet can sign, those first that cannot, on as many lines as there are for it.
@@ -113,8 +132,13 @@ fn nothing<'a>(model: &Model, none: &'static str, width: usize) -> Vec<Line<'a>>
         let text = cut(&format!(" Nothing here contains `{}`: Esc clears the filter.", model.filter), width);
         return vec![Line::styled(text, BOLD)];
     }
-    if model.loaded {
+    if model.loaded && !model.is_nothing_shown() {
         return vec![Line::styled(none, FAINT)];
+    }
+    if model.loaded {
+        let text = "Not known: no log of the record could be read; screen 2 says why.";
+        let lines = wrap(text, width.saturating_sub(1)).into_iter();
+        return lines.map(|line| Line::styled(format!(" {line}"), BOLD)).collect();
     }
     let reading =
         if model.connected { " Reading from the nodes…" } else { " Not read: the bus cannot be reached." };
@@ -128,6 +152,9 @@ fn nothing<'a>(model: &Model, none: &'static str, width: usize) -> Vec<Line<'a>>
     lines
 }
 
+/// The width from which on the list of ceremonies also says when and why each was opened.
+const DAYS_FIT: usize = 110;
+
 pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let listed = model.listed();
     let mut lines = Vec::new();
@@ -135,15 +162,29 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     for place in window(model.selection(), listed.len(), inner_height(area) - others.len()) {
         let (id, chapter) = listed[place];
         let phase = standing::word(&chapter.ceremony, model.now);
-        let step = chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default();
+        let step = if model.is_running(&chapter.ceremony) {
+            chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default()
+        } else {
+            // Why it ended, where it did not simply close.
+            let phase = chapter.ceremony.phase_at(model.now).to_string();
+            phase.split_once(": ").map(|(_, why)| why.to_owned()).unwrap_or_default()
+        };
         let selected = place == model.selection();
         let record = match model.standing(&chapter.ceremony) {
             Some(Standing { fork: Some(fork), .. }) if !fork.healed => "FORK ",
             Some(Standing { recorded, .. }) if !recorded.recorded => "unrecorded ",
             Some(_) | None => "",
         };
-        let text = format!("{}{id:<32} {phase:<12} {record}{step}", mark(selected));
-        let text = cut(&text, inner_width(area));
+        let width = inner_width(area);
+        let manifest = chapter.ceremony.manifest();
+        let opened = manifest.opened.to_string();
+        let (day, purpose) = if width < DAYS_FIT {
+            (String::new(), String::new())
+        } else {
+            (format!("{opened:.10} "), format!("  {}", manifest.purpose))
+        };
+        let text = format!("{}{id:<32} {day}{phase:<12} {record}{step}{purpose}", mark(selected));
+        let text = cut(&text, width);
         let disputed = chapter.ceremony.disagreements().next().is_some();
         let style = match (selected, disputed) {
             (true, _) => SELECTED,
@@ -207,12 +248,12 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         }
         let unfinished = unfinished.map(|why| labelled("standing", &format!("! {why}"), width));
         lines.extend(unfinished.into_iter().flatten().map(|line| line.style(style)));
+        lines.extend(upkeep(model, &record.wallet));
         lines.extend(labelled("public key", &record.public_key.to_string(), width));
         lines.extend(labelled("words", &ceremonies::words::spoken(&record.fingerprint()), width));
         let nodes = record.public_shares.len();
         let made = format!("{} of {nodes}, made by {}", record.threshold, record.ceremony);
         lines.extend(labelled("signed by", &made, width));
-        lines.extend(upkeep(model, &record.wallet));
         lines.push(Line::raw(""));
     }
     if lines.is_empty() {
@@ -265,7 +306,9 @@ fn known(model: &Model, frame: &mut Frame<'_>, area: Rect, wallet: &WalletName, 
     if all > height {
         let fit = height.saturating_sub(1);
         lines.truncate(fit);
-        lines.push(Line::styled(format!(" … {} more lines: custody wallet show {wallet}", all - fit), FAINT));
+        let more = format!(" … {} more lines", all - fit);
+        let how = format!("{more}: custody wallet show {wallet}");
+        lines.push(Line::styled(if how.width() > inner_width(area) { more } else { how }, FAINT));
     }
     let title = format!(" Known copies of the shares of {wallet} ");
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);

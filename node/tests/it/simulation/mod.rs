@@ -14,6 +14,7 @@ mod people;
 mod properties;
 mod recalls;
 mod store;
+mod submissions;
 mod world;
 
 use std::collections::BTreeMap;

@@ -132,6 +132,10 @@ impl World {
         match outcome {
             Some(bus::submit_reply::Outcome::Seq(_)) => question.has_place = true,
             Some(bus::submit_reply::Outcome::Rejection(_)) => question.is_owed = false,
+            // It neither refuses nor promises anything: whoever asked has to ask again.
+            Some(bus::submit_reply::Outcome::Unknown(why)) if why.starts_with("not kept") => {
+                question.is_owed = false;
+            }
             Some(bus::submit_reply::Outcome::Unknown(_)) | None => {}
         }
     }

@@ -19,7 +19,7 @@ use super::store::Store;
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
 /// Ceremonies that are over leave memory within a schedule.
-const PACE: Pace = Pace { has_vault: false, shelve_after_ms: 500 };
+const PACE: Pace = Pace { vault_check_ms: None, shelve_after_ms: 500 };
 /// How many messages can be replayed.
 const REMEMBERED: usize = 400;
 
@@ -386,7 +386,11 @@ impl World {
                 }
             }
             // No enclave takes part.
-            Effect::ToEnclave(_) | Effect::FetchCredentials(_) | Effect::Preflight | Effect::Put(..) => {}
+            Effect::ToEnclave(_)
+            | Effect::FetchCredentials(_)
+            | Effect::Preflight
+            | Effect::Put(..)
+            | Effect::Measure(_) => {}
         }
     }
 

@@ -1,20 +1,27 @@
 //! What a heartbeat is worth: the console forms its own verdict on every node.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+mod around;
+mod heard;
+mod past;
 
-use ceremonies::attestation::{self, Document, Expectation, Measurement};
+use std::collections::BTreeSet;
+
+use ceremonies::attestation::{self, Expectation, Measurement};
 use ceremonies::book::Book;
-use ceremonies::ceremony::Context;
+use ceremonies::ceremony::{Ceremony, Context};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::text::one_line;
 use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
 
+use self::around::{ACCUSERS, Around};
+use self::heard::document;
+pub use self::heard::{Heard, LOST_MS, Moment};
+pub use self::past::PastTrouble;
+use self::past::lately;
+use crate::checks::Check;
 use crate::readiness::{self, Held, InUse, Readiness, named};
 
-/// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
-pub const LOST_MS: i64 = 5_000;
 /// How far a node's clock may be from this console's before that is reported, in milliseconds.
 const CLOCK_MS: i64 = 2_000;
 
@@ -24,7 +31,7 @@ const CLOCK_MS: i64 = 2_000;
 pub enum Level {
     /// Its enclave is not the one the charter allows, or it is not there at all.
     Bad,
-    /// Nothing is known of it: there is no bus.
+    /// Nothing is known of it: there is no bus, or nothing comes over it.
     Unknown,
     /// Something needs attention.
     Warn,
@@ -55,6 +62,8 @@ pub struct NodeStatus {
     pub node: NodeIndex,
     /// How it is.
     pub level: Level,
+    /// Which check fails, if any.
+    pub check: Option<Check>,
     /// The worst trouble, or what is proven.
     pub summary: String,
     /// The verdict on its attestation document.
@@ -67,6 +76,10 @@ pub struct NodeStatus {
     pub heard_ms_ago: Option<i64>,
     /// The programs it runs.
     pub build: String,
+    /// When its agent was started, if that is known.
+    pub started: Option<UnixMillis>,
+    /// What was wrong in the last hour and is over, the last first.
+    pub lately: Vec<PastTrouble>,
     /// Who has banned it and who decides what follows, if several others have.
     pub accused: Option<String>,
     /// What it says of its shares; none where it was never heard, or is not asked.
@@ -83,68 +96,25 @@ pub struct Health {
     pub nodes: Vec<NodeStatus>,
 }
 
-/// How many others must have banned a node before its exclusion is suggested: one alone may be the culprit.
-const ACCUSERS: usize = 2;
+impl Health {
+    /// The nodes that could not do their part in a ceremony as they are. A lost share does not count: the ceremony may
+    /// give it back, or it is another wallet's.
+    pub fn in_the_way_of(&self, ceremony: &Ceremony) -> impl Iterator<Item = &NodeStatus> {
+        let manifest = ceremony.manifest();
+        self.nodes.iter().filter(|status| {
+            manifest.kind.uses_enclaves()
+                && manifest.roster.contains(&status.node)
+                && status.level == Level::Bad
+                && status.check != Some(Check::ShareLost)
+        })
+    }
+}
 
 fn accusation(book: &Book, node: NodeIndex) -> Option<String> {
     let accusers: Vec<String> = book.accusers(node).iter().map(ToString::to_string).collect();
     (accusers.len() >= ACCUSERS).then(|| {
         format!("banned by {}; operators may exclude it: runbooks/compromise.md", accusers.join(", "))
     })
-}
-
-/// A moment by the console's clocks: for people, and for measuring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// The time that is shown.
-    pub wall: UnixMillis,
-    /// What durations are measured with; nobody can set it.
-    pub steady: Instant,
-}
-
-impl Moment {
-    /// Now.
-    #[must_use]
-    pub fn now() -> Self {
-        Self { wall: crate::room::now(), steady: Instant::now() }
-    }
-}
-
-/// A heartbeat whose document has been verified, once per document and not once per look.
-#[derive(Debug)]
-pub struct Heard {
-    heartbeat: Heartbeat,
-    received: Moment,
-    document: Result<Document, String>,
-}
-
-impl Heard {
-    /// Verifies a heartbeat's document, unless it is that of the heartbeat before.
-    #[must_use]
-    pub fn new(context: &Context, heartbeat: Heartbeat, received: Moment, before: Option<Self>) -> Self {
-        let document = match before {
-            Some(before) if document(&before.heartbeat) == document(&heartbeat) => before.document,
-            Some(_) | None => match document(&heartbeat) {
-                [] => Err("no attestation document yet".to_owned()),
-                bytes => {
-                    attestation::parse_and_verify(bytes, context.root()).map_err(|error| error.to_string())
-                }
-            },
-        };
-        Self { heartbeat, received, document }
-    }
-}
-
-impl Heard {
-    /// How long ago it came, in milliseconds.
-    fn age_ms(&self, now: Moment) -> i64 {
-        let age = now.steady.saturating_duration_since(self.received.steady);
-        i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
-    }
-}
-
-fn document(heartbeat: &Heartbeat) -> &[u8] {
-    heartbeat.enclave.as_ref().map(|enclave| enclave.document.as_slice()).unwrap_or_default()
 }
 
 fn verdict(
@@ -166,25 +136,49 @@ fn verdict(
 }
 
 /// How the cluster is, by the last heartbeat of each node.
+///
+/// Where all nodes fall silent, one cause is likelier than as many as there are nodes, and what has become of any of them
+/// is not known.
 #[must_use]
 pub fn health<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
+    let members = book.context().charter().members();
+    let ages = members.iter().map(|node| heard(*node).map(|heard| heard.age_ms(now)));
+    let silence = match ages.min_by_key(|age| age.unwrap_or(i64::MAX)).flatten() {
+        Some(age) if age <= LOST_MS => return each(book, heard, now),
+        Some(age) => format!("for {} s", age / 1000),
+        None => "yet".to_owned(),
+    };
+    let why = format!("no node has been heard {silence}: see to the broker and the way to it");
+    not_known(each(book, |_| None, now), Check::AllSilent, &why)
+}
+
+fn each<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
     let in_use = readiness::in_use(book, now.wall);
     let roster = book.context().charter().roster();
-    let is_silent = |node: &NodeIndex| heard(*node).is_none_or(|heard| heard.age_ms(now) > LOST_MS);
-    let silent: BTreeSet<NodeIndex> = roster.iter().copied().filter(is_silent).collect();
-    let status = |node| with_losses(&in_use, judged(book, node, heard(node), &silent, now));
+    let around = Around::of(&roster, &heard, now);
+    let late = around.all_are_off.is_some_and(|offset| offset > 0);
+    let status = |node| with_losses(&in_use, judged(book, node, heard(node), &around, now));
     let nodes: Vec<NodeStatus> = roster.into_iter().map(status).collect();
-    Health { wallets: in_use.iter().map(|generation| Readiness::of(generation, &nodes)).collect(), nodes }
+    let wallet = |generation: &InUse| {
+        let readiness = Readiness::of(generation, &nodes);
+        if late { readiness.while_late() } else { readiness }
+    };
+    Health { wallets: in_use.iter().map(wallet).collect(), nodes }
 }
 
 /// How a cluster is while there is no bus: nobody can tell, and the nodes are not to blame.
 #[must_use]
-pub fn without_bus(health: Health) -> Health {
+pub fn without_bus(book: &Book, now: Moment) -> Health {
+    not_known(each(book, |_| None, now), Check::NoBus, "this console has no bus")
+}
+
+fn not_known(health: Health, check: Check, why: &str) -> Health {
     let unknown = |status: NodeStatus| match status.level {
         Level::Excluded => status,
         Level::Bad | Level::Unknown | Level::Warn | Level::Good => NodeStatus {
-            level: Level::Unknown,
-            summary: "not known: this console has no bus".to_owned(),
+            level: check.level(),
+            check: Some(check),
+            summary: format!("not known: {why}"),
             attestation: "unknown".to_owned(),
             image: None,
             shares: None,
@@ -201,7 +195,8 @@ fn with_losses(in_use: &[InUse], status: NodeStatus) -> NodeStatus {
         return status;
     }
     let summary = format!("lost its share of {}: open a recovery", lost.join(", "));
-    NodeStatus { level: Level::Bad, summary, ..status }
+    let check = Check::ShareLost;
+    NodeStatus { level: check.level(), check: Some(check), summary, ..status }
 }
 
 /// What a heartbeat says of the shares in its node's store.
@@ -219,7 +214,7 @@ fn held(heartbeat: &Heartbeat) -> Held {
 /// The status of one node by its last heartbeat.
 #[must_use]
 pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
-    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, &BTreeSet::new(), now))
+    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, &Around::default(), now))
 }
 
 /// How a node is, its shares aside, unless the charter excludes it: then its word counts for nothing.
@@ -227,50 +222,55 @@ fn judged(
     book: &Book,
     node: NodeIndex,
     heard: Option<&Heard>,
-    silent_nodes: &BTreeSet<NodeIndex>,
+    around: &Around<'_>,
     now: Moment,
 ) -> NodeStatus {
     let context = book.context();
-    let unasked = |level, summary: &str, accused| NodeStatus {
+    let unasked = |check: Check, summary: &str, accused| NodeStatus {
         node,
-        level,
+        level: check.level(),
+        check: Some(check),
         summary: summary.to_owned(),
         attestation: "unknown".to_owned(),
         image: None,
         shares: None,
         heard_ms_ago: None,
         build: String::new(),
+        started: None,
+        lately: Vec::new(),
         accused,
         held: None,
     };
     if context.charter().excludes(node) {
-        return unasked(Level::Excluded, "EXCLUDED: takes part in nothing", None);
+        return unasked(Check::Excluded, "EXCLUDED: takes part in nothing", None);
     }
     let accused = accusation(book, node);
-    let Some(heard) = heard else { return unasked(Level::Bad, "not heard from", accused) };
+    let Some(heard) = heard else { return unasked(Check::Unheard, "not heard from", accused) };
     let heartbeat = &heard.heartbeat;
     let verdict = verdict(context, node, heard, now.wall);
     let heard_ms_ago = heard.age_ms(now);
     let silent = heard_ms_ago > LOST_MS;
-    let offset_ms = heard.received.wall.since(UnixMillis(heartbeat.time_ms));
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let (level, summary) = match judge(
-        context,
-        heartbeat,
-        &verdict,
-        &enclave_trouble,
-        (heard_ms_ago, offset_ms),
-        silent_nodes,
-    ) {
-        (Level::Warn | Level::Good, _) if accused.is_some() => {
-            (Level::Warn, "banned by other nodes".to_owned())
+    let judged = if silent {
+        Err(heard.silence(now))
+    } else {
+        judge(context, node, heartbeat, &verdict, &enclave_trouble, heard.offset_ms(), around)
+    };
+    let lately = lately(heartbeat, now.wall);
+    let is_bad = matches!(&judged, Err((check, _)) if check.level() == Level::Bad);
+    let (check, summary) = match judged {
+        _ if accused.is_some() && !is_bad => (Some(Check::Banned), "banned by other nodes".to_owned()),
+        Err((check, why)) => (Some(check), why),
+        Ok(well) => {
+            let last = lately.first().map(|past| format!("; had trouble until {}", past.until.clock()));
+            (None, well + &last.unwrap_or_default())
         }
-        judged => judged,
     };
     NodeStatus {
         node,
-        level,
+        level: check.map_or(Level::Good, Check::level),
+        check,
         summary,
         attestation: match &verdict {
             _ if silent => "unknown".to_owned(),
@@ -287,77 +287,93 @@ fn judged(
         }),
         heard_ms_ago: Some(heard_ms_ago),
         build: one_line(&heartbeat.build),
+        started: (heartbeat.started_ms > 0).then_some(UnixMillis(heartbeat.started_ms)),
+        lately,
         accused,
         held: Some(held(heartbeat)),
     }
 }
 
 /// How this console's clock and a node's differ, if its heartbeat came this much later than it is dated.
-fn clock_trouble(late_ms: i64) -> String {
+fn clock_trouble(late_ms: i64, all_are_off: bool) -> String {
     let by = match late_ms.unsigned_abs() {
         ms @ ..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         ms => format!("{} min", (ms + 30_000) / 60_000),
     };
-    if late_ms < 0 {
+    if all_are_off && late_ms < 0 {
+        format!("this console's clock is {by} behind every node's")
+    } else if all_are_off {
+        format!("heartbeats of every node come {by} late: see to the bus, or to this console's clock")
+    } else if late_ms < 0 {
         format!("its clock is {by} ahead of this console's")
     } else {
         format!("its clock is {by} behind this console's, or its heartbeats arrive that late")
     }
 }
 
+/// What is proven or, if anything is wrong, the first check that fails.
 fn judge(
     context: &Context,
+    node: NodeIndex,
     heartbeat: &Heartbeat,
     verdict: &Result<attestation::Attested, String>,
     enclave_trouble: &str,
-    (heard, offset): (i64, i64),
-    silent: &BTreeSet<NodeIndex>,
-) -> (Level, String) {
-    if heard > LOST_MS {
-        return (Level::Bad, format!("not heard from for {} s", heard / 1000));
-    }
+    offset: i64,
+    around: &Around<'_>,
+) -> Result<String, (Check, String)> {
     // First of all: a node whose store cannot be used may not even have started.
     if !heartbeat.store_trouble.is_empty() {
-        return (Level::Bad, format!("store: {}", one_line(&heartbeat.store_trouble)));
+        return Err((Check::Store, format!("store: {}", one_line(&heartbeat.store_trouble))));
     }
     if heartbeat.charter != context.charter().hash().as_bytes() {
-        return (Level::Bad, "works under another charter".to_owned());
+        return Err((Check::Charter, "works under another charter".to_owned()));
     }
     if !enclave_trouble.is_empty() {
-        return (Level::Bad, format!("enclave: {}", one_line(enclave_trouble)));
+        return Err((Check::Enclave, format!("enclave: {}", one_line(enclave_trouble))));
     }
     if let Err(why) = verdict {
-        return (Level::Bad, format!("attestation: {why}"));
+        return Err((Check::Attestation, format!("attestation: {why}")));
     }
-    for (part, trouble) in [
-        ("KMS", &heartbeat.kms_trouble),
-        ("backups", &heartbeat.vault_trouble),
-        ("stream", &heartbeat.stream_trouble),
-    ] {
-        if !trouble.is_empty() {
-            return (Level::Warn, format!("{part}: {}", one_line(trouble)));
-        }
+    let broken = |check, part, trouble: &str| {
+        if trouble.is_empty() { Ok(()) } else { Err((check, format!("{part}: {}", one_line(trouble)))) }
+    };
+    broken(Check::Kms, "KMS", &heartbeat.kms_trouble)?;
+    broken(Check::Backups, "backups", &heartbeat.vault_trouble)?;
+    // On a slow bus the stream answers too late as well: the cause is named, not what follows from it.
+    if let Some(offset) = around.all_are_off {
+        return Err((Check::Late, clock_trouble(offset, true)));
+    }
+    broken(Check::Stream, "stream", &heartbeat.stream_trouble)?;
+    if around.is_elsewhere(node) {
+        let why = "signs another branch of a log than the others have recorded";
+        return Err((Check::Elsewhere, why.to_owned()));
     }
     if let Some(forked) = heartbeat.forked.first() {
         let more = heartbeat.forked.len() - 1;
         let more = if more == 0 { String::new() } else { format!(" and of {more} others") };
-        return (Level::Warn, format!("the log of {}{more} forks", one_line(forked)));
+        return Err((Check::Fork, format!("the log of {}{more} forks", one_line(forked))));
+    }
+    let apart = around.apart(node);
+    if !apart.is_empty() {
+        return Err((Check::Record, format!("has another record than {}", named(&apart))));
     }
     if offset.abs() > CLOCK_MS {
-        return (Level::Warn, clock_trouble(offset));
+        return Err((Check::Clock, clock_trouble(offset, false)));
     }
     if let Some(until) = verdict.as_ref().ok().and_then(|attested| attested.measurement.until) {
-        return (Level::Warn, format!("its image is refused from {until} on: start its successor"));
+        let why = format!("its image is refused from {until} on: start its successor");
+        return Err((Check::ImageEnds, why));
     }
     let heard: BTreeSet<u32> = heartbeat.peers.iter().map(|peer| peer.node).collect();
-    let others = context.charter().members().into_iter().filter(|node| u32::from(*node) != heartbeat.node);
+    let others = context.charter().members().into_iter().filter(|other| *other != node);
     let (heard, unheard): (Vec<NodeIndex>, Vec<NodeIndex>) =
         others.partition(|node| heard.contains(&u32::from(*node)));
     // A peer that this console does not hear either is that peer's trouble alone.
-    let missed: Vec<NodeIndex> = unheard.into_iter().filter(|node| !silent.contains(node)).collect();
+    let missed: Vec<NodeIndex> = unheard.into_iter().filter(|node| !around.missed.contains(node)).collect();
     if missed.is_empty() {
-        (Level::Good, format!("healthy, hears {} peers", heard.len()))
+        let peers = if heard.len() == 1 { "peer" } else { "peers" };
+        Ok(format!("healthy, hears {} {peers}", heard.len()))
     } else {
-        (Level::Warn, format!("does not hear {}", named(&missed)))
+        Err((Check::Peers, format!("does not hear {}", named(&missed))))
     }
 }
