@@ -35,6 +35,7 @@ pub use self::gather::{SetAside, WhySetAside};
 pub use self::inventory::ItemError;
 pub use self::needed::Needed;
 pub use self::opening::OpeningError;
+pub use self::shelf::{origin_of, record_in};
 
 /// One ceremony: its log and what follows from it.
 #[derive(Debug, Clone)]
@@ -264,7 +265,13 @@ impl Book {
     /// names. The caller must begin nothing in a ceremony that [rests on a record](Ceremony::rests_on_a_record): a
     /// generation counts for what its own certificate proves, and the certificate of the one before is not checked.
     pub fn rest_on(&mut self, records: impl IntoIterator<Item = Record>) {
-        self.records = records.into_iter().map(|record| (record.digest(), Arc::new(record))).collect();
+        self.records.clear();
+        self.know_records(records);
+    }
+
+    /// The same, besides the records that it folds on already.
+    pub fn know_records(&mut self, records: impl IntoIterator<Item = Record>) {
+        self.records.extend(records.into_iter().map(|record| (record.digest(), Arc::new(record))));
     }
 
     /// Folds a ceremony again that rests on a record, now that its origin may be known.

@@ -36,11 +36,15 @@ impl Book {
         (record.digest() == origin.record).then_some(chapter)
     }
 
-    /// The ceremonies that made the generations before this manifest's, the oldest first.
-    pub(super) fn makers_before(&self, manifest: &Manifest) -> Vec<&Chapter> {
+    /// The ceremonies that made the generations before this manifest's, the latest first.
+    pub(super) fn makers_back_from(&self, manifest: &Manifest) -> impl Iterator<Item = &Chapter> {
         let maker = |manifest: &Manifest| self.maker(manifest.origin.as_ref()?);
-        let next = |chapter: &&Chapter| maker(chapter.ceremony.manifest());
-        let mut chain: Vec<&Chapter> = std::iter::successors(maker(manifest), next).collect();
+        std::iter::successors(maker(manifest), move |chapter| maker(chapter.ceremony.manifest()))
+    }
+
+    /// The same, the oldest first.
+    pub(super) fn makers_before(&self, manifest: &Manifest) -> Vec<&Chapter> {
+        let mut chain: Vec<&Chapter> = self.makers_back_from(manifest).collect();
         chain.reverse();
         chain
     }

@@ -51,7 +51,7 @@ impl Book {
         let Some(chapter) = self.get(id) else { return Needed::default() };
         let manifest = chapter.ceremony.manifest();
         let mut shown = Shown::default();
-        shown.add(self.makers_before(manifest).into_iter().rev().take(2));
+        shown.add(self.makers_back_from(manifest).take(2));
         let newest = self.wallet(&manifest.wallet).map(|wallet| wallet.record.ceremony);
         shown.add(newest.and_then(|newest| self.get(&newest)));
         shown.add(self.rivals(&chapter.ceremony, now));

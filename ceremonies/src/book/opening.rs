@@ -107,7 +107,7 @@ impl Book {
         Generation(last.unwrap_or(0) + 1)
     }
 
-    fn ceremonies(&self) -> impl Iterator<Item = &Ceremony> {
+    pub(super) fn ceremonies(&self) -> impl Iterator<Item = &Ceremony> {
         self.chapters.values().map(|chapter| &chapter.ceremony)
     }
 
@@ -181,14 +181,26 @@ impl Book {
         })
     }
 
-    /// Another ceremony that has made or may yet make the generation that this one is about, and was opened before it.
-    /// An opening is checked by a single agent, which may not have known the other: whoever knows both holds back.
+    /// Another ceremony that has made or may yet make the generation that this one is about, and was opened before it;
+    /// or the one that made a later generation, which is in use. An opening is checked by a single agent, which may not
+    /// have known the other: whoever knows both holds back.
     #[must_use]
     pub fn rival(&self, ceremony: &Ceremony, now: UnixMillis) -> Option<&CeremonyId> {
         let wallet = &ceremony.manifest().wallet;
-        let rival =
-            self.earlier_attempts(ceremony).find(|other| other.ceremony.may_give_shares(wallet, now))?;
-        Some(&rival.ceremony.manifest().ceremony)
+        let mut attempts = self.earlier_attempts(ceremony).map(|chapter| &chapter.ceremony);
+        let rival = attempts.find(|other| other.may_give_shares(wallet, now));
+        Some(&rival.or_else(|| self.later_than(ceremony))?.manifest().ceremony)
+    }
+
+    /// The ceremony that made the generation in use, if this one would make an earlier one.
+    fn later_than(&self, ceremony: &Ceremony) -> Option<&Ceremony> {
+        let own = ceremony.manifest();
+        let is_later = |made: &&Ceremony| {
+            let manifest = made.manifest();
+            manifest.wallet == own.wallet && manifest.generation > own.generation && made.has_committed()
+        };
+        let later = self.ceremonies().filter(|_| own.kind.makes_shares()).filter(is_later);
+        later.max_by_key(|made| made.manifest().generation)
     }
 
     fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {

@@ -5,6 +5,8 @@
 //! an enclave says it as soon as a share is sealed. Where a key exists, shares are staged first, and an enclave says
 //! `Prepared` only when the staged ones have signed and people have let them replace the old ones.
 
+use std::collections::BTreeMap;
+
 use super::{Before, Ceremony, Rejection};
 use crate::charter::CeremonyKind;
 use crate::entry::{EnclaveSignature, Entry};
@@ -140,31 +142,39 @@ impl Ceremony {
         if self.retired.insert(node) { Ok(()) } else { Err(Rejection::SaidAlready(node)) }
     }
 
-    /// The certificate, where all of the roster have signed one record.
-    fn signed_by_all(&self, results: &std::collections::BTreeMap<NodeIndex, (Hash, Hash)>) -> Option<Wallet> {
+    /// The record, where all of the roster have signed it.
+    fn signed_by_all(&self, results: &BTreeMap<NodeIndex, (Hash, Hash)>) -> Option<&Record> {
         let record = self.record.as_ref()?;
-        let all = self
-            .manifest
-            .roster
-            .iter()
-            .all(|node| results.get(node).is_some_and(|(digest, _)| *digest == record.digest()));
-        all.then(|| Wallet {
-            record: record.clone(),
+        let digest = record.digest();
+        let has_signed = |node| results.get(node).is_some_and(|(signed, _)| *signed == digest);
+        self.manifest.roster.iter().all(has_signed).then_some(record)
+    }
+
+    /// The certificate, where all of the roster have signed one record.
+    fn certificate(&self, results: &BTreeMap<NodeIndex, (Hash, Hash)>) -> Option<Wallet> {
+        Some(Wallet {
+            record: self.signed_by_all(results)?.clone(),
             blobs: results.iter().map(|(node, (_, blob))| (*node, *blob)).collect(),
             backups: self.backups.clone(),
         })
     }
 
+    /// Whether its enclaves have committed a generation.
+    #[must_use]
+    pub fn has_committed(&self) -> bool {
+        self.signed_by_all(&self.prepared).is_some()
+    }
+
     /// The wallet that its enclaves have committed, from the moment all n have signed.
     #[must_use]
     pub fn committed(&self) -> Option<Wallet> {
-        self.signed_by_all(&self.prepared)
+        self.certificate(&self.prepared)
     }
 
     /// The generation that all enclaves have staged beside the one in use.
     #[must_use]
     pub fn staged_wallet(&self) -> Option<Wallet> {
-        self.signed_by_all(&self.staged)
+        self.certificate(&self.staged)
     }
 
     /// The generation that this ceremony makes, from the moment it can sign tests.

@@ -23,6 +23,7 @@ mod renewal;
 mod reports;
 mod said;
 mod schedules;
+mod shelf;
 mod signing;
 mod sshsig;
 mod text;

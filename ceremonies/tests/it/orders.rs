@@ -26,15 +26,15 @@ const SOON: UnixMillis = NOW.plus(40 * MINUTE);
 /// The most that an order may hold, however long a wallet has existed.
 const MAX_ORDER: usize = 512 * 1024;
 
-fn id(paper: &Paper) -> CeremonyId {
+pub(crate) fn id(paper: &Paper) -> CeremonyId {
     paper.ceremony.manifest().ceremony.clone()
 }
 
-fn take(book: &mut Book, log: &[Entry]) -> Result<(), NotTaken> {
+pub(crate) fn take(book: &mut Book, log: &[Entry]) -> Result<(), NotTaken> {
     log.iter().try_for_each(|entry| book.take(entry.clone()).map(drop))
 }
 
-fn book<'a>(papers: impl IntoIterator<Item = &'a Paper>) -> Book {
+pub(crate) fn book<'a>(papers: impl IntoIterator<Item = &'a Paper>) -> Book {
     let mut book = Book::new(context());
     for paper in papers {
         take(&mut book, &paper.log).unwrap();
@@ -42,7 +42,7 @@ fn book<'a>(papers: impl IntoIterator<Item = &'a Paper>) -> Book {
     book
 }
 
-fn record(paper: &Paper) -> Record {
+pub(crate) fn record(paper: &Paper) -> Record {
     paper.ceremony.committed().unwrap().record
 }
 
@@ -74,7 +74,7 @@ fn size(needed: &Needed<'_>, log: &[Entry]) -> usize {
 }
 
 /// What follows a ceremony, opened in this minute; it keeps nothing of what came before. A recovery is of node 1.
-fn next(before: &Paper, kind: CeremonyKind, number: u32, minute: i64) -> Paper {
+pub(crate) fn next(before: &Paper, kind: CeremonyKind, number: u32, minute: i64) -> Paper {
     let mut paper = Paper { origins: Vec::new(), ..before.clone() }.then(kind, |proposal| {
         proposal.nonce[..4].copy_from_slice(&number.to_be_bytes());
         proposal.opened = NOW.plus(minute * MINUTE);
@@ -99,7 +99,7 @@ fn made(before: &Paper, kind: CeremonyKind, number: u32, minute: i64) -> Paper {
 }
 
 /// A wallet's first six generations, the third and the fifth by recoveries of node 1, opened four minutes apart.
-static GENERATIONS: LazyLock<Vec<Paper>> = LazyLock::new(|| {
+pub(crate) static GENERATIONS: LazyLock<Vec<Paper>> = LazyLock::new(|| {
     let mut papers = vec![Paper::closed()];
     for (number, kind) in [
         (2, CeremonyKind::Refresh),
@@ -316,13 +316,13 @@ fn committed_recovery_by_backup_is_folded_on_a_record_by_those_who_keep_the_back
 
 /// Node 1 banned node 2, or 3 banned 4, or both.
 #[derive(Debug, Clone, Copy)]
-enum Banned {
+pub(crate) enum Banned {
     First,
     Second,
     Both,
 }
 
-fn banning(wallet: &Paper, number: u32, minute: i64, banned: Banned) -> Paper {
+pub(crate) fn banning(wallet: &Paper, number: u32, minute: i64, banned: Banned) -> Paper {
     let mut paper = next(wallet, CeremonyKind::TestSign, number, minute).authorise();
     if matches!(banned, Banned::First | Banned::Both) {
         paper.abort_banning(1, &group(&[1, 2, 3]), 1, Some(2)).unwrap();

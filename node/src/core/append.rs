@@ -139,8 +139,10 @@ impl Core {
                 .filter(|(_, log)| log.have < log.tree.tip().seq && log.ballot.votes())
                 .map(|(id, _)| id.clone())
                 .collect();
-            for id in self.in_order(short).into_iter().chain(self.shelf.short()) {
-                self.plan(Work::Restore(id));
+            if !self.shelf.is_short_of_makers() {
+                for id in self.in_order(short).into_iter().chain(self.shelf.short()) {
+                    self.plan(Work::Restore(id));
+                }
             }
         }
     }

@@ -297,6 +297,7 @@ impl Core {
             }
             self.look_at_stream();
             self.ask_peers();
+            self.recall_makers();
             self.append_again();
             self.shelve();
             self.drop_what_never_commits();

@@ -1,10 +1,11 @@
 //! The node's copy of the logs: accepting entries one at a time, each stored before anything is built on it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ceremonies::book::{Examined, Next, NotTaken, SetAside, check_clock};
 use ceremonies::charter::Charter;
-use ceremonies::entry::Entry;
+use ceremonies::entry::{Entry, Event as LogEvent};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::record::{Ballot, HOSTILE, Memory, SignedHead, Tip, Tree};
 use ceremonies::text::chain;
@@ -116,11 +117,20 @@ impl Work {
         }
     }
 
+    /// The entry that it is about, if it is about one.
+    fn entry(&self) -> Option<Cow<'_, Entry>> {
+        match self {
+            Self::Streamed(message) => Entry::decode(&message.payload).ok().map(Cow::Owned),
+            Self::Take(entry) => Some(Cow::Borrowed(entry)),
+            Self::Append(_) | Self::Restore(_) | Self::Settle(_) | Self::Read => None,
+        }
+    }
+
     /// Whether it needs the log, not only its line. A message that is not an entry says nothing about any log.
     fn needs_log(&self) -> bool {
         match self {
-            Self::Streamed(message) => Entry::decode(&message.payload).is_ok(),
-            Self::Take(_) | Self::Append(_) | Self::Restore(_) => true,
+            Self::Streamed(_) | Self::Take(_) => self.entry().is_some(),
+            Self::Append(_) | Self::Restore(_) => true,
             Self::Settle(_) | Self::Read => false,
         }
     }
@@ -289,12 +299,31 @@ impl Core {
         self.work.push_front(work);
     }
 
+    /// The log that must come back from the shelf before something is done: the ceremony's own or, where that is opened,
+    /// the one that it works on.
+    fn shelved_for(&self, work: &Work) -> Option<CeremonyId> {
+        let id = work.ceremony()?;
+        if self.shelf.has(id) {
+            return work.needs_log().then(|| id.clone());
+        }
+        if self.shelf.is_empty() || self.book.get(id).is_some() {
+            return None;
+        }
+        self.shelved_origin(&work.entry()?.event)
+    }
+
+    /// The shelved ceremony that the one works on which this event opens.
+    pub(super) fn shelved_origin(&self, event: &LogEvent) -> Option<CeremonyId> {
+        let LogEvent::Opened { manifest, .. } = event else { return None };
+        let origin = &manifest.origin.as_ref()?.ceremony;
+        self.shelf.has(origin).then(|| origin.clone())
+    }
+
     /// Does what is planned until the writer has to wait.
     pub(super) fn write_on(&mut self) {
         while matches!(self.writer, Writer::Idle) {
             let next = self.work.pop_front();
-            let shelved = next.as_ref().and_then(Work::ceremony).filter(|id| self.shelf.has(id)).cloned();
-            if let Some((id, work)) = shelved.zip(next.as_ref()).filter(|(_, work)| work.needs_log()) {
+            if let Some((id, work)) = next.as_ref().and_then(|work| Some((self.shelved_for(work)?, work))) {
                 self.plan_first(work.clone());
                 self.recall(&id, None);
                 self.writer = Writer::Recalling(id);

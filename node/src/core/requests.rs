@@ -80,7 +80,10 @@ impl Core {
             RequestKind::Submit(ceremony) | RequestKind::Read(ceremony) if self.shelf.has(&ceremony) => {
                 self.recall(&ceremony, Some(Then::Handle(Event::Request(request))));
             }
-            RequestKind::Submit(ceremony) => self.submit(&ceremony, request),
+            RequestKind::Submit(ceremony) => match self.needed_to_open(&request.payload) {
+                Some(origin) => self.recall(&origin, Some(Then::Handle(Event::Request(request)))),
+                None => self.submit(&ceremony, request),
+            },
             RequestKind::Read(ceremony) => {
                 let reply = self.read(&ceremony, &request.payload);
                 self.answer(&request, &reply);
@@ -100,6 +103,12 @@ impl Core {
             Ok(payload) => self.publish(request.reply.clone(), payload),
             Err(error) => error!(%error, "an answer could not be signed"),
         }
+    }
+
+    /// The shelved ceremony without which an opening cannot be judged.
+    fn needed_to_open(&self, payload: &[u8]) -> Option<CeremonyId> {
+        let event = bus::Submit::decode(payload).ok()?.event?;
+        self.shelved_origin(&LogEvent::try_from(event).ok()?)
     }
 
     fn submit(&mut self, ceremony: &CeremonyId, request: Request) {

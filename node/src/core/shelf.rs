@@ -12,6 +12,7 @@ use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
 use ceremonies::record::{Head, Lock, Memory, SignedHead, Standing, Tip, Tree};
 use ceremonies::text::chain;
+use ceremonies::wallet::Record;
 use ceremonies::wire::{bus, log};
 use tracing::{error, warn};
 
@@ -21,7 +22,7 @@ use super::record::{Log, Work, Writer, place_before};
 use super::{Core, Event, StoreOp, StoreReply, Waiting};
 
 /// The version of the fold's judgement: a line written under another is not believed, and the log is folded again.
-pub(crate) const FOLD: u32 = 2;
+pub(crate) const FOLD: u32 = 3;
 /// How many logs are shelved at one look.
 const MAX_SHELVED_AT_ONCE: usize = 64;
 /// How many recalled logs are kept in memory, if they can be shelved again.
@@ -112,6 +113,8 @@ pub struct StoredLog {
     pub memory: Memory,
     /// The entries of branches that this node does not stand on.
     pub aside: Vec<Entry>,
+    /// The record that its opening names, if it names one.
+    pub record: Option<Record>,
 }
 
 /// What is done once a log is there again.
@@ -171,6 +174,10 @@ impl Shelf {
         self.lines.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Shelved> {
         self.lines.values()
     }
@@ -187,6 +194,17 @@ impl Shelf {
     /// Some of the ceremonies of which the stream may lack entries.
     pub(super) fn short(&self) -> Vec<CeremonyId> {
         self.short.iter().take(MAX_RECALLED).cloned().collect()
+    }
+
+    /// Some of those that made shares.
+    fn makers(&self) -> Vec<CeremonyId> {
+        let makers = self.lines.values().filter(|line| line.kind.makes_shares());
+        makers.map(|line| line.ceremony.clone()).take(MAX_RECALLED).collect()
+    }
+
+    /// Whether the stream may lack entries of any that made shares.
+    pub(super) fn is_short_of_makers(&self) -> bool {
+        self.short.iter().any(|id| self.lines.get(id).is_some_and(|line| line.kind.makes_shares()))
     }
 
     fn is_blamed_too_often(&self, node: NodeIndex) -> bool {
@@ -256,6 +274,7 @@ impl Core {
         let Some(line) = self.shelf.take(id) else { return };
         let is_short = self.shelf.short.remove(id);
         let mut log = Log::new(self.node(), stored.memory);
+        self.book.know_records(stored.record);
         if let Err((seq, refused)) = self.book.read(&stored.entries) {
             let why = format!("its own copy of {id} does not fold from entry {seq} on: {}", chain(&refused));
             error!(%why, "log not recalled: reading it again from the stream and from other nodes");
@@ -280,6 +299,16 @@ impl Core {
         self.plan(Work::Settle(id.clone()));
     }
 
+    /// Recalls all that made shares, where that matters: who is banned is judged by all generations, and a stream is given
+    /// back each of them after the one that it rests on.
+    pub(super) fn recall_makers(&mut self) {
+        if self.book.bans().next().is_some() || self.shelf.is_short_of_makers() {
+            for id in self.shelf.makers() {
+                self.recall(&id, None);
+            }
+        }
+    }
+
     /// Shelves what is finished and has not changed for a while and, when too many logs have been recalled, the oldest
     /// of those.
     pub(super) fn shelve(&mut self) {
@@ -296,7 +325,10 @@ impl Core {
         let is_cold = |id: &CeremonyId, log: &Log| {
             now.saturating_sub(log.changed_at) >= self.pace.shelve_after_ms || too_many.contains(id)
         };
-        let done = self.logs.iter().filter(|(id, log)| is_cold(id, log) && self.is_done_with(id));
+        let shelvable = self.book.shelvable(self.now.wall);
+        let is_done =
+            |id: &CeremonyId, log: &Log| is_cold(id, log) && shelvable.contains(id) && self.is_done_with(id);
+        let done = self.logs.iter().filter(|(id, log)| is_done(id, log));
         let (recorded, others): (Vec<_>, Vec<_>) =
             done.map(|(id, _)| id.clone()).partition(|id| self.is_known_to_be_recorded(id));
         let lines: Vec<Shelved> =
@@ -333,7 +365,6 @@ impl Core {
             && !self.running.contains(id)
             && !self.work.iter().any(|work| work.ceremony() == Some(id))
             && self.writer.ceremony() != Some(id)
-            && self.book.may_be_shelved(id, self.now.wall)
     }
 
     /// Asks other nodes where they stand in ceremonies of which this one does not know that they are recorded: it may have
@@ -366,7 +397,8 @@ impl Core {
             return warn!(ceremony = %id, %trouble, "log not shelved");
         }
         let is_same = self.line_of(&id).as_ref() == Some(&line);
-        if is_same && self.is_done_with(&id) && self.is_known_to_be_recorded(&id) {
+        let may_go = is_same && self.is_done_with(&id) && self.is_known_to_be_recorded(&id);
+        if may_go && self.book.shelvable(self.now.wall).contains(&id) {
             self.book.shelve(&id);
             self.logs.remove(&id);
             self.unsettled.remove(&id);

@@ -1,9 +1,10 @@
 //! Starting: reading and checking everything before anything is connected, and the node's own copy of the logs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ceremonies::attestation::{InvalidRoot, TrustRoot};
-use ceremonies::book::{Book, Examined, NotTaken};
+use ceremonies::book::{Book, Examined, NotTaken, origin_of};
 use ceremonies::ceremony::{Context, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError, MAX_CHARTER};
 use ceremonies::entry::{Entry, EntryError};
@@ -186,8 +187,14 @@ async fn own_book(context: Context, store: &Store) -> Result<(Book, Vec<Shelved>
         }
         logs.push(log);
     }
-    let (book, aside) = Book::gather(context, logs);
-    for log in aside {
+    let mut book = Book::new(context);
+    let here: BTreeSet<&CeremonyId> = logs.iter().flatten().map(|entry| &entry.ceremony).collect();
+    let rests_on_shelved =
+        |log: &&Vec<Entry>| origin_of(log).is_some_and(|origin| !here.contains(&origin.ceremony));
+    for log in logs.iter().filter(rests_on_shelved) {
+        book.know_records(store.record_before(log).await?);
+    }
+    for log in book.take_logs(logs) {
         let (ceremony, from, why) = (&log.ceremony, log.from(), chain(&log.why));
         error!(%ceremony, from, %why, "this node's copy of a log does not fold and is set aside");
         if from > 1 {

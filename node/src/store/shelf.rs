@@ -1,8 +1,11 @@
 //! Lines in place of logs: what an agent starts with of finished ceremonies.
 
+use ceremonies::book::{origin_of, record_in};
 use ceremonies::ceremony::Head;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
+use ceremonies::manifest::Origin;
+use ceremonies::wallet::Record;
 use ceremonies::wire::log;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::Row;
@@ -146,10 +149,24 @@ impl Store {
         .await
         .map_err(failed(what))?;
         let memory = remembered.map(|row| ballot(&row, what)).transpose()?;
+        let entries = entries.collect::<Result<Vec<Entry>, _>>()?;
         Ok(StoredLog {
-            entries: entries.collect::<Result<_, _>>()?,
+            record: self.record_before(&entries).await?,
+            entries,
             memory: memory.map(|(_, memory)| memory).unwrap_or_default(),
             aside: aside.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The record that a log's opening names, from the log of the ceremony that made it. None if the opening names none
+    /// or this store does not have it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn record_before(&self, log: &[Entry]) -> Result<Option<Record>, StoreError> {
+        let Some(Origin { ceremony, record }) = origin_of(log) else { return Ok(None) };
+        let raw = self.entries_from(ceremony, 1).await?.into_iter();
+        let made: Vec<Entry> = raw.filter_map(|raw| Entry::from_wire(raw).ok()).collect();
+        Ok(record_in(&made, record))
     }
 }

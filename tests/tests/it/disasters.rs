@@ -299,7 +299,9 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
     let old = room.cluster.me.clone();
     let custodians: Vec<Me> = old.iter().filter(|me| me.role == Role::Custodian).cloned().collect();
     let refused = room.open_about(Subject::Wallet(wallet("treasury")), "As before".parse().unwrap()).await;
-    assert!(format!("{:#}", refused.unwrap_err()).contains("is not an administrator of the charter in force"));
+    assert!(
+        format!("{:#}", refused.unwrap_err()).contains("is not an administrator of the charter in force")
+    );
     room.cluster.me = people.into_iter().chain(custodians.clone()).collect();
 
     for index in 1..=5 {

@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) slip: Option<Slip>,
     pub(super) forks: usize,
     pub(super) mended: usize,
+    /// How often a book could let go of what made an old generation.
+    pub(super) shelved: usize,
     pub(super) trace: VecDeque<String>,
 }
 
@@ -137,6 +139,7 @@ impl World {
             slip: None,
             forks: 0,
             mended: 0,
+            shelved: 0,
             trace: VecDeque::new(),
         }
     }

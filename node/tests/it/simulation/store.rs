@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::book::Book;
+use ceremonies::book::{Book, origin_of, record_in};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::manifest::Origin;
 use ceremonies::record::Memory;
+use ceremonies::wallet::Record;
 use node::core::{Mark, Remembered, Shelved, StoreOp, StoreReply, StoredLog};
 
 use super::charter::CONTEXT;
@@ -79,11 +81,20 @@ impl Store {
     }
 
     pub(super) fn log(&self, id: &CeremonyId) -> StoredLog {
+        let entries: Vec<Entry> =
+            self.entries.get(id).map(|log| log.values().cloned().collect()).unwrap_or_default();
         StoredLog {
-            entries: self.entries.get(id).map(|log| log.values().cloned().collect()).unwrap_or_default(),
+            record: self.record_before(&entries),
+            entries,
             memory: self.ballots.get(id).cloned().unwrap_or_default(),
             aside: self.branches.values().filter(|entry| entry.ceremony == *id).cloned().collect(),
         }
+    }
+
+    fn record_before(&self, log: &[Entry]) -> Option<Record> {
+        let Origin { ceremony, record } = origin_of(log)?;
+        let made: Vec<Entry> = self.entries.get(ceremony)?.values().cloned().collect();
+        record_in(&made, record)
     }
 
     /// Whether log and ballot still are where a line says.
@@ -117,8 +128,11 @@ impl Store {
             }
             book
         } else {
-            let (book, aside) = Book::gather(CONTEXT.clone(), logs);
-            for log in aside {
+            let mut book = Book::new(CONTEXT.clone());
+            for log in &logs {
+                book.know_records(self.record_before(log));
+            }
+            for log in book.take_logs(logs) {
                 if log.from() > 1 {
                     self.set_rest_aside(&log.ceremony, log.from() - 1);
                 }
