@@ -4,6 +4,7 @@ use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::record::quorum;
 use ceremonies::script::Act;
 use ceremonies::wire::log;
 use enclave_link::check_size;
@@ -55,8 +56,7 @@ impl Core {
         }
         self.duties_due = false;
         let now = self.now.wall;
-        let mut due = Vec::new();
-        let mut over = Vec::new();
+        let (mut due, mut over, mut unheard) = (Vec::new(), Vec::new(), Vec::new());
         for id in &self.running {
             let Some(chapter) = self.book.get(id) else { continue };
             let phase = chapter.ceremony.phase_at(now);
@@ -66,6 +66,8 @@ impl Core {
             };
             if is_over {
                 over.push(id.clone());
+            } else if !self.has_heard(id) {
+                unheard.push(id.clone());
             } else if let Some(own) = self.own.filter(|_| self.is_settled(id) && !self.is_saying(id)) {
                 due.extend(chapter.ceremony.duty(self.node(), &own, now).map(|duty| (id.clone(), duty)));
             }
@@ -73,9 +75,21 @@ impl Core {
         for id in over {
             self.running.remove(&id);
         }
+        self.ask_for_heads(&unheard);
         for (ceremony, duty) in due {
             self.do_duty(&ceremony, duty);
         }
+    }
+
+    /// Whether this node has heard where the others stand in a log, and has all that they have. A log that it did not know
+    /// may have come only in part: a stream that was lost is given back entry by entry. They are not waited for any
+    /// longer than it takes them to answer, because they may be down or lie.
+    fn has_heard(&self, id: &CeremonyId) -> bool {
+        let Some(log) = self.logs.get(id) else { return false };
+        let members = self.members();
+        let heads = log.ballot.heads().filter(|(head, _)| members.contains(&head.node));
+        let is_whole = heads.count() >= quorum(members.len()) && log.ballot.needs(&log.tree).is_empty();
+        is_whole || !log.is_new(self.now.steady)
     }
 
     /// Whether something of this node's own is on its way into the log: what it has to do next follows from it.

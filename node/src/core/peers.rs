@@ -111,14 +111,16 @@ impl Core {
                 None => return Err(Junk),
             }
         }
-        let members = self.members();
+        let (members, now) = (self.members(), self.now.steady);
         let log = self.log_of(&id);
         let lacks = !log.tree.knows(head.tip);
+        let is_new = log.is_new(now);
         if log.ballot.hear(&log.tree, &members, head, proof) {
             if lacks {
                 self.plan(Work::Read);
             }
             self.plan(Work::Settle(id));
+            self.duties_due |= is_new;
         }
         Ok(())
     }

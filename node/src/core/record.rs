@@ -25,6 +25,10 @@ const MAX_ORPHANS: usize = 64;
 const MAX_ORPHANS_IN_ALL: usize = 1024;
 const MAX_ORPHAN_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long other nodes' heads are waited for before this node first does its duty in a log, in milliseconds: as long as
+/// they take to be asked and to hand over what is missing.
+const HEARD_MS: u64 = 3000;
+
 /// One ceremony's log as this node has it, apart from its fold in the book.
 pub(super) struct Log {
     pub(super) tree: Tree,
@@ -41,6 +45,8 @@ pub(super) struct Log {
     pub(super) reread_to: u64,
     /// How many entries of the branch, from the first, are in the stream.
     pub(super) have: u64,
+    /// When its first entry was taken, in steady milliseconds; 0 if it was known at the start.
+    pub(super) known_since: u64,
     /// What is to be appended.
     pub(super) pending: VecDeque<Pending>,
     /// The statement that was last shown.
@@ -68,6 +74,7 @@ impl Log {
             doubted: None,
             reread_to: 0,
             have: 0,
+            known_since: 0,
             pending: VecDeque::new(),
             shown: None,
             unlocked_since: 0,
@@ -82,6 +89,11 @@ impl Log {
     pub(super) fn locked_to(&self) -> u64 {
         let lock = self.ballot.memory().lock;
         lock.filter(|lock| self.tree.is_main(lock.tip)).map_or(0, |lock| lock.tip.seq)
+    }
+
+    /// Whether it has been known for no longer than it takes the others to say where they stand.
+    pub(super) fn is_new(&self, now: u64) -> bool {
+        now.saturating_sub(self.known_since) < HEARD_MS
     }
 
     fn kept_of(&self, node: NodeIndex) -> usize {
@@ -559,6 +571,9 @@ impl Core {
         let log = self.log_of(&id);
         if log.locked_to() == log.tree.tip().seq {
             log.unlocked_since = now;
+        }
+        if log.tree.tip() == Tip::ROOT {
+            log.known_since = now;
         }
         log.tree.grow(entry.hash());
         log.aside.remove(&entry.hash());

@@ -369,7 +369,7 @@ impl Core {
 
     /// Asks other nodes where they stand in ceremonies of which this one does not know that they are recorded: it may have
     /// been started after they said so.
-    fn ask_for_heads(&mut self, ids: &[CeremonyId]) {
+    pub(super) fn ask_for_heads(&mut self, ids: &[CeremonyId]) {
         let now = self.now.steady;
         let mut asks = Vec::new();
         for id in ids {

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
 use ceremonies::charter::CeremonyKind;
 use ceremonies::evidence::{Expected, verify};
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, Generation};
+use ceremonies::inventory::{Change, Item};
 use ceremonies::listing::Wanted;
+use ceremonies::manifest::{Origin, Way};
+use console::room::Subject;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::Store;
@@ -112,5 +115,66 @@ async fn ceremony_that_is_over_leaves_memory_and_comes_back_whole() {
     let report = verify(&fs::read(&bundle).unwrap(), &Expected::default()).unwrap();
     assert!(report.recorded, "{report}");
     assert!(finds_right(&bundle).contains("the whole log is recorded"));
+    cluster.stop().await;
+}
+
+/// Leads a ceremony about the treasury to its close.
+async fn holds(room: &mut Room, kind: CeremonyKind) -> CeremonyId {
+    let id = open(room, kind, "treasury").await;
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_generations_leave_memory_and_are_there_when_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    shelve_at_once(&cluster).await;
+    let console = cluster.layout().console();
+    let first = holds(&mut room, CeremonyKind::Dkg).await;
+    let second = holds(&mut room, CeremonyKind::Refresh).await;
+    holds(&mut room, CeremonyKind::Refresh).await;
+    holds(&mut room, CeremonyKind::Refresh).await;
+    are_shelved(&cluster, &[&first, &second]).await;
+
+    // Agents that start with the last two generations alone sign and make the next.
+    for index in ALL {
+        let agent = cluster.agent(node(index)).unwrap();
+        agent.hold().await;
+        agent.resume().await;
+    }
+    let signed = holds(&mut room, CeremonyKind::TestSign).await;
+    let in_use = room.ceremony(&signed).unwrap().before_record().unwrap().generation;
+    assert_eq!(in_use, Generation(4));
+
+    // An inventory of a generation that is shelved has it back, and every console counts all generations.
+    let origin = room.ceremony(&first).unwrap().committed().unwrap().record.digest();
+    let found = Item::Copy { node: node(1), change: Change::CopyFound, what: "a disk".parse().unwrap() };
+    let subject = Subject::Inventory {
+        wallet: "treasury".parse().unwrap(),
+        generation: Generation::FIRST,
+        origin: Origin { ceremony: first.clone(), record: origin },
+        items: vec![found],
+    };
+    let inventory = room.open_about(subject, "What was found".parse().unwrap()).await.unwrap();
+    room.lead_to_close(&inventory, PATIENCE, |_| ()).await.unwrap();
+    let shown = run(&console, &["wallet", "show", "treasury"], None).unwrap();
+    for generation in 1..=4 {
+        assert!(shown.contains(&format!("generation {generation}")), "{shown}");
+    }
+    assert!(shown.contains("a disk"), "{shown}");
+
+    // A stream that has lost everything is given each generation after the one that it rests on, and a node that has lost
+    // its store too learns all of them and gets a share of the next.
+    let log = of_one_mind(&cluster, &ALL, &second, 10).await;
+    cluster.lose_streams().await.unwrap();
+    cluster.make_stream().await.unwrap();
+    cluster.lose(node(4)).await.unwrap();
+    assert_eq!(of_one_mind(&cluster, &ALL, &second, log.len()).await, log);
+    let wallet = "treasury".parse().unwrap();
+    let lost = Subject::Recovery(wallet, BTreeMap::from([(node(4), Way::Repair)]));
+    let recovery = room.open_about(lost, "A new disk".parse().unwrap()).await.unwrap();
+    room.lead_to_close(&recovery, PATIENCE, |_| ()).await.unwrap();
+    holds(&mut room, CeremonyKind::TestSign).await;
     cluster.stop().await;
 }
