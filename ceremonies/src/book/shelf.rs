@@ -44,8 +44,8 @@ impl Book {
         if self.bans().next().is_some() {
             return BTreeSet::new();
         }
-        let makes = |ceremony: &&Ceremony| ceremony.manifest().kind.makes_shares();
-        let makers = || self.ceremonies().filter(makes);
+        let is_maker = |ceremony: &&Ceremony| ceremony.manifest().kind.makes_shares();
+        let makers = || self.ceremonies().filter(is_maker);
         let mut in_use: BTreeMap<&WalletName, &Manifest> = BTreeMap::new();
         for made in makers().filter(|ceremony| ceremony.has_committed()).map(Ceremony::manifest) {
             let newest = in_use.entry(&made.wallet).or_insert(made);
@@ -55,7 +55,7 @@ impl Book {
         }
         let is_complete = |ceremony: &Ceremony| ceremony.has_committed() && is_over(&ceremony.phase_at(now));
         let at_work = || self.ceremonies().filter(|ceremony| !is_complete(ceremony));
-        let attempts = at_work().filter(makes).flat_map(|ceremony| self.earlier_attempts(ceremony));
+        let attempts = at_work().filter(is_maker).flat_map(|ceremony| self.earlier_attempts(ceremony));
         let before = |manifest, count| self.makers_back_from(manifest).take(count);
         let needed: BTreeSet<&CeremonyId> = at_work()
             .flat_map(|ceremony| before(ceremony.manifest(), 2))
