@@ -27,6 +27,7 @@ use console::custodian;
 use console::paper::{Gathering, codes};
 use console::room::{self, Signature, Subject, now};
 use console::tui::{Event, Model, Popup, Screen, update, view};
+use console::waiting::Waiting;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::hardhat::{self, Hardhat};
@@ -299,7 +300,9 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
     let old = room.cluster.me.clone();
     let custodians: Vec<Me> = old.iter().filter(|me| me.role == Role::Custodian).cloned().collect();
     let refused = room.open_about(Subject::Wallet(wallet("treasury")), "As before".parse().unwrap()).await;
-    assert!(format!("{:#}", refused.unwrap_err()).contains("is not an administrator of the charter in force"));
+    assert!(
+        format!("{:#}", refused.unwrap_err()).contains("is not an administrator of the charter in force")
+    );
     room.cluster.me = people.into_iter().chain(custodians.clone()).collect();
 
     for index in 1..=5 {
@@ -375,7 +378,8 @@ async fn try_sheet(
     let sheet = folder.join(format!("sheet-{index}"));
     std::fs::write(&sheet, through_paper(&file)).unwrap();
     let identity = me.identity.as_ref().unwrap();
-    let released = custodian::release(ceremony, Act::Recover, node(index), &sheet, identity).unwrap();
+    let released =
+        custodian::release(ceremony, Act::Recover, node(index), &sheet, identity, Waiting::quiet()).unwrap();
     let signature = Signature::by(me, "recover".parse().unwrap(), Answer::Release(released.release));
     let signed = (&signature, released.object);
     let released = room::release(&room.client, &room.book, id, signed, &me.key, None).await;
