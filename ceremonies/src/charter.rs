@@ -21,6 +21,7 @@ pub use self::backups::{BackupRules, Custodian, Keeper};
 pub use self::exclusion::Incomplete;
 use crate::attestation::Measurement;
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
+use crate::text::{Encoding, utf8};
 
 /// Largest accepted charter, in bytes.
 pub const MAX_CHARTER: usize = 256 * 1024;
@@ -347,8 +348,8 @@ pub enum CharterError {
     #[error("charter has {0} bytes; at most {MAX_CHARTER} are read")]
     TooLarge(usize),
     /// Not UTF-8.
-    #[error("charter is not UTF-8 text")]
-    NotText,
+    #[error("charter is {0}: save it as UTF-8")]
+    Encoding(Encoding),
     /// Not the charter's TOML.
     #[error("charter cannot be read")]
     Syntax(#[source] toml::de::Error),
@@ -369,7 +370,7 @@ impl Charter {
         if bytes.len() > MAX_CHARTER {
             return Err(CharterError::TooLarge(bytes.len()));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| CharterError::NotText)?;
+        let text = utf8(bytes).map_err(CharterError::Encoding)?;
         let file: CharterDraft = toml::from_str(text).map_err(CharterError::Syntax)?;
         check::check_file(text)?;
         file.check()?;

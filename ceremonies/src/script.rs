@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::charter::{CeremonyKind, Quorum, Role};
 use crate::ids::{Hash, InvalidId, Line, StepId};
+use crate::text::{Encoding, utf8};
 
 /// Largest accepted script, in bytes.
 pub const MAX_SCRIPT: usize = 64 * 1024;
@@ -124,8 +125,8 @@ pub enum ScriptError {
     #[error("script has {0} bytes; at most {MAX_SCRIPT} are read")]
     TooLarge(usize),
     /// Not UTF-8.
-    #[error("script is not UTF-8 text")]
-    NotText,
+    #[error("script is {0}: save it as UTF-8")]
+    Encoding(Encoding),
     /// Not the script's TOML.
     #[error("script cannot be read")]
     Syntax(#[source] toml::de::Error),
@@ -151,7 +152,7 @@ impl Script {
         if bytes.len() > MAX_SCRIPT {
             return Err(ScriptError::TooLarge(bytes.len()));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| ScriptError::NotText)?;
+        let text = utf8(bytes).map_err(ScriptError::Encoding)?;
         let file: ScriptFile = toml::from_str(text).map_err(ScriptError::Syntax)?;
         file.check()?;
         Ok(Self { hash: Hash::of_bytes(bytes), text: text.to_owned(), file })

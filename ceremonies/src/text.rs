@@ -60,6 +60,46 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// What a file that should be text in UTF-8 is instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Two bytes a character, as some editors and shells of Windows write.
+    Utf16,
+    /// Four bytes a character.
+    Utf32,
+    /// It holds NUL bytes.
+    Binary,
+    /// The bytes from this one on, counted from 0, are those of another encoding.
+    Unknown(usize),
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Utf16 => f.write_str("text in UTF-16"),
+            Self::Utf32 => f.write_str("text in UTF-32"),
+            Self::Binary => f.write_str("binary data, with NUL bytes"),
+            Self::Unknown(at) => write!(f, "not text in UTF-8 from byte {at} on"),
+        }
+    }
+}
+
+/// Outside bytes as text without NUL bytes. The error says what they are instead, and repeats none of them.
+///
+/// # Errors
+/// What the bytes are.
+pub fn utf8(bytes: &[u8]) -> Result<&str, Encoding> {
+    let text = std::str::from_utf8(bytes);
+    match (text, bytes) {
+        (_, [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..]) => Err(Encoding::Utf32),
+        (_, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => Err(Encoding::Utf16),
+        (_, [0, a, 0, b, ..] | [a, 0, b, 0, ..]) if *a != 0 && *b != 0 => Err(Encoding::Utf16),
+        (Ok(_), bytes) if bytes.contains(&0) => Err(Encoding::Binary),
+        (Ok(text), _) => Ok(text),
+        (Err(error), _) => Err(Encoding::Unknown(error.valid_up_to())),
+    }
+}
+
 /// Why a character is not taken in text that people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
@@ -215,6 +255,32 @@ mod tests {
             );
         }
         assert_eq!(unseen("\u{301}a"), Some((1, '\u{301}', Flaw::Stray)));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_called_what_they_are() {
+        let utf16 = |text: &str, little: bool| -> Vec<u8> {
+            text.encode_utf16()
+                .flat_map(|unit| if little { unit.to_le_bytes() } else { unit.to_be_bytes() })
+                .collect()
+        };
+        let utf32 = |text: &str| text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<u8>>();
+        for (bytes, expected) in [
+            (utf16("\u{feff}kind", true), Encoding::Utf16),
+            (utf16("\u{feff}kind", false), Encoding::Utf16),
+            (utf16("kind", true), Encoding::Utf16),
+            (utf16("kind", false), Encoding::Utf16),
+            (utf32("\u{feff}kind"), Encoding::Utf32),
+            (b"kind\0".to_vec(), Encoding::Binary),
+            (vec![0; 40], Encoding::Binary),
+            (b"kind\xff".to_vec(), Encoding::Unknown(4)),
+            (b"\xfc".to_vec(), Encoding::Unknown(0)),
+        ] {
+            assert_eq!(utf8(&bytes), Err(expected), "{bytes:?}");
+        }
+        for text in ["", "a", "kind = \"lab\"\n", "\u{feff}kind", "金庫"] {
+            assert_eq!(utf8(text.as_bytes()), Ok(text));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ceremonies::attestation::{InvalidRoot, TrustRoot};
 use ceremonies::ceremony::{Context, ForeignRoot};
 use ceremonies::charter::{Charter, CharterError, ClusterKind, MAX_CHARTER, Role};
 use ceremonies::ids::PersonName;
+use ceremonies::text::{Encoding, utf8};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -85,6 +86,14 @@ pub enum ConfigError {
         /// Why.
         source: Box<toml::de::Error>,
     },
+    /// The file is not UTF-8.
+    #[error("cluster file {path} is {encoding}: save it as UTF-8")]
+    Encoding {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        encoding: Encoding,
+    },
     /// It would be repeated on screens and in logs.
     #[error(
         "a URL in `servers` of cluster file {0} has a user or password: leave it out, the broker knows consoles by NKey"
@@ -138,8 +147,9 @@ impl Cluster {
     /// [`ConfigError`] names the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let bytes = read("cluster file", path, MAX_SETTINGS)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let file: ClusterFile = toml::from_str(&text)
+        let text =
+            utf8(&bytes).map_err(|encoding| ConfigError::Encoding { path: path.to_owned(), encoding })?;
+        let file: ClusterFile = toml::from_str(text)
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         if file.nats.servers.iter().any(|server| server.contains('@')) {
             return Err(ConfigError::Password(path.to_owned()));

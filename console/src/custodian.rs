@@ -7,12 +7,14 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use age::Identity as _;
 use age::secrecy::ExposeSecret as _;
 use age_core::format::{FileKey, Stanza};
 use ceremonies::ceremony::Ceremony;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::script::Act;
 use ceremonies::statement::Release;
+use ceremonies::text::{Encoding, utf8};
 use ceremonies::wallet::release_info;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
@@ -22,6 +24,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::file::{FileError, MAX_SETTINGS, read};
+use crate::plugin::{Plugin, PluginError};
+use crate::waiting::Waiting;
 
 /// Largest backup that an enclave opens.
 pub const MAX_BACKUP: usize = 1024 * 1024;
@@ -35,15 +39,15 @@ pub enum ReleaseError {
     #[error(transparent)]
     File(#[from] FileError),
     /// No identities.
-    #[error("{0} is not a file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…)")]
-    Identity(PathBuf),
-    /// The plugin of one is missing.
-    #[error("an identity in {path} cannot be used")]
+    #[error("{0} is not a file of age identities (AGE-SECRET-KEY-1… or AGE-PLUGIN-…): {1}")]
+    Identity(PathBuf, NoIdentity),
+    /// The plugin that holds an identity failed.
+    #[error("the backup of node {node} was not opened")]
     Plugin {
-        /// Where.
-        path: PathBuf,
+        /// Whose.
+        node: NodeIndex,
         /// Why.
-        source: age::DecryptError,
+        source: PluginError,
     },
     /// Nothing asked for.
     #[error("no release of node {0}'s backup is due now")]
@@ -67,7 +71,7 @@ pub enum ReleaseError {
     /// Encrypted to others.
     #[error("this identity does not open the backup of node {0}: it is encrypted to other keepers")]
     NotKeeper(NodeIndex),
-    /// The identity, or the plugin that holds its key, failed.
+    /// The identity fits and does not open it.
     #[error("this identity did not open the backup of node {node}")]
     Unwrap {
         /// Whose.
@@ -83,32 +87,84 @@ pub enum ReleaseError {
     Seal(NodeIndex),
 }
 
-type Identities = Vec<Box<dyn age::Identity + Send + Sync>>;
-
-/// Reads the identities in a file.
-fn identities(path: &Path) -> Result<Identities, ReleaseError> {
-    let bytes = Zeroizing::new(read("identity", path, MAX_SETTINGS)?);
-    let not_one = || ReleaseError::Identity(path.to_owned());
-    let file = age::IdentityFile::from_buffer(bytes.as_slice()).map_err(|_| not_one())?;
-    let identities = file
-        .with_callbacks(age::NoCallbacks)
-        .into_identities()
-        .map_err(|source| ReleaseError::Plugin { path: path.to_owned(), source })?;
-    // To age, a file of nothing but comments is an identity file.
-    if identities.is_empty() { Err(not_one()) } else { Ok(identities) }
+/// What keeps a file from being one of identities. It never repeats the file, which may hold a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoIdentity {
+    /// Nothing in it.
+    #[error("it holds nothing but comments")]
+    Empty,
+    /// Not text as age reads it.
+    #[error("it is {0}, and age reads UTF-8")]
+    Encoding(Encoding),
+    /// A line is something else.
+    #[error("line {0} is something else")]
+    Line(usize),
+    /// age reads capitals alone.
+    #[error("the identity in line {0} is not in capitals, as age-keygen writes it and age reads it")]
+    Case(usize),
 }
 
-/// Notes the file key on its way to the decryption, which never follows.
+/// What unwraps a file key.
+enum Identity {
+    Native(age::x25519::Identity),
+    Plugin(Plugin),
+}
+
+/// Reads the identities in a file.
+fn identities(path: &Path) -> Result<Vec<Identity>, ReleaseError> {
+    let bytes = Zeroizing::new(read("identity", path, MAX_SETTINGS)?);
+    parse(&bytes).map_err(|why| ReleaseError::Identity(path.to_owned(), why))
+}
+
+/// As age reads them: a line each, in capitals.
+fn parse(bytes: &[u8]) -> Result<Vec<Identity>, NoIdentity> {
+    let text = utf8(bytes).map_err(NoIdentity::Encoding)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let identities: Vec<Identity> =
+        lines.map(|(index, line)| identity(line, index + 1)).collect::<Result<_, _>>()?;
+    if identities.is_empty() { Err(NoIdentity::Empty) } else { Ok(identities) }
+}
+
+fn identity(line: &str, number: usize) -> Result<Identity, NoIdentity> {
+    let native = line.parse().map(Identity::Native).ok();
+    let identity = native.or_else(|| Plugin::parse(line).map(Identity::Plugin));
+    let identity = identity.ok_or(NoIdentity::Line(number))?;
+    if line.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(NoIdentity::Case(number));
+    }
+    Ok(identity)
+}
+
+/// Notes the file key on its way to the decryption, which never follows, and what kept a plugin from it.
 struct Noting<'a> {
-    identity: &'a dyn age::Identity,
+    identity: &'a Identity,
+    waiting: Waiting<'a>,
     key: &'a RefCell<Option<Zeroizing<[u8; FILE_KEY]>>>,
+    trouble: &'a RefCell<Option<PluginError>>,
 }
 
 impl Noting<'_> {
-    fn note(
-        &self,
-        unwrapped: Option<Result<FileKey, age::DecryptError>>,
-    ) -> Option<Result<FileKey, age::DecryptError>> {
+    fn unwrap(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
+        match self.identity {
+            Identity::Native(identity) => identity.unwrap_stanzas(stanzas),
+            Identity::Plugin(plugin) => plugin.unwrap(stanzas, self.waiting).map_or_else(
+                |error| {
+                    *self.trouble.borrow_mut() = Some(error);
+                    Some(Err(age::DecryptError::DecryptionFailed))
+                },
+                |key| key.map(Ok),
+            ),
+        }
+    }
+}
+
+impl age::Identity for Noting<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
+        self.unwrap_stanzas(std::slice::from_ref(stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
+        let unwrapped = self.unwrap(stanzas);
         if let Some(Ok(key)) = &unwrapped {
             *self.key.borrow_mut() = Some(Zeroizing::new(*key.expose_secret()));
         }
@@ -116,33 +172,26 @@ impl Noting<'_> {
     }
 }
 
-impl age::Identity for Noting<'_> {
-    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
-        self.note(self.identity.unwrap_stanza(stanza))
-    }
-
-    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
-        self.note(self.identity.unwrap_stanzas(stanzas))
-    }
-}
-
 /// The file key of an age file. The header's MAC has been checked with it.
 fn file_key(
     node: NodeIndex,
     object: &[u8],
-    identities: &Identities,
+    identities: &[Identity],
+    waiting: Waiting<'_>,
 ) -> Result<Zeroizing<[u8; FILE_KEY]>, ReleaseError> {
     let decryptor = age::Decryptor::new(object).map_err(|_| ReleaseError::Format(node))?;
-    let key = RefCell::new(None);
-    let noting: Vec<Noting<'_>> =
-        identities.iter().map(|identity| Noting { identity: identity.as_ref(), key: &key }).collect();
-    match decryptor.decrypt(noting.iter().map(|identity| identity as &dyn age::Identity)) {
-        Ok(_) => {}
-        Err(age::DecryptError::NoMatchingKeys) => return Err(ReleaseError::NotKeeper(node)),
-        Err(source) => return Err(ReleaseError::Unwrap { node, source }),
-    }
+    let (key, trouble) = (RefCell::new(None), RefCell::new(None));
+    let noting = |identity| Noting { identity, waiting, key: &key, trouble: &trouble };
+    let noting: Vec<Noting<'_>> = identities.iter().map(noting).collect();
+    let opened = decryptor.decrypt(noting.iter().map(|identity| identity as &dyn age::Identity));
+    let failure = opened.err();
     drop(noting);
-    key.into_inner().ok_or(ReleaseError::NotKeeper(node))
+    match (failure, trouble.into_inner()) {
+        (None, _) => key.into_inner().ok_or(ReleaseError::NotKeeper(node)),
+        (Some(_), Some(source)) => Err(ReleaseError::Plugin { node, source }),
+        (Some(age::DecryptError::NoMatchingKeys), None) => Err(ReleaseError::NotKeeper(node)),
+        (Some(source), None) => Err(ReleaseError::Unwrap { node, source }),
+    }
 }
 
 /// A backup that a step of a ceremony asks to be released: read, compared with the log, and its file key sealed to the
@@ -164,6 +213,7 @@ pub fn release(
     node: NodeIndex,
     object: &Path,
     identity: &Path,
+    waiting: Waiting<'_>,
 ) -> Result<Released, ReleaseError> {
     let wanted = ceremony.wanted_backup(act, node).ok_or(ReleaseError::NotAsked(node))?;
     let object = read("backup", object, MAX_BACKUP)?;
@@ -172,7 +222,7 @@ pub fn release(
     if found != wanted.whole.digest && !is_root {
         return Err(ReleaseError::Damaged { node, found, expected: wanted.whole.digest });
     }
-    let key = file_key(node, &object, &identities(identity)?)?;
+    let key = file_key(node, &object, &identities(identity)?, waiting)?;
     let enclave = ceremony.enclaves().get(&node).ok_or(ReleaseError::NotAttested(node))?;
     let info = release_info(&ceremony.manifest().hash(), node, &found);
     let sealed = seal(&enclave.keys.sealing, &info, &key).ok_or(ReleaseError::Seal(node))?;

@@ -8,11 +8,15 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ceremonies::ids::Hash;
 use rustix::fs::{OFlags, fcntl_setfl};
 use tempfile::{Builder, NamedTempFile};
 use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::waiting::A_TOUCH;
 
 /// Largest file of settings, seeds, keys or certificates.
 pub const MAX_SETTINGS: usize = 64 * 1024;
@@ -39,6 +43,18 @@ pub enum FileError {
         what: &'static str,
         /// Where.
         path: PathBuf,
+    },
+    /// A pipe that stays open while nothing comes.
+    #[error(
+        "{what} {path} is a pipe that did not end within {} seconds: give a file, or see what writes into it", limit.as_secs()
+    )]
+    Slow {
+        /// What it should be.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// How long it was read.
+        limit: Duration,
     },
     /// It is too large to be what it should be.
     #[error(
@@ -74,31 +90,76 @@ pub enum Readers {
 /// # Errors
 /// [`FileError`] names the file.
 pub fn read(what: &'static str, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
+    read_within(what, path, limit, A_TOUCH)
+}
+
+/// Reads a file of at most `limit` bytes; a pipe for no longer than this.
+///
+/// # Errors
+/// [`FileError`] names the file.
+pub fn read_within(
+    what: &'static str,
+    path: &Path,
+    limit: usize,
+    patience: Duration,
+) -> Result<Vec<u8>, FileError> {
     let failed = |source| FileError::Read { what, path: path.to_owned(), source };
     // Opening a pipe would wait for somebody to write into it.
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(without_waiting).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    let claimed = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let is_pipe = metadata.file_type().is_fifo();
+    let claimed = if is_pipe { limit } else { usize::try_from(metadata.len()).unwrap_or(usize::MAX) };
     // Allocated in one piece: a secret that moves as the buffer grows leaves copies that nobody erases.
     let mut bytes = Vec::with_capacity(claimed.min(limit) + 1);
-    if metadata.file_type().is_fifo() && nobody_writes(&file, &mut bytes).map_err(failed)? {
-        return Err(FileError::Pipe { what, path: path.to_owned() });
+    if is_pipe {
+        match drain(&file, limit + 1, &mut bytes, patience).map_err(failed)? {
+            Pipe::Ended => {}
+            Pipe::Unopened => return Err(FileError::Pipe { what, path: path.to_owned() }),
+            Pipe::Open => return Err(FileError::Slow { what, path: path.to_owned(), limit: patience }),
+        }
+    } else {
+        fcntl_setfl(&file, OFlags::empty()).map_err(|error| failed(error.into()))?;
+        file.take((limit + 1) as u64).read_to_end(&mut bytes).map_err(failed)?;
     }
-    fcntl_setfl(&file, OFlags::empty()).map_err(|error| failed(error.into()))?;
-    file.take((limit + 1 - bytes.len()) as u64).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
         return Err(FileError::TooLarge { what, path: path.to_owned(), limit });
     }
     Ok(bytes)
 }
 
-/// Whether a pipe that does not wait has an end and nothing before it. Its first byte is taken, if it is there already.
-fn nobody_writes(pipe: &File, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    match pipe.take(1).read_to_end(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        read => Ok(read? == 0),
+/// What became of a pipe that was read.
+enum Pipe {
+    /// Its end came, or enough of it.
+    Ended,
+    /// Nobody had it open for writing.
+    Unopened,
+    /// Somebody still has it open.
+    Open,
+}
+
+/// Reads what is written into a pipe that does not block.
+fn drain(mut pipe: &File, most: usize, bytes: &mut Vec<u8>, patience: Duration) -> io::Result<Pipe> {
+    let until = Instant::now() + patience;
+    let mut chunk = Zeroizing::new([0; 4096]);
+    let mut was_open = false;
+    while bytes.len() < most {
+        match pipe.read(&mut *chunk) {
+            Ok(0) if was_open => return Ok(Pipe::Ended),
+            Ok(0) => return Ok(Pipe::Unopened),
+            Ok(count) => bytes.extend_from_slice(&chunk[..count.min(most - bytes.len())]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= until {
+                    return Ok(Pipe::Open);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
+        }
+        was_open = true;
     }
+    Ok(Pipe::Ended)
 }
 
 /// How the names begin of files that are to become this one.
@@ -157,13 +218,14 @@ pub fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), File
     File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
-/// Writes a file that only its owner can read, in place of the one that was there.
+/// Writes a file that only its owner can read, in place of the one that was there, or that a symbolic link leads to.
 ///
 /// # Errors
 /// [`FileError`]; then the one that was there stays.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let failed = |error| FileError::Write(path.to_owned(), error);
-    let file = beside(path, bytes, Readers::Owner).map_err(failed)?;
-    file.persist(path).map_err(|refused| failed(refused.error))?;
+    let place = if path.is_symlink() { path.canonicalize().map_err(failed)? } else { path.to_owned() };
+    let file = beside(&place, bytes, Readers::Owner).map_err(failed)?;
+    file.persist(&place).map_err(|refused| failed(refused.error))?;
     Ok(())
 }

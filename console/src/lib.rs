@@ -1,6 +1,7 @@
 //! The operator's console: it proposes and shows. It holds no secret except its bus credential, and believes nothing
 //! that it has not folded itself.
 
+pub mod agent;
 pub mod broadcast;
 pub mod checks;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod memory;
 pub mod paper;
+pub mod plugin;
 pub mod privacy;
 pub mod readiness;
 pub mod room;
@@ -24,4 +26,5 @@ pub mod signer;
 pub mod standing;
 pub mod terminal;
 pub mod tui;
+pub mod waiting;
 pub mod watch;

@@ -1,20 +1,25 @@
 //! Signing as a person: with a key file, or through the SSH agent. The console keeps no key longer than the
 //! signature takes.
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ceremonies::sshsig;
 use ceremonies::statement::NAMESPACE;
-use ceremonies::text::chain;
+use ceremonies::text::{Encoding, chain, utf8};
 use data_encoding::BASE64;
+use rustix::process::getuid;
 use ssh_key::{Algorithm, HashAlg, PrivateKey, PublicKey, SshSig};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::agent::{Agent, AgentError};
 use crate::file::{FileError, MAX_SETTINGS, read};
+use crate::waiting::Waiting;
 
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+/// The kinds of keys that a charter lists.
+const KINDS: [&str; 3] = ["ssh-ed25519", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 
 /// Why there is no signature.
@@ -26,6 +31,17 @@ pub enum SignError {
     /// The file holds something else, or is damaged.
     #[error("key {0} {1}")]
     Format(PathBuf, Unusable),
+    /// Others than the owner can read the key.
+    #[error(
+        "key {path} can be read by others (its mode is {mode:o}), and like ssh this program uses no such key: `chmod 600` \
+         it, and have it replaced if others may have copied it"
+    )]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// What its mode allows.
+        mode: u32,
+    },
     /// The key is locked.
     #[error("key {0} needs its passphrase")]
     Locked(PathBuf),
@@ -42,9 +58,16 @@ pub enum SignError {
     NoAgent(PathBuf),
     /// The agent failed.
     #[error(
-        "the SSH agent did not sign with {0} ({1}): `ssh-add -L` lists the keys that it holds, `ssh-add` adds one"
+        "the SSH agent did not sign with {0} ({reason}): `ssh-add -L` lists the keys that it holds, `ssh-add` adds one",
+        reason = chain(.1)
     )]
-    Agent(PathBuf, String),
+    Agent(PathBuf, AgentError),
+    /// The agent was waited for in vain.
+    #[error(
+        "no signature with {0}, because the SSH agent at {1}: sign again and touch the security key when it blinks, or answer \
+         what the agent asks; if it asks nothing, start another agent (`eval $(ssh-agent)`)"
+    )]
+    Silent(PathBuf, AgentError),
 }
 
 /// What keeps a file from being a key to sign with.
@@ -53,6 +76,15 @@ pub enum Unusable {
     /// PEM of another kind.
     #[error("is a private key in PEM, not in OpenSSH's own format: convert a copy with `ssh-keygen -p -f`")]
     Pem,
+    /// A public key in PEM.
+    #[error(
+        "is a public key in PEM, not in OpenSSH's own format: give the `.pub` file, or convert it with `ssh-keygen -i -m \
+         PKCS8 -f`"
+    )]
+    PublicPem,
+    /// Not UTF-8.
+    #[error("is {0}: save it as UTF-8, as `ssh-keygen` writes it")]
+    Encoding(Encoding),
     /// The format of `PuTTY`.
     #[error("is in PuTTY's format: convert it with `puttygen KEY -O private-openssh -o NEW`")]
     Putty,
@@ -79,7 +111,9 @@ pub enum Unusable {
 /// What a key's file says.
 enum Key {
     Private(Box<PrivateKey>),
-    /// Its private half is in the SSH agent, or in a security key that the agent speaks to.
+    /// The handle of a security key, which only the SSH agent can use.
+    Handle(Box<PublicKey>),
+    /// Its private half is in the SSH agent.
     Public(Box<PublicKey>),
 }
 
@@ -93,10 +127,10 @@ pub fn sign(
     statement: &str,
     passphrase: Option<&Zeroizing<String>>,
 ) -> Result<Vec<u8>, SignError> {
-    sign_in(NAMESPACE, key, statement, passphrase)
+    sign_in(NAMESPACE, key, statement, passphrase, Waiting::quiet())
 }
 
-/// Signs a text other than a statement, in a namespace of its own.
+/// Signs a text in a namespace, and waits for an SSH agent no longer than this.
 ///
 /// # Errors
 /// As [`sign`].
@@ -105,30 +139,44 @@ pub fn sign_in(
     key: &Path,
     text: &str,
     passphrase: Option<&Zeroizing<String>>,
+    waiting: Waiting<'_>,
 ) -> Result<Vec<u8>, SignError> {
     let bytes = Zeroizing::new(read("key", key, MAX_SETTINGS)?);
     let signature = match parse(&bytes).map_err(|unusable| SignError::Format(key.to_owned(), unusable))? {
-        Key::Private(private) => unlock(key, *private, passphrase)?
-            .sign(namespace, HashAlg::Sha512, text.as_bytes())
-            .map_err(|error| SignError::Sign(key.to_owned(), error))?,
-        Key::Public(public) => sign_by_agent(namespace, key, &public, text)?,
+        Key::Handle(public) => {
+            must_be_private(key)?;
+            sign_by_agent(namespace, key, &public, text, waiting)?
+        }
+        Key::Private(private) => {
+            must_be_private(key)?;
+            unlock(key, *private, passphrase)?
+                .sign(namespace, HashAlg::Sha512, text.as_bytes())
+                .map_err(|error| SignError::Sign(key.to_owned(), error))?
+        }
+        Key::Public(public) => sign_by_agent(namespace, key, &public, text, waiting)?,
     };
     sshsig::write(&signature).map_err(|error| SignError::Sign(key.to_owned(), error))
 }
 
 /// Reads what `ssh-keygen` reads, folded at whatever width.
 fn parse(bytes: &[u8]) -> Result<Key, Unusable> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Unusable::Unknown)?;
+    let text = utf8(bytes).map_err(|encoding| match encoding {
+        Encoding::Utf16 | Encoding::Utf32 => Unusable::Encoding(encoding),
+        Encoding::Binary | Encoding::Unknown(_) => Unusable::Unknown,
+    })?;
     let text = text.trim_start_matches('\u{feff}').trim_start();
     if let Some(rest) = text.strip_prefix(BEGIN) {
         let private = private(rest)?;
         return match private.algorithm() {
             Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => {
-                Ok(Key::Public(Box::new(private.public_key().clone())))
+                Ok(Key::Handle(Box::new(private.public_key().clone())))
             }
             Algorithm::Ed25519 => Ok(Key::Private(Box::new(private))),
             _ => Err(Unusable::Kind),
         };
+    }
+    if text.starts_with("-----BEGIN PUBLIC KEY") || text.starts_with("-----BEGIN RSA PUBLIC KEY") {
+        return Err(Unusable::PublicPem);
     }
     if text.starts_with("-----BEGIN ") {
         return Err(Unusable::Pem);
@@ -163,8 +211,25 @@ fn public(line: &str) -> Option<Result<PublicKey, Unusable>> {
         if pair[0].contains("-cert-") {
             return Err(Unusable::Certificate);
         }
+        if !KINDS.contains(&pair[0]) {
+            return Err(Unusable::Kind);
+        }
         PublicKey::from_openssh(&pair.join(" ")).map_err(|_| Unusable::Damaged)
     })
+}
+
+/// Refuses a private key as ssh does: if it is the person's own, and others can read or change it.
+fn must_be_private(key: &Path) -> Result<(), SignError> {
+    let metadata = std::fs::metadata(key).map_err(|source| FileError::Read {
+        what: "key",
+        path: key.to_owned(),
+        source,
+    })?;
+    let mode = metadata.mode() & 0o777;
+    if metadata.uid() == getuid().as_raw() && mode & 0o077 != 0 {
+        return Err(SignError::Exposed { path: key.to_owned(), mode });
+    }
+    Ok(())
 }
 
 fn unlock(
@@ -182,19 +247,19 @@ fn unlock(
     })
 }
 
-fn sign_by_agent(namespace: &str, key: &Path, public: &PublicKey, text: &str) -> Result<SshSig, SignError> {
-    let failed = |error: &dyn std::error::Error| SignError::Agent(key.to_owned(), chain(error));
-    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-    let socket = socket.ok_or_else(|| SignError::NoAgent(key.to_owned()))?;
-    // The library's errors do not say why there is no connection.
-    UnixStream::connect(&socket).map_err(|error| {
-        SignError::Agent(key.to_owned(), format!("{}: {error}", Path::new(&socket).display()))
+fn sign_by_agent(
+    namespace: &str,
+    key: &Path,
+    public: &PublicKey,
+    text: &str,
+    waiting: Waiting<'_>,
+) -> Result<SshSig, SignError> {
+    let failed = |error| SignError::Sign(key.to_owned(), error);
+    let agent = Agent::of_environment().ok_or_else(|| SignError::NoAgent(key.to_owned()))?;
+    let signed = SshSig::signed_data(namespace, HashAlg::Sha512, text.as_bytes()).map_err(failed)?;
+    let signature = agent.sign(public, &signed, waiting).map_err(|error| match error {
+        AgentError::Silent { .. } => SignError::Silent(key.to_owned(), error),
+        AgentError::Unreachable(..) | AgentError::Refused(_) => SignError::Agent(key.to_owned(), error),
     })?;
-    let mut agent =
-        ssh_agent_client_rs::Client::connect(Path::new(&socket)).map_err(|error| failed(&error))?;
-    let signed =
-        SshSig::signed_data(namespace, HashAlg::Sha512, text.as_bytes()).map_err(|error| failed(&error))?;
-    let signature = agent.sign(public, &signed).map_err(|error| failed(&error))?;
-    SshSig::new(public.key_data().clone(), namespace, HashAlg::Sha512, signature)
-        .map_err(|error| failed(&error))
+    SshSig::new(public.key_data().clone(), namespace, HashAlg::Sha512, signature).map_err(failed)
 }

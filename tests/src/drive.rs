@@ -16,6 +16,7 @@ use console::client::{Client, ClientError, Reading, Receipt, Recorded, Scope};
 use console::config::{Cluster, Me};
 use console::custodian;
 use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
+use console::waiting::Waiting;
 
 /// How often the log is looked at while machines work.
 const LOOK: Duration = Duration::from_millis(100);
@@ -245,7 +246,7 @@ impl Room {
         let ceremony = self.ceremony(id)?;
         let object = room::backup_file(&self.cluster, ceremony, act, node).context("no backup is due")?;
         let identity = me.identity.as_ref().context("a custodian without an identity")?;
-        let released = custodian::release(ceremony, act, node, &object, identity)?;
+        let released = custodian::release(ceremony, act, node, &object, identity, Waiting::quiet())?;
         let step = ceremony.script().step_for(act).context("no such step")?;
         let signature = Signature::by(me, step.id.clone(), Answer::Release(released.release));
         let signed = (&signature, released.object);

@@ -30,8 +30,12 @@ impl EthereumAddress {
         if rest.contains('/') {
             return Err(AddressError::Link(quoted(text)));
         }
-        let (address, theirs) = rest.split_once('@').unwrap_or((rest, ""));
-        if !theirs.is_empty() && theirs != chain.to_string() {
+        let Some((address, theirs)) = rest.split_once('@') else { return Self::parse_alone(rest) };
+        let is_decimal = !theirs.is_empty() && theirs.bytes().all(|digit| digit.is_ascii_digit());
+        if !is_decimal {
+            return Err(AddressError::LinkChain(quoted(theirs)));
+        }
+        if theirs.trim_start_matches('0') != chain.to_string() {
             return Err(AddressError::OtherChain { theirs: quoted(theirs), ours: chain.get() });
         }
         Self::parse_alone(address)
@@ -54,6 +58,12 @@ impl EthereumAddress {
         let coordinates = point.as_bytes().get(1..).ok_or(AddressError::Key)?;
         let hash = keccak256(coordinates);
         hash.last_chunk().copied().map(Self).ok_or(AddressError::Key)
+    }
+
+    /// Whether it is one of those that stand for nobody or for the chain's own programs (EIP-1352).
+    #[must_use]
+    pub const fn is_reserved(&self) -> bool {
+        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, _, _])
     }
 
     /// The twenty bytes.

@@ -53,6 +53,17 @@ pub enum AddressError {
     /// A link that must not be followed.
     #[error("the payment link requires `{0}`, which is not supported here: ask its author for an address")]
     Required(String),
+    /// A link whose chain cannot be read.
+    #[error(
+        "the payment link names its chain as `{0}`, where only a decimal number can stand (EIP-681): find out which \
+         chain it is for, and give the address alone"
+    )]
+    LinkChain(String),
+    /// A link that leads to other means of payment.
+    #[error(
+        "the payment link has no Bitcoin address, only other means of payment: ask its author for an address"
+    )]
+    OtherMeans,
     /// A link for another chain.
     #[error("the payment link is for chain {theirs}, but it is used on chain {ours}")]
     OtherChain {
@@ -127,8 +138,10 @@ impl Address {
         }
     }
 
-    /// Reads an address of a network, as it is or in a payment link (BIP-21, EIP-681).
+    /// Reads an address of a network, as it is or in a payment link (BIP-21, EIP-681). Blanks around it, as copying
+    /// leaves them, are no part of it.
     pub fn parse(network: Network, text: &str) -> Result<Self, AddressError> {
+        let text = text.trim();
         match network {
             Network::Ethereum(chain) => EthereumAddress::parse(chain, text).map(Self::Ethereum),
             Network::Bitcoin(network) => BitcoinRecipient::parse(network, text).map(Self::Bitcoin),

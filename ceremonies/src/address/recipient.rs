@@ -81,10 +81,10 @@ const fn elsewhere_in_base58(version: u8) -> Option<&'static str> {
 }
 
 impl BitcoinRecipient {
-    /// Reads an address to be paid on a network: as it is, or in a payment link (BIP-21), whose amount and names are
-    /// ignored.
+    /// Reads an address to be paid on a network: as it is, or in a payment link (BIP-21, BIP-321), whose amount and
+    /// names are ignored.
     pub fn parse(network: BitcoinNetwork, text: &str) -> Result<Self, AddressError> {
-        let text = address_of_link(text)?;
+        let text = address_of_link(network, text)?;
         if text.trim().is_empty() {
             return Err(AddressError::Empty);
         }
@@ -192,8 +192,9 @@ impl BitcoinRecipient {
 }
 
 /// The address in a payment link, or the text itself. A link that requires something unknown here must not be followed
-/// (BIP-21). Some programs write `//` behind the scheme.
-fn address_of_link(text: &str) -> Result<&str, AddressError> {
+/// (BIP-21). Some programs write `//` behind the scheme. Where a link has no address of its own, it may have one as the
+/// parameter that is named after a network's prefix (BIP-321).
+fn address_of_link(network: BitcoinNetwork, text: &str) -> Result<&str, AddressError> {
     let Some((scheme, rest)) = text.split_once(':') else { return Ok(text) };
     if !scheme.eq_ignore_ascii_case("bitcoin") {
         let other = |what| AddressError::Elsewhere { text: quoted(text), what };
@@ -201,10 +202,30 @@ fn address_of_link(text: &str) -> Result<&str, AddressError> {
     }
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    match query.split('&').find(|part| part.to_ascii_lowercase().starts_with("req-")) {
-        Some(required) => Err(AddressError::Required(quoted(required))),
+    if let Some(required) = query.split('&').find(|part| part.to_ascii_lowercase().starts_with("req-")) {
+        return Err(AddressError::Required(quoted(required)));
+    }
+    if !address.is_empty() {
+        return Ok(address);
+    }
+    // An address of another network is refused as that.
+    let networks = std::iter::once(network).chain(BitcoinNetwork::ALL);
+    let mut addresses = networks.filter_map(|network| parameter(query, network.prefix()));
+    let has_other_means = || OTHER_MEANS.iter().any(|name| parameter(query, name).is_some());
+    match addresses.next() {
+        Some(address) => Ok(address),
+        None if has_other_means() => Err(AddressError::OtherMeans),
         None => Ok(address),
     }
+}
+
+/// Parameters of links that offer payment by other means: Lightning, its offers, silent payments (BIP-321), payjoin.
+const OTHER_MEANS: [&str; 4] = ["lightning", "lno", "sp", "pay"];
+
+/// What stands behind a parameter's name.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut parts = query.split('&').filter_map(|part| part.split_once('='));
+    parts.find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 impl fmt::Display for BitcoinRecipient {

@@ -380,3 +380,73 @@ proptest! {
         let _ = text.parse::<Network>();
     }
 }
+
+#[test]
+fn blanks_around_an_address_are_no_part_of_it_and_blanks_within_are_refused() {
+    let one = "ethereum-1".parse().unwrap();
+    let main = Network::Bitcoin(BitcoinNetwork::Main);
+    let (ether, bitcoin) =
+        ("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2");
+    for (network, address) in [(one, ether.to_owned()), (main, bitcoin.to_owned())] {
+        for text in [
+            format!("{address} "),
+            format!(" {address}"),
+            format!("\t{address}\r\n"),
+            format!("{address}\u{a0}"),
+        ] {
+            let read = Address::parse(network, &text).map(|address| address.to_string());
+            assert_eq!(read, Ok(address.clone()), "{text:?}");
+        }
+        let (begin, end) = address.split_at(9);
+        assert!(Address::parse(network, &format!("{begin} {end}")).is_err());
+        assert!(Address::parse(network, &format!("{address} {address}")).is_err());
+    }
+}
+
+#[test]
+fn chain_of_a_payment_link_is_a_decimal_number_or_the_reason_is_that() {
+    let address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+    let on = |chain: &str| {
+        Address::parse("ethereum-137".parse().unwrap(), &format!("ethereum:{address}{chain}?value=1"))
+    };
+    for chain in ["", "@137", "@0137"] {
+        assert!(on(chain).is_ok(), "{chain}");
+    }
+    for chain in ["@0x89", "@", "@-137", "@137 ", "@137@137", "@polygon", "@१३७"] {
+        let refused = on(chain).unwrap_err();
+        assert!(matches!(refused, AddressError::LinkChain(_)), "{chain}: {refused}");
+        assert!(refused.to_string().contains("decimal number"), "{refused}");
+    }
+    for chain in ["@1", "@0", "@1370", "@99999999999999999999999"] {
+        let refused = on(chain).unwrap_err();
+        assert!(matches!(refused, AddressError::OtherChain { ours: 137, .. }), "{chain}: {refused}");
+    }
+}
+
+#[test]
+fn address_of_a_link_may_be_the_parameter_that_is_named_after_its_network() {
+    let main = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
+    let test = "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sl5k7";
+    let old = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
+    let parse = |network, link: &str| BitcoinRecipient::parse(network, link).map(|paid| paid.to_string());
+    for link in [
+        format!("bitcoin:?bc={main}"),
+        format!("BITCOIN:?BC={}", main.to_uppercase()),
+        format!("bitcoin://?lightning=lnbc1x&bc={main}&amount=1"),
+        format!("bitcoin:?tb={test}&bc={main}"),
+    ] {
+        assert_eq!(parse(BitcoinNetwork::Main, &link), Ok(main.to_owned()), "{link}");
+    }
+    assert_eq!(parse(BitcoinNetwork::Main, &format!("bitcoin:{old}?bc={main}")), Ok(old.to_owned()));
+    assert_eq!(parse(BitcoinNetwork::Testnet, &format!("bitcoin:?bc={main}&tb={test}")), Ok(test.to_owned()));
+    let of_another = parse(BitcoinNetwork::Main, &format!("bitcoin:?tb={test}")).unwrap_err();
+    assert!(matches!(of_another, AddressError::Network { .. }), "{of_another}");
+    for link in ["bitcoin:?lightning=lnbc1x", "bitcoin:?lno=lno1x&amount=1", "bitcoin:?sp=sp1x"] {
+        assert_eq!(parse(BitcoinNetwork::Main, link), Err(AddressError::OtherMeans), "{link}");
+    }
+    for link in ["bitcoin:?bc=", "bitcoin:?label=x", "bitcoin:?"] {
+        assert_eq!(parse(BitcoinNetwork::Main, link), Err(AddressError::Empty), "{link}");
+    }
+    let required = parse(BitcoinNetwork::Main, &format!("bitcoin:?bc={main}&req-x=1")).unwrap_err();
+    assert!(matches!(required, AddressError::Required(_)), "{required}");
+}

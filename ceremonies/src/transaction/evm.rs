@@ -66,6 +66,15 @@ pub enum EvmError {
     /// Too little to run, or more than a block takes.
     #[error("the gas limit is {0}; a transfer must have between {MIN_GAS} and {MAX_GAS}")]
     Gas(u64),
+    /// A nonce that no transaction can have.
+    #[error("the nonce is {}, and no transaction can have it: the largest is {} (EIP-2681)", u64::MAX, u64::MAX - 1)]
+    Nonce,
+    /// An address that belongs to nobody.
+    #[error(
+        "the recipient {0} is nobody's: addresses that begin with 18 zero bytes stand for the chain's own programs \
+         (EIP-1352), and what is paid there is lost"
+    )]
+    Nobody(EthereumAddress),
     /// Value and fees together overflow.
     #[error("the value and fees of the Ethereum transaction exceed what can exist")]
     Overflow,
@@ -101,7 +110,13 @@ pub struct Evm {
 impl Evm {
     /// Checks a transfer.
     pub fn new(path: Path, transfer: Transfer) -> Result<Self, EvmError> {
-        let Transfer { max_priority_fee: tip, max_fee, gas_limit, value, .. } = transfer;
+        let Transfer { nonce, max_priority_fee: tip, max_fee, gas_limit, to, value, .. } = transfer;
+        if nonce == u64::MAX {
+            return Err(EvmError::Nonce);
+        }
+        if to.is_reserved() {
+            return Err(EvmError::Nobody(to));
+        }
         if tip > max_fee {
             return Err(EvmError::Tip { tip: tip.0, max: max_fee.0 });
         }

@@ -14,10 +14,15 @@ fn path() -> impl Strategy<Value = Path> {
     prop::collection::vec(0u32..1 << 31, 0..=MAX_LEVELS).prop_map(|levels| Path::new(levels).unwrap())
 }
 
+fn somebody() -> impl Strategy<Value = [u8; 20]> {
+    any::<[u8; 20]>()
+        .prop_filter("reserved addresses are refused", |to| !EthereumAddress::from(*to).is_reserved())
+}
+
 prop_compose! {
     fn evm()(
-        path in path(), chain in 1..u64::MAX / 2 - 36, nonce: u64, fee in evm::MIN_MAX_FEE.0..=evm::MAX_MAX_FEE.0, tip: u64,
-        gas_limit in evm::MIN_GAS..=evm::MAX_GAS, to: [u8; 20], value in 0u128..1 << 100,
+        path in path(), chain in 1..u64::MAX / 2 - 36, nonce in 0..u64::MAX, fee in evm::MIN_MAX_FEE.0..=evm::MAX_MAX_FEE.0, tip: u64,
+        gas_limit in evm::MIN_GAS..=evm::MAX_GAS, to in somebody(), value in 0u128..1 << 100,
     ) -> Transaction {
         let transfer = Transfer {
             chain: ChainId::new(chain).unwrap(),
@@ -36,7 +41,8 @@ type Spent = ([u8; 32], u32, u64, [u8; 20], Path);
 
 fn bitcoin() -> impl Strategy<Value = Transaction> {
     let network = prop::sample::select(BitcoinNetwork::ALL.to_vec());
-    let spent = (any::<[u8; 32]>(), any::<u32>(), 20_000u64..1_000_000_000, any::<[u8; 20]>(), path());
+    let txid = any::<[u8; 32]>().prop_filter("no transaction has this id", |txid| *txid != [0; 32]);
+    let spent = (txid, any::<u32>(), 20_000u64..1_000_000_000, any::<[u8; 20]>(), path());
     let spent = prop::collection::vec(spent, 1..4);
     let paid = prop::collection::vec(any::<[u8; 20]>(), 1..4);
     (network, spent, paid, any::<u64>())
@@ -242,6 +248,38 @@ fn fees_that_cannot_be_are_refused() {
     assert!(said.contains("0.00000003 gwei per gas: between 0.001 gwei and 10000 gwei"), "{said}");
     assert_eq!(refused(Transfer { value: Wei(u128::MAX), ..transfer }), EvmError::Overflow);
     assert_eq!(refused(Transfer { gas_limit: u64::MAX, ..transfer }), EvmError::Gas(u64::MAX));
+}
+
+#[test]
+fn a_nonce_that_no_transaction_can_have_is_refused() {
+    let transfer = *transfer().transfer();
+    let with = |nonce| Evm::new(Path::default(), Transfer { nonce, ..transfer });
+    assert_eq!(with(u64::MAX), Err(EvmError::Nonce));
+    assert!(EvmError::Nonce.to_string().contains("18446744073709551614"), "{}", EvmError::Nonce);
+    assert!(with(u64::MAX - 1).is_ok() && with(0).is_ok());
+    let last = hex::decode(UNSIGNED.replacen("02ef827a6980", "02f7827a6988ffffffffffffffff", 1)).unwrap();
+    assert_eq!(Evm::from_unsigned(Path::default(), &last), Err(EvmError::Nonce), "however it is read");
+}
+
+#[test]
+fn recipients_that_are_nobodys_are_refused() {
+    let transfer = *transfer().transfer();
+    let to = |bytes: [u8; 20]| Evm::new(Path::default(), Transfer { to: bytes.into(), ..transfer });
+    let reserved = |low: u16| {
+        let mut bytes = [0; 20];
+        bytes[18..].copy_from_slice(&low.to_be_bytes());
+        bytes
+    };
+    for low in [0, 1, 9, 0x11, 0x100, 0xffff] {
+        let refused = to(reserved(low)).unwrap_err();
+        assert!(matches!(&refused, EvmError::Nobody(_)), "{low:#x}: {refused}");
+        assert!(refused.to_string().contains("what is paid there is lost"), "{refused}");
+    }
+    for place in 0..18 {
+        let mut bytes = reserved(1);
+        bytes[place] = 1;
+        assert!(to(bytes).is_ok(), "byte {place}");
+    }
 }
 
 /// A Bitcoin transaction that spends from the test key's own address.

@@ -194,7 +194,9 @@ impl FromStr for Endpoint {
             return Err(InvalidEndpoint::Credentials);
         }
         let named = uri.host().unwrap_or_default();
-        let host = named.trim_matches(['[', ']']).to_owned();
+        let host = named.trim_matches(['[', ']']);
+        // With a dot behind it, a name service might be asked where this machine is.
+        let host = if is_this_machine(host) { LOCALHOST } else { host }.to_owned();
         let (tls, usual) = match uri.scheme_str() {
             Some("https") => {
                 let name = ServerName::try_from(host.clone()).map_err(|_| InvalidEndpoint::Host)?;
@@ -216,12 +218,19 @@ impl FromStr for Endpoint {
     }
 }
 
+/// The name of this machine on itself.
+const LOCALHOST: &str = "localhost";
+
+fn is_this_machine(host: &str) -> bool {
+    host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(LOCALHOST)
+}
+
 /// Whether nobody else is on the path to this host: it is this machine, or on a private network.
 fn is_near(host: &str) -> bool {
-    match host.parse() {
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
         Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
-        Err(_) => host == "localhost",
+        Err(_) => is_this_machine(host),
     }
 }
 
@@ -459,6 +468,29 @@ mod tests {
         let port = |text: &str| text.parse::<Endpoint>().unwrap().port;
         assert_eq!((port("https://a.example"), port("http://10.0.0.7/x")), (443, 80));
         assert_eq!("http://[::1]:8545".parse::<Endpoint>().unwrap().host, "::1");
+    }
+
+    #[test]
+    fn this_machine_is_near_however_it_is_written() {
+        for (text, host) in [
+            ("HTTP://LOCALHOST:8545", "localhost"),
+            ("http://localhost.:8545/x", "localhost"),
+            ("http://LocalHost", "localhost"),
+            ("http://[::ffff:127.0.0.1]:8545", "::ffff:127.0.0.1"),
+            ("http://[::ffff:10.1.2.3]", "::ffff:10.1.2.3"),
+            ("http://127.8.9.1", "127.8.9.1"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().host, host, "{text}");
+        }
+        for text in [
+            "http://localhost..",
+            "http://localhost.example.",
+            "http://notlocalhost",
+            "http://[::ffff:8.8.8.8]",
+            "http://[::127.0.0.1]",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap_err(), InvalidEndpoint::Plain, "{text}");
+        }
     }
 
     #[test]

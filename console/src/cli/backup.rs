@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 
 use super::ceremony::{submit, write_release};
 use super::hand::{self, Hand};
+use super::output::note;
 use super::{Desk, Output};
 use crate::client::Scope;
 use crate::config::Me;
 use crate::custodian::{self, ReleaseError};
 use crate::room::{self, Signature};
+use crate::waiting::Waiting;
 
 #[derive(Subcommand)]
 pub(super) enum BackupCommand {
@@ -160,7 +162,8 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
         None => room::backup_file(&desk.cluster, ceremony, act, node)
             .with_context(|| format!("the backup of node {node} was not found: give --object"))?,
     };
-    let released = custodian::release(ceremony, act, node, &object, &identity)?;
+    let waiting = Waiting::telling(&note);
+    let released = custodian::release(ceremony, act, node, &object, &identity, waiting)?;
     let step = step.id.clone();
     let answer = Answer::Release(released.release.clone());
     let signature = Signature { step, role: Role::Custodian, person, answer };

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::Role;
 use ceremonies::ids::{Hash, PersonName};
+use ceremonies::statement::NAMESPACE;
 use clap::Args;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Desk;
 use super::output::note;
-use crate::signer::{self, SignError};
+use crate::signer::{SignError, sign_in};
 use crate::terminal;
 use crate::tui::SIGN_WORD;
+use crate::waiting::Waiting;
 
 /// The key that signs a statement, and the proof that the statement was read.
 #[derive(Debug, Args)]
@@ -54,7 +56,7 @@ impl Hand {
         let key = key(desk, person, role, self.key.as_deref())?;
         show(statement)?;
         self.must_have_read(statement)?;
-        unlocking(key, |passphrase| signer::sign(key, statement, passphrase))
+        unlocking(key, |passphrase| sign_in(NAMESPACE, key, statement, passphrase, Waiting::telling(&note)))
     }
 
     fn must_have_read(&self, statement: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::ceremony::Phase;
@@ -11,6 +11,7 @@ use ceremonies::evidence::{Expected, MAX_BUNDLE, Material, verify as verify_bund
 use ceremonies::ids::UnixMillis;
 use ceremonies::kms_policy::key_policy;
 use ceremonies::script::{MAX_SCRIPT, Script};
+use ceremonies::text::utf8;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -181,8 +182,11 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
             output.print(&json!({ "changes": lines, "not_an_amendment": refused }), &text)
         }
         CharterCommand::Allow { file, measurement, others_until } => {
-            let text = String::from_utf8(read("measurement", &measurement, MAX_SETTINGS)?)?;
-            let image: Measurement = toml::from_str(&text)
+            let bytes = read("measurement", &measurement, MAX_SETTINGS)?;
+            let text = utf8(&bytes).map_err(|encoding| {
+                anyhow!("measurement {} is {encoding}: save it as UTF-8", measurement.display())
+            })?;
+            let image: Measurement = toml::from_str(text)
                 .with_context(|| format!("{} does not contain a measurement", measurement.display()))?;
             let others_until = others_until.map(|time| UnixMillis(time.as_millisecond()));
             let next = load(&file)?.allowing(&image, others_until)?;
@@ -257,7 +261,10 @@ pub(super) fn verify(
         None => None,
     };
     let root = match root {
-        Some(path) => Some(TrustRoot::from_pem(&read("attestation root", &path, MAX_SETTINGS)?)?),
+        Some(path) => Some(
+            TrustRoot::from_pem(&read("attestation root", &path, MAX_SETTINGS)?)
+                .with_context(|| format!("attestation root {} is refused", path.display()))?,
+        ),
         None => None,
     };
     let report =

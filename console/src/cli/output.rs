@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ceremonies::text::{printable, unseen};
 use serde_json::Value;
 use thiserror::Error;
@@ -42,7 +42,7 @@ pub(super) fn written(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
-        done => Ok(done?),
+        done => done.context("standard output cannot be written"),
     }
 }
 

@@ -45,9 +45,13 @@ impl Record {
     }
 
     fn read_again(&mut self, client: &Client) {
-        if self.reading.is_none() && (self.is_stale || !self.is_read) {
+        if self.is_wanted() {
             self.read(client);
         }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.reading.is_none() && (self.is_stale || !self.is_read)
     }
 
     /// What was read, or nothing where it could not be. Waits for ever while nothing is being read.
@@ -62,11 +66,12 @@ impl Record {
         }
     }
 
-    fn take(&mut self, library: Option<Library>, client: &Client) {
+    /// Takes what was read. Where nothing could be, the amendments alone tell who the nodes are.
+    fn take(&mut self, library: Option<Library>, amendments: impl FnOnce() -> Book) {
         let Some(library) = library else {
             // It is still wanted.
             self.is_stale = true;
-            self.book.get_or_insert_with(|| Book::clone(&client.amendments()));
+            self.book.get_or_insert_with(amendments);
             return;
         };
         self.is_read = library.is_read();
@@ -101,7 +106,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
         while watch || !is_complete {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
-                library = record.done() => record.take(library, &client),
+                library = record.done() => record.take(library, || Book::clone(&client.amendments())),
                 heard = news.next() => {
                     let Some(heard) = heard else { bail!("the connection to the bus is closed") };
                     match heard {
@@ -285,8 +290,42 @@ fn all_is_well(health: &Health, record_is_read: bool) -> Result<()> {
 mod tests {
     use ceremonies::wire::bus::Heartbeat;
 
-    use super::super::recorded::book;
+    use super::super::recorded::{CLOSED, book};
     use super::*;
+    use crate::client::Catalogue;
+
+    fn library(entries: usize) -> Library {
+        Library {
+            book: book(entries),
+            aside: Vec::new(),
+            catalogue: Catalogue::default(),
+            missing: BTreeMap::new(),
+            set_back: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn record_that_is_watched_is_read_again_once_it_has_grown_or_could_not_be_read() {
+        let nothing = || book(0);
+        let wallets = |record: &Record| record.book.as_ref().map_or(0, |book| book.wallets().len());
+        let mut record = Record::default();
+        assert!(record.is_wanted(), "nothing was read yet");
+        record.take(None, nothing);
+        assert!(record.is_wanted() && !record.is_read, "it could not be read");
+        record.take(Some(library(6)), nothing);
+        record.is_stale = false;
+        assert!(!record.is_wanted() && record.is_read);
+        assert_eq!(wallets(&record), 0);
+        // Nodes say that there is more, and that cannot be read.
+        record.is_stale = true;
+        assert!(record.is_wanted());
+        record.take(None, nothing);
+        assert!(record.is_wanted() && record.is_read, "what was known stays, and more is wanted");
+        record.take(Some(library(CLOSED)), nothing);
+        record.is_stale = false;
+        assert!(!record.is_wanted());
+        assert_eq!(wallets(&record), 1);
+    }
 
     #[test]
     fn node_in_the_way_is_named_with_its_trouble_before_somebody_signs_and_what_is_not_known_warns_of_nothing()

@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::address::{
     Address, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Network, Path,
     derive,
 };
 use ceremonies::book::Book;
 use ceremonies::ids::WalletName;
+use ceremonies::text::one_line;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output as Payment, Txid};
 use ceremonies::transaction::evm::{Evm, Transfer};
 use ceremonies::transaction::{Sats, Transaction, Wei};
@@ -167,30 +168,39 @@ fn on_bitcoin(network: BitcoinNetwork, inputs: Vec<Input>, output: Payment) -> R
 }
 
 fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let [txid, index, amount] = parts.as_slice() else { bail!("`{text}` is not TXID:INDEX:SATOSHI") };
+    let wrong = |what: String| anyhow!("--input {}: {what}", one_line(text));
+    let parts: Vec<&str> = text.split(':').map(str::trim).collect();
+    let [txid, index, amount] = parts.as_slice() else {
+        return Err(wrong("that is not TXID:INDEX:SATOSHI".to_owned()));
+    };
+    let mut id = [0; 32];
+    hex::decode_to_slice(txid, &mut id)
+        .map_err(|_| wrong(format!("`{txid}` is not a transaction id: 64 hexadecimal digits")))?;
     // People write a transaction's id with its bytes reversed.
-    let mut id: [u8; 32] = hex::decode(txid)?.try_into().ok().context("a transaction id has 32 bytes")?;
     id.reverse();
+    let index = index.parse().map_err(|_| {
+        wrong(format!(
+            "`{index}` is not the place of an output: a whole number from 0, as your node lists it"
+        ))
+    })?;
+    let amount = amount.parse().map_err(|_| {
+        wrong(format!(
+            "`{amount}` is not an amount in satoshi: a whole number, where 1 bitcoin is 100000000 satoshi"
+        ))
+    })?;
     Ok(Input {
-        outpoint: Outpoint { txid: Txid(id), index: index.parse()? },
-        amount: Sats(amount.parse()?),
+        outpoint: Outpoint { txid: Txid(id), index },
+        amount: Sats(amount),
         address: *own,
         path: path.clone(),
     })
 }
 
-/// Where no key is known to lead.
-const NOBODY: &str = "0x0000000000000000000000000000000000000000";
-
 /// # Errors
-/// Nobody is paid, or one of this cluster's own wallets is paid before it is finished.
+/// One of this cluster's own wallets is paid before it is finished.
 fn must_be_fit_to_receive(book: &Book, transaction: &Transaction, arguments: &SweepArguments) -> Result<()> {
     let (words, network) = (transaction.words(), arguments.chain.network()?);
     let others = book.wallets().into_values().filter(|wallet| wallet.record.wallet != arguments.wallet);
-    if words.iter().any(|line| line.contains(NOBODY)) {
-        bail!("{NOBODY} is nobody's address: what is paid there is lost; nothing was written");
-    }
     for wallet in others {
         let Some(why) = unfinished(book, &wallet.record, now()) else { continue };
         let own = address(&wallet.record, &arguments.path, network)?.to_string();
@@ -297,16 +307,45 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_paid_at_the_zero_address_and_strangers_are() {
+    fn nobody_is_paid_at_a_reserved_address_and_strangers_are() {
         let book = book(CLOSED - 1);
-        let said = refused(&book, &arguments(&["--to", NOBODY], &EVM)).unwrap();
-        assert!(said.contains("nobody's address") && said.ends_with("nothing was written"), "{said}");
-        let link = format!("ethereum:{NOBODY}@1?value=1");
-        assert!(refused(&book, &arguments(&["--to", &link], &EVM)).is_some());
+        let record = book.wallets().into_values().next().unwrap().record;
+        for last in ["00", "01", "11", "ff"] {
+            let nobody = format!("0x{}{last}", "0".repeat(38));
+            let nobody =
+                EthereumAddress::from(<[u8; 20]>::try_from(hex::decode(&nobody[2..]).unwrap()).unwrap());
+            for to in [nobody.to_string(), format!("ethereum:{nobody}@1?value=1")] {
+                let said = build(&arguments(&["--to", &to], &EVM), &record, None).unwrap_err().to_string();
+                assert!(said.contains("is nobody's") && said.contains("lost"), "{to}: {said}");
+            }
+        }
         let stranger = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
         assert_eq!(refused(&book, &arguments(&["--to", stranger], &EVM)), None);
         let stranger = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
         assert_eq!(refused(&book, &arguments(&["--to", stranger], &BITCOIN)), None);
+    }
+
+    #[test]
+    fn input_that_is_none_is_refused_with_the_part_that_is_wrong() {
+        let record = book(CLOSED).wallets().into_values().next().unwrap().record;
+        let id = "01".repeat(32);
+        for (text, why) in [
+            (format!("{id}:0"), "not TXID:INDEX:SATOSHI"),
+            (format!("{id}:0:1:2"), "not TXID:INDEX:SATOSHI"),
+            (format!("{}:0:50000", &id[2..]), "not a transaction id"),
+            (format!("0x{}:0:50000", &id[2..]), "not a transaction id"),
+            (format!("{id}:-1:50000"), "`-1` is not the place of an output"),
+            (format!("{id}:4294967296:50000"), "not the place of an output"),
+            (format!("{id}:0:0.5"), "`0.5` is not an amount in satoshi"),
+            (format!("{id}:0:-5"), "not an amount in satoshi"),
+            (format!("{id}:0:18446744073709551616"), "not an amount in satoshi"),
+            (format!("{}:0:50000", "00".repeat(32)), "cannot exist"),
+        ] {
+            let chain = ["bitcoin", "--input", &text, "--fee", "500"];
+            let own = ["--to", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2"];
+            let said = build(&arguments(&own, &chain), &record, None).unwrap_err().to_string();
+            assert!(said.contains(why), "{text}: {said}");
+        }
     }
 
     #[test]

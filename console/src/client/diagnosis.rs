@@ -58,10 +58,18 @@ async fn look_at(server: &str, heard: Option<&str>) -> String {
     };
     let greeting = greeting(stream).await;
     let asks_for_tls = greeting.as_ref().is_some_and(|text| text.contains("\"tls_required\":true"));
+    let has_tls =
+        asks_for_tls || greeting.as_ref().is_some_and(|text| text.contains("\"tls_available\":true"));
+    let wants_tls = server.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tls://"));
     match (greeting.as_deref().map(|text| text.starts_with(GREETING)), heard) {
         (Some(true), Some(_)) if asks_for_tls => {
             "a NATS server that asks for TLS, and no connection came of that: its certificate must be for this very \
              name, in date, and signed by an authority that this machine knows or `ca` in the cluster file names"
+                .to_owned()
+        }
+        (Some(true), _) if wants_tls && !has_tls => {
+            "a NATS server that does not speak TLS there, and the cluster file asks for it (tls://): switch TLS on in the \
+             broker's configuration, or give the port at which it has TLS"
                 .to_owned()
         }
         (Some(true), None) => "a NATS server that has not admitted this console yet".to_owned(),
@@ -113,6 +121,8 @@ mod tests {
         let refused = format!("nats://{}", closed.local_addr().unwrap());
         drop(closed);
         let nats = greeting_with("INFO {\"max_payload\":1}\r\n").await;
+        let over_tls = |server: &str| server.replacen("nats", "tls", 1);
+        let either = greeting_with("INFO {\"tls_available\":true}\r\n").await;
         for (server, heard, said) in [
             (refused, None, "refused: nothing listens there"),
             ("nats://no-such-host.invalid:4222".to_owned(), None, "no such host `no-such-host.invalid`"),
@@ -120,6 +130,10 @@ mod tests {
             (greeting_with("").await, Some("timed out"), "sends no greeting"),
             (nats.clone(), Some("authorization violation: ..."), "does not know this console"),
             (nats.clone(), Some("TLS error: expired"), "a NATS server: TLS error: expired"),
+            (over_tls(&nats), Some("IO error"), "does not speak TLS there"),
+            (over_tls(&nats).to_uppercase(), None, "does not speak TLS there"),
+            (over_tls(&either), Some("IO error"), "a NATS server: IO error"),
+            (nats.clone(), Some("IO error"), "a NATS server: IO error"),
             (nats.clone(), None, "has not admitted this console yet"),
             (
                 greeting_with("INFO {\"tls_required\":true}\r\n").await,

@@ -36,6 +36,7 @@ use crate::config::{Cluster, Me};
 use crate::health::Moment;
 use crate::signer::{self, SignError};
 use crate::terminal;
+use crate::waiting::Waiting;
 use crate::{custodian, room};
 
 /// Events that may wait: what arrives in a moment from keys, ticks and a busy bus.
@@ -240,8 +241,10 @@ async fn unwrap(shell: &Shell, me: Me, ceremony: Box<Ceremony>, act: Act, node: 
             me.person
         ));
     };
-    let released =
-        tokio::task::spawn_blocking(move || custodian::release(&ceremony, act, node, &file, &identity)).await;
+    let released = tokio::task::spawn_blocking(move || {
+        custodian::release(&ceremony, act, node, &file, &identity, Waiting::quiet())
+    })
+    .await;
     match released {
         Ok(Ok(released)) => Event::Unwrapped(me, Box::new(released)),
         Ok(Err(error)) => Event::Failed(chain(&error)),

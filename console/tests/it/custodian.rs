@@ -1,12 +1,14 @@
 //! The custodian's desk: a key that does not open a backup is told from one that fails, and the file key goes only to
 //! the attested enclave.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret as _;
 use age_core::format::{FileKey, Stanza};
@@ -18,10 +20,12 @@ use ceremonies::ids::{Generation, Hash, NodeIndex};
 use ceremonies::manifest::{Origin, Proposal, Way};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::NAMESPACE;
+use ceremonies::text::chain;
 use ceremonies::wallet::{BackedUp, Object};
 use ceremonies::wallet::{Record, Wallet, release_info};
 use ceremonies::wire::log::{self, event::Kind};
 use console::custodian::{ReleaseError, Released, release};
+use console::waiting::Waiting;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -32,6 +36,7 @@ use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::data;
 use crate::machine::{MACHINE, NOW};
+use crate::reference::has;
 
 type SecretKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 
@@ -155,7 +160,22 @@ impl Desk {
 
     fn release(&self, object: &[u8], identity: &str) -> Result<Released, ReleaseError> {
         let (object, identity) = (self.file("backup.age", object), self.file("identity", identity));
-        release(&self.ceremony, Act::Recover, node(2), &object, &identity)
+        release(&self.ceremony, Act::Recover, node(2), &object, &identity, Waiting::quiet())
+    }
+
+    /// As [`Desk::release`], with a plugin that is waited for this long; and what the person is told meanwhile.
+    fn release_within(
+        &self,
+        limit: Duration,
+        object: &[u8],
+        identity: &str,
+    ) -> (Result<Released, ReleaseError>, Vec<String>) {
+        let (object, identity) = (self.file("backup.age", object), self.file("identity", identity));
+        let told = RefCell::new(Vec::new());
+        let tell = |line: &str| told.borrow_mut().push(line.to_owned());
+        let waiting = Waiting { limit, tell: &tell };
+        let released = release(&self.ceremony, Act::Recover, node(2), &object, &identity, waiting);
+        (released, told.into_inner())
     }
 
     /// What the enclave finds in what was sealed to it.
@@ -293,13 +313,14 @@ fn a_file_without_identities_is_named() {
     for text in ["", "# my key\n\n", "hello", "AGE-SECRET-KEY-1QQQ", &keeper.to_public().to_string()] {
         let refused = refusal(desk.release(&file, text));
         assert!(
-            matches!(&refused, ReleaseError::Identity(path) if path.ends_with("identity")),
+            matches!(&refused, ReleaseError::Identity(path, _) if path.ends_with("identity")),
             "{text}: {refused}"
         );
     }
     let (object, missing) = (desk.file("backup.age", &file), Path::new("/nowhere"));
     for (object, identity) in [(&*object, missing), (missing, &*object)] {
-        let refused = refusal(release(&desk.ceremony, Act::Recover, node(2), object, identity));
+        let refused =
+            refusal(release(&desk.ceremony, Act::Recover, node(2), object, identity, Waiting::quiet()));
         assert!(refused.to_string().contains("/nowhere cannot be read"), "{refused}");
     }
 }
@@ -309,7 +330,7 @@ fn a_backup_that_no_step_asks_for_is_not_touched() {
     let desk = Desk::attested(b"whole", b"root");
     let nowhere = Path::new("/nowhere");
     for (act, index) in [(Act::Prove, 2), (Act::Recover, 1), (Act::Backup, 2), (Act::Recover, 9)] {
-        let refused = refusal(release(&desk.ceremony, act, node(index), nowhere, nowhere));
+        let refused = refusal(release(&desk.ceremony, act, node(index), nowhere, nowhere, Waiting::quiet()));
         assert!(matches!(refused, ReleaseError::NotAsked(named) if named == node(index)), "{refused}");
     }
 }
@@ -335,9 +356,10 @@ fn plugin(name: &str) -> String {
 fn a_missing_plugin_is_named() {
     let file = backup(&keeper());
     let refused = refusal(Desk::attested(&file, b"root").release(&file, &plugin("nowhere")));
-    assert!(matches!(&refused, ReleaseError::Plugin { path, .. } if path.ends_with("identity")), "{refused}");
-    let source = refused.source().unwrap().to_string();
-    assert!(source.contains("age-plugin-nowhere"), "{source}");
+    assert!(matches!(&refused, ReleaseError::Plugin { .. }), "{refused}");
+    let said = chain(&refused);
+    assert!(said.contains("node 2") && said.contains("age-plugin-nowhere is not installed"), "{said}");
+    assert!(said.is_ascii(), "nothing is hidden between the words: {said:?}");
 }
 
 /// Where the plugin of the tests stands, for the test of this name: with the plugin on the search path it is run as
@@ -406,7 +428,108 @@ fn what_a_plugin_complains_of_is_said_and_not_that_others_are_the_keepers() {
     }
     let file = backup(&keeper());
     let refused = refusal(Desk::attested(&file, b"root").release(&file, &plugin("lab")));
-    assert!(matches!(refused, ReleaseError::Unwrap { .. }), "{refused}");
+    assert!(matches!(refused, ReleaseError::Plugin { .. }), "{refused}");
     let source = refused.source().unwrap().to_string();
-    assert!(source.contains("the key is not plugged in"), "{source}");
+    assert_eq!(source, "age-plugin-lab says: the key is not plugged in");
+}
+
+/// A plugin that is this script of a shell, beside the plugin of the tests.
+fn scripted(folder: &Path, name: &str, script: &str) -> String {
+    let program = folder.join(format!("age-plugin-{name}"));
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    plugin(name)
+}
+
+#[test]
+fn a_plugin_that_never_answers_is_ended_and_named() {
+    let Some(folder) = beside_the_plugin("a_plugin_that_never_answers_is_ended_and_named") else { return };
+    let file = backup(&keeper());
+    let desk = Desk::attested(&file, b"root");
+    // The last leaves a process behind that keeps its output open, and the third goes on asking for patience.
+    for (name, script) in [
+        ("silent", "exec sleep 600"),
+        ("listens", "while read line; do :; done; exec sleep 600"),
+        ("hasty", "while printf -- '-> msg\\nd2FpdA\\n'; do sleep 0.02; done"),
+        ("parent", "sleep 20 & sleep 600"),
+    ] {
+        let identity = scripted(&folder, name, script);
+        let begun = Instant::now();
+        let (refused, told) = desk.release_within(Duration::from_millis(300), &file, &identity);
+        assert!(begun.elapsed() < Duration::from_secs(15), "{name}");
+        let said = chain(&refusal(refused));
+        assert!(said.contains(&format!("age-plugin-{name} did not answer")), "{said}");
+        assert!(told[0].contains("waiting at most") && told[0].contains(name), "{told:?}");
+        assert_eq!(told.iter().any(|line| line.ends_with(": wait")), name == "hasty", "{told:?}");
+    }
+}
+
+#[test]
+fn a_plugin_that_fails_is_named_with_its_status_and_its_last_words() {
+    let test = "a_plugin_that_fails_is_named_with_its_status_and_its_last_words";
+    let Some(folder) = beside_the_plugin(test) else { return };
+    let file = backup(&keeper());
+    let desk = Desk::attested(&file, b"root");
+    for (name, script, words) in [
+        ("status", "exit 3", vec!["exit status: 3", "said nothing"]),
+        (
+            "words",
+            "echo first >&2; echo no reader >&2; echo >&2; exit 1",
+            vec!["exit status: 1", "no reader"],
+        ),
+        ("ok", "exit 0", vec!["exit status: 0", "said nothing"]),
+        ("killed", "kill -9 $$", vec!["signal: 9", "said nothing"]),
+        ("colour", "printf '\\033[2Jred\\342\\200\\256' >&2; exit 1", vec!["exit status: 1", "[2Jred"]),
+        ("long", "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1", vec!["exit status: 1", "xxx…"]),
+        ("babble", "echo hello; cat >/dev/null", vec!["does not keep to age's plugin protocol"]),
+        ("cut", "printf -- '-> file-key 0\\n'; exit 4", vec!["exit status: 4"]),
+        ("short", "printf -- '-> file-key 0\\nAAAA\\n'; cat >/dev/null", vec!["plugin protocol"]),
+    ] {
+        let identity = scripted(&folder, name, script);
+        let (refused, _) = desk.release_within(Duration::from_mins(1), &file, &identity);
+        let said = chain(&refusal(refused));
+        assert!(said.contains(&format!("age-plugin-{name} ")), "{name}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{name}: {said}");
+        }
+        assert!(!said.contains(['\u{1b}', '\u{202e}', '\n']) && said.len() < 800, "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn identities_are_taken_as_age_takes_them() {
+    if !has("age", "identities_are_taken_as_age_takes_them") {
+        return;
+    }
+    let keeper = keeper();
+    let good = line(&keeper);
+    let file = backup(&keeper);
+    let desk = Desk::attested(&file, b"root");
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (text, why) in [
+        (good.clone().into_bytes(), ""),
+        (format!("{good}\r\n").into_bytes(), ""),
+        (format!("# comment\n\n{good}\n").into_bytes(), ""),
+        (good.to_lowercase().into_bytes(), "line 1 is not in capitals"),
+        (format!("#\n{}", good.to_lowercase()).into_bytes(), "line 2 is not in capitals"),
+        (good.replacen("KEY", "kEY", 1).into_bytes(), "line 1 is something else"),
+        (format!(" {good}").into_bytes(), "line 1 is something else"),
+        (format!("{good} ").into_bytes(), "line 1 is something else"),
+        (format!("\u{feff}{good}").into_bytes(), "line 1 is something else"),
+        (format!("{good}\nhello").into_bytes(), "line 2 is something else"),
+        (utf16, "UTF-16"),
+    ] {
+        let (object, identity) = (desk.file("backup.age", &file), desk.file("identity", &text));
+        let age = Command::new("age").arg("-d").arg("-i").arg(&identity).arg(&object).output().unwrap();
+        let taken = release(&desk.ceremony, Act::Recover, node(2), &object, &identity, Waiting::quiet());
+        let shown = String::from_utf8_lossy(&text);
+        assert_eq!(taken.is_ok(), age.status.success(), "{shown:?}");
+        let Err(refused) = taken else { continue };
+        let said = refused.to_string();
+        assert!(!why.is_empty() && said.contains(why), "{shown:?}: {said}");
+        assert!(
+            !said.to_lowercase().contains(&good.to_lowercase()[16..30]),
+            "a secret is not repeated: {said}"
+        );
+    }
 }

@@ -16,6 +16,7 @@ use console::drill::{
 use console::health::{Health, Level, NodeStatus};
 use console::readiness::{Answer, Held, Readiness};
 use console::signer::{sign, sign_in};
+use console::waiting::Waiting;
 use proptest::prelude::*;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
@@ -370,7 +371,7 @@ fn report_is_signed_for_this_purpose_alone_by_somebody_of_the_charter_as_ssh_key
         (person(folder.path(), "olga", 7), person(folder.path(), "petra", 8));
     let both = [petra.clone(), olga.clone()];
     let text = report().to_json().unwrap();
-    let signature = sign_in(NAMESPACE, &olgas, &text, None).unwrap();
+    let signature = sign_in(NAMESPACE, &olgas, &text, None, Waiting::quiet()).unwrap();
     assert_eq!(signer(&both, text.as_bytes(), &signature), Ok(&olga.name));
 
     let changed = text.replace("\"met\": true", "\"met\": false");
@@ -378,7 +379,7 @@ fn report_is_signed_for_this_purpose_alone_by_somebody_of_the_charter_as_ssh_key
     assert_eq!(signer(&[petra], text.as_bytes(), &signature), Err(NotSigned::Stranger));
     assert_eq!(signer(&[], text.as_bytes(), &signature), Err(NotSigned::Stranger));
     assert_eq!(signer(&both, b"\xff", &signature), Err(NotSigned::NotText));
-    let anothers = sign_in(NAMESPACE, &petras, &text, None).unwrap();
+    let anothers = sign_in(NAMESPACE, &petras, &text, None, Waiting::quiet()).unwrap();
     assert_eq!(signer(std::slice::from_ref(&olga), text.as_bytes(), &anothers), Err(NotSigned::Stranger));
     let statement = sign(&olgas, &text, None).unwrap();
     let refused = signer(&both, text.as_bytes(), &statement).unwrap_err().to_string();
@@ -408,7 +409,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let (olga, key) = person(folder.path(), "olga", 7);
         let text = report().to_json().unwrap().into_bytes();
-        let signature = sign_in(NAMESPACE, &key, std::str::from_utf8(&text).unwrap(), None).unwrap();
+        let signature = sign_in(NAMESPACE, &key, std::str::from_utf8(&text).unwrap(), None, Waiting::quiet()).unwrap();
         let people = [olga];
         let changed = |bytes: &[u8]| {
             let mut bytes = bytes.to_vec();

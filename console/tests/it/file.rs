@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use console::file::{FileError, Readers, read, replace, write_new};
+use console::file::{FileError, Readers, read, read_within, replace, write_new};
 
 use crate::data;
 use crate::reference::has;
@@ -185,6 +186,119 @@ fn pipe_into_which_nobody_writes_is_refused_at_once() {
             let said = String::from_utf8_lossy(&refused.stderr);
             assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {said}");
             assert!(said.contains(path) && said.contains("a pipe into which nobody writes"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn pipe_that_somebody_holds_open_in_silence_is_given_up_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for reading as well, so that opening it waits for nobody.
+    let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    for sent in [b"".as_slice(), b"half of it"] {
+        writer.write_all(sent).unwrap();
+        let begun = Instant::now();
+        let refused = read_within("thing", &pipe, 100, Duration::from_millis(100)).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert!(matches!(&refused, FileError::Slow { .. }), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains(&*pipe.to_string_lossy()) && said.contains("did not end"), "{said}");
+    }
+    // What is too large is known before its end.
+    writer.write_all(&[7; 101]).unwrap();
+    let refused = read_within("thing", &pipe, 100, Duration::from_mins(1)).unwrap_err();
+    assert!(matches!(refused, FileError::TooLarge { limit: 100, .. }), "{refused}");
+}
+
+#[test]
+fn pipe_that_ends_in_time_is_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for length in [0, 1, 4096, 50_000] {
+        let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        let name = pipe.clone();
+        let reader = std::thread::spawn(move || read_within("thing", &name, 60_000, Duration::from_mins(1)));
+        writer.write_all(&vec![7; length]).unwrap();
+        // Both ends are held until the reader has the pipe open, or it would find nobody.
+        let is_read = || {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap();
+            links.flatten().filter(|link| std::fs::read_link(link.path()).is_ok_and(|to| to == pipe)).count()
+                == 2
+        };
+        let begun = Instant::now();
+        while !is_read() && !reader.is_finished() {
+            assert!(begun.elapsed() < Duration::from_mins(1));
+            std::thread::yield_now();
+        }
+        drop(writer);
+        assert_eq!(reader.join().unwrap().unwrap(), vec![7; length]);
+    }
+}
+
+#[test]
+fn file_is_replaced_where_a_link_leads_and_the_link_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (file, link) = (elsewhere.join("cursor"), folder.path().join("link"));
+    std::fs::write(&file, b"old").unwrap();
+    std::os::unix::fs::symlink("elsewhere/cursor", &link).unwrap();
+    replace(&link, b"new").unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    assert!(link.is_symlink() && file.is_file());
+    std::fs::remove_file(&file).unwrap();
+    let said = replace(&link, b"new").unwrap_err().to_string();
+    assert!(said.contains("link cannot be written"), "{said}");
+    assert!(link.is_symlink() && names(&elsewhere).is_empty());
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_that_says_so() {
+    let charter = data("charter.toml");
+    for arguments in [
+        vec!["script", "list"],
+        vec!["--json", "script", "list"],
+        vec!["charter", "check", charter.to_str().unwrap()],
+        vec!["evidence", "verify", data("bundle.zip").to_str().unwrap()],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended =
+            Command::new(env!("CARGO_BIN_EXE_custody")).args(&arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("standard output cannot be written: No space left"), "{said}");
+    }
+}
+
+#[test]
+fn files_in_another_encoding_are_refused_with_its_name_and_not_dumped() {
+    let folder = tempfile::tempdir().unwrap();
+    let charter = std::fs::read_to_string(data("charter.toml")).unwrap();
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (name, bytes, encoding) in [
+        ("bom", utf16(&format!("\u{feff}{charter}")), "UTF-16"),
+        ("bare", utf16(&charter), "UTF-16"),
+        ("nul", [charter.as_bytes(), b"\0"].concat(), "binary data, with NUL bytes"),
+        ("latin", [charter.as_bytes(), b"# \xfc"].concat(), "not text in UTF-8"),
+        ("zeros", vec![0; 4000], "binary data, with NUL bytes"),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let file = file.to_str().unwrap();
+        for arguments in [
+            vec!["charter", "check", file],
+            vec!["script", "check", file],
+            vec!["charter", "allow", data("charter.toml").to_str().unwrap(), "--measurement", file],
+            vec!["--cluster", file, "status"],
+        ] {
+            let refused = Command::new(env!("CARGO_BIN_EXE_custody")).args(&arguments).output().unwrap();
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(said.contains(encoding) && said.contains("save it as UTF-8"), "{arguments:?}: {said}");
+            assert!(said.len() < 400 && said.lines().count() == 1, "{arguments:?}: {said}");
         }
     }
 }

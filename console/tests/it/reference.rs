@@ -11,6 +11,7 @@ use bech32::primitives::iter::{ByteIterExt as _, Fe32IterExt as _};
 use ceremonies::charter::{Charter, Person};
 use ceremonies::sshsig::{self, canonical};
 use ceremonies::statement::{NAMESPACE, verify};
+use ceremonies::text::Encoding;
 use console::signer::{SignError, Unusable, sign};
 use data_encoding::BASE64;
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
@@ -282,7 +283,31 @@ fn keys_that_cannot_sign_are_refused_with_what_they_are() {
     let text = std::fs::read_to_string(&plain).unwrap();
     let cut = desk.file("cut", &text.as_bytes()[..200]);
     let flipped = desk.file("flipped", text.replacen("b3BlbnNzaC1", "b3BlbnNzaC2", 1).as_bytes());
+    let rsa = make("rsa", &["-t", "rsa"]);
+    let pkcs8 = Command::new("ssh-keygen")
+        .args(["-e", "-m", "PKCS8", "-f", "rsa.pub"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let pkcs1 = Command::new("ssh-keygen")
+        .args(["-e", "-m", "PEM", "-f", "rsa.pub"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let utf16 = |text: &str, bom: &str| -> Vec<u8> {
+        format!("{bom}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    let public = std::fs::read_to_string(folder.join("plain.pub")).unwrap();
     for (path, expected) in [
+        (rsa, Unusable::Kind),
+        (folder.join("rsa.pub"), Unusable::Kind),
+        (folder.join("ecdsa.pub"), Unusable::Kind),
+        (desk.file("dsa.pub", b"ssh-dss AAAAB3NzaC1kc3MAAACBAI olga\n"), Unusable::Kind),
+        (desk.file("pkcs8", &pkcs8.stdout), Unusable::PublicPem),
+        (desk.file("pkcs1", &pkcs1.stdout), Unusable::PublicPem),
+        (desk.file("utf16", &utf16(&text, "\u{feff}")), Unusable::Encoding(Encoding::Utf16)),
+        (desk.file("bare16", &utf16(&text, "")), Unusable::Encoding(Encoding::Utf16)),
+        (desk.file("utf16.pub", &utf16(&public, "\u{feff}")), Unusable::Encoding(Encoding::Utf16)),
         (pem, Unusable::Pem),
         (ecdsa, Unusable::Kind),
         (rfc4716, Unusable::Rfc4716),
@@ -299,6 +324,34 @@ fn keys_that_cannot_sign_are_refused_with_what_they_are() {
     }
     let too_large = desk.file("large", &vec![b'-'; 70_000]);
     assert!(sign(&too_large, TEXT, None).unwrap_err().to_string().contains("65536 bytes"));
+}
+
+#[test]
+fn private_keys_that_others_can_read_are_refused_as_ssh_keygen_refuses_them() {
+    if !has("ssh-keygen", "private_keys_that_others_can_read_are_refused_as_ssh_keygen_refuses_them") {
+        return;
+    }
+    let key = private();
+    let desk = Desk::of(key.public_key());
+    let path = desk.file("key", key.to_openssh(LineEnding::LF).unwrap().as_bytes());
+    for mode in [0o600, 0o400, 0o700, 0o640, 0o604, 0o644, 0o620, 0o601, 0o610, 0o777] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let theirs = Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f", "key"])
+            .current_dir(&desk.folder)
+            .stdin(std::fs::File::open(desk.folder.path().join("text")).unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        let ours = sign(&path, TEXT, None);
+        assert_eq!(ours.is_ok(), theirs.success(), "{mode:o}");
+        if let Err(refused) = ours {
+            let said = refused.to_string();
+            assert!(matches!(refused, SignError::Exposed { mode: named, .. } if named == mode), "{said}");
+            assert!(said.contains("chmod 600") && said.contains(&*path.to_string_lossy()), "{said}");
+        }
+    }
 }
 
 /// A charter with this recipient of its first custodian.

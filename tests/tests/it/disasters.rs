@@ -27,6 +27,7 @@ use console::custodian;
 use console::paper::{Gathering, codes};
 use console::room::{self, Signature, Subject, now};
 use console::tui::{Event, Model, Popup, Screen, update, view};
+use console::waiting::Waiting;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::hardhat::{self, Hardhat};
@@ -377,7 +378,8 @@ async fn try_sheet(
     let sheet = folder.join(format!("sheet-{index}"));
     std::fs::write(&sheet, through_paper(&file)).unwrap();
     let identity = me.identity.as_ref().unwrap();
-    let released = custodian::release(ceremony, Act::Recover, node(index), &sheet, identity).unwrap();
+    let released =
+        custodian::release(ceremony, Act::Recover, node(index), &sheet, identity, Waiting::quiet()).unwrap();
     let signature = Signature::by(me, "recover".parse().unwrap(), Answer::Release(released.release));
     let signed = (&signature, released.object);
     let released = room::release(&room.client, &room.book, id, signed, &me.key, None).await;

@@ -69,6 +69,11 @@ pub enum BitcoinError {
     /// The same output is spent twice.
     #[error("the Bitcoin transaction spends {0} twice")]
     Twice(Outpoint),
+    /// An input that spends nothing.
+    #[error(
+        "input {0} of the Bitcoin transaction spends transaction 00…00, which cannot exist: give the id of a real one"
+    )]
+    NoTransaction(usize),
     /// Too small to be relayed.
     #[error(
         "output {index} pays {amount}, which is dust: Bitcoin nodes do not relay less than {least} sat to such an \
@@ -121,6 +126,11 @@ pub enum BitcoinError {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Txid(pub [u8; 32]);
 
+impl Txid {
+    /// What stands where new coins are made, and no transaction has.
+    const NONE: Self = Self([0; 32]);
+}
+
 /// An output of an earlier transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Outpoint {
@@ -171,7 +181,10 @@ impl Bitcoin {
         must_be_few("inputs", inputs.len())?;
         must_be_few("outputs", outputs.len())?;
         let mut seen = BTreeSet::new();
-        for input in &inputs {
+        for (index, input) in inputs.iter().enumerate() {
+            if input.outpoint.txid == Txid::NONE {
+                return Err(BitcoinError::NoTransaction(index));
+            }
             input.address.must_be_of(network)?;
             if !seen.insert(input.outpoint) {
                 return Err(BitcoinError::Twice(input.outpoint));

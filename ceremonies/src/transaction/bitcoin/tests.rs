@@ -170,3 +170,16 @@ fn fields_that_nobody_is_shown_have_one_value() {
     let longer = [bytes.as_slice(), &[0]].concat();
     assert_eq!(Bitcoin::parse(&longer), Err(BitcoinError::Trailing(1)));
 }
+
+#[test]
+fn an_input_of_the_transaction_that_cannot_exist_is_refused_wherever_it_stands() {
+    let made = |inputs: Vec<Input>| Bitcoin::new(BitcoinNetwork::Regtest, inputs, vec![output(9, 19_000)]);
+    assert!(made(vec![input(1, 10_000), input(2, 10_000)]).is_ok());
+    for (inputs, place) in
+        [(vec![input(0, 10_000), input(2, 10_000)], 0), (vec![input(1, 10_000), input(0, 10_000)], 1)]
+    {
+        let refused = made(inputs).unwrap_err();
+        assert_eq!(refused, BitcoinError::NoTransaction(place));
+        assert!(refused.to_string().contains(&format!("input {place}")), "{refused}");
+    }
+}

@@ -29,6 +29,7 @@ use crate::drill::{
 use crate::health::Health;
 use crate::room::now;
 use crate::signer::sign_in;
+use crate::waiting::Waiting;
 use crate::watch::Watch;
 
 /// How long a cluster may take to show that it is well.
@@ -96,7 +97,9 @@ impl Pen {
     }
 
     fn sign(&self, charter: &Charter, report: &str) -> Result<(PersonName, Vec<u8>)> {
-        let signature = unlocking(&self.key, |passphrase| sign_in(NAMESPACE, &self.key, report, passphrase))?;
+        let signature = unlocking(&self.key, |passphrase| {
+            sign_in(NAMESPACE, &self.key, report, passphrase, Waiting::telling(&note))
+        })?;
         let by = signer(charter.people(), report.as_bytes(), &signature)?;
         if let Some(person) = self.person.as_ref().filter(|person| *person != by) {
             bail!("the key is {by}'s, not {person}'s");

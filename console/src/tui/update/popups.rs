@@ -219,7 +219,8 @@ fn unwrap(model: &mut Model, me: Me, act: Act) -> Vec<Effect> {
         return Vec::new();
     };
     model.busy = true;
-    model.message = format!("Reading the backup of node {node}…");
+    model.message =
+        format!("Opening the backup of node {node}… An age plugin may wait for you: touch its key.");
     vec![Effect::Unwrap(me, Box::new(ceremony), act, node)]
 }
 
