@@ -10,6 +10,7 @@ mod released;
 mod shares;
 mod shelf;
 
+use std::fs::File;
 use std::time::Duration;
 
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, WalletName};
@@ -214,6 +215,15 @@ impl Store {
         let store = Self { pool, options, file };
         store.check_file()?;
         Ok(store)
+    }
+
+    /// Keeps every other agent on this machine from a store that is a file, until what is returned is dropped. Of a
+    /// database on a server, whoever runs it must see to that.
+    ///
+    /// # Errors
+    /// [`StoreError`] when another agent has it.
+    pub fn claim(&self) -> Result<Option<File>, StoreError> {
+        Ok(self.file.as_ref().map(PrivateFile::claim).transpose()?)
     }
 
     /// Whether the open file is still the one under the store's name: what is written to any other is lost when this

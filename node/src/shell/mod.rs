@@ -10,6 +10,7 @@ mod start;
 mod stream;
 mod unwell;
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use ceremonies::ids::{NodeIndex, UnixMillis};
@@ -64,6 +65,8 @@ pub struct Agent {
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     store: mpsc::Sender<(Ticket, StoreOp)>,
+    /// Keeps another agent from the same store as long as this one runs.
+    _claim: Option<File>,
     stream: mpsc::Sender<StreamOp>,
     publish: mpsc::Sender<(String, Vec<u8>)>,
     link: EnclaveLink,
@@ -80,7 +83,7 @@ impl Agent {
     /// [`StartError`]; a bus or enclave that is merely unreachable is not an error: the agent waits for it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let begun = Instant::now();
-        let Ready { identity, store, remembered, vault } = start::ready(&config).await?;
+        let Ready { identity, store, claim, remembered, vault } = start::ready(&config).await?;
         let node = identity.node;
         let cluster = identity.charter.cluster().clone();
         let mut tasks = JoinSet::new();
@@ -108,7 +111,21 @@ impl Agent {
         let slow = Slow::new(config.kms.credentials.clone(), vault, sender.clone());
         let core = Core::new(identity, remembered, pace, steady(begun));
         let store = store_ops;
-        Ok(Self { node, core, events, sender, store, stream, publish, link, slow, metrics, tasks, begun })
+        Ok(Self {
+            node,
+            core,
+            events,
+            sender,
+            store,
+            _claim: claim,
+            stream,
+            publish,
+            link,
+            slow,
+            metrics,
+            tasks,
+            begun,
+        })
     }
 
     /// Works until it is told to stop.

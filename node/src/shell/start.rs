@@ -1,6 +1,7 @@
 //! Starting: reading and checking everything before anything is connected, and the node's own copy of the logs.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
 
 use ceremonies::attestation::{InvalidRoot, TrustRoot};
@@ -90,6 +91,7 @@ fn read(what: &'static str, path: &std::path::Path, limit: usize) -> Result<Vec<
 pub(super) struct Ready {
     pub(super) identity: Identity,
     pub(super) store: Store,
+    pub(super) claim: Option<File>,
     pub(super) remembered: Remembered,
     pub(super) vault: Option<Vault>,
 }
@@ -112,6 +114,7 @@ pub(super) fn identity(config: &Config) -> Result<(Identity, Context), StartErro
 pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
     let (identity, context) = identity(config)?;
     let store = Store::open(&config.store).await?;
+    let claim = store.claim()?;
     let (book, shelf) = own_book(context, &store).await?;
     let charter = book.context().charter();
     if charter.excludes(identity.node) {
@@ -128,7 +131,7 @@ pub(super) async fn ready(config: &Config) -> Result<Ready, StartError> {
         read_to: store.read_to().await?,
     };
     let vault = config.vault.as_ref().map(Vault::open).transpose()?;
-    Ok(Ready { identity, store, remembered, vault })
+    Ok(Ready { identity, store, claim, remembered, vault })
 }
 
 /// The charter that is in force by this node's own copy of the logs.
@@ -162,6 +165,7 @@ pub async fn check(config: &Config) -> Result<(), StartError> {
 pub async fn take_bundle(config: &Config, bundle: &[u8]) -> Result<usize, StartError> {
     let (identity, context) = identity(config)?;
     let store = Store::open(&config.store).await?;
+    let _claim = store.claim()?;
     store.clear_shelf().await?;
     let (mut book, _) = own_book(context, &store).await?;
     let expected = Expected { charter: Some(identity.charter.hash()), ..Expected::default() };

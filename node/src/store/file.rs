@@ -1,6 +1,6 @@
 //! The file of an SQLite store: literally the one that is configured, private to this user, and still there.
 
-use std::fs::{Metadata, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ pub enum FileError {
          stops; restore the file from a copy, or have this node recovered, and restart the agent"
     )]
     Gone(PathBuf),
+    /// Another agent has it.
+    #[error("another agent is running with store {0}: two would speak as one node; stop one of them")]
+    Taken(PathBuf),
 }
 
 /// The file, as it was made private.
@@ -67,6 +70,20 @@ impl PrivateFile {
 
     pub(super) fn url(&self) -> String {
         sqlite_url(&self.path)
+    }
+
+    /// Keeps every other agent from this store until what is returned is dropped. The lock is on a file beside it: SQLite
+    /// would lose its own locks with any other handle of the store.
+    pub(super) fn claim(&self) -> Result<File, FileError> {
+        let private = |error| FileError::Private(self.path.clone(), error);
+        let mut path = self.path.clone().into_os_string();
+        path.push("-agent");
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(private)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(FileError::Taken(self.path.clone())),
+            Err(TryLockError::Error(error)) => Err(private(error)),
+        }
     }
 
     /// Whether the file still has its name and, once it has content, the write-ahead log next to it too.

@@ -11,6 +11,7 @@ mod config;
 mod dependencies;
 mod health;
 mod nitro;
+mod old_store;
 mod program;
 mod simulation;
 mod store;

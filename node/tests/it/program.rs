@@ -73,6 +73,27 @@ fn agent_starts_its_enclave_again_when_it_vanishes_and_leaves_it_when_told_to_st
 }
 
 #[test]
+fn second_agent_with_the_same_store_is_refused_until_the_first_has_ended() {
+    let tool = host(&config::without_host());
+    let start = |name: &str| {
+        let log = fs::File::create(tool.folder().join(name)).unwrap();
+        Agent(custody_node(&tool, &[]).stderr(log).stdout(Stdio::null()).spawn().expect("the agent starts"))
+    };
+    let logged = |name: &str| fs::read_to_string(tool.folder().join(name)).unwrap();
+    let first = start("first");
+    until("the first agent", || logged("first").contains("agent started"));
+    let mut second = start("second");
+    until("the second agent's end", || second.0.try_wait().unwrap().is_some());
+    assert!(!second.0.wait().unwrap().success());
+    assert!(logged("second").contains("another agent is running with store"), "{}", logged("second"));
+    let checked = custody_node(&tool, &["--check"]).output().unwrap();
+    assert!(checked.status.success(), "it only reads: {}", text(&checked.stderr));
+    drop(first);
+    let _third = start("third");
+    until("the third agent", || logged("third").contains("agent started"));
+}
+
+#[test]
 fn enclave_is_started_shown_and_stopped_by_hand() {
     let tool = host(&config::nitro());
     let none = enclave(&tool, "status");
