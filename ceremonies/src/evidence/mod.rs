@@ -60,13 +60,13 @@ pub struct Material {
 #[derive(Debug, Error)]
 pub enum EvidenceError {
     /// The charter is refused.
-    #[error("the charter is refused")]
+    #[error("{CHARTER} is refused")]
     Charter(#[from] CharterError),
     /// The root is no certificate.
-    #[error("the attestation root is refused")]
+    #[error("{ROOT} is refused")]
     Root(#[from] InvalidRoot),
     /// The root is not the charter's.
-    #[error("the attestation root is not the one that the charter names")]
+    #[error("{ROOT} is not the attestation root that {CHARTER} names")]
     Foreign(#[from] ForeignRoot),
     /// A log cannot be read.
     #[error("{file}: entry {seq} cannot be read")]

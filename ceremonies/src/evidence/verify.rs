@@ -202,6 +202,8 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     if let Some(given) = expected.charter.filter(|given| *given != first) {
         return Err(VerifyError::Charter { found: first, expected: given });
     }
+    // Before the files that follow from them, which would be named instead.
+    let said = material.said(&ceremony)?;
     compare(&files, &material.files(&ceremony)?)?;
     if archive::write(&files)? != bundle {
         return Err(VerifyError::Repacked);
@@ -210,7 +212,6 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
     if expected.head.as_ref().is_some_and(|paper| words::normalise(paper) != head_words) {
         return Err(VerifyError::Head { found: head_words });
     }
-    let said = material.said(&ceremony)?;
     let mut checks = checks(&material, &ceremony, &files, root)?;
     let mut not_compared = Vec::new();
     let head = |found: &str| Check { name: "head", found: found.to_owned() };

@@ -148,7 +148,7 @@ fn a_transaction_that_is_too_large_is_refused_unread() {
 #[test]
 fn the_largest_bitcoin_transaction_fits() {
     let deep = Path::new(vec![7; MAX_LEVELS]).unwrap();
-    let spent = (0..100).map(|byte| ([byte; 32], 0, 10_000, [byte; 20], deep.clone())).collect();
+    let spent = (1..=100).map(|byte| ([byte; 32], 0, 10_000, [byte; 20], deep.clone())).collect();
     let largest = made(BitcoinNetwork::Main, spent, &[[9; 20]; 100], 0);
     assert!(largest.encode().len() <= MAX_TRANSACTION);
     assert_eq!(Transaction::parse(&largest.encode()).unwrap(), largest);

@@ -15,6 +15,7 @@ use ceremonies::evidence::{
 };
 use ceremonies::manifest::Way;
 use ceremonies::statement::NAMESPACE;
+use ceremonies::text::chain;
 use ceremonies::words;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -375,6 +376,27 @@ fn file_is_named_when_no_bundle_has_it() {
     for name in ["zzz", "statements/999-approve-operator-eve.txt", "../outside", "wallet.json.bak"] {
         let error = changed(|files| drop(files.insert(name.to_owned(), b"x".to_vec()))).unwrap_err();
         assert!(matches!(&error, VerifyError::FileUnknown(named) if named == name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn source_that_holds_something_else_is_named() {
+    let utf16: Vec<u8> = "kind = 1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let other = crate::machine::Machine::new().root.to_pem().unwrap().into_bytes();
+    let twice = MACHINE.root.to_pem().unwrap().repeat(2).into_bytes();
+    for (name, bytes) in [
+        ("root.pem", Vec::new()),
+        ("root.pem", b"hello".to_vec()),
+        ("root.pem", other),
+        ("root.pem", twice),
+        ("root.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec()),
+        ("charter.toml", Vec::new()),
+        ("charter.toml", utf16),
+        ("log.binpb", b"hello".to_vec()),
+        ("log.binpb", vec![1, 0xff]),
+    ] {
+        let refused = changed(|files| drop(files.insert(name.to_owned(), bytes))).unwrap_err();
+        assert!(chain(&refused).contains(name), "{name}: {}", chain(&refused));
     }
 }
 

@@ -7,6 +7,7 @@ use ceremonies::entry::{Entry, Place};
 use ceremonies::evidence::{EvidenceError, Expected, Material, Report, VerifyError, verify};
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
+use ceremonies::text::chain;
 use ceremonies::wire::log;
 use prost::Message as _;
 
@@ -186,12 +187,16 @@ fn bundle_is_refused_when_what_nodes_said_was_changed() {
         for at in (0..files[name].len()).step_by(5) {
             let flipped = changed(&|files| files.get_mut(name).unwrap()[at] ^= 1);
             assert!(flipped.is_err(), "{name}: byte {at} can be changed");
+            let said = chain(&flipped.unwrap_err());
+            assert!(said.contains(name), "{name}, byte {at}: {said}");
         }
         let cut = changed(&|files| {
             let file = files.get_mut(name).unwrap();
             file.truncate(file.len() - 1);
         });
-        assert!(cut.is_err());
+        assert!(chain(&cut.unwrap_err()).contains(name));
+        let other = changed(&|files| drop(files.insert(name.to_owned(), b"hello".to_vec())));
+        assert!(chain(&other.unwrap_err()).contains(name));
     }
     for name in ["heads.jsonl", "branches.jsonl"] {
         let words = changed(&|files| files.get_mut(name).unwrap().push(b'\n'));

@@ -268,6 +268,32 @@ fn endpoint_that_this_node_cannot_reach_is_the_reason_and_not_what_the_enclave_s
 }
 
 #[test]
+fn reason_of_an_earlier_trial_is_not_taken_for_that_of_the_next() {
+    let mut bench = Bench::new();
+    bench.welcome();
+    bench.pass(1, &Ok(()));
+    let request = bench.tries_kms().unwrap();
+    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.kms_answers(request, "TLS handshake: end of file");
+    bench.pass(10, &Ok(()));
+    // This one fails before there is a connection, so that nobody says again whether the KMS was reached.
+    let request = bench.tries_kms().unwrap();
+    bench.kms_answers(request, "the credentials are malformed");
+    let told = bench.heartbeat().kms_trouble;
+    assert!(told.starts_with("the credentials are malformed (at 20"), "{told}");
+    // And nobody had credentials for that one.
+    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.pass(10, &Ok(()));
+    let fetch = bench.take().into_iter().find_map(|effect| match effect {
+        Effect::FetchCredentials(ticket) => Some(ticket),
+        _ => None,
+    });
+    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".to_owned())));
+    let told = bench.heartbeat().kms_trouble;
+    assert!(told.starts_with("token expired (at 20"), "{told}");
+}
+
+#[test]
 fn enclave_that_was_lost_and_is_back_at_once_is_remembered() {
     let mut bench = Bench::new();
     bench.feed(Event::LinkState(Ok(())));

@@ -116,7 +116,7 @@ fn a_fee_that_looks_like_a_mistake_is_refused() {
     assert_eq!(fee(2_000_000, 1_890_000), Ok(Sats(110_000)));
     assert!(matches!(fee(2_000_000, 1_889_999), Err(BitcoinError::Rate { .. })));
     // A sweep of many inputs pays much at a usual rate.
-    let inputs = (0..60).map(|byte| input(byte, 1_000_000)).collect();
+    let inputs = (1..=60).map(|byte| input(byte, 1_000_000)).collect();
     let sweep = made(inputs, vec![output(99, 60_000_000 - 103_000)]).unwrap();
     assert_eq!(sweep.fee(), Sats(103_000));
     assert!(matches!(fee(1000, 1001), Err(BitcoinError::Short { .. })));
@@ -125,7 +125,7 @@ fn a_fee_that_looks_like_a_mistake_is_refused() {
 #[test]
 fn dust_repetitions_other_networks_and_masses_are_refused() {
     type E = BitcoinError;
-    let many = |count: u8| (0..count).map(|byte| input(byte, 1000)).collect::<Vec<_>>();
+    let many = |count: u8| (1..=count).map(|byte| input(byte, 1000)).collect::<Vec<_>>();
     assert!(made(many(100), vec![output(2, 92_000)]).is_ok());
     assert_eq!(made(many(101), vec![output(2, 95_000)]), Err(E::Count { what: "inputs", count: 101 }));
     assert!(made(vec![input(1, 103_000)], vec![output(2, 990); 100]).is_ok());
