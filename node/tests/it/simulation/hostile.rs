@@ -8,9 +8,9 @@ use ceremonies::wire::{VERSION, log};
 use prost::Message as _;
 use rand::RngExt as _;
 
-use super::broker::Stream;
 use super::charter::{CONTEXT, NODES, node, node_key, place};
 use super::world::{Message, World};
+use crate::host::stream::Stream;
 
 fn tip_of(entry: &Entry) -> Tip {
     Tip { seq: entry.seq, hash: entry.hash() }

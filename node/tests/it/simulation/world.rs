@@ -6,15 +6,16 @@ use ceremonies::broker::stream_differences;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::subject;
-use node::core::{Core, Effect, Event, Identity, Now, Pace, Request, StoreOp, TICK_MS, Ticket};
+use node::core::{Core, Effect, Event, Identity, Now, Pace, Request, StoreOp, TICK_MS};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::broker::Stream;
 use super::charter::{CONTEXT, NODES, node, node_key, place};
 use super::people::Question;
 use super::properties::{Ledger, Property};
-use super::store::Store;
+use crate::host::store::Order;
+use crate::host::stream::Stream;
+use crate::host::{Host, StreamOp};
 
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -62,26 +63,6 @@ enum Happening {
     Hostile,
 }
 
-enum StreamOp {
-    Inspect(Option<node::core::Mark>),
-    Read(u64),
-    Append { ceremony: CeremonyId, expected: Option<u64>, read_to: u64, entry: Vec<u8> },
-}
-
-pub(super) struct Host {
-    pub(super) core: Option<Core>,
-    boot: u32,
-    booted: u64,
-    /// How far its clock is off.
-    pub(super) clock: i64,
-    pub(super) store: Store,
-    store_ops: VecDeque<(Ticket, StoreOp)>,
-    stream_ops: VecDeque<StreamOp>,
-    is_streaming: bool,
-    /// Whether it was told that the stream is not to be used.
-    is_stream_refused: bool,
-}
-
 #[expect(clippy::struct_excessive_bools, reason = "each is one way in which this world is bad")]
 pub(super) struct World {
     pub(super) slip: Option<Slip>,
@@ -104,6 +85,8 @@ pub(super) struct World {
     pub(super) views: [usize; NODES],
     pub(super) is_lied_to: [bool; NODES],
     pub(super) is_cut: [bool; NODES],
+    /// Which nodes were told that the stream is not to be used, or nothing yet.
+    is_stream_refused: [bool; NODES],
     pub(super) history: VecDeque<Message>,
     /// Every entry that anybody has made, by ceremony.
     pub(super) pool: BTreeMap<CeremonyId, Vec<Entry>>,
@@ -125,17 +108,7 @@ impl World {
         let mut draw = StdRng::seed_from_u64(seed);
         let hostile = draw.random_range(0..NODES);
         let is_broker_hostile = draw.random_range(0..4) > 0;
-        let hosts = (0..NODES).map(|_| Host {
-            core: None,
-            boot: 0,
-            booted: 0,
-            clock: 0,
-            store: Store::default(),
-            store_ops: VecDeque::new(),
-            stream_ops: VecDeque::new(),
-            is_streaming: false,
-            is_stream_refused: true,
-        });
+        let hosts = (0..NODES).map(|_| Host::default());
         let mut world = Self {
             slip,
             only: None,
@@ -153,6 +126,7 @@ impl World {
             views: [0; NODES],
             is_lied_to: [false; NODES],
             is_cut: [false; NODES],
+            is_stream_refused: [true; NODES],
             history: VecDeque::new(),
             pool: BTreeMap::new(),
             pooled: BTreeSet::new(),
@@ -221,8 +195,13 @@ impl World {
         Now { wall: self.clock(at), steady: self.now - self.hosts[at].booted + 1 }
     }
 
+    /// How a start orders logs.
+    pub(super) fn start_order(&self) -> Order {
+        if self.slip == Some(Slip::StartsByTheClock) { Order::Clock } else { Order::Lineage }
+    }
+
     pub(super) fn start(&mut self, at: usize) {
-        let slip = self.slip;
+        let order = self.start_order();
         let now = self.now;
         let host = &mut self.hosts[at];
         if host.core.is_some() {
@@ -230,7 +209,7 @@ impl World {
         }
         host.boot += 1;
         host.booted = now;
-        let remembered = host.store.start(slip);
+        let remembered = host.store.start(&CONTEXT, order);
         let charter = CONTEXT.charter().clone();
         let identity = Identity { node: node(at), charter, nkey: node_key(at) };
         let moment = self.moment(at);
@@ -259,12 +238,8 @@ impl World {
     }
 
     fn stop(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        host.core = None;
-        host.store_ops.clear();
-        host.stream_ops.clear();
-        host.is_streaming = false;
-        host.is_stream_refused = true;
+        self.hosts[at].stop();
+        self.is_stream_refused[at] = true;
         self.forget_questions(at);
     }
 
@@ -370,7 +345,7 @@ impl World {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
             Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
-                if self.is_honest(at) && self.hosts[at].is_stream_refused {
+                if self.is_honest(at) && self.is_stream_refused[at] {
                     self.breaks(Property::Stream, || {
                         format!("{} writes to a stream that it must not use", node(at))
                     });
@@ -414,7 +389,7 @@ impl World {
                 let mut seen = self.inspect(at, mark);
                 if let Ok(seen) = &mut seen {
                     if self.slip == Some(Slip::TakesAnyStream) {
-                        self.hosts[at].is_stream_refused = !stream_differences(&seen.config).is_empty();
+                        self.is_stream_refused[at] = !stream_differences(&seen.config).is_empty();
                         seen.config = Stream::new().config;
                     }
                     if self.slip == Some(Slip::KnowsEveryStream) {
@@ -440,7 +415,7 @@ impl World {
             && self.slip != Some(Slip::TakesAnyStream)
         {
             let refused = seen.as_ref().map_or(true, |seen| !stream_differences(&seen.config).is_empty());
-            self.hosts[at].is_stream_refused = refused;
+            self.is_stream_refused[at] = refused;
         }
         self.feed(at, event);
         self.stream_on(at);
@@ -546,9 +521,7 @@ impl World {
     }
 
     fn happens(&mut self, happening: Happening) {
-        let is_alive = |world: &Self, at: usize, boot: u32| {
-            world.hosts[at].boot == boot && world.hosts[at].core.is_some()
-        };
+        let is_alive = |world: &Self, at: usize, boot: u32| world.hosts[at].is_alive(boot);
         match happening {
             Happening::Tick(at, boot) if is_alive(self, at, boot) => {
                 self.feed(at, Event::Tick);
