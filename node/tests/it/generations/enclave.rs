@@ -151,7 +151,10 @@ impl World {
             }
             to_enclave::Kind::Start(start) => {
                 let request = start.request;
-                if let Err(reason) = self.follow(at, start) {
+                if let Err(refusal) = self.follow(at, start) {
+                    let (Refusal::Plain(reason) | Refusal::Fork(reason)) = &refusal;
+                    let reason = reason.clone();
+                    self.nodes[at].is_behind |= matches!(refusal, Refusal::Fork(_));
                     self.note(|| format!("enclave {} refuses: {reason}", node(at)));
                     self.from_enclave(at, from_enclave::Kind::Refused(Refused { request, reason }));
                 }
@@ -191,7 +194,7 @@ impl World {
     fn take_up(&mut self, at: usize, order: Order, start: &Start) -> Result<(), Refusal> {
         let enclave = &mut self.nodes[at].enclave;
         if order.spec.parties.len() > 1 && !enclave.started.insert(order.spec.label) {
-            return Err("this session was begun before".to_owned());
+            return Err("this session was begun before".into());
         }
         let has_share = match &order.wallet {
             Some(wallet) => {
@@ -265,7 +268,7 @@ impl World {
             Duty::Prove { .. } => {
                 let release = ceremony.release(Act::Prove, by).ok_or("nothing is due")?;
                 if release.sealed != enclave.boot.as_bytes() || Hash::of_bytes(backup) != release.object {
-                    return Err("the backup was released for another enclave, or is another".to_owned());
+                    return Err("the backup was released for another enclave, or is another".into());
                 }
                 let point = made.record.public_shares.get(&by).ok_or("no share")?;
                 let message = proved_message(&manifest.hash(), by, &release.object, point);
@@ -277,7 +280,7 @@ impl World {
                 };
                 self.say(at, &manifest.ceremony, Kind::Proved(proved));
             }
-            _ => return Err("this enclave does not have the share".to_owned()),
+            _ => return Err("this enclave does not have the share".into()),
         }
         Ok(())
     }

@@ -11,7 +11,24 @@ use ceremonies::wallet::{Record, Wallet};
 use enclave_link::message::Start;
 
 /// Why an enclave does not follow an order.
-pub(super) type Refusal = String;
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Plain(String),
+    /// It was shown a log before that forks from the one that stands: people restart it.
+    Fork(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Plain(why)
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        Self::Plain(why.to_owned())
+    }
+}
 
 /// What an order comes to.
 pub(super) enum Due {
@@ -71,7 +88,7 @@ impl Ledger {
                     self.take_branch(&entries, now)?;
                     break;
                 }
-                Err(refused) => return Err(format!("a log is refused: {refused:?}")),
+                Err(refused) => return Err(format!("a log is refused: {refused:?}").into()),
             }
         }
         Ok(entries.last().ok_or("no log")?.ceremony.clone())
@@ -83,9 +100,9 @@ impl Ledger {
         let branch = self.book.with_branch(log);
         let is_over = |book: &Book| book.get(id).is_some_and(|chapter| is_over(&chapter.ceremony, now));
         if self.begun.contains(id) && !branch.as_ref().is_ok_and(is_over) {
-            return Err(format!("{id} forks from what was shown before"));
+            return Err(Refusal::Fork(format!("{id} forks from what was shown before")));
         }
-        self.book = branch.map_err(|error| format!("another branch of {id}: {error}"))?;
+        self.book = branch.map_err(|error| Refusal::Fork(format!("another branch of {id}: {error}")))?;
         Ok(())
     }
 
@@ -93,7 +110,7 @@ impl Ledger {
         self.book.fold_again(id).map_err(|refused| format!("under its origin: {refused:?}"))?;
         let ceremony = self.book.get(id).ok_or("no log")?.ceremony.clone();
         if ceremony.manifest().origin.is_some() && ceremony.before().is_none() {
-            return Err("the log of the origin is missing".to_owned());
+            return Err("the log of the origin is missing".into());
         }
         Ok(ceremony)
     }
@@ -109,7 +126,8 @@ impl Ledger {
         let nothing = || format!("nothing is due ({})", ceremony.phase_at(now));
         let duty = ceremony.duty(node, own, now).ok_or_else(nothing)?;
         if let Some(rival) = self.book.rival(&ceremony, now).filter(|_| ceremony.committed().is_none()) {
-            return Err(format!("{rival} may make this generation"));
+            // The branch on which that one was given up may be shown no more.
+            return Err(Refusal::Fork(format!("{rival} may make this generation")));
         }
         match &duty {
             Duty::Prepare => return Ok(Due::Prepare(Box::new(ceremony))),
@@ -122,7 +140,7 @@ impl Ledger {
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;
         let out = self.book.out_of_use(ceremony.manifest());
         if spec.parties.get(&node) != Some(own) || spec.parties.keys().any(|party| out.contains(party)) {
-            return Err(nothing());
+            return Err(nothing().into());
         }
         let wallet = ceremony.share_for(&duty, node);
         if let Some(wallet) = &wallet {
@@ -139,7 +157,7 @@ impl Ledger {
         if current <= named || ceremony.committed().is_some_and(|made| made.record.generation == current) {
             return Ok(());
         }
-        Err(format!("the wallet is at generation {current} already"))
+        Err(format!("the wallet is at generation {current} already").into())
     }
 
     /// The share of another generation is not taken for a damaged one.
@@ -150,7 +168,7 @@ impl Ledger {
         }
         let mut committed = self.book.iter().filter_map(|(_, chapter)| chapter.ceremony.committed());
         if committed.any(|other| other.blobs.get(&node) == Some(&digest)) {
-            return Err("the share of another generation".to_owned());
+            return Err("the share of another generation".into());
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! and messages are simulated, and enclaves are mirrors that speak the link's messages, see [`enclave`]. The broker
 //! forgets, acknowledgements and stores are lost, agents die between any two effects and enclaves at any moment, links
 //! break, and people withdraw or are late. What must hold is checked after every step, see [`checks`]. In the end nothing
-//! goes wrong any more, and the wallet is refreshed once more.
+//! goes wrong any more, and the wallet is refreshed once more. One thing is left to people: an enclave that was shown a
+//! log that a broker's loss has forked may refuse the branch that stands, and says that it is to be restarted.
 //!
 //! `CUSTODY_SEED` is the first schedule's seed, `CUSTODY_SCHEDULES` how many there are. A schedule that fails is run once
 //! more, and what happened in it is printed.
@@ -32,7 +33,7 @@ use self::charter::NODES;
 use self::world::{Slip, Tally, World};
 use crate::host::seeds::{self, number, told_by, with_each};
 
-const SCHEDULES: u64 = 60;
+const SCHEDULES: u64 = 50;
 /// How many schedules may not notice that a defence is missing.
 const TRIES: u64 = 500;
 /// How long anything goes wrong, in milliseconds.
@@ -43,6 +44,8 @@ const PATIENCE_MS: u64 = 45_000;
 const REST_MS: u64 = 3000;
 /// When people never come to an end, in milliseconds.
 const LIMIT_MS: u64 = 600_000;
+/// How many ceremonies people open before they give up.
+const ATTEMPTS: usize = 5;
 
 impl World {
     /// People finish what is open and withdraw what cannot be finished.
@@ -69,6 +72,15 @@ impl World {
         self.fail("people never come to an end");
     }
 
+    fn restart_enclaves(&mut self) {
+        for at in 0..NODES {
+            if self.nodes[at].is_behind {
+                self.tally.mended += 1;
+                self.kill_enclave(at);
+            }
+        }
+    }
+
     fn is_closed(&self, at: usize, id: &CeremonyId) -> bool {
         let Some(core) = self.core(at) else { return false };
         match core.book().get(id) {
@@ -81,8 +93,8 @@ impl World {
     fn heal(&mut self) {
         self.be_calm();
         self.finish_what_is_open();
-        // A recovery, if one is due, and then a complete refresh.
-        for _ in 0..3 {
+        // One that finds out which enclaves are to be restarted, a recovery, if one is due, and then a complete refresh.
+        for _ in 0..ATTEMPTS {
             let at = self.below(NODES);
             let Some(id) = self.open(at) else { self.fail("no ceremony can be opened") };
             self.finish_what_is_open();
@@ -90,6 +102,7 @@ impl World {
                 return self.check_end();
             }
             self.note(|| format!("{id} came to nothing"));
+            self.restart_enclaves();
         }
         self.fail("no refresh succeeds");
     }

@@ -79,6 +79,8 @@ pub(super) struct Node {
     pub(super) host: Host,
     pub(super) enclave: Enclave,
     enclave_boots: u32,
+    /// Whether the enclave refuses what was made of a log that it was shown before.
+    pub(super) is_behind: bool,
     pub(super) is_linked: bool,
     to_agent: VecDeque<LinkNews>,
     to_enclave: VecDeque<to_enclave::Kind>,
@@ -100,6 +102,7 @@ impl Node {
             host: Host::with(store),
             enclave,
             enclave_boots: 0,
+            is_behind: false,
             is_linked: false,
             to_agent: VecDeque::new(),
             to_enclave: VecDeque::new(),
@@ -124,6 +127,8 @@ pub(super) struct Tally {
     pub(super) restarts: usize,
     pub(super) lost_stores: usize,
     pub(super) lost_tails: usize,
+    /// People restarted an enclave because it knew another branch than the one that stands.
+    pub(super) mended: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -134,6 +139,7 @@ impl std::ops::AddAssign for Tally {
         self.restarts += other.restarts;
         self.lost_stores += other.lost_stores;
         self.lost_tails += other.lost_tails;
+        self.mended += other.mended;
     }
 }
 
@@ -379,6 +385,7 @@ impl World {
         self.break_link(at);
         let (seed, node) = (self.seed, &mut self.nodes[at]);
         node.enclave_boots += 1;
+        node.is_behind = false;
         let boot = format!("enclave {}, boot {}, seed {seed}", at + 1, node.enclave_boots);
         node.enclave = Enclave::new(boot, &self.context);
     }
