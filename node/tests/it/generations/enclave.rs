@@ -147,16 +147,16 @@ impl World {
                 let keys = self.nodes[at].enclave.keys.public();
                 let document = MACHINE.document(&attest.nonce, self.wall(), &keys);
                 let attestation = Attestation { request: attest.request, document };
-                self.from_enclave(at, from_enclave::Kind::Attestation(attestation));
+                self.tell_agent(at, from_enclave::Kind::Attestation(attestation));
             }
             to_enclave::Kind::Start(start) => {
                 let request = start.request;
-                if let Err(refusal) = self.follow(at, start) {
+                if let Err(refusal) = self.follow(at, &start) {
                     let (Refusal::Plain(reason) | Refusal::Fork(reason)) = &refusal;
                     let reason = reason.clone();
                     self.nodes[at].is_behind |= matches!(refusal, Refusal::Fork(_));
                     self.note(|| format!("enclave {} refuses: {reason}", node(at)));
-                    self.from_enclave(at, from_enclave::Kind::Refused(Refused { request, reason }));
+                    self.tell_agent(at, from_enclave::Kind::Refused(Refused { request, reason }));
                 }
             }
             to_enclave::Kind::Stored(stored) => {
@@ -164,7 +164,7 @@ impl World {
             }
             to_enclave::Kind::TryKms(order) => {
                 let tried = KmsTried { request: order.request, trouble: String::new() };
-                self.from_enclave(at, from_enclave::Kind::KmsTried(tried));
+                self.tell_agent(at, from_enclave::Kind::KmsTried(tried));
             }
             other @ (to_enclave::Kind::Deliver(_)
             | to_enclave::Kind::StreamData(_)
@@ -172,12 +172,12 @@ impl World {
         }
     }
 
-    fn follow(&mut self, at: usize, start: Start) -> Result<(), Refusal> {
+    fn follow(&mut self, at: usize, start: &Start) -> Result<(), Refusal> {
         let now = self.wall();
         let enclave = &mut self.nodes[at].enclave;
         let own = enclave.keys.public();
-        match enclave.ledger.read(&start, &own, now)? {
-            Due::Session(order) => self.take_up(at, *order, &start),
+        match enclave.ledger.read(start, &own, now)? {
+            Due::Session(order) => self.take_up(at, *order, start),
             Due::Prepare(ceremony) => self.prepare(at, &ceremony),
             Due::Retire(wallet) => {
                 let record = wallet.record;
@@ -263,7 +263,7 @@ impl World {
                 let message = backed_up_message(&made.record.digest(), by, &digests.0, &digests.1);
                 let signature = enclave.keys.sign(&message);
                 let backups = Backups { ceremony: manifest.ceremony.to_string(), whole, root, signature };
-                self.from_enclave(at, from_enclave::Kind::Backups(backups));
+                self.tell_agent(at, from_enclave::Kind::Backups(backups));
             }
             Duty::Prove { .. } => {
                 let release = ceremony.release(Act::Prove, by).ok_or("nothing is due")?;
@@ -289,7 +289,7 @@ impl World {
         let event = log::Event { kind: Some(kind) }.encode_to_vec();
         let said = Said { ceremony: id.to_string(), event };
         self.nodes[at].enclave.said.push(said.clone());
-        self.from_enclave(at, from_enclave::Kind::Said(said));
+        self.tell_agent(at, from_enclave::Kind::Said(said));
     }
 
     fn join(&mut self, at: usize, job: Job) {
@@ -357,7 +357,7 @@ impl World {
             record: record.digest().as_bytes().to_vec(),
             blob: bytes,
         };
-        self.from_enclave(at, from_enclave::Kind::Sealed(sealed));
+        self.tell_agent(at, from_enclave::Kind::Sealed(sealed));
     }
 
     fn say_signed(&mut self, at: usize, ceremony: &Ceremony, subset: &Subset, attempt: u32, session: Hash) {

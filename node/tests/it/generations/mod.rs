@@ -13,8 +13,10 @@
 mod charter;
 mod checks;
 mod enclave;
+mod hosts;
 mod keys;
 mod ledger;
+mod links;
 mod people;
 mod sessions;
 mod shelf;
@@ -179,7 +181,7 @@ fn wallet_ends_on_one_generation_whatever_goes_wrong() {
         show(*seed);
         panic!("schedule {seed} fails; run it alone with CUSTODY_SEED={seed} CUSTODY_SCHEDULES=1");
     }
-    assert!(tally.let_go > 0, "no schedule comes to a generation that may be shelved");
+    assert!(count < SCHEDULES || tally.let_go > 0, "no schedule comes to a generation that may be shelved");
 }
 
 /// Some schedule shows what goes wrong when a rule is broken.

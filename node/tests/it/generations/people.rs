@@ -191,7 +191,7 @@ impl World {
     }
 
     fn request(&mut self, at: usize, kind: RequestKind, subject: String, payload: Vec<u8>) {
-        self.ask(at, Request { kind, subject, payload, reply: "console".to_owned() });
+        self.ask(at, Request { kind, subject, payload, reply: "console.desk".to_owned() });
     }
 
     /// Whatever one person can sign now, if anyone can sign anything.

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ceremonies::broker::stream_differences;
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
-use ceremonies::subject;
-use node::core::{Core, Effect, Event, Identity, Now, Pace, Request, StoreOp, TICK_MS};
+use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use node::core::{Effect, Event, Pace, Request, StoreOp, TICK_MS};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::charter::{CONTEXT, NODES, node, node_key, place};
+use super::charter::{CONTEXT, NODES, node};
 use super::people::Question;
 use super::properties::{Ledger, Property};
 use crate::host::store::Order;
 use crate::host::stream::Stream;
-use crate::host::{Host, StreamOp};
+use crate::host::{Host, Message, Published, StreamOp};
 
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -41,13 +40,6 @@ pub(super) enum Slip {
     TakesAnyStream,
     /// A shell that says that the stream is the one that was read before.
     KnowsEveryStream,
-}
-
-#[derive(Clone)]
-pub(super) enum Message {
-    Heads(Vec<u8>),
-    Peer(NodeIndex, Vec<u8>),
-    Heartbeat(Vec<u8>),
 }
 
 enum Happening {
@@ -188,11 +180,11 @@ impl World {
     }
 
     pub(super) fn clock(&self, at: usize) -> UnixMillis {
-        BEGIN.plus(i64::try_from(self.now).unwrap() + self.hosts[at].clock)
+        self.truth().plus(self.hosts[at].clock)
     }
 
-    fn moment(&self, at: usize) -> Now {
-        Now { wall: self.clock(at), steady: self.now - self.hosts[at].booted + 1 }
+    fn truth(&self) -> UnixMillis {
+        BEGIN.plus(i64::try_from(self.now).unwrap())
     }
 
     /// How a start orders logs.
@@ -201,19 +193,11 @@ impl World {
     }
 
     pub(super) fn start(&mut self, at: usize) {
-        let order = self.start_order();
-        let now = self.now;
-        let host = &mut self.hosts[at];
-        if host.core.is_some() {
+        if self.hosts[at].core.is_some() {
             return;
         }
-        host.boot += 1;
-        host.booted = now;
-        let remembered = host.store.start(&CONTEXT, order);
-        let charter = CONTEXT.charter().clone();
-        let identity = Identity { node: node(at), charter, nkey: node_key(at) };
-        let moment = self.moment(at);
-        self.hosts[at].core = Some(Core::new(identity, remembered, PACE, moment));
+        let (order, time) = (self.start_order(), (self.now, self.truth()));
+        self.hosts[at].start(at, (&CONTEXT, order), PACE, time);
         let boot = self.hosts[at].boot;
         let phase = self.draw.random_range(1..TICK_MS);
         self.after(phase, Happening::Tick(at, boot));
@@ -332,7 +316,7 @@ impl World {
 
     /// Tells a core what happened and does what it asks for.
     fn feed(&mut self, at: usize, event: Event) {
-        let moment = self.moment(at);
+        let moment = self.hosts[at].moment(self.now, self.truth());
         let _span = self.is_told.then(|| tracing::info_span!("agent", node = %node(at)).entered());
         let Some(core) = &mut self.hosts[at].core else { return };
         for effect in core.handle(moment, event) {
@@ -375,8 +359,7 @@ impl World {
     }
 
     fn stream_on(&mut self, at: usize) {
-        if !self.hosts[at].is_streaming && !self.hosts[at].stream_ops.is_empty() {
-            self.hosts[at].is_streaming = true;
+        if self.hosts[at].may_ask_stream() {
             let (boot, delay) = (self.hosts[at].boot, self.draw.random_range(1..12));
             self.after(delay, Happening::StreamStep(at, boot));
         }
@@ -425,15 +408,10 @@ impl World {
         if self.is_honest(from) {
             self.note_heads(from, subject, &payload);
         }
-        match subject.split('.').collect::<Vec<_>>().as_slice() {
-            ["head", _] => self.tell_all(from, &Message::Heads(payload)),
-            ["health", _] => self.tell_all(from, &Message::Heartbeat(payload)),
-            ["record", to, _] => {
-                let to = place(NodeIndex::new(to.parse().unwrap()).unwrap());
-                self.send(from, to, Message::Peer(subject::node(subject).unwrap(), payload));
-            }
-            ["console", number] => self.console_hears(number.parse().unwrap(), &payload),
-            other => panic!("a message on {other:?}"),
+        match Published::new(subject, payload) {
+            Published::Others(message) => self.tell_all(from, &message),
+            Published::Node(to, message) => self.send(from, to, message),
+            Published::Console(number, payload) => self.console_hears(number.parse().unwrap(), &payload),
         }
     }
 
@@ -504,12 +482,7 @@ impl World {
         if self.slip == Some(Slip::DeafToPeers) && !matches!(message, Message::Heartbeat(_)) {
             return;
         }
-        let event = match message {
-            Message::Heads(bytes) => Event::Heads(bytes),
-            Message::Peer(from, bytes) => Event::FromPeer(from, bytes),
-            Message::Heartbeat(bytes) => Event::Heartbeat(bytes),
-        };
-        self.feed(to, event);
+        self.feed(to, message.into());
     }
 
     pub(super) fn reconnect(&mut self, at: usize) {
