@@ -22,7 +22,6 @@ mod record;
 mod renewal;
 mod reports;
 mod said;
-mod schedules;
 mod shelf;
 mod signing;
 mod sshsig;

@@ -9,7 +9,9 @@
 
 mod config;
 mod dependencies;
+mod generations;
 mod health;
+mod host;
 mod nitro;
 mod old_store;
 mod program;

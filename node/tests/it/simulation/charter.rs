@@ -34,15 +34,15 @@ pub(crate) fn node(at: usize) -> NodeIndex {
     NodeIndex::new(u8::try_from(at).unwrap() + 1).unwrap()
 }
 
-pub(super) fn place(node: NodeIndex) -> usize {
+pub(crate) fn place(node: NodeIndex) -> usize {
     usize::from(node.get()) - 1
 }
 
-pub(super) fn line(text: &str) -> Line {
+pub(crate) fn line(text: &str) -> Line {
     text.parse().unwrap()
 }
 
-pub(super) fn nkey(name: &str) -> KeyPair {
+pub(crate) fn nkey(name: &str) -> KeyPair {
     KeyPair::new_from_raw(KeyPairType::User, seed(name)).unwrap()
 }
 
@@ -50,12 +50,12 @@ pub(crate) fn node_key(at: usize) -> KeyPair {
     nkey(&format!("node {}", node(at)))
 }
 
-fn ssh(person: &str) -> PrivateKey {
+pub(crate) fn ssh(person: &str) -> PrivateKey {
     PrivateKey::from(Ed25519Keypair::from_seed(&seed(person)))
 }
 
 /// An armoured SSHSIG by a person's own key.
-pub(super) fn ssh_sign(person: &str, text: &str) -> Vec<u8> {
+pub(crate) fn ssh_sign(person: &str, text: &str) -> Vec<u8> {
     let signature = ssh(person).sign(NAMESPACE, HashAlg::Sha512, text.as_bytes()).unwrap();
     signature.to_pem(LineEnding::LF).unwrap().into_bytes()
 }

@@ -8,9 +8,10 @@ use ceremonies::wire::{VERSION, log};
 use prost::Message as _;
 use rand::RngExt as _;
 
-use super::broker::Stream;
 use super::charter::{CONTEXT, NODES, node, node_key, place};
-use super::world::{Message, World};
+use super::world::World;
+use crate::host::Message;
+use crate::host::stream::Stream;
 
 fn tip_of(entry: &Entry) -> Tip {
     Tip { seq: entry.seq, hash: entry.hash() }

@@ -13,19 +13,18 @@ mod hostile;
 mod people;
 mod properties;
 mod recalls;
-mod store;
 mod submissions;
 mod world;
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use self::properties::{Property, Tally};
 use self::world::{Slip, World};
+use crate::host::seeds::{self, number, told_by, with_each};
 
 const SCHEDULES: u64 = 200;
 /// How many schedules may not notice that a defence is missing.
@@ -61,24 +60,12 @@ fn outcome(seed: u64, slip: Option<Slip>, only: Option<Property>) -> Result<Tall
     let mut world = World::new(seed, slip, false);
     world.only = only;
     let ended = catch_unwind(AssertUnwindSafe(|| play(&mut world)));
-    ended.map(|()| world.tally()).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-    })
-}
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+    ended.map(|()| world.tally()).map_err(|panic| told_by(panic.as_ref()))
 }
 
 /// Runs a schedule again and prints what happened in it.
 fn show(seed: u64) {
-    let agents = tracing_subscriber::fmt()
-        .without_time()
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(std::io::stdout);
-    let ended = tracing::subscriber::with_default(agents.finish(), || {
+    let ended = seeds::aloud(|| {
         let mut world = World::new(seed, None, true);
         catch_unwind(AssertUnwindSafe(|| play(&mut world)))
     });
@@ -109,25 +96,6 @@ fn record_holds_whatever_one_host_and_the_broker_do() {
         show(*seed);
         panic!("schedule {seed} fails; run it alone with CUSTODY_SEED={seed} CUSTODY_SCHEDULES=1");
     }
-}
-
-/// Does something with each of these seeds, on all cores, until it says that it is enough.
-fn with_each(seeds: Range<u64>, does: impl Fn(u64) -> ControlFlow<()> + Sync) {
-    let (next, is_enough) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-    let work = || {
-        while !is_enough.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            is_enough.fetch_or(does(seed).is_break(), Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
 }
 
 /// One of the schedules from this seed on, which is near one that does, shows what goes wrong when a defence is taken out.

@@ -11,7 +11,7 @@ use ceremonies::wire::{bus, log, record};
 use node::core::Remembered;
 use prost::Message as _;
 
-use super::charter::{NODES, node, node_key, place};
+use super::charter::{CONTEXT, NODES, node, node_key, place};
 use super::world::{Slip, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -395,8 +395,9 @@ impl World {
         for at in self.honest() {
             let before = self.heads_of(at);
             let mut store = self.hosts[at].store.clone();
-            let slip = self.slip;
-            let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.start(slip)));
+            let order = self.start_order();
+            let start = || store.start(&CONTEXT, order);
+            let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
             let heads = |remembered: &Remembered| -> BTreeMap<CeremonyId, Tip> {
                 let head = |head: Head| Tip { seq: head.seq, hash: head.hash };
                 let folded = remembered.book.iter().map(|(id, it)| (id.clone(), head(it.ceremony.head())));

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ceremonies::broker::stream_differences;
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
-use ceremonies::subject;
-use node::core::{Core, Effect, Event, Identity, Now, Pace, Request, StoreOp, TICK_MS, Ticket};
+use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use node::core::{Effect, Event, Pace, Request, StoreOp, TICK_MS};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::broker::Stream;
-use super::charter::{CONTEXT, NODES, node, node_key, place};
+use super::charter::{CONTEXT, NODES, node};
 use super::people::Question;
 use super::properties::{Ledger, Property};
-use super::store::Store;
+use crate::host::store::Order;
+use crate::host::stream::Stream;
+use crate::host::{Host, Message, Published, StreamOp};
 
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -42,13 +42,6 @@ pub(super) enum Slip {
     KnowsEveryStream,
 }
 
-#[derive(Clone)]
-pub(super) enum Message {
-    Heads(Vec<u8>),
-    Peer(NodeIndex, Vec<u8>),
-    Heartbeat(Vec<u8>),
-}
-
 enum Happening {
     Tick(usize, u32),
     Deliver(usize, Message),
@@ -60,26 +53,6 @@ enum Happening {
     People,
     Chaos,
     Hostile,
-}
-
-enum StreamOp {
-    Inspect(Option<node::core::Mark>),
-    Read(u64),
-    Append { ceremony: CeremonyId, expected: Option<u64>, read_to: u64, entry: Vec<u8> },
-}
-
-pub(super) struct Host {
-    pub(super) core: Option<Core>,
-    boot: u32,
-    booted: u64,
-    /// How far its clock is off.
-    pub(super) clock: i64,
-    pub(super) store: Store,
-    store_ops: VecDeque<(Ticket, StoreOp)>,
-    stream_ops: VecDeque<StreamOp>,
-    is_streaming: bool,
-    /// Whether it was told that the stream is not to be used.
-    is_stream_refused: bool,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is one way in which this world is bad")]
@@ -104,6 +77,8 @@ pub(super) struct World {
     pub(super) views: [usize; NODES],
     pub(super) is_lied_to: [bool; NODES],
     pub(super) is_cut: [bool; NODES],
+    /// Which nodes were told that the stream is not to be used, or nothing yet.
+    is_stream_refused: [bool; NODES],
     pub(super) history: VecDeque<Message>,
     /// Every entry that anybody has made, by ceremony.
     pub(super) pool: BTreeMap<CeremonyId, Vec<Entry>>,
@@ -125,17 +100,7 @@ impl World {
         let mut draw = StdRng::seed_from_u64(seed);
         let hostile = draw.random_range(0..NODES);
         let is_broker_hostile = draw.random_range(0..4) > 0;
-        let hosts = (0..NODES).map(|_| Host {
-            core: None,
-            boot: 0,
-            booted: 0,
-            clock: 0,
-            store: Store::default(),
-            store_ops: VecDeque::new(),
-            stream_ops: VecDeque::new(),
-            is_streaming: false,
-            is_stream_refused: true,
-        });
+        let hosts = (0..NODES).map(|_| Host::default());
         let mut world = Self {
             slip,
             only: None,
@@ -153,6 +118,7 @@ impl World {
             views: [0; NODES],
             is_lied_to: [false; NODES],
             is_cut: [false; NODES],
+            is_stream_refused: [true; NODES],
             history: VecDeque::new(),
             pool: BTreeMap::new(),
             pooled: BTreeSet::new(),
@@ -214,27 +180,24 @@ impl World {
     }
 
     pub(super) fn clock(&self, at: usize) -> UnixMillis {
-        BEGIN.plus(i64::try_from(self.now).unwrap() + self.hosts[at].clock)
+        self.truth().plus(self.hosts[at].clock)
     }
 
-    fn moment(&self, at: usize) -> Now {
-        Now { wall: self.clock(at), steady: self.now - self.hosts[at].booted + 1 }
+    fn truth(&self) -> UnixMillis {
+        BEGIN.plus(i64::try_from(self.now).unwrap())
+    }
+
+    /// How a start orders logs.
+    pub(super) fn start_order(&self) -> Order {
+        if self.slip == Some(Slip::StartsByTheClock) { Order::Clock } else { Order::Lineage }
     }
 
     pub(super) fn start(&mut self, at: usize) {
-        let slip = self.slip;
-        let now = self.now;
-        let host = &mut self.hosts[at];
-        if host.core.is_some() {
+        if self.hosts[at].core.is_some() {
             return;
         }
-        host.boot += 1;
-        host.booted = now;
-        let remembered = host.store.start(slip);
-        let charter = CONTEXT.charter().clone();
-        let identity = Identity { node: node(at), charter, nkey: node_key(at) };
-        let moment = self.moment(at);
-        self.hosts[at].core = Some(Core::new(identity, remembered, PACE, moment));
+        let (order, time) = (self.start_order(), (self.now, self.truth()));
+        self.hosts[at].start(at, (&CONTEXT, order), PACE, time);
         let boot = self.hosts[at].boot;
         let phase = self.draw.random_range(1..TICK_MS);
         self.after(phase, Happening::Tick(at, boot));
@@ -259,12 +222,8 @@ impl World {
     }
 
     fn stop(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        host.core = None;
-        host.store_ops.clear();
-        host.stream_ops.clear();
-        host.is_streaming = false;
-        host.is_stream_refused = true;
+        self.hosts[at].stop();
+        self.is_stream_refused[at] = true;
         self.forget_questions(at);
     }
 
@@ -357,7 +316,7 @@ impl World {
 
     /// Tells a core what happened and does what it asks for.
     fn feed(&mut self, at: usize, event: Event) {
-        let moment = self.moment(at);
+        let moment = self.hosts[at].moment(self.now, self.truth());
         let _span = self.is_told.then(|| tracing::info_span!("agent", node = %node(at)).entered());
         let Some(core) = &mut self.hosts[at].core else { return };
         for effect in core.handle(moment, event) {
@@ -370,7 +329,7 @@ impl World {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
             Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
-                if self.is_honest(at) && self.hosts[at].is_stream_refused {
+                if self.is_honest(at) && self.is_stream_refused[at] {
                     self.breaks(Property::Stream, || {
                         format!("{} writes to a stream that it must not use", node(at))
                     });
@@ -400,8 +359,7 @@ impl World {
     }
 
     fn stream_on(&mut self, at: usize) {
-        if !self.hosts[at].is_streaming && !self.hosts[at].stream_ops.is_empty() {
-            self.hosts[at].is_streaming = true;
+        if self.hosts[at].may_ask_stream() {
             let (boot, delay) = (self.hosts[at].boot, self.draw.random_range(1..12));
             self.after(delay, Happening::StreamStep(at, boot));
         }
@@ -414,7 +372,7 @@ impl World {
                 let mut seen = self.inspect(at, mark);
                 if let Ok(seen) = &mut seen {
                     if self.slip == Some(Slip::TakesAnyStream) {
-                        self.hosts[at].is_stream_refused = !stream_differences(&seen.config).is_empty();
+                        self.is_stream_refused[at] = !stream_differences(&seen.config).is_empty();
                         seen.config = Stream::new().config;
                     }
                     if self.slip == Some(Slip::KnowsEveryStream) {
@@ -440,7 +398,7 @@ impl World {
             && self.slip != Some(Slip::TakesAnyStream)
         {
             let refused = seen.as_ref().map_or(true, |seen| !stream_differences(&seen.config).is_empty());
-            self.hosts[at].is_stream_refused = refused;
+            self.is_stream_refused[at] = refused;
         }
         self.feed(at, event);
         self.stream_on(at);
@@ -450,15 +408,10 @@ impl World {
         if self.is_honest(from) {
             self.note_heads(from, subject, &payload);
         }
-        match subject.split('.').collect::<Vec<_>>().as_slice() {
-            ["head", _] => self.tell_all(from, &Message::Heads(payload)),
-            ["health", _] => self.tell_all(from, &Message::Heartbeat(payload)),
-            ["record", to, _] => {
-                let to = place(NodeIndex::new(to.parse().unwrap()).unwrap());
-                self.send(from, to, Message::Peer(subject::node(subject).unwrap(), payload));
-            }
-            ["console", number] => self.console_hears(number.parse().unwrap(), &payload),
-            other => panic!("a message on {other:?}"),
+        match Published::new(subject, payload) {
+            Published::Others(message) => self.tell_all(from, &message),
+            Published::Node(to, message) => self.send(from, to, message),
+            Published::Console(number, payload) => self.console_hears(number.parse().unwrap(), &payload),
         }
     }
 
@@ -529,12 +482,7 @@ impl World {
         if self.slip == Some(Slip::DeafToPeers) && !matches!(message, Message::Heartbeat(_)) {
             return;
         }
-        let event = match message {
-            Message::Heads(bytes) => Event::Heads(bytes),
-            Message::Peer(from, bytes) => Event::FromPeer(from, bytes),
-            Message::Heartbeat(bytes) => Event::Heartbeat(bytes),
-        };
-        self.feed(to, event);
+        self.feed(to, message.into());
     }
 
     pub(super) fn reconnect(&mut self, at: usize) {
@@ -546,9 +494,7 @@ impl World {
     }
 
     fn happens(&mut self, happening: Happening) {
-        let is_alive = |world: &Self, at: usize, boot: u32| {
-            world.hosts[at].boot == boot && world.hosts[at].core.is_some()
-        };
+        let is_alive = |world: &Self, at: usize, boot: u32| world.hosts[at].is_alive(boot);
         match happening {
             Happening::Tick(at, boot) if is_alive(self, at, boot) => {
                 self.feed(at, Event::Tick);

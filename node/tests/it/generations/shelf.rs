@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::mem::discriminant;
 
-use ceremonies::book::{Book, origin_of, record_in};
+use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
-use ceremonies::manifest::Origin;
 
 use super::charter::NODES;
 use super::world::World;
-use crate::cluster::node;
+use crate::simulation::charter::node;
 
 /// What an enclave would be shown: logs and records.
 fn shown(book: &Book, id: &CeremonyId, now: UnixMillis) -> (Vec<CeremonyId>, Vec<Hash>) {
@@ -26,10 +25,11 @@ fn is_under_way(ceremony: &Ceremony, now: UnixMillis) -> bool {
 
 impl World {
     /// Checks that an agent that lets go of all that may be shelved judges like one that keeps everything, also after a
-    /// restart. Returns how many ceremonies were let go that made shares.
-    pub(super) fn check_shelf(&self, at: usize) -> usize {
-        let Some(agent) = &self.nodes[at].agent else { return 0 };
-        let (whole, now) = (&agent.book, self.clock(at));
+    /// restart. Without another book, what the agent has in memory is everything. Returns how many ceremonies were let
+    /// go that made shares.
+    pub(super) fn check_shelf(&self, at: usize, whole: Option<&Book>) -> usize {
+        let Some(whole) = whole.or(self.core(at).map(node::core::Core::book)) else { return 0 };
+        let now = self.clock(at);
         let (mut rest, mut gone) = (whole.clone(), BTreeSet::new());
         loop {
             let more = rest.shelvable(now);
@@ -62,11 +62,11 @@ impl World {
                 must(shown(whole, id, now) == shown(&rest, id, now), "order in", id);
             }
         }
-        for index in 1..=NODES {
-            let same = whole.accusers(node(index)) == rest.accusers(node(index));
-            self.must(same, || format!("node {index} is accused otherwise without {gone:?}"));
+        for other in 0..NODES {
+            let same = whole.accusers(node(other)) == rest.accusers(node(other));
+            self.must(same, || format!("node {} is accused otherwise without {gone:?}", node(other)));
         }
-        self.check_restart(whole, &rest);
+        self.check_restart(at, &rest);
         let makes = |id: &&CeremonyId| {
             whole.get(id).is_some_and(|chapter| chapter.ceremony.manifest().kind.makes_shares())
         };
@@ -74,18 +74,17 @@ impl World {
     }
 
     /// An agent that starts with these logs folds them as they were, on the records that are in the logs of the others.
-    fn check_restart(&self, whole: &Book, rest: &Book) {
+    fn check_restart(&self, at: usize, rest: &Book) {
         let logs: Vec<Vec<Entry>> = rest.iter().map(|(_, chapter)| chapter.entries.clone()).collect();
         let mut again = Book::new(self.context.clone());
         for log in &logs {
-            let Some(Origin { ceremony, record }) = origin_of(log) else { continue };
-            again.know_records(whole.get(ceremony).and_then(|made| record_in(&made.entries, record)));
+            again.know_records(self.nodes[at].host.store.record_before(log));
         }
         let aside = again.take_logs(logs);
         self.must(aside.is_empty(), || format!("a log does not fold on a record alone: {aside:?}"));
         for (id, chapter) in again.iter() {
             let rests = chapter.ceremony.rests_on_a_record();
-            let is_over = !is_under_way(&chapter.ceremony, self.now);
+            let is_over = !is_under_way(&chapter.ceremony, self.clock(at));
             self.must(is_over || !rests, || format!("{id} is under way and rests on a record alone"));
         }
     }

@@ -8,11 +8,12 @@ use ceremonies::charter::{
     AttestationRules, BackupRules, CeremonyKind, Charter, CharterDraft, ClusterKind, ConsoleKey, Custodian,
     Keeper, KmsRules, Node, Person, Quorum, Role,
 };
+use ceremonies::ids::Hash;
 
-use crate::cluster::{MAX_AGE_S, line, nkey, node, public_key, seed};
-use crate::machine::{MACHINE, allowed};
+use super::keys::{MACHINE, image};
+use crate::simulation::charter::{line, nkey, node, node_key, ssh};
 
-pub(super) const NODES: u8 = 3;
+pub(super) const NODES: usize = 3;
 pub(super) const THRESHOLD: usize = 2;
 
 /// Everybody, each in the one role they ever take.
@@ -29,20 +30,26 @@ pub(super) const PEOPLE: [(&str, Role); 10] = [
     ("esther", Role::Custodian),
 ];
 
+/// Who keeps a node's backups.
+pub(super) fn custodian(at: usize) -> String {
+    format!("carl-{}", node(at))
+}
+
 fn recipient(name: &str) -> String {
-    bech32::encode::<Bech32>(Hrp::parse("age").unwrap(), &seed(name)).unwrap()
+    let seed = Hash::of_bytes(name.as_bytes());
+    bech32::encode::<Bech32>(Hrp::parse("age").unwrap(), seed.as_bytes()).unwrap()
 }
 
 fn backups() -> BackupRules {
-    let custodian = |index: u8| {
-        let name = format!("carl-{index}");
-        Custodian { recipient: recipient(&name), person: name.parse().unwrap(), nodes: vec![node(index)] }
+    let custodian = |at: usize| {
+        let name = custodian(at);
+        Custodian { recipient: recipient(&name), person: name.parse().unwrap(), nodes: vec![node(at)] }
     };
     BackupRules {
         lock_days: 30,
         refresh_days: 30,
         escrow: Keeper { person: "esther".parse().unwrap(), recipient: recipient("esther") },
-        custodians: (1..=NODES).map(custodian).collect(),
+        custodians: (0..NODES).map(custodian).collect(),
     }
 }
 
@@ -59,24 +66,24 @@ fn context(backup: Option<BackupRules>) -> Context {
         system_nkey: nkey("system").public_key(),
         attestation: AttestationRules {
             root_sha256: MACHINE.root.fingerprint(),
-            max_age_s: MAX_AGE_S,
-            measurements: vec![allowed()],
+            max_age_s: 300,
+            measurements: vec![image()],
         },
         kms: KmsRules { key: "alias/k".into(), region: "eu-central-1".into(), host: "kms.local".into() },
         quorum: CeremonyKind::ALL.map(|kind| (kind, quorum.clone())).into(),
-        nodes: (1..=NODES)
-            .map(|index| Node {
-                index: node(index),
-                zone: line(&format!("zone {index}")),
+        nodes: (0..NODES)
+            .map(|at| Node {
+                index: node(at),
+                zone: line(&format!("zone {at}")),
                 excluded: false,
-                nkey: nkey(&format!("node {index}")).public_key(),
+                nkey: node_key(at).public_key(),
             })
             .collect(),
         people: PEOPLE
             .map(|(name, role)| Person {
                 name: name.parse().unwrap(),
                 roles: [role].into(),
-                keys: vec![public_key(name)],
+                keys: vec![ssh(name).public_key().clone()],
                 verified: false,
             })
             .into(),

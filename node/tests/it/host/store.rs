@@ -1,31 +1,45 @@
 //! A node's store in memory, by the rules of `node::store`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::{Book, origin_of, record_in};
+use ceremonies::ceremony::Context;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
 use ceremonies::manifest::Origin;
 use ceremonies::record::Memory;
 use ceremonies::wallet::Record;
 use node::core::{Mark, Remembered, Shelved, StoreOp, StoreReply, StoredLog};
+use node::store::Claim;
 
-use super::charter::CONTEXT;
-use super::world::Slip;
+use super::shares::Shares;
 
 #[derive(Clone, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     entries: BTreeMap<CeremonyId, BTreeMap<u64, Entry>>,
     branches: BTreeMap<(CeremonyId, u64, Hash), Entry>,
     ballots: BTreeMap<CeremonyId, Memory>,
     read_to: Option<Mark>,
     shelf: BTreeMap<CeremonyId, Shelved>,
+    pub(crate) shares: Shares,
+    claims: BTreeSet<String>,
+    /// Backups that keepers handed in.
+    released: BTreeMap<Hash, (CeremonyId, Vec<u8>)>,
     /// Until when it takes nothing.
-    pub(super) refuses_until: u64,
+    pub(crate) refuses_until: u64,
+}
+
+/// How a start orders the logs that it folds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As they rest on each other.
+    Lineage,
+    /// By the times that they claim: what a start must not do.
+    Clock,
 }
 
 impl Store {
-    pub(super) fn perform(&mut self, op: StoreOp) -> Result<StoreReply, String> {
+    pub(crate) fn perform(&mut self, op: StoreOp) -> Result<StoreReply, String> {
         match op {
             StoreOp::Append(entry) => self.append(entry)?,
             StoreOp::Switch { ceremony, keep, entries, memory } => {
@@ -45,16 +59,34 @@ impl Store {
             }
             StoreOp::Recall(id) => return Ok(StoreReply::Log(Box::new(self.log(&id)))),
             StoreOp::Probe(_) => return Ok(StoreReply::Held(Vec::new())),
-            StoreOp::DiscardPending(_) | StoreOp::DeleteBefore(..) => return Ok(StoreReply::Count(0)),
-            StoreOp::KeepReleased(..)
-            | StoreOp::DropReleased(_)
-            | StoreOp::RecordBan { .. }
-            | StoreOp::KeepEvidence(..) => {}
-            StoreOp::Released(_) => return Ok(StoreReply::Object(None)),
-            StoreOp::Share(..) => return Ok(StoreReply::Share(None)),
-            StoreOp::PutPending(_) | StoreOp::Promote(..) | StoreOp::ClaimSigning { .. } => {
-                return Err("no enclave takes part".to_owned());
+            StoreOp::DiscardPending(ceremony) => {
+                return Ok(StoreReply::Count(self.shares.discard_pending(&ceremony)));
             }
+            StoreOp::DeleteBefore(_, generation) => {
+                return Ok(StoreReply::Count(self.shares.delete_before(generation)));
+            }
+            StoreOp::PutPending(share) => {
+                return Ok(StoreReply::Share(Some(self.shares.put_pending(share)?)));
+            }
+            StoreOp::Share(_, _, record) => {
+                let share = self.shares.get(&record);
+                return Ok(StoreReply::Share(share.map(|share| share.stored.clone())));
+            }
+            StoreOp::Promote(_, _, record) => self.shares.promote(&record)?,
+            StoreOp::ClaimSigning { request, .. } => {
+                let is_new = self.claims.insert(request);
+                return Ok(StoreReply::Claim(if is_new { Claim::New } else { Claim::Used }));
+            }
+            StoreOp::KeepReleased(ceremony, object) => {
+                self.released.entry(Hash::of_bytes(&object)).or_insert((ceremony, object));
+            }
+            StoreOp::Released(digest) => {
+                let object = self.released.get(&digest).map(|(_, object)| object.clone());
+                return Ok(StoreReply::Object(object));
+            }
+            StoreOp::DropReleased(id) => self.released.retain(|_, (ceremony, _)| *ceremony != id),
+            // No core asks for them again.
+            StoreOp::RecordBan { .. } | StoreOp::KeepEvidence(..) => {}
         }
         Ok(StoreReply::Done)
     }
@@ -80,7 +112,7 @@ impl Store {
         }
     }
 
-    pub(super) fn log(&self, id: &CeremonyId) -> StoredLog {
+    pub(crate) fn log(&self, id: &CeremonyId) -> StoredLog {
         let entries: Vec<Entry> =
             self.entries.get(id).map(|log| log.values().cloned().collect()).unwrap_or_default();
         StoredLog {
@@ -91,7 +123,7 @@ impl Store {
         }
     }
 
-    fn record_before(&self, log: &[Entry]) -> Option<Record> {
+    pub(crate) fn record_before(&self, log: &[Entry]) -> Option<Record> {
         let Origin { ceremony, record } = origin_of(log)?;
         let made: Vec<Entry> = self.entries.get(ceremony)?.values().cloned().collect();
         record_in(&made, record)
@@ -108,37 +140,50 @@ impl Store {
             })
     }
 
+    /// Where every log ends.
+    pub(crate) fn tips(&self) -> BTreeMap<CeremonyId, (u64, Hash)> {
+        let tip = |log: &BTreeMap<u64, Entry>| log.values().next_back().map(|last| (last.seq, last.hash()));
+        self.entries.iter().filter_map(|(id, log)| Some((id.clone(), tip(log)?))).collect()
+    }
+
+    /// The book of all its logs, also of those that are shelved.
+    pub(crate) fn fold(&self, context: &Context) -> Book {
+        let (book, aside) =
+            Book::gather(context.clone(), self.entries.values().map(|log| log.values().cloned().collect()));
+        assert!(aside.is_empty(), "a node's own copy does not fold: {aside:?}");
+        book
+    }
+
     /// What an agent starts with, as `node::shell` reads it.
-    pub(super) fn start(&mut self, slip: Option<Slip>) -> Remembered {
+    pub(crate) fn start(&mut self, context: &Context, order: Order) -> Remembered {
         let lines = std::mem::take(&mut self.shelf);
         self.shelf = lines.into_iter().filter(|(_, line)| self.counts(line)).collect();
-        let logs: Vec<Vec<Entry>> = self
+        let mut logs: Vec<Vec<Entry>> = self
             .entries
             .iter()
             .filter(|(id, _)| !self.shelf.contains_key(*id))
             .map(|(_, log)| log.values().cloned().collect())
             .collect();
-        let book = if slip == Some(Slip::StartsByTheClock) {
-            let mut logs = logs;
-            logs.sort_by_key(|log| log.first().map(|entry| entry.time));
-            let mut book = Book::new(CONTEXT.clone());
-            for entry in logs.into_iter().flatten() {
-                let taken = book.take(entry);
-                taken.unwrap_or_else(|error| panic!("Start: own copy of a log does not fold: {error}"));
-            }
-            book
-        } else {
-            let mut book = Book::new(CONTEXT.clone());
-            for log in &logs {
-                book.know_records(self.record_before(log));
-            }
-            for log in book.take_logs(logs) {
-                if log.from() > 1 {
-                    self.set_rest_aside(&log.ceremony, log.from() - 1);
+        let mut book = Book::new(context.clone());
+        match order {
+            Order::Clock => {
+                logs.sort_by_key(|log| log.first().map(|entry| entry.time));
+                for entry in logs.into_iter().flatten() {
+                    let taken = book.take(entry);
+                    taken.unwrap_or_else(|error| panic!("Start: own copy of a log does not fold: {error}"));
                 }
             }
-            book
-        };
+            Order::Lineage => {
+                for log in &logs {
+                    book.know_records(self.record_before(log));
+                }
+                for log in book.take_logs(logs) {
+                    if log.from() > 1 {
+                        self.set_rest_aside(&log.ceremony, log.from() - 1);
+                    }
+                }
+            }
+        }
         self.shelf.retain(|_, line| !book.is_overdue(&line.charter, line.began));
         let is_shelved = |id: &CeremonyId| self.shelf.contains_key(id);
         let ballots = self.ballots.iter().filter(|(id, _)| !is_shelved(id));
@@ -154,11 +199,11 @@ impl Store {
 }
 
 impl Store {
-    pub(super) fn forget_branches(&mut self) {
+    pub(crate) fn forget_branches(&mut self) {
         self.branches.clear();
     }
 
-    pub(super) fn forget_ballots(&mut self) {
+    pub(crate) fn forget_ballots(&mut self) {
         self.ballots.clear();
     }
 }
