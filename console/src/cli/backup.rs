@@ -126,8 +126,11 @@ fn keeper<'a>(desk: &'a Desk, person: Option<&PersonName>, node: NodeIndex) -> R
             && desk.book.context().charter().backup().is_some_and(|rules| rules.opens(&me.person, node))
     };
     let mut keepers = desk.cluster.me.iter().filter(opens);
-    keepers.next().with_context(|| {
-        format!("the cluster file lists nobody who keeps node {node}'s backups: give --person, --key and --identity")
+    keepers.next().with_context(|| match person {
+        Some(person) => format!("{person} is not in the cluster file as a keeper of node {node}'s backups"),
+        None => format!(
+            "the cluster file lists nobody who keeps node {node}'s backups: give --person, --key and --identity"
+        ),
     })
 }
 

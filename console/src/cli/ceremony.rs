@@ -121,9 +121,9 @@ pub(super) enum CeremonyCommand {
         /// Why; it stays in the record.
         #[arg(long)]
         reason: Line,
-        /// In which role.
-        #[arg(long, default_value = "administrator", value_parser = one_of(&Role::ALL))]
-        role: Role,
+        /// In which role [default: the person's in the cluster file, else administrator].
+        #[arg(long, value_parser = one_of(&Role::ALL))]
+        role: Option<Role>,
         /// Who.
         #[arg(long)]
         person: Option<PersonName>,
@@ -407,6 +407,8 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         }
         CeremonyCommand::Abort { id, reason, role, person, hand } => {
             let ceremony = ceremony(&desk, &id)?;
+            let listed = desk.cluster.me.iter().find(|me| Some(&me.person) == person.as_ref());
+            let role = role.or(listed.map(|me| me.role)).unwrap_or(Role::Administrator);
             let person = match person {
                 Some(person) => person,
                 None => someone(&desk, role, None)?.person.clone(),
@@ -468,6 +470,11 @@ pub(super) async fn submit(
     output.print(&receipt_rendered(&receipt), &text)
 }
 
+/// Whether it has ended without effect, so that nobody is waited for.
+fn is_void(ceremony: &Ceremony) -> bool {
+    matches!(ceremony.phase_at(now()), Phase::Void(_))
+}
+
 /// The head in words for paper: only once it is recorded.
 pub(super) fn head_words(ceremony: &Ceremony, recorded: &Recorded) -> Option<String> {
     recorded.recorded.then(|| words::spoken(&ceremony.head().hash))
@@ -483,6 +490,7 @@ fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         .map(|step| {
             let state = match ceremony.step_state(step) {
                 StepState::Done => json!("done"),
+                StepState::Open { .. } if is_void(ceremony) => json!("not reached"),
                 StepState::Open { waiting_for } => json!({ "open": waiting_for }),
                 StepState::Blocked { by } => json!({ "blocked_by": by }),
             };
@@ -571,8 +579,10 @@ fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     for step in ceremony.script().steps() {
         let (mark, more) = match ceremony.step_state(step) {
             StepState::Done => ("[x]", String::new()),
-            StepState::Open { waiting_for } => ("[>]", format!(": waiting for {waiting_for}")),
-            StepState::Blocked { .. } => ("[ ]", String::new()),
+            StepState::Open { waiting_for } if !is_void(ceremony) => {
+                ("[>]", format!(": waiting for {waiting_for}"))
+            }
+            StepState::Open { .. } | StepState::Blocked { .. } => ("[ ]", String::new()),
         };
         text += &format!("{mark} {} ({}){more}\n", step.title, step.id);
         for signed in ceremony.signed(&step.id) {

@@ -267,8 +267,8 @@ pub(super) fn verify(
         ),
         None => None,
     };
-    let report =
-        verify_bundle(&read("bundle", bundle, MAX_BUNDLE)?, &Expected { kind, head, root, charter })?;
+    let report = verify_bundle(&read("bundle", bundle, MAX_BUNDLE)?, &Expected { kind, head, root, charter })
+        .with_context(|| format!("{} is NOT VERIFIED", bundle.display()))?;
     output.print(&json!(report), &report.to_string())?;
     match report.kind {
         // Whatever kind was expected: anyone can make a lab's root and people.

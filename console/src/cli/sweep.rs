@@ -196,19 +196,33 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
     })
 }
 
+/// Which of this cluster's own wallets is paid, if one is.
+///
 /// # Errors
-/// One of this cluster's own wallets is paid before it is finished.
-fn must_be_fit_to_receive(book: &Book, transaction: &Transaction, arguments: &SweepArguments) -> Result<()> {
+/// It is the one that is swept, or it is not finished.
+fn own_wallet_paid(
+    book: &Book,
+    transaction: &Transaction,
+    arguments: &SweepArguments,
+) -> Result<Option<WalletName>> {
     let (words, network) = (transaction.words(), arguments.chain.network()?);
-    let others = book.wallets().into_values().filter(|wallet| wallet.record.wallet != arguments.wallet);
-    for wallet in others {
-        let Some(why) = unfinished(book, &wallet.record, now()) else { continue };
-        let own = address(&wallet.record, &arguments.path, network)?.to_string();
-        if words.iter().any(|line| line.starts_with("pays") && line.contains(&own)) {
-            bail!("wallet {} is paid, and it is {why}; nothing was written", wallet.record.wallet);
+    for record in book.wallets().into_values().map(|wallet| wallet.record) {
+        let own = address(&record, &arguments.path, network)?.to_string();
+        if !words.iter().any(|line| line.starts_with("pays") && line.contains(&own)) {
+            continue;
         }
+        if record.wallet == arguments.wallet {
+            bail!(
+                "{own} is an address of {} itself: nothing would leave it; nothing was written",
+                record.wallet
+            );
+        }
+        if let Some(why) = unfinished(book, &record, now()) {
+            bail!("wallet {} is paid, and it is {why}; nothing was written", record.wallet);
+        }
+        return Ok(Some(record.wallet));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Whether a payment link says how much is to be paid (BIP-21, EIP-681).
@@ -222,11 +236,15 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
     let from = desk.wallet(&arguments.wallet)?.record;
     let to = arguments.to_wallet.as_ref().map(|name| desk.wallet(name)).transpose()?;
     let transaction = build(&arguments, &from, to.map(|wallet| wallet.record).as_ref())?;
-    must_be_fit_to_receive(&desk.book, &transaction, &arguments)?;
+    let own = own_wallet_paid(&desk.book, &transaction, &arguments)?;
     transaction.keys(&from.public_key, &from.chain_code)?;
     if arguments.to.as_deref().is_some_and(names_an_amount) {
         note("note: the amount in the payment link is not looked at; what is paid is shown below");
     }
+    note(&match &own {
+        Some(wallet) => format!("note: what is paid goes to this cluster's wallet {wallet}"),
+        None => "note: what is paid goes to none of this cluster's wallets at this path".to_owned(),
+    });
     write_new(&arguments.output, &transaction.encode(), Readers::Anyone)?;
     let text = format!(
         "{}\n\nwritten to {}; open its ceremony with\n  custody ceremony open transfer --wallet {} --transaction {} \
@@ -236,7 +254,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
         arguments.wallet,
         arguments.output.display()
     );
-    output.print(&json!({ "words": transaction.words(), "file": arguments.output }), &text)
+    output.print(&json!({ "words": transaction.words(), "file": arguments.output, "own_wallet": own }), &text)
 }
 
 #[cfg(test)]
@@ -283,7 +301,7 @@ mod tests {
     fn refused(book: &Book, arguments: &SweepArguments) -> Option<String> {
         let record = book.wallets().into_values().next().unwrap().record;
         let transaction = build(arguments, &record, arguments.to_wallet.as_ref().map(|_| &record)).unwrap();
-        must_be_fit_to_receive(book, &transaction, arguments).err().map(|refused| refused.to_string())
+        own_wallet_paid(book, &transaction, arguments).err().map(|refused| refused.to_string())
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn with_losses(in_use: &[InUse], status: NodeStatus) -> NodeStatus {
     if lost.is_empty() || status.level == Level::Bad {
         return status;
     }
-    let summary = format!("lost its share of {}: open a recovery", lost.join(", "));
+    let summary = format!("lost its share of {}: a recovery is needed", lost.join(", "));
     let check = Check::ShareLost;
     NodeStatus { level: check.level(), check: Some(check), summary, ..status }
 }

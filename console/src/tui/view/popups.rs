@@ -27,7 +27,8 @@ q          quit
 One key press never signs: read the statement to its end, then
 type the word `sign` under it.
 
-Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad";
+Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad
+       ? not known   ⊘ excluded";
 
 /// Draws a popup; returns which lines of a statement it has shown, if that can be signed.
 pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Option<Page> {

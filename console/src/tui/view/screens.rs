@@ -120,9 +120,12 @@ fn answers<'a>(model: &Model, wallets: &[Readiness], width: usize, most: usize) 
     lines
 }
 
-/// How many there are, as a title.
-fn counted(count: usize, one: &str) -> String {
+/// How many there are, as a title; a `?` for what was not read.
+fn counted(model: &Model, count: usize, one: &str) -> String {
     let many = one.strip_suffix('y').map_or_else(|| format!("{one}s"), |stem| format!("{stem}ies"));
+    if count == 0 && !model.loaded {
+        return format!(" ? {many} ");
+    }
     format!(" {count} {} ", if count == 1 { one } else { &many })
 }
 
@@ -201,7 +204,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         0 => String::new(),
         older => format!("and {older} older: custody ceremony list "),
     };
-    let title = format!("{}{older}", counted(listed.len(), "ceremony"));
+    let title = format!("{}{older}", counted(model, listed.len(), "ceremony"));
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
 }
 
@@ -259,7 +262,10 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         lines.extend(nothing(model, " No wallet has been committed yet.", inner_width(area)));
     }
-    frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "wallet"))), area);
+    frame.render_widget(
+        Paragraph::new(lines).block(block(model, counted(model, shown.len(), "wallet"))),
+        area,
+    );
     if let Some(wallet) = selected {
         known(model, frame, below, wallet, copies);
     }
@@ -359,5 +365,6 @@ pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if lines.is_empty() {
         lines.extend(nothing(model, " Nothing has been logged yet.", inner_width(area)));
     }
-    frame.render_widget(Paragraph::new(lines).block(block(model, counted(shown.len(), "entry"))), area);
+    frame
+        .render_widget(Paragraph::new(lines).block(block(model, counted(model, shown.len(), "entry"))), area);
 }
