@@ -125,14 +125,15 @@ impl World {
         });
     }
 
-    /// When nothing is left to do, no store keeps a share for a certificate that never comes.
+    /// When nothing is left to do, no store keeps a share for a certificate that never comes. One whose ceremony is
+    /// shelved goes with the shares of the generations before the one in use.
     pub(super) fn check_rest(&self) {
         for (at, it) in self.nodes.iter().enumerate() {
             let shares = it.host.store.shares.iter();
             for share in shares.filter(|share| share.stored.state == ShareState::Pending) {
                 let chapter = self.core(at).and_then(|core| core.book().get(&share.ceremony));
-                let may_commit = chapter.is_some_and(|chapter| !chapter.ceremony.can_never_commit());
-                self.must(may_commit, || {
+                let is_hopeless = chapter.is_some_and(|chapter| chapter.ceremony.can_never_commit());
+                self.must(!is_hopeless, || {
                     format!("{} keeps a share of {}, which never commits", node(at), share.ceremony)
                 });
             }
