@@ -125,6 +125,21 @@ impl World {
         });
     }
 
+    /// When nothing is left to do, no store keeps a share for a certificate that never comes. One whose ceremony is
+    /// shelved goes with the shares of the generations before the one in use.
+    pub(super) fn check_rest(&self) {
+        for (at, it) in self.nodes.iter().enumerate() {
+            let shares = it.host.store.shares.iter();
+            for share in shares.filter(|share| share.stored.state == ShareState::Pending) {
+                let chapter = self.core(at).and_then(|core| core.book().get(&share.ceremony));
+                let is_hopeless = chapter.is_some_and(|chapter| chapter.ceremony.can_never_commit());
+                self.must(!is_hopeless, || {
+                    format!("{} keeps a share of {}, which never commits", node(at), share.ceremony)
+                });
+            }
+        }
+    }
+
     /// One generation everywhere, and one record.
     pub(super) fn check_end(&self) {
         let (last, committed) = self.committed.last_key_value().unwrap();

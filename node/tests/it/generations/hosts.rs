@@ -131,7 +131,7 @@ impl World {
             Effect::ToEnclave(kind) => {
                 if self.nodes[at].is_linked {
                     self.nodes[at].to_enclave.push_back(*kind);
-                    self.within(1..30, Happening::ToEnclave(at));
+                    self.on_the_link(Happening::ToEnclave(at));
                 }
             }
             Effect::FetchCredentials(ticket) => {

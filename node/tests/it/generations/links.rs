@@ -62,7 +62,13 @@ impl World {
 
     fn reaches_agent(&mut self, at: usize, news: LinkNews) {
         self.nodes[at].to_agent.push_back(news);
-        self.within(1..30, Happening::FromEnclave(at));
+        self.on_the_link(Happening::FromEnclave(at));
+    }
+
+    /// Either side may be busy with something else.
+    pub(super) fn on_the_link(&mut self, happening: Happening) {
+        let delays = if self.strikes(20) { 300..4000 } else { 1..30 };
+        self.within(delays, happening);
     }
 
     pub(super) fn agent_hears(&mut self, at: usize) {

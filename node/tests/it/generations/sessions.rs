@@ -62,7 +62,9 @@ impl World {
                     None => {}
                 }
                 if !self.is_calm {
-                    steps.push((if is_broken { 20 } else { 1 }, Step::GiveUp(at, *label)));
+                    // The worst moment is when others have come to the end.
+                    let is_worst = is_broken || session.outcome.is_some();
+                    steps.push((if is_worst { 20 } else { 1 }, Step::GiveUp(at, *label)));
                 }
             }
         }
