@@ -1,8 +1,7 @@
-//! A cluster that is given a past: logs made elsewhere are written into its nodes' stores, and what they make its agents
-//! and consoles take is measured.
+//! A cluster that is given a past: logs made elsewhere are written into its nodes' stores and its stream, and what they
+//! make its agents and consoles take is measured.
 //!
-//! Every agent folds them, gives them to the stream, agrees about them with the others and lets go of what it may, as it
-//! would with any others.
+//! Every agent folds them, agrees about them with the others and lets go of what it may, as it would with any others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use console::client::{Client, News, Scope};
 use console::config::Cluster as Console;
 use console::room::now;
 use futures_util::StreamExt as _;
+use lab::attack::Host;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::Store;
@@ -68,7 +68,8 @@ impl Aging {
         }
     }
 
-    /// Writes logs into one store, and copies them into the others.
+    /// Writes logs into one store, copies them into the others, and puts them into the stream: five agents that each
+    /// want to give it what it lacks take hours for a thousand refreshes.
     async fn write(&self, logs: &[Vec<Entry>]) {
         let file = |node: NodeIndex| self.cluster.layout().node(node).join("store.db");
         let first = self.cluster.nodes().next().unwrap();
@@ -77,6 +78,10 @@ impl Aging {
             store.append_entry(entry).await.unwrap();
         }
         drop(store);
+        let agent = Host::with_credentials_of(&self.cluster, first).await.unwrap();
+        for entry in logs.iter().flatten() {
+            agent.put(&entry.ceremony, entry.encode()).await.unwrap();
+        }
         let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[2]); db.execute('ATTACH ? AS other', \
                       (sys.argv[1],)); db.execute('INSERT OR IGNORE INTO entries SELECT * FROM other.entries'); \
                       db.commit()";
