@@ -175,6 +175,18 @@ impl Room {
         room::sign(&self.client, &self.book, id, &signature, &me.key, None).await
     }
 
+    /// Who of the lab's people the step still needs.
+    #[must_use]
+    pub fn unsigned(&self, ceremony: &Ceremony, step: &Step) -> Vec<Me> {
+        let signed = |me: &&Me| ceremony.signed(&step.id).any(|signed| signed.person == me.person);
+        let missing = |(role, count): (Role, u32)| {
+            let done = ceremony.signed(&step.id).filter(|signed| signed.role == role).count();
+            let open = usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(done);
+            self.people(role).filter(move |me| !signed(me)).take(open).cloned()
+        };
+        ceremony.signers(step).into_iter().flat_map(missing).collect()
+    }
+
     /// Has everyone sign whom the step still needs.
     ///
     /// # Errors
@@ -199,13 +211,7 @@ impl Room {
             | Act::Retire
             | Act::Close => Answer::None,
         };
-        let mut signers: Vec<Me> = Vec::new();
-        for (role, count) in ceremony.signers(step) {
-            let signed = |me: &&Me| ceremony.signed(&step.id).any(|signed| signed.person == me.person);
-            let done = ceremony.signed(&step.id).filter(|signed| signed.role == role).count();
-            let open = usize::try_from(count)?.saturating_sub(done);
-            signers.extend(self.people(role).filter(|me| !signed(me)).take(open).cloned());
-        }
+        let signers = self.unsigned(ceremony, step);
         for me in signers {
             self.sign(id, step, &me, answer.clone()).await?;
             self.look(id).await?;

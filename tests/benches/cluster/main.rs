@@ -1,6 +1,8 @@
-//! One run, printed: stores, the console's frames, ceremonies through a whole cluster, and what history weighs.
+//! One run, printed: stores, the console's frames, ceremonies through a whole cluster, and what history and a wallet's
+//! generations weigh.
 //!
-//! `cargo bench -p lab -- [--json FILE] [--only NAME…]`; `history-1000` and `history-10000` run only by name.
+//! `cargo bench -p lab -- [--json FILE] [--only NAME…]`; `history-1000`, `history-10000` and `refreshed-1000` run only by
+//! name.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,11 +15,15 @@ mod compute;
 mod fold;
 mod frames;
 mod history;
+mod past;
+mod refreshed;
 mod report;
+mod stage;
 mod store;
 mod weigh;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +46,18 @@ const TEST_SIGNINGS: usize = 3;
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+/// A cluster of five nodes, three of which sign.
+fn plan(folder: &Path) -> Plan {
+    Plan {
+        folder: folder.to_owned(),
+        nodes: 5,
+        threshold: 3,
+        stores: BTreeMap::new(),
+        programs: lab::programs::build().unwrap(),
+        machines: None,
+    }
 }
 
 fn between(entries: &[Entry], from: impl Fn(&Event) -> bool, to: impl Fn(&Event) -> bool) -> f64 {
@@ -108,10 +126,19 @@ async fn main() {
     if report.wants("ceremonies") {
         ceremonies(&mut report).await;
     }
-    // With thousands of ceremonies it takes many minutes to make them.
+    // With thousands of ceremonies it takes many minutes.
+    let is_wanted = |report: &Report, bench: &str, count| {
+        let name = format!("{bench}-{count}");
+        report.names(&name) || count == 10 && report.wants(&name)
+    };
     for count in [10, 1000, 10_000] {
-        if report.names(&format!("history-{count}")) || count == 10 && report.wants("history-10") {
+        if is_wanted(&report, "history", count) {
             history::history(&mut report, count).await;
+        }
+    }
+    for count in [10, 1000] {
+        if is_wanted(&report, "refreshed", count) {
+            refreshed::refreshed(&mut report, count).await;
         }
     }
     report.write();
@@ -122,15 +149,7 @@ async fn ceremonies(report: &mut Report) {
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     let costs = compute::compute();
     let folder = tempfile::tempdir().unwrap();
-    let plan = Plan {
-        folder: folder.path().to_owned(),
-        nodes: 5,
-        threshold: 3,
-        stores: BTreeMap::new(),
-        programs: lab::programs::build().unwrap(),
-        machines: None,
-    };
-    let cluster = Cluster::start(&plan).await.unwrap();
+    let cluster = Cluster::start(&plan(folder.path())).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let told = listen(&room.client).await;
     let (wallet, purpose) = ("bench".parse().unwrap(), "a bench".parse::<ceremonies::ids::Line>().unwrap());
