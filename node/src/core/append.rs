@@ -139,6 +139,9 @@ impl Core {
                 .filter(|(_, log)| log.have < log.tree.tip().seq && log.ballot.votes())
                 .map(|(id, _)| id.clone())
                 .collect();
+            for id in &short {
+                self.log_of(id).conflicts = 0;
+            }
             if !self.shelf.is_short_of_makers() {
                 for id in self.in_order(short).into_iter().chain(self.shelf.short()) {
                     self.plan(Work::Restore(id));
@@ -288,13 +291,18 @@ impl Core {
             Ok(stream) => {
                 info!(ceremony = %id, seq, "appended again an entry that the stream lacked");
                 let log = self.log_of(id);
-                log.last = Some(stream);
+                (log.last, log.conflicts) = (Some(stream), 0);
                 log.have = log.have.max(seq);
                 self.plan_first(Work::Restore(id.clone()));
             }
-            // Another node was quicker; what it appended is read now.
+            // Another node was quicker; what it appended is read now. Nothing that rests on this log goes on before it.
             Err(StreamError::Conflict) => {
-                self.log_of(id).last = None;
+                let log = self.log_of(id);
+                log.last = None;
+                log.conflicts += 1;
+                if log.conflicts <= MAX_TRIES {
+                    self.plan_first(Work::Restore(id.clone()));
+                }
                 self.plan_first(Work::Read);
             }
             Err(error) => {

@@ -25,6 +25,8 @@ pub(super) const MAX_UNKNOWN: usize = 64;
 const ASK_AGAIN_MS: u64 = 1000;
 /// The most logs that one node is asked for at one look.
 const MAX_ASKS: usize = 16;
+/// The most entries that one node may hand over in a second: each costs a signature to check.
+const MAX_GIVEN: usize = 1024;
 /// The most requests of one node that are answered in a second.
 const MAX_ANSWERS: u32 = 64;
 /// How far ahead of this node's clock another's may be, in milliseconds.
@@ -50,6 +52,8 @@ pub(super) struct Peer {
     compared_at: Option<u64>,
     /// How many of its requests were answered in the second that began then.
     answered: (u64, u32),
+    /// How many entries it handed over in the second that began then.
+    given: (u64, usize),
 }
 
 pub(super) type Peers = BTreeMap<NodeIndex, Peer>;
@@ -226,15 +230,21 @@ impl Core {
 
     fn given(&mut self, from: NodeIndex, given: record::Entries) {
         let Ok(id) = given.ceremony.parse::<CeremonyId>() else { return };
+        let (now, peer) = (self.now.steady, self.observed.peers.entry(from).or_default());
+        if now.saturating_sub(peer.given.0) >= 1000 {
+            peer.given = (now, 0);
+        }
+        // Only what was asked for is accepted; what is too much at once is asked for again.
+        let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
+        let Some(asked) = asked else { return };
         let entries: Vec<Entry> = given
             .entries
             .into_iter()
+            .take(MAX_GIVEN.saturating_sub(peer.given.1))
             .map_while(|raw| Entry::from_wire(raw).ok())
             .take_while(|entry| entry.ceremony == id)
             .collect();
-        // Only what was asked for is accepted.
-        let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
-        let Some(asked) = asked else { return };
+        peer.given.1 += entries.len();
         if let Some(last) = entries.last() {
             *asked = (asked.0, last.seq.saturating_add(1));
         }

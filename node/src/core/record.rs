@@ -45,6 +45,8 @@ pub(super) struct Log {
     pub(super) reread_to: u64,
     /// How many entries of the branch, from the first, are in the stream.
     pub(super) have: u64,
+    /// How often another node was quicker to give the stream what it lacks of it.
+    pub(super) conflicts: u32,
     /// When its first entry was taken, in steady milliseconds; 0 if it was known at the start.
     pub(super) known_since: u64,
     /// What is to be appended.
@@ -74,6 +76,7 @@ impl Log {
             doubted: None,
             reread_to: 0,
             have: 0,
+            conflicts: 0,
             known_since: 0,
             pending: VecDeque::new(),
             shown: None,
@@ -94,6 +97,11 @@ impl Log {
     /// Whether it has been known for no longer than it takes the others to say where they stand.
     pub(super) fn is_new(&self, now: u64) -> bool {
         now.saturating_sub(self.known_since) < HEARD_MS
+    }
+
+    /// Whether it was recalled, and still ends where it was recorded to end.
+    pub(super) fn is_as_recalled(&self) -> bool {
+        self.recalled.is_some_and(|(_, recorded)| recorded == self.tree.tip())
     }
 
     fn kept_of(&self, node: NodeIndex) -> usize {

@@ -84,7 +84,8 @@ impl Core {
             return self.remember_ballot(id);
         }
         if log.ballot.votes() {
-            let is_overdue = now.saturating_sub(log.unlocked_since) > STUCK_MS;
+            // What was recorded before it was shelved is so still, whatever old heads somebody repeats since.
+            let is_overdue = now.saturating_sub(log.unlocked_since) > STUCK_MS && !log.is_as_recalled();
             if let Some(next) = log.ballot.next_round(&log.tree, &members, is_overdue) {
                 let opponents = log.ballot.opponents(&log.tree, &members);
                 warn!(ceremony = %id, round = next, ?opponents, "the nodes disagree about the log: starting a new \
@@ -143,7 +144,8 @@ impl Core {
     pub(super) fn settle_again(&mut self) {
         let members = self.members();
         let moves = |log: &super::Log| {
-            !log.ballot.votes() || log.ballot.next_round(&log.tree, &members, true).is_some()
+            let would_be_overdue = !log.is_as_recalled();
+            !log.ballot.votes() || log.ballot.next_round(&log.tree, &members, would_be_overdue).is_some()
         };
         let logs = &self.logs;
         self.unsettled.retain(|id| logs.get(id).is_some_and(moves));

@@ -10,7 +10,7 @@ use ceremonies::ceremony::{self, Ceremony};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
-use ceremonies::record::{Head, Lock, Memory, SignedHead, Standing, Tip, Tree};
+use ceremonies::record::{HOSTILE, Head, Lock, Memory, SignedHead, Standing, Tip, Tree};
 use ceremonies::text::chain;
 use ceremonies::wallet::Record;
 use ceremonies::wire::{bus, log};
@@ -344,8 +344,7 @@ impl Core {
         let Some(log) = self.logs.get(id) else { return false };
         let tip = log.tree.tip();
         let heads = log.ballot.heads().map(|(head, _)| head);
-        log.recalled.is_some_and(|(_, recorded)| recorded == tip)
-            || Standing::new(&log.tree, heads, &self.members()).recorded_to() == tip.seq
+        log.is_as_recalled() || Standing::new(&log.tree, heads, &self.members()).recorded_to() == tip.seq
     }
 
     fn line_of(&self, id: &CeremonyId) -> Option<Shelved> {
@@ -357,10 +356,10 @@ impl Core {
     /// Whether nothing is left to do, to report or to find out about a ceremony.
     fn is_done_with(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
-        let is_quiet = log.pending.is_empty() && log.orphans.is_empty();
-        is_quiet
+        // One node alone may claim that there is more, or send what follows on nothing known.
+        log.pending.is_empty()
             && log.have == log.tree.tip().seq
-            && log.ballot.needs(&log.tree).is_empty()
+            && log.ballot.needs(&log.tree).len() <= HOSTILE
             && self.is_settled(id)
             && !self.running.contains(id)
             && !self.work.iter().any(|work| work.ceremony() == Some(id))
