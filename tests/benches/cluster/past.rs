@@ -69,7 +69,7 @@ impl Aging {
     }
 
     /// Writes logs into one store, copies them into the others, and puts them into the stream: five agents that each
-    /// want to give it what it lacks take hours for a thousand refreshes.
+    /// want to give it what it lacks would take longer than all the rest.
     async fn write(&self, logs: &[Vec<Entry>]) {
         let file = |node: NodeIndex| self.cluster.layout().node(node).join("store.db");
         let first = self.cluster.nodes().next().unwrap();
