@@ -63,8 +63,8 @@ pub struct StreamSeen {
     pub first: u64,
     /// The sequence of its last message.
     pub last: u64,
-    /// The message that is where the mark was, if any.
-    pub marked: Option<Mark>,
+    /// Whether it has the message that was asked about, if one was: the mark may have moved on since.
+    pub has_mark: bool,
 }
 
 /// Why the stream did not do what was asked.

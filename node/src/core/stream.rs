@@ -146,7 +146,7 @@ impl Core {
             began.then(|| format!("the stream begins at message {}: earlier messages are gone", seen.first));
         let lost_its_beginning = began && seen.first > self.stream.first;
         self.stream.first = seen.first;
-        if self.stream.mark.is_some() && (seen.marked != self.stream.mark || lost_its_beginning) {
+        if self.stream.mark.is_some() && (!seen.has_mark || lost_its_beginning) {
             warn!(
                 "the stream was replaced or is shorter than before: reading it again and restoring what it lacks"
             );

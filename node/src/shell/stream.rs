@@ -90,15 +90,18 @@ impl LogStream {
             return Err(unavailable(error.chars().take(MAX_ERROR).collect::<String>()));
         }
         let number = |field: &str| info["state"][field].as_u64().unwrap_or_default().min(MAX_SEQUENCE);
-        let marked = match mark {
-            Some(mark) => self.get(&json!({ "seq": mark.seq })).await?.map(|entry| entry.mark()),
-            None => None,
+        let has_mark = match mark {
+            Some(mark) => {
+                let found = self.get(&json!({ "seq": mark.seq })).await?;
+                found.is_some_and(|entry| entry.mark() == mark)
+            }
+            None => true,
         };
         Ok(StreamSeen {
             config: info["config"].clone(),
             first: number("first_seq"),
             last: number("last_seq"),
-            marked,
+            has_mark,
         })
     }
 

@@ -74,7 +74,7 @@ impl Stream {
             config: self.config.clone(),
             first: self.first,
             last: self.last,
-            marked: mark.and_then(|mark| self.entry(mark.seq)).map(|entry| entry.mark()),
+            has_mark: mark.is_none_or(|mark| self.entry(mark.seq).is_some_and(|entry| entry.mark() == mark)),
         }
     }
 

@@ -22,8 +22,8 @@ impl World {
         let lie = if self.is_lied_to[at] { self.below(8) } else { 0 };
         let mut seen = self.stream_of(at)?.seen(mark);
         match lie {
-            1 => seen.marked = mark,
-            2 => seen.marked = None,
+            1 => seen.has_mark = true,
+            2 => seen.has_mark = false,
             3 => seen.config = Stream::foreign().config,
             4 => return Err(StreamError::Absent),
             5 => seen.first = 7,

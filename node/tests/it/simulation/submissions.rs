@@ -39,7 +39,7 @@ fn empty() -> Core {
 const NOW: Now = Now { wall: BEGIN, steady: 1 };
 
 fn seen() -> Event {
-    Event::StreamSeen(Ok(StreamSeen { config: stream_config(1), first: 1, last: 1, marked: None }))
+    Event::StreamSeen(Ok(StreamSeen { config: stream_config(1), first: 1, last: 1, has_mark: true }))
 }
 
 /// A message that is not an entry. The stream has been read up to it, but not to its end.

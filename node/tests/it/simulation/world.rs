@@ -376,7 +376,7 @@ impl World {
                         seen.config = Stream::new().config;
                     }
                     if self.slip == Some(Slip::KnowsEveryStream) {
-                        seen.marked = mark;
+                        seen.has_mark = true;
                     }
                 }
                 Event::StreamSeen(seen)
