@@ -38,7 +38,7 @@ impl Book {
 
     /// The ceremonies that made, or were to make, generations before the one in use, except the one before and what the
     /// others in the book work on. A generation that is complete does not work on the one before any more: its log [rests
-    /// on](Self::rest_on) that one's record. Where there are bans, there are none: who may take part is judged by all
+    /// on](Self::rest_on) that one's record. Where anybody is banned, all stay: who may take part is judged by all
     /// generations.
     fn superseded(&self, now: UnixMillis) -> BTreeSet<CeremonyId> {
         if self.bans().next().is_some() {

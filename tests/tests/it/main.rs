@@ -21,6 +21,7 @@ mod record;
 mod renewal;
 mod rotation;
 mod slow;
+mod starting;
 mod store;
 mod stranger;
 mod tls;
