@@ -44,7 +44,7 @@ pub(crate) async fn refreshed(report: &mut Report, count: usize) {
         ids.push(held(&mut stage, Subject::Refresh(wallet.clone())));
     }
     let logs: Vec<Vec<Entry>> = ids.iter().map(|id| stage.book.get(id).unwrap().entries.clone()).collect();
-    let may_be_shelved = ids.iter().filter(|id| stage.book.may_be_shelved(id, now())).count();
+    let may_be_shelved = stage.book.shelvable(now()).len();
     let bytes: usize = logs.last().unwrap().iter().map(Entry::size).sum();
     report.put(&name, "log of a refresh", bytes as f64 / 1024.0, "KiB");
     order(report, &name, &mut stage, Subject::Wallet(wallet));
