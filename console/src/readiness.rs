@@ -165,11 +165,7 @@ impl Readiness {
             // What comes back fastest is named first.
             (Share::Silent, "is silent", "are silent"),
             (Share::Unusable, "cannot use its share", "cannot use their shares"),
-            (
-                Share::Lost,
-                "lost its share, which needs a recovery",
-                "lost their shares, which needs a recovery",
-            ),
+            (Share::Lost, "lost its share and needs a recovery", "lost their shares and need a recovery"),
             (Share::Unknown, "has not shown its share yet", "have not shown their shares yet"),
             (Share::Excluded, "is excluded", "are excluded"),
         ] {

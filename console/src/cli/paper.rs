@@ -96,7 +96,7 @@ fn print(output: Output, arguments: &PrintArguments) -> Result<()> {
                  "sha256": hash, "words": spoken(&hash), "enter": enter }),
         &format!(
             "{} ({count} codes, set {})\nNOT CHECKED: wallet, generation, node and record are as you typed them; see that \
-             `custody backup list` has this SHA-256 beside that node and generation\nSHA-256: {hash}\nwords: {}\nscan \
+             `custody --json backup list` has this SHA-256 beside that node and generation\nSHA-256: {hash}\nwords: {}\nscan \
              the printed sheet once before you delete the file, then enter the sheet in an inventory:\n{enter}",
             target.display(),
             SetId::of(&file),

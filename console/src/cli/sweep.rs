@@ -344,6 +344,18 @@ mod tests {
     }
 
     #[test]
+    fn wallet_that_is_emptied_is_not_paid_however_it_is_named() {
+        let book = book(CLOSED);
+        let record = book.wallets().into_values().next().unwrap().record;
+        let own = address(&record, &Path::default(), "ethereum-1".parse().unwrap()).unwrap().to_string();
+        for paid in [["--to-wallet", record.wallet.as_str()], ["--to", &own]] {
+            let arguments = SweepArguments { wallet: record.wallet.clone(), ..arguments(&paid, &EVM) };
+            let said = refused(&book, &arguments).unwrap();
+            assert!(said.contains("nothing would leave it") && said.contains(&own), "{said}");
+        }
+    }
+
+    #[test]
     fn input_that_is_none_is_refused_with_the_part_that_is_wrong() {
         let record = book(CLOSED).wallets().into_values().next().unwrap().record;
         let id = "01".repeat(32);

@@ -110,8 +110,7 @@ fn three_lost_shares_of_five_are_a_wallet_that_cannot_sign_and_are_named() {
     }
     let treasury = of(&model, &nodes);
     assert_eq!(treasury.can_sign, Answer::No);
-    let told =
-        "CANNOT SIGN: 2 of 5 shares, 3 needed; nodes 1, 3 and 4 lost their shares, which needs a recovery";
+    let told = "CANNOT SIGN: 2 of 5 shares, 3 needed; nodes 1, 3 and 4 lost their shares and need a recovery";
     assert_eq!(treasury.text(), told);
 }
 
