@@ -217,6 +217,8 @@ pub enum Event {
     StreamSeen(Result<StreamSeen, StreamError>),
     /// What follows in the stream, in order; nothing at its end.
     StreamRead(Result<Vec<StreamEntry>, StreamError>),
+    /// What follows in one ceremony's log, in order; nothing at its end.
+    LogRead(Result<Vec<StreamEntry>, StreamError>),
     /// What became of an entry: its sequence in the stream.
     Appended(Result<u64, StreamError>),
     /// A message on another node's `head` subject.
@@ -253,6 +255,13 @@ pub enum Effect {
     InspectStream(Option<Mark>),
     /// Read what follows in the stream.
     ReadStream(u64),
+    /// Read what follows in one ceremony's log.
+    ReadLog {
+        /// The ceremony.
+        ceremony: CeremonyId,
+        /// The sequence after which to read.
+        after: u64,
+    },
     /// Append to a ceremony's log in the stream, if the last message of its subject has this sequence. Where it is not
     /// given, it is looked up first, and an entry that this node has not read (behind `read_to`) is a conflict.
     Append {

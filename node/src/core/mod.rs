@@ -13,6 +13,7 @@ mod enclave;
 mod health;
 mod past;
 mod peers;
+mod recheck;
 mod record;
 mod requests;
 mod settle;
@@ -40,6 +41,7 @@ pub use self::effect::{
 };
 use self::health::Observed;
 use self::past::Past;
+use self::recheck::Recheck;
 use self::record::{Log, Writer};
 pub(crate) use self::shelf::FOLD;
 use self::shelf::Shelf;
@@ -93,6 +95,8 @@ pub struct Pace {
     pub vault_check_ms: Option<u64>,
     /// How long a finished ceremony stays in memory after its last change, in milliseconds.
     pub shelve_after_ms: u64,
+    /// How long after one log was read once more the next one is, in milliseconds.
+    pub recheck_ms: u64,
 }
 
 /// What the enclave was asked and has not answered.
@@ -167,6 +171,7 @@ pub struct Core {
     /// Logs that were opened under a charter that is the wrong one as this node sees it now.
     not_allowed: BTreeMap<CeremonyId, Vec<Entry>>,
     stream: Stream,
+    recheck: Recheck,
     writer: Writer,
     /// What the writer does next.
     work: VecDeque<record::Work>,
@@ -210,6 +215,7 @@ impl Core {
             shelf: Shelf::new(shelf, read_to.is_some()),
             not_allowed: BTreeMap::new(),
             stream: Stream::new(read_to),
+            recheck: Recheck::default(),
             writer: Writer::Idle,
             work: VecDeque::new(),
             own: None,
@@ -265,6 +271,7 @@ impl Core {
             Event::Disconnected => self.stream.lost(),
             Event::StreamSeen(seen) => self.stream_seen(seen),
             Event::StreamRead(read) => self.stream_read(read),
+            Event::LogRead(read) => self.log_read(read),
             Event::Appended(appended) => self.appended(appended),
             Event::Heads(bytes) => self.heads(&bytes),
             Event::FromPeer(from, bytes) => self.hear_peer(from, &bytes),
@@ -288,6 +295,7 @@ impl Core {
     fn tick(&mut self) {
         self.retry_store();
         self.settle_again();
+        self.recheck();
         if self.now.steady.saturating_sub(self.looked_at) >= LOOK_MS || self.looked_at == 0 {
             self.looked_at = self.now.steady;
             self.note_troubles();

@@ -28,7 +28,10 @@ const MAX_ASKS: usize = 16;
 /// The most entries that one node may hand over in a second: each costs a signature to check.
 const MAX_GIVEN: usize = 1024;
 /// The most requests of one node that are answered in a second.
-const MAX_ANSWERS: u32 = 64;
+const MAX_ANSWERS: usize = 64;
+/// The most finished logs that are recalled in a second for what one node says, and for what the stream repeats: each is
+/// read from the store and folded.
+pub(super) const MAX_RECALLS: usize = 4;
 /// How far ahead of this node's clock another's may be, in milliseconds.
 const MAX_AHEAD_MS: i64 = 2000;
 /// How long two nodes' records must differ before their heads are compared, and how long until that is repeated, in
@@ -50,10 +53,36 @@ pub(super) struct Peer {
     /// Since when its record has differed from this node's.
     pub(super) differs_since: Option<u64>,
     compared_at: Option<u64>,
-    /// How many of its requests were answered in the second that began then.
-    answered: (u64, u32),
-    /// How many entries it handed over in the second that began then.
-    given: (u64, usize),
+    /// How many of its requests were answered.
+    answered: Second,
+    /// How many entries it handed over.
+    given: Second,
+    /// How many logs were recalled for what it said.
+    recalled: Second,
+}
+
+/// How much was done in the second that began then.
+#[derive(Debug, Default)]
+pub(super) struct Second {
+    began: u64,
+    done: usize,
+}
+
+impl Second {
+    /// How much more may be done now.
+    fn left(&mut self, now: u64, limit: usize) -> usize {
+        if now.saturating_sub(self.began) >= 1000 {
+            *self = Self { began: now, done: 0 };
+        }
+        limit.saturating_sub(self.done)
+    }
+
+    /// Whether one more may be done now; if so, it is counted.
+    pub(super) fn allows(&mut self, now: u64, limit: usize) -> bool {
+        let allows = self.left(now, limit) > 0;
+        self.done += usize::from(allows);
+        allows
+    }
 }
 
 pub(super) type Peers = BTreeMap<NodeIndex, Peer>;
@@ -182,14 +211,15 @@ impl Core {
         self.tell(node, to_peer::Kind::Ask(record::Ask { ceremony: id.to_string(), from_seq }));
     }
 
-    pub(super) fn is_over_budget(&mut self, from: NodeIndex) -> bool {
+    fn may_answer(&mut self, node: NodeIndex) -> bool {
         let now = self.now.steady;
-        let peer = self.observed.peers.entry(from).or_default();
-        if now.saturating_sub(peer.answered.0) >= 1000 {
-            peer.answered = (now, 0);
-        }
-        peer.answered.1 += 1;
-        peer.answered.1 > MAX_ANSWERS
+        self.observed.peers.entry(node).or_default().answered.allows(now, MAX_ANSWERS)
+    }
+
+    /// Whether one more finished log may be recalled for what this node says.
+    pub(super) fn may_recall_for(&mut self, node: NodeIndex) -> bool {
+        let now = self.now.steady;
+        self.observed.peers.entry(node).or_default().recalled.allows(now, MAX_RECALLS)
     }
 
     pub(super) fn hear_peer(&mut self, from: NodeIndex, bytes: &[u8]) {
@@ -197,7 +227,7 @@ impl Core {
             return;
         };
         match kind {
-            to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) if self.is_over_budget(from) => {}
+            to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) if !self.may_answer(from) => {}
             to_peer::Kind::Ask(ask) => self.give(from, ask),
             to_peer::Kind::Entries(entries) => self.given(from, entries),
             to_peer::Kind::AskList(ask) => self.give_list(from, &ask),
@@ -212,6 +242,9 @@ impl Core {
                 let head = self.head_of_line(line).map(|head| news(&head, &[]));
                 let answer = record::Entries { ceremony: ask.ceremony, entries: Vec::new(), head };
                 return self.tell(to, to_peer::Kind::Entries(answer));
+            }
+            if !self.may_recall_for(to) {
+                return;
             }
             let kind = Some(to_peer::Kind::Ask(ask));
             let again = record::ToPeer { version: VERSION, kind }.encode_to_vec();
@@ -231,20 +264,17 @@ impl Core {
     fn given(&mut self, from: NodeIndex, given: record::Entries) {
         let Ok(id) = given.ceremony.parse::<CeremonyId>() else { return };
         let (now, peer) = (self.now.steady, self.observed.peers.entry(from).or_default());
-        if now.saturating_sub(peer.given.0) >= 1000 {
-            peer.given = (now, 0);
-        }
         // Only what was asked for is accepted; what is too much at once is asked for again.
         let asked = self.logs.get_mut(&id).and_then(|log| log.asked.get_mut(&from));
         let Some(asked) = asked else { return };
         let entries: Vec<Entry> = given
             .entries
             .into_iter()
-            .take(MAX_GIVEN.saturating_sub(peer.given.1))
+            .take(peer.given.left(now, MAX_GIVEN))
             .map_while(|raw| Entry::from_wire(raw).ok())
             .take_while(|entry| entry.ceremony == id)
             .collect();
-        peer.given.1 += entries.len();
+        peer.given.done += entries.len();
         if let Some(last) = entries.last() {
             *asked = (asked.0, last.seq.saturating_add(1));
         }

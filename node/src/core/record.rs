@@ -344,6 +344,9 @@ impl Core {
         while matches!(self.writer, Writer::Idle) {
             let next = self.work.pop_front();
             if let Some((id, work)) = next.as_ref().and_then(|work| Some((self.shelved_for(work)?, work))) {
+                if work.entry().is_some_and(|entry| !self.is_worth_a_recall(&id, &entry)) {
+                    continue;
+                }
                 self.plan_first(work.clone());
                 self.recall(&id, None);
                 self.writer = Writer::Recalling(id);

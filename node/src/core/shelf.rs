@@ -5,6 +5,7 @@
 //! whether that is so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use ceremonies::ceremony::{self, Ceremony};
 use ceremonies::charter::CeremonyKind;
@@ -17,7 +18,7 @@ use ceremonies::wire::{bus, log};
 use tracing::{error, warn};
 
 use super::append::Wish;
-use super::peers::MAX_UNKNOWN;
+use super::peers::{MAX_RECALLS, MAX_UNKNOWN, Second};
 use super::record::{Log, Work, Writer, place_before};
 use super::{Core, Event, StoreOp, StoreReply, Waiting};
 
@@ -80,7 +81,7 @@ impl Shelved {
         })
     }
 
-    fn tip(&self) -> Tip {
+    pub(super) fn tip(&self) -> Tip {
         Tip { seq: self.head.seq, hash: self.head.hash }
     }
 
@@ -136,6 +137,8 @@ pub(super) struct Shelf {
     recalling: BTreeMap<CeremonyId, Vec<Then>>,
     /// Which node's statement made this one recall a log.
     because_of: BTreeMap<CeremonyId, NodeIndex>,
+    /// How many were recalled for messages that the stream has of them.
+    for_stream: Second,
 }
 
 impl Shelf {
@@ -184,6 +187,12 @@ impl Shelf {
 
     pub(super) fn sum(&self) -> Sum {
         self.sum
+    }
+
+    /// The ceremony after this one of which the stream should have everything.
+    pub(super) fn next_complete(&self, last: Option<&CeremonyId>) -> Option<&CeremonyId> {
+        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.lines.range::<CeremonyId, _>(after).map(|(id, _)| id).find(|id| !self.short.contains(*id))
     }
 
     /// The stream was replaced: nothing is known of what it has.
@@ -240,10 +249,24 @@ impl Core {
         }
     }
 
+    /// Whether an entry is worth a recall. One of a log that this node has whole, and knows to be recorded, can only repeat
+    /// it or be refused; one that opens a ceremony must at least be by the node that it names.
+    pub(super) fn is_worth_a_recall(&mut self, id: &CeremonyId, entry: &Entry) -> bool {
+        if self.shelf.short.contains(id) {
+            return true;
+        }
+        if entry.ceremony == *id {
+            return self.shelf.for_stream.allows(self.now.steady, MAX_RECALLS);
+        }
+        let authored =
+            self.charters_of(&entry.ceremony).into_iter().any(|charter| entry.is_by_its_node(charter));
+        authored && self.may_recall_for(entry.node)
+    }
+
     /// A node stands elsewhere in a ceremony that is shelved here.
     pub(super) fn hear_otherwise(&mut self, head: &SignedHead, event: Event) {
         let node = head.node;
-        if self.shelf.is_blamed_too_often(node) || self.is_over_budget(node) {
+        if self.shelf.is_blamed_too_often(node) || !self.may_recall_for(node) {
             return;
         }
         self.shelf.because_of.entry(head.ceremony.clone()).or_insert(node);

@@ -13,7 +13,8 @@ mod unwell;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::subject;
 use ceremonies::text::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -38,12 +39,14 @@ use crate::vault::Vault;
 const MAX_EVENTS: usize = 64;
 /// Store operations that may wait; the core asks for one at a time where order matters.
 const MAX_STORE_OPS: usize = 1024;
-/// Requests of the stream that may wait: one that writes or reads, and one that looks.
+/// Requests of the stream that may wait: one that writes or reads, one that reads once more, and one that looks.
 const MAX_STREAM_OPS: usize = 8;
 /// Messages that may wait to be published; they are news, and answers that consoles ask for again.
 const MAX_PUBLISHED: usize = 1024;
 /// How long the store may take for one operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long after one log of the stream was read once more the next one is, in milliseconds.
+const RECHECK_MS: u64 = 1000;
 /// The highest index that a node can have.
 const MAX_INDEX: u8 = 20;
 
@@ -55,7 +58,8 @@ pub(crate) fn now() -> UnixMillis {
 enum StreamOp {
     Inspect(Option<crate::core::Mark>),
     Read(u64),
-    Append(ceremonies::ids::CeremonyId, Option<u64>, u64, Vec<u8>),
+    ReadLog(CeremonyId, u64),
+    Append(CeremonyId, Option<u64>, u64, Vec<u8>),
 }
 
 /// A running agent.
@@ -105,6 +109,7 @@ impl Agent {
         let pace = Pace {
             vault_check_ms: vault.as_ref().map(check_every),
             shelve_after_ms: u64::from(config.shelve_after_s) * 1000,
+            recheck_ms: RECHECK_MS,
         };
         let metrics = config.metrics.as_ref();
         let metrics = metrics.and_then(|at| Metrics::serve(node, at.listen.address(), &mut tasks));
@@ -156,6 +161,7 @@ impl Agent {
                 let _ = self.stream.try_send(StreamOp::Inspect(mark));
             }
             Effect::ReadStream(after) => self.to_stream(StreamOp::Read(after)),
+            Effect::ReadLog { ceremony, after } => self.to_stream(StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 self.to_stream(StreamOp::Append(ceremony, expected, read_to, entry));
             }
@@ -191,6 +197,7 @@ impl Agent {
             match refused.into_inner() {
                 StreamOp::Inspect(_) => {}
                 StreamOp::Read(_) => self.tell(Event::StreamRead(Err(busy()))),
+                StreamOp::ReadLog(..) => self.tell(Event::LogRead(Err(busy()))),
                 StreamOp::Append(..) => self.tell(Event::Appended(Err(busy()))),
             }
         }
@@ -256,7 +263,10 @@ async fn keep_stream(stream: LogStream, mut queue: mpsc::Receiver<StreamOp>, eve
     while let Some(op) = queue.recv().await {
         let event = match op {
             StreamOp::Inspect(mark) => Event::StreamSeen(stream.inspect(mark).await),
-            StreamOp::Read(after) => Event::StreamRead(stream.read(after).await),
+            StreamOp::Read(after) => Event::StreamRead(stream.read(subject::LOGS, after).await),
+            StreamOp::ReadLog(ceremony, after) => {
+                Event::LogRead(stream.read(&subject::log(&ceremony), after).await)
+            }
             StreamOp::Append(ceremony, expected, read_to, entry) => {
                 Event::Appended(stream.append(&ceremony, expected, read_to, entry).await)
             }

@@ -105,12 +105,12 @@ impl LogStream {
         })
     }
 
-    /// The next messages after a sequence, in order; none at the stream's end.
-    pub(super) async fn read(&self, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
+    /// The next messages on subjects like this after a sequence, in order; none at the stream's end.
+    pub(super) async fn read(&self, subjects: &str, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
         let request = json!({
-            "seq": after + 1, "next_by_subj": subject::LOGS, "batch": BATCH.0, "max_bytes": BATCH.1,
+            "seq": after + 1, "next_by_subj": subjects, "batch": BATCH.0, "max_bytes": BATCH.1,
         });
         let request = serde_json::to_vec(&request).map_err(unavailable)?;
         self.client.publish_with_reply(GET, inbox, request.into()).await.map_err(unavailable)?;

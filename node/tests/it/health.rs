@@ -37,7 +37,7 @@ impl Bench {
         let core = Core::new(
             identity,
             remembered,
-            Pace { vault_check_ms: Some(600_000), shelve_after_ms: 60_000 },
+            Pace { vault_check_ms: Some(600_000), shelve_after_ms: 60_000, recheck_ms: 1000 },
             Self::at(1),
         );
         Self { core, now: 1, effects: Vec::new() }

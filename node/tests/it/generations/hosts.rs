@@ -119,6 +119,7 @@ impl World {
         match effect {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
             Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
+            Effect::ReadLog { ceremony, after } => self.ask_stream(at, StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 self.ask_stream(at, StreamOp::Append { ceremony, expected, read_to, entry });
             }
@@ -228,7 +229,10 @@ impl World {
         let stream = if is_cut { Err(unavailable()) } else { Ok(&mut self.stream) };
         let event = match op {
             StreamOp::Inspect(mark) => Event::StreamSeen(stream.map(|stream| stream.seen(mark))),
-            StreamOp::Read(after) => Event::StreamRead(stream.map(|stream| stream.read(after))),
+            StreamOp::Read(after) => Event::StreamRead(stream.map(|stream| stream.read(None, after))),
+            StreamOp::ReadLog(id, after) => {
+                Event::LogRead(stream.map(|stream| stream.read(Some(&id), after)))
+            }
             StreamOp::Append { ceremony, expected, read_to, entry } => {
                 let decoded = Entry::decode(&entry).unwrap();
                 let appended = stream.and_then(|stream| stream.append(&ceremony, expected, read_to, entry));

@@ -164,7 +164,7 @@ impl World {
             seed: 0,
             slip: None,
             context: context.clone(),
-            pace: Pace { vault_check_ms: Some(600_000), shelve_after_ms: 3_600_000 },
+            pace: Pace { vault_check_ms: Some(600_000), shelve_after_ms: 3_600_000, recheck_ms: 200 },
             draw: StdRng::seed_from_u64(0),
             now: 1,
             slept: 60_000,

@@ -60,6 +60,7 @@ impl Published {
 pub(crate) enum StreamOp {
     Inspect(Option<Mark>),
     Read(u64),
+    ReadLog(CeremonyId, u64),
     Append { ceremony: CeremonyId, expected: Option<u64>, read_to: u64, entry: Vec<u8> },
 }
 

@@ -56,6 +56,10 @@ impl Stream {
         self.messages.remove(&seq);
     }
 
+    pub(crate) fn lose_all_of(&mut self, bytes: &[u8]) {
+        self.messages.retain(|_, (_, payload)| payload != bytes);
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.last
     }
@@ -78,9 +82,12 @@ impl Stream {
         }
     }
 
-    pub(crate) fn read(&self, after: u64) -> Vec<StreamEntry> {
+    /// What follows of all logs, or of one.
+    pub(crate) fn read(&self, ceremony: Option<&CeremonyId>, after: u64) -> Vec<StreamEntry> {
         let Some(from) = after.checked_add(1) else { return Vec::new() };
-        self.messages.range(from..).take(BATCH).filter_map(|(seq, _)| self.entry(*seq)).collect()
+        let wanted =
+            self.messages.range(from..).filter(|(_, (id, _))| ceremony.is_none() || id.as_ref() == ceremony);
+        wanted.take(BATCH).filter_map(|(seq, _)| self.entry(*seq)).collect()
     }
 
     pub(crate) fn append(

@@ -1,5 +1,6 @@
 //! What the broker says about its streams to a node that it lies to.
 
+use ceremonies::entry::Entry;
 use ceremonies::ids::CeremonyId;
 use node::core::{Mark, StreamEntry, StreamError, StreamSeen};
 use rand::RngExt as _;
@@ -32,9 +33,14 @@ impl World {
         Ok(seen)
     }
 
-    pub(super) fn read_stream(&mut self, at: usize, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
+    pub(super) fn read_stream(
+        &mut self,
+        at: usize,
+        ceremony: Option<&CeremonyId>,
+        after: u64,
+    ) -> Result<Vec<StreamEntry>, StreamError> {
         let lie = if self.is_lied_to[at] { self.below(12) } else { 0 };
-        let mut read = self.stream_of(at)?.read(after);
+        let mut read = self.stream_of(at)?.read(ceremony, after);
         if read.is_empty() {
             return if lie == 1 { Err(unavailable()) } else { Ok(read) };
         }
@@ -115,5 +121,14 @@ impl World {
         };
         self.note(|| format!("from now on all see stream {chosen}"));
         self.views = [chosen; super::charter::NODES];
+    }
+
+    /// The stream loses every copy of an entry.
+    pub(super) fn lose_what_all_have_read(&mut self) {
+        let book = self.whole_book(self.honest()[0]).unwrap();
+        let entries: Vec<&Entry> = book.iter().flat_map(|(_, chapter)| &chapter.entries).collect();
+        let lost = entries[entries.len() / 2].encode();
+        let view = self.views[0];
+        self.streams[view].as_mut().unwrap().lose_all_of(&lost);
     }
 }

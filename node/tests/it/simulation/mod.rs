@@ -42,17 +42,20 @@ fn play(world: &mut World) {
     world.heal();
     world.run_until(ROUGH_MS + HOSTILE_MS);
     world.is_hostile_active = false;
-    let mut now = ROUGH_MS + HOSTILE_MS;
     // What a fast clock has dated far ahead is held back until the others' clocks are there.
-    let end = now + world.held_back_for() + CALM_MS;
-    while now < end {
-        now += 500;
-        world.run_until(now);
+    come_to_rest(world, world.held_back_for() + CALM_MS);
+    world.check_end();
+}
+
+/// Gives all this time to agree.
+fn come_to_rest(world: &mut World, within: u64) {
+    let end = world.now + within;
+    while world.now < end {
+        world.run_until(world.now + 500);
         if world.is_at_rest() {
             break;
         }
     }
-    world.check_end();
 }
 
 /// What breaks in a schedule, if anything does; otherwise what occurred in it.
@@ -148,4 +151,24 @@ fn writing_to_a_foreign_stream_is_caught() {
 #[test]
 fn stream_that_is_not_given_back_what_it_lost_is_caught() {
     assert_caught(Slip::KnowsEveryStream, Property::Stream, 1);
+}
+
+/// Whether the stream has everything again some time after it has lost one message that all have read.
+fn is_refilled(seed: u64, slip: Option<Slip>) -> bool {
+    let mut world = World::new(seed, slip, false);
+    world.only = Some(Property::Stream);
+    world.is_broker_hostile = false;
+    play(&mut world);
+    world.lose_what_all_have_read();
+    assert!(!world.is_at_rest(), "nothing is lost");
+    come_to_rest(&mut world, CALM_MS);
+    world.is_at_rest()
+}
+
+#[test]
+fn message_that_the_broker_lost_after_all_had_read_it_is_given_back() {
+    for seed in 1..=4 {
+        assert!(is_refilled(seed, None), "seed {seed}");
+    }
+    assert!(!is_refilled(1, Some(Slip::NeverRechecks)), "something else gives it back");
 }

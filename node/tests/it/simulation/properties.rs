@@ -228,7 +228,7 @@ impl World {
     }
 
     /// A node's book with what is shelved.
-    fn whole_book(&self, at: usize) -> Option<Book> {
+    pub(super) fn whole_book(&self, at: usize) -> Option<Book> {
         let core = self.hosts[at].core.as_ref()?;
         let mut book = core.book().clone();
         for line in core.shelf() {

@@ -67,7 +67,7 @@ impl Reader {
             aside: Vec::new(),
             read_to: None,
         };
-        let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000 };
+        let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000, recheck_ms: 1000 };
         Self { core: Core::new(identity, remembered, pace, Now { wall: BEGIN, steady: 1 }), seconds: 0 }
     }
 

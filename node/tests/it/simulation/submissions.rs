@@ -32,7 +32,7 @@ fn empty() -> Core {
         aside: Vec::new(),
         read_to: None,
     };
-    let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000 };
+    let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000, recheck_ms: 1000 };
     Core::new(identity, remembered, pace, NOW)
 }
 

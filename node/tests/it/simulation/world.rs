@@ -19,7 +19,7 @@ use crate::host::{Host, Message, Published, StreamOp};
 /// When a schedule begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
 /// Ceremonies that are over leave memory within a schedule.
-const PACE: Pace = Pace { vault_check_ms: None, shelve_after_ms: 500 };
+const PACE: Pace = Pace { vault_check_ms: None, shelve_after_ms: 500, recheck_ms: 200 };
 /// How many messages can be replayed.
 const REMEMBERED: usize = 400;
 
@@ -40,6 +40,8 @@ pub(super) enum Slip {
     TakesAnyStream,
     /// A shell that says that the stream is the one that was read before.
     KnowsEveryStream,
+    /// A shell that reads no log once more.
+    NeverRechecks,
 }
 
 enum Happening {
@@ -328,6 +330,7 @@ impl World {
         match effect {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
             Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
+            Effect::ReadLog { ceremony, after } => self.ask_stream(at, StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 if self.is_honest(at) && self.is_stream_refused[at] {
                     self.breaks(Property::Stream, || {
@@ -381,7 +384,12 @@ impl World {
                 }
                 Event::StreamSeen(seen)
             }
-            StreamOp::Read(after) => Event::StreamRead(self.read_stream(at, after)),
+            StreamOp::Read(after) => Event::StreamRead(self.read_stream(at, None, after)),
+            StreamOp::ReadLog(id, after) => {
+                let is_read = self.slip != Some(Slip::NeverRechecks);
+                let never = Err(crate::host::stream::unavailable());
+                Event::LogRead(if is_read { self.read_stream(at, Some(&id), after) } else { never })
+            }
             StreamOp::Append { ceremony, expected, read_to, entry } => {
                 let appended = self.append_to_stream(at, &ceremony, expected, read_to, entry);
                 self.note(|| format!("{} appends to {ceremony}: {appended:?}", node(at)));
