@@ -106,7 +106,7 @@ impl Shelved {
 }
 
 /// A log as the store has it, with what this node remembers about it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredLog {
     /// Its entries, in order.
     pub entries: Vec<Entry>,

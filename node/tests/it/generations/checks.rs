@@ -1,5 +1,7 @@
 //! What must hold at every moment, and in the end.
 
+use std::collections::BTreeMap;
+
 use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, Generation, Hash};
 use node::store::ShareState;
@@ -152,6 +154,34 @@ impl World {
             });
             self.must(shares.iter().count() == 1, || format!("node {} ends with several shares", node(at)));
             self.must(standing[at] == standing[0], || format!("node {} ends with another log", node(at)));
+        }
+    }
+
+    /// Where every entry first stands in the stream, by its bytes.
+    fn places_in_stream(&self) -> BTreeMap<&[u8], usize> {
+        let mut places = BTreeMap::new();
+        for (place, (_, bytes)) in self.stream.messages().enumerate() {
+            places.entry(bytes).or_insert(place);
+        }
+        places
+    }
+
+    /// Whether the stream has every entry that the first node has.
+    pub(super) fn stream_is_whole(&self) -> bool {
+        let (book, places) = (self.nodes[0].host.store.fold(&self.context), self.places_in_stream());
+        let mut entries = book.iter().flat_map(|(_, chapter)| &chapter.entries);
+        entries.all(|entry| places.contains_key(entry.encode().as_slice()))
+    }
+
+    /// In the stream, no ceremony is opened before the end of the log that it rests on.
+    pub(super) fn check_order_of_stream(&self) {
+        let (book, places) = (self.nodes[0].host.store.fold(&self.context), self.places_in_stream());
+        let place = |entry: &Entry| places[entry.encode().as_slice()];
+        for (id, chapter) in book.iter() {
+            let Some(origin) = &chapter.ceremony.manifest().origin else { continue };
+            let before = book.get(&origin.ceremony).unwrap();
+            let (end, opening) = (before.entries.last().unwrap(), chapter.entries.first().unwrap());
+            self.must(place(end) < place(opening), || format!("{id} stands before what it rests on"));
         }
     }
 }

@@ -8,7 +8,7 @@ use node::core::{Effect, Event, Object, StoreOp, StoreReply, StreamError, TICK_M
 use super::charter::NODES;
 use super::world::{Happening, Slip, World};
 use crate::host::store::{Order, Store};
-use crate::host::stream::unavailable;
+use crate::host::stream::{Stream, unavailable};
 use crate::host::{Message, Published, StreamOp};
 use crate::simulation::charter::node;
 
@@ -77,6 +77,14 @@ impl World {
         self.note(|| format!("the broker loses {tail} messages"));
         self.tally.lost_tails += 1;
         self.stream.shorten(tail);
+        for at in 0..NODES {
+            self.disconnect(at);
+        }
+    }
+
+    /// The broker comes back with an empty stream.
+    pub(super) fn lose_stream(&mut self) {
+        self.stream = Stream::new();
         for at in 0..NODES {
             self.disconnect(at);
         }

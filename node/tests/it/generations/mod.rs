@@ -44,6 +44,8 @@ const ROUGH_MS: u64 = 60_000;
 const PATIENCE_MS: u64 = 45_000;
 /// How long nothing happens before everything due is done, in milliseconds: longer than anything rests in a core.
 const REST_MS: u64 = 3000;
+/// How soon finished ceremonies are shelved, where they are, in milliseconds.
+const SHELVED_WITHIN_MS: u64 = 20_000;
 /// When people never come to an end, in milliseconds.
 const LIMIT_MS: u64 = 600_000;
 /// How many ceremonies people open before they give up.
@@ -217,4 +219,24 @@ fn staging_before_the_share_is_stored_is_caught() {
 #[test]
 fn a_pending_share_that_comes_after_the_end_is_caught() {
     assert_caught(Slip::DropsOnce, "which never commits");
+}
+
+#[test]
+fn lost_stream_is_given_back_each_log_after_the_one_that_it_rests_on() {
+    // An even seed: finished ceremonies are shelved within the schedule.
+    let mut world = world(2, None, false);
+    world.be_calm();
+    for _ in 0..4 {
+        assert!(world.open(0).is_some());
+        world.finish_what_is_open();
+    }
+    world.run_for(SHELVED_WITHIN_MS);
+    assert!((0..NODES).all(|at| world.core(at).unwrap().shelf().count() > 0), "nothing is shelved");
+    world.lose_stream();
+    let end = world.now + PATIENCE_MS;
+    while !world.stream_is_whole() && world.now < end {
+        world.run_for(200);
+    }
+    assert!(world.stream_is_whole(), "the stream is not given back");
+    world.check_order_of_stream();
 }

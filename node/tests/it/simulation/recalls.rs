@@ -1,22 +1,32 @@
-//! How many finished logs one node's statements make others recall.
+//! How many finished logs others recall because of what one node says or puts into the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use ceremonies::book::Book;
+use ceremonies::broker::stream_config;
 use ceremonies::ceremony;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::{Generation, Hash, UnixMillis};
+use ceremonies::entry::{Entry, Place};
+use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis};
+use ceremonies::manifest::{Origin, Proposal};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
-use ceremonies::wire::record;
+use ceremonies::script::Script;
+use ceremonies::wire::record::{self, to_peer};
+use ceremonies::wire::{VERSION, log};
 use nkeys::KeyPair;
-use node::core::{Core, Effect, Event, Identity, Now, Pace, Remembered, Shelved, StoreOp};
+use node::core::{
+    Core, Effect, Event, Identity, Now, Pace, Remembered, Shelved, StoreOp, StoreReply, StreamEntry,
+    StreamSeen,
+};
 use prost::Message as _;
 
-use super::charter::{CONTEXT, node, node_key};
+use super::charter::{CONTEXT, line as text, node, node_key, ssh_sign};
 use super::world::BEGIN;
 
 const LINES: usize = 300;
+/// How many logs may be recalled in a second for one node.
+const A_SECOND: usize = 4;
 
 fn line(number: usize) -> Shelved {
     Shelved {
@@ -51,27 +61,96 @@ fn head(line: &Shelved, by: usize, key: &KeyPair, change: impl Fn(&mut Head)) ->
     record::HeadNews { head: Some(signed.raw().clone()), proof: Vec::new() }
 }
 
-/// A node with nothing but lines, and the seconds since it was started.
+/// An entry as one node makes it.
+fn entry(ceremony: &CeremonyId, seq: u64, kind: log::event::Kind, by: usize, key: &KeyPair) -> Entry {
+    let prev = if seq == 1 { Hash::ZERO } else { Hash::of_bytes(b"before") };
+    let place = Place { ceremony: ceremony.clone(), seq, prev, time: BEGIN, node: node(by) };
+    let sign = |bytes: &[u8]| key.sign(bytes).map_err(Box::<dyn std::error::Error>::from);
+    Entry::create(place, log::Event { kind: Some(kind) }, sign).unwrap()
+}
+
+fn something_in(line: &Shelved, by: usize) -> Entry {
+    let faulted = log::Faulted { node: node(by).into(), reason: "the disk is full".to_owned() };
+    entry(&line.ceremony, 5, log::event::Kind::Faulted(faulted), by, &node_key(by))
+}
+
+/// Another ceremony that works on the generation of one that is shelved.
+fn opening_on(line: &Shelved, by: usize, key: &KeyPair) -> Entry {
+    let script = Script::builtin(CeremonyKind::Refresh).unwrap();
+    let proposal = Proposal {
+        kind: CeremonyKind::Refresh,
+        wallet: line.wallet.clone(),
+        purpose: text("To see that it works"),
+        administrator: "ada".parse().unwrap(),
+        opened: BEGIN,
+        lifetime_ms: 30 * 60_000,
+        nonce: [7; 16],
+        generation: Generation(2),
+        origin: Some(Origin { ceremony: line.ceremony.clone(), record: Hash::of_bytes(b"record") }),
+        amendment: None,
+        lost: [].into(),
+        transaction: None,
+        inventory: Vec::new(),
+    };
+    let manifest = proposal.manifest(CONTEXT.charter(), &script).unwrap();
+    let statement = ceremony::opening_statement(&manifest, CONTEXT.charter(), &script).unwrap();
+    let signature = ssh_sign("ada", &statement);
+    let opened = log::Opened { manifest: manifest.as_bytes().to_vec(), signature };
+    entry(&manifest.ceremony, 1, log::event::Kind::Opened(opened), by, key)
+}
+
+/// A node with nothing but lines, which has read the stream as far as this, and the seconds since it was started.
 struct Reader {
     core: Core,
     seconds: u64,
+    read_to: u64,
 }
 
 impl Reader {
     fn new() -> Self {
         let identity = Identity { node: node(0), charter: CONTEXT.charter().clone(), nkey: node_key(0) };
+        let known = StreamEntry { ceremony: None, seq: 1, payload: Vec::new() }.mark();
         let remembered = Remembered {
             book: Book::new(CONTEXT.clone()),
             shelf: (0..LINES).map(line).collect(),
             ballots: BTreeMap::new(),
             aside: Vec::new(),
-            read_to: None,
+            read_to: Some(known),
         };
-        let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000, recheck_ms: 1000 };
-        Self { core: Core::new(identity, remembered, pace, Now { wall: BEGIN, steady: 1 }), seconds: 0 }
+        let pace = Pace { vault_check_ms: None, shelve_after_ms: 1000, recheck_ms: u64::MAX };
+        let core = Core::new(identity, remembered, pace, Now { wall: BEGIN, steady: 1 });
+        let mut reader = Self { core, seconds: 0, read_to: 1 };
+        let seen = StreamSeen { config: stream_config(1), first: 1, last: 1, has_mark: true };
+        reader.recalls_for([
+            Event::Connected,
+            Event::StreamSeen(Ok(seen)),
+            Event::StreamRead(Ok(Vec::new())),
+        ]);
+        reader
     }
 
-    /// How many logs it recalls when it hears this, in a second of its own.
+    /// How many logs it recalls for this, in a second of its own. The store gives nothing back: each log that was asked
+    /// for is found empty.
+    fn recalls_for(&mut self, events: impl IntoIterator<Item = Event>) -> usize {
+        self.seconds += 2;
+        let passed = i64::try_from(self.seconds * 1000).unwrap();
+        let now = Now { wall: UnixMillis(BEGIN.0 + passed), steady: 1 + self.seconds * 1000 };
+        let mut events: VecDeque<Event> = events.into_iter().collect();
+        let mut recalled = 0;
+        while let Some(event) = events.pop_front() {
+            for effect in self.core.handle(now, event) {
+                if let Effect::Store(ticket, op) = effect
+                    && matches!(*op, StoreOp::Recall(_))
+                {
+                    recalled += 1;
+                    events.push_front(Event::Stored(ticket, Ok(StoreReply::Log(Box::default()))));
+                }
+            }
+        }
+        recalled
+    }
+
+    /// How many logs it recalls when it hears this.
     fn recalls(&mut self, by: usize, key: &KeyPair, change: impl Fn(&mut Head)) -> usize {
         self.recalls_of(0..LINES, by, key, change)
     }
@@ -83,18 +162,32 @@ impl Reader {
         key: &KeyPair,
         change: impl Fn(&mut Head),
     ) -> usize {
-        self.seconds += 2;
-        let passed = i64::try_from(self.seconds * 1000).unwrap();
-        let now = Now { wall: UnixMillis(BEGIN.0 + passed), steady: 1 + self.seconds * 1000 };
         let lines: Vec<Shelved> = lines.map(line).collect();
-        let mut effects = Vec::new();
-        for lines in lines.chunks(64) {
-            let heads = lines.iter().map(|line| head(line, by, key, &change)).collect();
-            effects.extend(self.core.handle(now, Event::Heads(record::News { heads }.encode_to_vec())));
+        let heads = |lines: &[Shelved]| lines.iter().map(|line| head(line, by, key, &change)).collect();
+        let news: Vec<record::News> =
+            lines.chunks(64).map(|lines| record::News { heads: heads(lines) }).collect();
+        self.recalls_for(news.into_iter().map(|news| Event::Heads(news.encode_to_vec())))
+    }
+
+    /// How many logs it recalls when another node asks for all of them.
+    fn recalls_when_asked(&mut self, by: usize, from_seq: u64) -> usize {
+        let ask = |number| {
+            let ask = record::Ask { ceremony: line(number).ceremony.to_string(), from_seq };
+            let kind = Some(to_peer::Kind::Ask(ask));
+            Event::FromPeer(node(by), record::ToPeer { version: VERSION, kind }.encode_to_vec())
+        };
+        self.recalls_for((0..60).map(ask))
+    }
+
+    /// How many logs it recalls for messages of the stream.
+    fn recalls_for_messages(&mut self, entries: impl IntoIterator<Item = Entry>) -> usize {
+        let mut batch = Vec::new();
+        for entry in entries {
+            self.read_to += 1;
+            let (ceremony, payload) = (Some(entry.ceremony.clone()), entry.encode());
+            batch.push(StreamEntry { ceremony, seq: self.read_to, payload });
         }
-        let recall =
-            |effect: &&Effect| matches!(effect, Effect::Store(_, op) if matches!(**op, StoreOp::Recall(_)));
-        effects.iter().filter(recall).count()
+        self.recalls_for([Event::Tick, Event::StreamRead(Ok(batch))])
     }
 }
 
@@ -116,11 +209,45 @@ fn strangers_word_has_nothing_recalled() {
 #[test]
 fn one_nodes_word_has_no_more_than_some_logs_recalled_whatever_it_says_and_how_often() {
     let mut reader = Reader::new();
-    let first = reader.recalls(1, &node_key(1), |head| head.tip.hash = Hash::of_bytes(b"another"));
-    assert!((1..=64).contains(&first), "{first} logs are recalled");
-    assert_eq!(reader.recalls(1, &node_key(1), |head| head.tip.seq = 10), 0);
-    assert_eq!(reader.recalls(1, &node_key(1), |head| head.round = 3), 0);
-    assert_eq!(reader.recalls(1, &node_key(1), |head| head.votes = false), 0);
+    let mut recalled = 0;
+    for second in 0..LINES {
+        let now = match second % 4 {
+            0 => reader.recalls(1, &node_key(1), |head| head.tip.hash = Hash::of_bytes(b"another")),
+            1 => reader.recalls(1, &node_key(1), |head| head.tip.seq = 10),
+            2 => reader.recalls(1, &node_key(1), |head| head.round = 3),
+            _ => reader.recalls(1, &node_key(1), |head| head.votes = false),
+        };
+        assert!(now <= A_SECOND, "{now} logs are recalled in one second");
+        recalled += now;
+    }
+    assert!((1..=64).contains(&recalled), "{recalled} logs are recalled");
     let other = reader.recalls_of(200..LINES, 2, &node_key(2), |head| head.tip.seq = 8);
-    assert!((1..=64).contains(&other), "another node is heard all the same: {other} logs are recalled");
+    assert_eq!(other, A_SECOND, "another node is heard all the same");
+}
+
+#[test]
+fn asking_for_finished_logs_has_only_some_recalled_in_a_second() {
+    let mut reader = Reader::new();
+    assert_eq!(
+        reader.recalls_when_asked(1, 10),
+        0,
+        "whoever asks for what follows the end gets the line's head"
+    );
+    assert_eq!(reader.recalls_when_asked(1, 1), A_SECOND);
+    assert_eq!(reader.recalls_when_asked(2, 1), A_SECOND, "another node is answered all the same");
+}
+
+#[test]
+fn what_the_stream_repeats_of_finished_logs_has_only_some_recalled_in_a_second() {
+    let mut reader = Reader::new();
+    let copies = (0..LINES).map(|number| something_in(&line(number), number % 5));
+    assert_eq!(reader.recalls_for_messages(copies), A_SECOND);
+}
+
+#[test]
+fn openings_by_strangers_have_no_log_recalled() {
+    let mut reader = Reader::new();
+    let stranger = KeyPair::new_user();
+    assert_eq!(reader.recalls_for_messages([opening_on(&line(1), 1, &stranger)]), 0);
+    assert_eq!(reader.recalls_for_messages([opening_on(&line(1), 1, &node_key(1))]), 1);
 }
