@@ -122,7 +122,9 @@ pub enum OrderError {
         needed: Generation,
     },
     /// Another ceremony makes the same generation.
-    #[error("{0} has made or may yet make this generation: withdraw this ceremony")]
+    #[error(
+        "{0} has made or may yet make this generation: withdraw this ceremony, or restart this enclave if {0} is void"
+    )]
     Rival(CeremonyId),
     /// Nothing staged here.
     #[error(

@@ -4,7 +4,7 @@ use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
-use ceremonies::record::quorum;
+use ceremonies::record::{HOSTILE, quorum};
 use ceremonies::script::Act;
 use ceremonies::wire::log;
 use enclave_link::check_size;
@@ -83,12 +83,13 @@ impl Core {
 
     /// Whether this node has heard where the others stand in a log, and has all that they have. A log that it did not know
     /// may have come only in part: a stream that was lost is given back entry by entry. They are not waited for any
-    /// longer than it takes them to answer, because they may be down or lie.
+    /// longer than it takes them to answer, because they may be down or lie; nor is what only one of them claims to have,
+    /// which cannot be recorded.
     fn has_heard(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
         let members = self.members();
         let heads = log.ballot.heads().filter(|(head, _)| members.contains(&head.node));
-        let is_whole = heads.count() >= quorum(members.len()) && log.ballot.needs(&log.tree).is_empty();
+        let is_whole = heads.count() >= quorum(members.len()) && log.ballot.needs(&log.tree).len() <= HOSTILE;
         is_whole || !log.is_new(self.now.steady)
     }
 
