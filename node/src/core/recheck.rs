@@ -20,7 +20,7 @@ const MAX_READ: usize = 16 * 1024;
 #[derive(Debug)]
 struct Reading {
     ceremony: CeremonyId,
-    /// How many of its entries the stream had when this began.
+    /// How many of its entries the stream had when this began, where it is in memory.
     have: u64,
     /// How many messages were read.
     read: usize,
@@ -46,10 +46,7 @@ impl Core {
         }
         let last = self.recheck.last.as_ref();
         let Some(ceremony) = self.next_in_stream(last).or_else(|| self.next_in_stream(None)) else { return };
-        let have = match self.shelf.get(&ceremony) {
-            Some(line) => line.head.seq,
-            None => self.logs.get(&ceremony).map_or(0, |log| log.have),
-        };
+        let have = self.logs.get(&ceremony).map_or(0, |log| log.have);
         self.recheck.began_at = now;
         self.recheck.reading =
             Some(Reading { ceremony: ceremony.clone(), have, read: 0, found: BTreeMap::new() });
@@ -67,8 +64,11 @@ impl Core {
     /// What follows in the log that is being read, or its end.
     pub(super) fn log_read(&mut self, read: Result<Vec<StreamEntry>, StreamError>) {
         let Some(mut reading) = self.recheck.reading.take() else { return };
-        // What is wrong with the broker is found out by whoever looks at the stream.
-        let Ok(batch) = read else { return };
+        let Ok(batch) = read else {
+            // What is wrong with the broker is found out by whoever looks at the stream. The others must not wait for this one.
+            self.recheck.last = Some(reading.ceremony);
+            return;
+        };
         let Some(after) = batch.last().map(|message| message.seq) else { return self.judge(reading) };
         let entries = batch.iter().filter_map(|message| Entry::decode(&message.payload).ok());
         let entries = entries.filter(|entry| entry.ceremony == reading.ceremony);

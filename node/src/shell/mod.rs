@@ -45,8 +45,9 @@ const MAX_STREAM_OPS: usize = 8;
 const MAX_PUBLISHED: usize = 1024;
 /// How long the store may take for one operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long after one log of the stream was read once more the next one is, in milliseconds.
-const RECHECK_MS: u64 = 1000;
+/// How long after one log of the stream was read once more the next one is, in milliseconds: ten thousand ceremonies
+/// take a day.
+const RECHECK_MS: u64 = 10_000;
 /// The highest index that a node can have.
 const MAX_INDEX: u8 = 20;
 
