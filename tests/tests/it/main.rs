@@ -27,3 +27,4 @@ mod stranger;
 mod tls;
 mod transactions;
 mod vault;
+mod wire;
