@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ceremony, MAX_ATTESTATIONS, Phase, TestSignature};
+use super::{Ceremony, MAX_ATTESTATIONS, Phase};
 use crate::attestation::EnclaveKeys;
 use crate::ids::{Hash, NodeIndex, UnixMillis};
-use crate::manifest::Way;
-use crate::script::Act;
 use crate::subsets::Subset;
 use crate::wallet::Wallet;
 
@@ -108,60 +106,12 @@ impl Ceremony {
                 _ => self.may_attest(node).then_some(Duty::Attest),
             };
         }
-        let making = (phase == Phase::Authorised).then(|| self.share_duty(node)).flatten();
-        making
-            .or_else(|| self.test_duty(node))
-            .or_else(|| self.backup_duty(node))
-            .or_else(|| self.retirement(node))
+        self.script.steps().iter().find_map(|step| step.act.rules().duty(self, node, &phase))
     }
 
     /// Whether this node may still attest here.
     fn may_attest(&self, node: NodeIndex) -> bool {
         self.enclaves.get(&node).is_none_or(|known| known.times < MAX_ATTESTATIONS)
-    }
-
-    /// What a node does for a generation that is being made.
-    fn share_duty(&self, node: NodeIndex) -> Option<Duty> {
-        if !self.manifest.kind.makes_shares() {
-            return None;
-        }
-        if let Some((lost, way)) = self.due_recovery() {
-            return match way {
-                Way::Repair if self.manifest.dealer().is_some() => {
-                    let has_got =
-                        self.manifest.lost.get(&node) == Some(&way) && self.recovered.contains(&node);
-                    (self.rebuilding().contains(node) && !has_got).then_some(Duty::Rebuild)
-                }
-                Way::Repair => self.repairing(lost).contains(node).then_some(Duty::Repair { lost }),
-                // Each when its own backup is released, in any order.
-                Way::Backup => {
-                    self.wanted_backup(Act::Recover, node)?;
-                    self.release(Act::Recover, node).map(|_| Duty::Restore { node })
-                }
-            };
-        }
-        if self.manifest.kind.renews() {
-            let lets_through = self.is_let_through() && !self.prepared.contains_key(&node);
-            return if self.staged.contains_key(&node) {
-                lets_through.then_some(Duty::Prepare)
-            } else {
-                Some(Duty::Generate)
-            };
-        }
-        (!self.prepared.contains_key(&node)).then_some(Duty::Generate)
-    }
-
-    fn backup_duty(&self, node: NodeIndex) -> Option<Duty> {
-        if self.backup_is_due(node) {
-            return Some(Duty::Backup { node });
-        }
-        self.wanted_backup(Act::Prove, node)?;
-        self.release(Act::Prove, node).map(|_| Duty::Prove { node })
-    }
-
-    fn retirement(&self, node: NodeIndex) -> Option<Duty> {
-        let due = self.manifest.kind.renews() && self.all_adopted() && !self.retired.contains(&node);
-        due.then_some(Duty::Retire)
     }
 
     /// The generation whose share this node needs for a duty; none where it needs none, or has lost it.
@@ -190,19 +140,6 @@ impl Ceremony {
 
     fn adoption(&self, node: NodeIndex) -> Option<Duty> {
         (self.committed().is_some() && !self.adopted.contains(&node)).then_some(Duty::Adopt)
-    }
-
-    fn test_duty(&self, node: NodeIndex) -> Option<Duty> {
-        let subset = self.due_subset()?;
-        if !subset.contains(node) || self.is_hopeless(&subset) {
-            return None;
-        }
-        let attempt = self.attempt(&subset);
-        let input = self.due_input(&subset)?;
-        let same =
-            |test: &TestSignature| (&test.subset, test.attempt, test.input) == (&subset, attempt, input);
-        let reported = self.tests.iter().any(|test| same(test) && test.reported_by.contains(&node));
-        (!reported).then_some(Duty::TestSign { subset, attempt, input })
     }
 
     /// The session in which this duty is done; a backup duty has no other party. None for duties that need no keys, and

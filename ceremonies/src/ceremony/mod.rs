@@ -4,6 +4,7 @@
 //! anything that an entry's own author did not sign. What can be derived (authorised, committed, void) is derived and
 //! never logged.
 
+mod acts;
 mod backups;
 mod branch;
 mod broadcast;

@@ -1,5 +1,6 @@
 //! What people sign: approvals, confirmations, read-backs, verdicts, the close, and the withdrawal.
 
+use super::acts::Refused;
 use super::{Ceremony, Ending, Phase, Rejection, StepSignature};
 use crate::charter::{Charter, Person, Quorum, Role};
 use crate::entry::Entry;
@@ -82,25 +83,7 @@ impl Ceremony {
     /// How many of which role must sign this step.
     #[must_use]
     pub fn signers(&self, step: &Step) -> Quorum {
-        match step.act {
-            Act::Recover | Act::Prove if self.asks_releases(step.act) => Quorum::from([(Role::Custodian, 1)]),
-            Act::Approve => self.context.charter.quorum(self.manifest.kind).cloned().unwrap_or_default(),
-            Act::Open
-            | Act::Attest
-            | Act::Confirm
-            | Act::Recover
-            | Act::Generate
-            | Act::ReadBack
-            | Act::TestSign
-            | Act::Sign
-            | Act::Broadcast
-            | Act::Backup
-            | Act::Prove
-            | Act::Commit
-            | Act::Retire
-            | Act::Agree
-            | Act::Close => step.signers.clone(),
-        }
+        step.act.rules().signers(self, step)
     }
 
     /// The step, if people sign it and everything it needs is done.
@@ -108,30 +91,11 @@ impl Ceremony {
     /// # Errors
     /// [`Rejection`] says what must be done first, or that nobody is asked to sign it.
     pub fn open_step(&self, id: &StepId) -> Result<&Step, Rejection> {
-        let step = self.script.step(id).filter(|step| match step.act {
-            Act::Confirm
-            | Act::Approve
-            | Act::ReadBack
-            | Act::Broadcast
-            | Act::Commit
-            | Act::Agree
-            | Act::Close
-            | Act::Recover
-            | Act::Prove => true,
-            Act::Open
-            | Act::Attest
-            | Act::Generate
-            | Act::TestSign
-            | Act::Sign
-            | Act::Backup
-            | Act::Retire => false,
-        });
+        let step = self.script.step(id).filter(|step| step.act.rules().is_for_people());
         let step = step.ok_or_else(|| Rejection::NoSuchStep(id.clone()))?;
         match self.missing_before(step) {
             Some(missing) => Err(Rejection::NotOpen { step: id.clone(), missing: missing.id.clone() }),
-            None if matches!(step.act, Act::Recover | Act::Prove) && !self.asks_releases(step.act) => {
-                Err(Rejection::NoReleases(id.clone()))
-            }
+            None if !step.act.rules().asks_people(self) => Err(Rejection::NoReleases(id.clone())),
             None => Ok(step),
         }
     }
@@ -259,7 +223,7 @@ impl Ceremony {
         self.record().map(|record| words::spoken(&record.fingerprint()))
     }
 
-    fn check_words(&self, typed: &str) -> Result<(), Rejection> {
+    pub(super) fn check_words(&self, typed: &str) -> Result<(), Rejection> {
         let spoken = self.spoken_words().unwrap_or_default();
         if spoken == typed {
             return Ok(());
@@ -269,42 +233,10 @@ impl Ceremony {
     }
 
     fn check_answer(&self, step: &Step, person: &PersonName, answer: &Answer) -> Result<(), Rejection> {
-        let asked = |asked| Err(Rejection::Answer { step: step.id.clone(), asked });
-        match step.act {
-            Act::ReadBack => match answer {
-                Answer::Words(typed) => self.check_words(typed),
-                _ => asked("the words as you heard them"),
-            },
-            Act::Recover | Act::Prove => match answer {
-                Answer::Release(release) => self.check_release(step.act, person, release),
-                _ => asked("the release of a backup: custody backup prove, or restore"),
-            },
-            Act::Agree => match answer {
-                Answer::Agree | Answer::Disagree(_) => Ok(()),
-                _ => asked("a verdict: agree, or disagree with a reason"),
-            },
-            Act::Broadcast => match answer {
-                Answer::Broadcast(confirmation) => self.check_confirmation(confirmation),
-                Answer::Withheld(_) => Ok(()),
-                _ => asked("the block that the transaction is in, or why it is not sent: custody broadcast"),
-            },
-            Act::Open
-            | Act::Attest
-            | Act::Confirm
-            | Act::Approve
-            | Act::Generate
-            | Act::TestSign
-            | Act::Sign
-            | Act::Backup
-            | Act::Commit
-            | Act::Retire
-            | Act::Close => {
-                if *answer == Answer::None {
-                    Ok(())
-                } else {
-                    asked("a signature and nothing else")
-                }
-            }
+        match step.act.rules().check_answer(self, person, answer) {
+            Ok(()) => Ok(()),
+            Err(Refused::Asks(asked)) => Err(Rejection::Answer { step: step.id.clone(), asked }),
+            Err(Refused::Wrong(rejection)) => Err(rejection),
         }
     }
 

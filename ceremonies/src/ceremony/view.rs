@@ -224,32 +224,14 @@ impl Ceremony {
             .collect()
     }
 
-    fn has_quorum(&self, step: &Step) -> bool {
+    pub(super) fn has_quorum(&self, step: &Step) -> bool {
         self.missing_signers(step).is_empty()
     }
 
     /// Whether everything the step asks for is there.
     #[must_use]
     pub fn is_done(&self, step: &Step) -> bool {
-        let roster = &self.manifest.roster;
-        match step.act {
-            Act::Attest => roster.iter().all(|node| self.enclaves.contains_key(node)),
-            Act::Recover => self.due_recovery().is_none(),
-            Act::Generate if self.manifest.kind.renews() => self.staged_wallet().is_some(),
-            Act::Generate => self.committed().is_some() && self.all_adopted(),
-            Act::Backup => self.backups_are_written(),
-            Act::Prove => self.backups_are_proven(),
-            Act::Commit => self.has_quorum(step) && self.committed().is_some() && self.all_adopted(),
-            Act::Retire => roster.iter().all(|node| self.retired.contains(node)),
-            Act::TestSign | Act::Sign => self.cover().iter().all(|subset| self.has_signed(subset)),
-            Act::Open
-            | Act::Confirm
-            | Act::Approve
-            | Act::ReadBack
-            | Act::Broadcast
-            | Act::Agree
-            | Act::Close => self.has_quorum(step),
-        }
+        step.act.rules().is_done(self, step)
     }
 
     /// The first step that this one needs and that is not done.
@@ -272,52 +254,10 @@ impl Ceremony {
     }
 
     fn waiting_for(&self, step: &Step) -> String {
-        let nodes = |done: &dyn Fn(&NodeIndex) -> bool| {
-            let missing = self.manifest.roster.iter().filter(|node| !done(node));
-            let missing: Vec<_> = missing.map(|node| format!("node {node}")).collect();
-            missing.join(", ")
-        };
-        match step.act {
-            Act::Attest => format!("attestation of {}", nodes(&|node| self.enclaves.contains_key(node))),
-            Act::Recover => match self.due_recovery() {
-                Some((node, way)) => {
-                    format!("the share of node {node}, {}", self.manifest.way_in_words(way))
-                }
-                None => String::new(),
-            },
-            Act::Generate if self.manifest.kind.renews() => {
-                format!("new share of {}", nodes(&|node| self.staged.contains_key(node)))
-            }
-            Act::Commit if !self.has_quorum(step) => self.missing_people(step),
-            Act::Generate | Act::Commit if self.committed().is_none() => {
-                format!("result of {}", nodes(&|node| self.prepared.contains_key(node)))
-            }
-            Act::Generate | Act::Commit => {
-                format!("adoption by {}", nodes(&|node| self.adopted.contains(node)))
-            }
-            Act::Backup => format!("backup of {}", nodes(&|node| self.backups.contains_key(node))),
-            Act::Prove => {
-                format!("release and proof of the backup of {}", nodes(&|node| self.proved.contains(node)))
-            }
-            Act::Retire => format!("deletion by {}", nodes(&|node| self.retired.contains(node))),
-            Act::TestSign | Act::Sign => match self.due_subset() {
-                Some(subset) if self.is_hopeless(&subset) => {
-                    format!("nothing: signer set {subset} failed for good; withdraw the ceremony")
-                }
-                Some(subset) => format!("signature of {subset}, try {}", self.attempt(&subset)),
-                None => String::new(),
-            },
-            Act::Open
-            | Act::Confirm
-            | Act::Approve
-            | Act::ReadBack
-            | Act::Broadcast
-            | Act::Agree
-            | Act::Close => self.missing_people(step),
-        }
+        step.act.rules().waiting_for(self, step)
     }
 
-    fn missing_people(&self, step: &Step) -> String {
+    pub(super) fn missing_people(&self, step: &Step) -> String {
         let missing = self.missing_signers(step).into_iter();
         let of = |(role, count): (Role, u32)| format!("{count} {role}{}", if count == 1 { "" } else { "s" });
         missing.map(of).collect::<Vec<_>>().join(", ")

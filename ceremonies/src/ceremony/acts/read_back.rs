@@ -1,0 +1,17 @@
+//! The read-back: people type the wallet's words as they hear them.
+
+use super::{Refused, Rules};
+use crate::ceremony::Ceremony;
+use crate::ids::PersonName;
+use crate::statement::Answer;
+
+pub(super) struct ReadBack;
+
+impl Rules for ReadBack {
+    fn check_answer(&self, ceremony: &Ceremony, _: &PersonName, answer: &Answer) -> Result<(), Refused> {
+        match answer {
+            Answer::Words(typed) => Ok(ceremony.check_words(typed)?),
+            _ => Err(Refused::Asks("the words as you heard them")),
+        }
+    }
+}
