@@ -23,7 +23,6 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::ceremony::{Ceremony, Context, Rejection};
-use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
 use crate::wallet::{Record, Wallet};
@@ -247,10 +246,9 @@ impl Book {
     fn context_of(&self, first: &Entry) -> Context {
         let Event::Opened { manifest, .. } = &first.event else { return self.context().clone() };
         let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
-        // An inventory may speak of a generation that was staged and given up: it rebuilds the key like any other.
-        let made = |ceremony: &Ceremony| match manifest.kind {
-            CeremonyKind::Inventory => ceremony.made(),
-            _ => ceremony.committed(),
+        let made = |ceremony: &Ceremony| {
+            let rules = manifest.kind.rules();
+            if rules.may_speak_of_what_was_given_up() { ceremony.made() } else { ceremony.committed() }
         };
         let wallet = origin.and_then(|chapter| made(&chapter.ceremony)).map(Arc::new);
         let record = manifest.origin.as_ref().and_then(|origin| self.records.get(&origin.record));

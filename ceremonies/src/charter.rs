@@ -21,6 +21,7 @@ pub use self::backups::{BackupRules, Custodian, Keeper};
 pub use self::exclusion::Incomplete;
 use crate::attestation::Measurement;
 use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
+pub use crate::kinds::CeremonyKind;
 use crate::text::{Encoding, utf8};
 
 /// Largest accepted charter, in bytes.
@@ -111,109 +112,6 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|role| role.to_string() == text).ok_or_else(|| {
             format!("`{text}` is not a role: use administrator, operator, witness, auditor or custodian")
-        })
-    }
-}
-
-/// A kind of ceremony.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CeremonyKind {
-    /// Makes a new wallet's key.
-    Dkg,
-    /// Signs worthless digests with a wallet's current generation, to prove that it can.
-    TestSign,
-    /// Puts an amended charter in force.
-    Amend,
-    /// Gives every node a new share of a wallet's key.
-    Refresh,
-    /// Restores the shares of nodes that lost them, then gives every node a new one.
-    Recover,
-    /// Signs a transaction with a wallet.
-    Transfer,
-    /// The last resort: one enclave rebuilds lost shares from root shares, then every node gets a new one.
-    Rebuild,
-    /// Enters in the exposure ledger which copies of a generation's shares exist or are gone.
-    Inventory,
-}
-
-impl CeremonyKind {
-    /// Every kind.
-    pub const ALL: [Self; 8] = [
-        Self::Dkg,
-        Self::TestSign,
-        Self::Amend,
-        Self::Refresh,
-        Self::Recover,
-        Self::Transfer,
-        Self::Rebuild,
-        Self::Inventory,
-    ];
-
-    /// Whether it makes new shares of a key that exists.
-    #[must_use]
-    pub fn renews(self) -> bool {
-        match self {
-            Self::Refresh | Self::Recover | Self::Rebuild => true,
-            Self::Dkg | Self::TestSign | Self::Amend | Self::Transfer | Self::Inventory => false,
-        }
-    }
-
-    /// Whether it restores the shares of nodes that lost them.
-    #[must_use]
-    pub fn recovers(self) -> bool {
-        matches!(self, Self::Recover | Self::Rebuild)
-    }
-
-    /// Whether it makes a generation of shares.
-    #[must_use]
-    pub fn makes_shares(self) -> bool {
-        self == Self::Dkg || self.renews()
-    }
-
-    /// Whether enclaves take part in it. Where none do, only people act, and no node has a duty.
-    #[must_use]
-    pub fn uses_enclaves(self) -> bool {
-        match self {
-            Self::Dkg | Self::TestSign | Self::Refresh | Self::Recover | Self::Transfer | Self::Rebuild => {
-                true
-            }
-            Self::Amend | Self::Inventory => false,
-        }
-    }
-}
-
-impl CeremonyKind {
-    /// Its name in charters, ids and lists.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dkg => "dkg",
-            Self::TestSign => "test-sign",
-            Self::Amend => "amend",
-            Self::Refresh => "refresh",
-            Self::Recover => "recover",
-            Self::Transfer => "transfer",
-            Self::Rebuild => "rebuild",
-            Self::Inventory => "inventory",
-        }
-    }
-}
-
-impl fmt::Display for CeremonyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for CeremonyKind {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
-            format!(
-                "`{text}` is not a kind of ceremony: use {}",
-                Self::ALL.map(|kind| kind.to_string()).join(", ")
-            )
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod entry;
 pub mod evidence;
 pub mod ids;
 pub mod inventory;
+mod kinds;
 pub mod kms_policy;
 pub mod listing;
 pub mod manifest;

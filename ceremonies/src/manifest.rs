@@ -12,6 +12,7 @@ use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
 use crate::inventory::{InvalidItem, Item, MAX_ITEMS};
+use crate::kinds::Carries;
 use crate::script::Script;
 use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
@@ -202,17 +203,7 @@ impl Proposal {
         let wire = wire::log::Manifest {
             version: wire::VERSION,
             ceremony: id,
-            kind: match self.kind {
-                CeremonyKind::Dkg => wire::log::Kind::Dkg,
-                CeremonyKind::TestSign => wire::log::Kind::TestSign,
-                CeremonyKind::Amend => wire::log::Kind::Amend,
-                CeremonyKind::Refresh => wire::log::Kind::Refresh,
-                CeremonyKind::Recover => wire::log::Kind::Recover,
-                CeremonyKind::Transfer => wire::log::Kind::Transfer,
-                CeremonyKind::Rebuild => wire::log::Kind::Rebuild,
-                CeremonyKind::Inventory => wire::log::Kind::Inventory,
-            }
-            .into(),
+            kind: self.kind.rules().wire().into(),
             cluster: charter.cluster().to_string(),
             cluster_kind: charter.kind().to_string(),
             charter: charter.hash().as_bytes().to_vec(),
@@ -238,7 +229,7 @@ impl Proposal {
     }
 }
 
-fn value(broken: bool, text: &str) -> Result<(), ManifestError> {
+pub(crate) fn value(broken: bool, text: &str) -> Result<(), ManifestError> {
     if broken { Err(ManifestError::Value(text.to_owned())) } else { Ok(()) }
 }
 
@@ -262,24 +253,14 @@ impl Manifest {
             wire.generation == u32::MAX,
             "generation is the largest possible number; none could follow it",
         )?;
-        let kind = match wire.kind() {
-            wire::log::Kind::Dkg => CeremonyKind::Dkg,
-            wire::log::Kind::TestSign => CeremonyKind::TestSign,
-            wire::log::Kind::Amend => CeremonyKind::Amend,
-            wire::log::Kind::Refresh => CeremonyKind::Refresh,
-            wire::log::Kind::Recover => CeremonyKind::Recover,
-            wire::log::Kind::Transfer => CeremonyKind::Transfer,
-            wire::log::Kind::Rebuild => CeremonyKind::Rebuild,
-            wire::log::Kind::Inventory => CeremonyKind::Inventory,
-            wire::log::Kind::Unspecified => {
-                return Err(ManifestError::Value("kind is missing or unknown to this build".into()));
-            }
-        };
+        let unknown = || ManifestError::Value("kind is missing or unknown to this build".into());
+        let kind = CeremonyKind::from_wire(wire.kind()).ok_or_else(unknown)?;
         let origin = Self::origin(kind, &wire)?;
         let amendment = Self::amendment(kind, &wire)?;
         let lost = Self::lost(kind, &wire)?;
         let transaction = Self::transaction(kind, &wire)?;
         let inventory = Self::inventory(kind, &wire)?;
+        kind.rules().check_manifest(&wire)?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -308,41 +289,30 @@ impl Manifest {
     }
 
     fn origin(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Option<Origin>, ManifestError> {
-        match kind {
-            CeremonyKind::Dkg => {
-                value(!wire.origin.is_empty() || !wire.record.is_empty(), "a dkg has no origin")?;
-                value(wire.generation != Generation::FIRST.0, "a dkg makes generation 1")?;
-                Ok(None)
-            }
-            CeremonyKind::Amend => {
-                value(!wire.origin.is_empty() || !wire.record.is_empty(), "an amendment has no origin")?;
-                value(wire.generation != Generation::FIRST.0, "an amendment has generation 1")?;
-                Ok(None)
-            }
-            CeremonyKind::TestSign
-            | CeremonyKind::Refresh
-            | CeremonyKind::Recover
-            | CeremonyKind::Rebuild
-            | CeremonyKind::Transfer
-            | CeremonyKind::Inventory => {
-                let renews_first = kind.renews() && wire.generation == Generation::FIRST.0;
-                value(
-                    renews_first,
-                    "a refresh or recovery follows an existing generation; it cannot make the first",
-                )?;
-                Ok(Some(Origin {
-                    ceremony: wire.origin.clone().try_into()?,
-                    record: wire.record.as_slice().try_into()?,
-                }))
-            }
+        if !kind.rules().has_an_origin() {
+            let has_one = !wire.origin.is_empty() || !wire.record.is_empty();
+            value(has_one, &format!("a ceremony of kind {kind} has no origin"))?;
+            value(
+                wire.generation != Generation::FIRST.0,
+                &format!("a ceremony of kind {kind} has generation 1"),
+            )?;
+            return Ok(None);
         }
+        value(
+            kind.renews() && wire.generation == Generation::FIRST.0,
+            "a refresh or recovery follows an existing generation; it cannot make the first",
+        )?;
+        Ok(Some(Origin {
+            ceremony: wire.origin.clone().try_into()?,
+            record: wire.record.as_slice().try_into()?,
+        }))
     }
 
     fn transaction(
         kind: CeremonyKind,
         wire: &wire::log::Manifest,
     ) -> Result<Option<Arc<Transaction>>, ManifestError> {
-        let transfers = kind == CeremonyKind::Transfer;
+        let transfers = kind.rules().carries() == Carries::Transaction;
         value(
             transfers == wire.transaction.is_empty(),
             "a transfer must carry a transaction, and no other ceremony may",
@@ -354,7 +324,7 @@ impl Manifest {
     }
 
     fn inventory(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Vec<Item>, ManifestError> {
-        let takes_stock = kind == CeremonyKind::Inventory;
+        let takes_stock = kind.rules().carries() == Carries::Inventory;
         value(
             takes_stock == wire.inventory.is_empty(),
             "an inventory must have items, and no other ceremony may",
@@ -390,7 +360,7 @@ impl Manifest {
             )?;
         }
         value(
-            kind.recovers() == lost.is_empty(),
+            (kind.rules().carries() == Carries::Losses) == lost.is_empty(),
             "a recovery or rebuild must name the nodes that lost their shares, and no other ceremony may",
         )?;
         let repaired = lost.values().filter(|way| **way == Way::Repair).count();
@@ -399,17 +369,6 @@ impl Manifest {
             kind.recovers() && too_few(wire.roster.len() - repaired),
             "fewer nodes than the threshold have their shares or a backup: the other shares cannot be restored",
         )?;
-        if kind == CeremonyKind::Rebuild {
-            value(
-                repaired == 0,
-                "every lost node has a backup: open a recovery instead, which brings the key into no single enclave",
-            )?;
-            value(
-                !too_few(wire.roster.len() - lost.len()),
-                "enough nodes have their shares: recover the others by repair, which brings the key into no single \
-                 enclave",
-            )?;
-        }
         Ok(lost)
     }
 
@@ -417,7 +376,7 @@ impl Manifest {
         kind: CeremonyKind,
         wire: &wire::log::Manifest,
     ) -> Result<Option<Arc<Charter>>, ManifestError> {
-        let amends = kind == CeremonyKind::Amend;
+        let amends = kind.rules().carries() == Carries::Charter;
         value(
             amends == wire.amendment.is_empty(),
             "an amendment must carry a new charter, and no other ceremony may",
@@ -461,7 +420,7 @@ impl Manifest {
         }
         let all = charter.members();
         let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let fits = if self.kind == CeremonyKind::Transfer {
+        let fits = if self.kind.rules().has_a_signer_set() {
             self.roster.len() == usize::from(self.threshold)
                 && self.roster.is_sorted_by(|a, b| a < b)
                 && self.roster.iter().all(|node| all.contains(node))

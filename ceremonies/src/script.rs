@@ -163,16 +163,7 @@ impl Script {
     /// # Errors
     /// Never for the built-in scripts, which a test checks; the type keeps callers from panicking.
     pub fn builtin(kind: CeremonyKind) -> Result<Self, ScriptError> {
-        Self::parse(match kind {
-            CeremonyKind::Dkg => include_bytes!("../scripts/dkg.toml"),
-            CeremonyKind::TestSign => include_bytes!("../scripts/test-sign.toml"),
-            CeremonyKind::Amend => include_bytes!("../scripts/amend.toml"),
-            CeremonyKind::Refresh => include_bytes!("../scripts/refresh.toml"),
-            CeremonyKind::Recover => include_bytes!("../scripts/recover.toml"),
-            CeremonyKind::Transfer => include_bytes!("../scripts/transfer.toml"),
-            CeremonyKind::Rebuild => include_bytes!("../scripts/rebuild.toml"),
-            CeremonyKind::Inventory => include_bytes!("../scripts/inventory.toml"),
-        })
+        Self::parse(kind.rules().script())
     }
 
     /// SHA-256 of the file's bytes.
@@ -272,58 +263,7 @@ impl ScriptFile {
 
     /// The acts that a kind requires, each exactly once and in this order along the `needs`.
     fn check_acts(&self) -> Option<String> {
-        let required: &[Act] = match self.kind {
-            CeremonyKind::Dkg => &[
-                Act::Open,
-                Act::Attest,
-                Act::Approve,
-                Act::Generate,
-                Act::ReadBack,
-                Act::TestSign,
-                Act::Backup,
-                Act::Prove,
-                Act::Agree,
-                Act::Close,
-            ],
-            CeremonyKind::TestSign => {
-                &[Act::Open, Act::Attest, Act::Approve, Act::TestSign, Act::Agree, Act::Close]
-            }
-            CeremonyKind::Transfer => {
-                &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Broadcast, Act::Agree, Act::Close]
-            }
-            CeremonyKind::Amend | CeremonyKind::Inventory => {
-                &[Act::Open, Act::Approve, Act::Agree, Act::Close]
-            }
-            CeremonyKind::Refresh => &[
-                Act::Open,
-                Act::Attest,
-                Act::Approve,
-                Act::Generate,
-                Act::ReadBack,
-                Act::TestSign,
-                Act::Backup,
-                Act::Prove,
-                Act::Commit,
-                Act::Retire,
-                Act::Agree,
-                Act::Close,
-            ],
-            CeremonyKind::Recover | CeremonyKind::Rebuild => &[
-                Act::Open,
-                Act::Attest,
-                Act::Approve,
-                Act::Recover,
-                Act::Generate,
-                Act::ReadBack,
-                Act::TestSign,
-                Act::Backup,
-                Act::Prove,
-                Act::Commit,
-                Act::Retire,
-                Act::Agree,
-                Act::Close,
-            ],
-        };
+        let required = self.kind.rules().acts();
         let of = |act: Act| self.steps.iter().filter(move |step| step.act == act);
         for act in required {
             let count = of(*act).count();

@@ -12,9 +12,9 @@ use thiserror::Error;
 
 use super::{Book, Chapter, NotTaken, Taken};
 use crate::ceremony::{Ceremony, Context, Rejection};
-use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash};
+use crate::kinds::Carries;
 use crate::manifest::Manifest;
 use crate::text::{chain, one_line};
 
@@ -197,7 +197,7 @@ impl Book {
     fn amends(&self, first: &Entry) -> Option<Hash> {
         let known = || self.get(&first.ceremony).map(|chapter| chapter.ceremony.manifest());
         let manifest = opening(first).or_else(known)?;
-        (manifest.kind == CeremonyKind::Amend).then_some(manifest.charter)
+        (manifest.kind.rules().carries() == Carries::Charter).then_some(manifest.charter)
     }
 
     /// All that amend one charter, before any that amends the next.

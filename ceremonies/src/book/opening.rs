@@ -119,27 +119,7 @@ impl Book {
         if manifest.kind.uses_enclaves() {
             self.check_nodes(manifest)?;
         }
-        match manifest.kind {
-            CeremonyKind::Dkg => self.check_new_wallet(&manifest.wallet, now),
-            CeremonyKind::Amend => self.check_amending(manifest, now),
-            CeremonyKind::TestSign | CeremonyKind::Transfer => {
-                self.check_current(manifest)?;
-                self.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)
-            }
-            CeremonyKind::Refresh => {
-                self.check_generation(manifest, now)?;
-                self.check_free(manifest, now, CeremonyKind::uses_enclaves)
-            }
-            // A lost node may have left a ceremony behind that it will never finish.
-            CeremonyKind::Recover | CeremonyKind::Rebuild => {
-                self.check_generation(manifest, now)?;
-                self.check_free(manifest, now, CeremonyKind::renews)
-            }
-            CeremonyKind::Inventory => {
-                self.check_inventory(manifest)?;
-                self.check_free(manifest, now, |kind| kind == CeremonyKind::Inventory)
-            }
-        }?;
+        manifest.kind.rules().check_opening(self, manifest, now)?;
         self.check_date(manifest, now)
     }
 
@@ -203,7 +183,7 @@ impl Book {
         later.max_by_key(|made| made.manifest().generation)
     }
 
-    fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
+    pub(crate) fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
         match self.ceremonies().find(|ceremony| ceremony.may_give_shares(wallet, now)) {
             Some(rival) => {
                 Err(OpeningError::Taken { wallet: wallet.clone(), rival: rival.manifest().ceremony.clone() })
@@ -212,7 +192,7 @@ impl Book {
         }
     }
 
-    fn check_amending(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+    pub(crate) fn check_amending(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         if manifest.charter != self.context().charter().hash() {
             return Err(OpeningError::Amended);
         }
@@ -229,7 +209,7 @@ impl Book {
     }
 
     /// Checks that it works on the generation in use.
-    fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
+    pub(crate) fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
         match (&manifest.origin, self.wallet(&manifest.wallet)) {
             (Some(origin), Some(wallet)) if wallet.record.digest() != origin.record => {
                 Err(OpeningError::Superseded {
@@ -242,7 +222,7 @@ impl Book {
         }
     }
 
-    fn check_generation(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+    pub(crate) fn check_generation(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         self.check_current(manifest)?;
         let next = self.next_generation(&manifest.wallet, now);
         if manifest.generation < next {
@@ -264,7 +244,7 @@ impl Book {
     }
 
     /// Checks that no ceremony of these kinds is under way on the manifest's wallet.
-    fn check_free(
+    pub(crate) fn check_free(
         &self,
         manifest: &Manifest,
         now: UnixMillis,

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Book, Chapter};
 use crate::ceremony::{Ceremony, Phase};
-use crate::charter::CeremonyKind;
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
 use crate::manifest::{Manifest, Origin};
@@ -22,13 +21,10 @@ impl Book {
         let is_idle = |ceremony: &Ceremony| {
             let manifest = ceremony.manifest();
             let phase = ceremony.phase_at(now);
-            let is_needed = match manifest.kind {
-                CeremonyKind::TestSign | CeremonyKind::Transfer => false,
-                CeremonyKind::Amend => phase == Phase::Closed || ceremony.amended().is_some(),
-                CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover | CeremonyKind::Rebuild => {
-                    !old.contains(&manifest.ceremony)
-                }
-                CeremonyKind::Inventory => true,
+            let is_needed = if manifest.kind.makes_shares() {
+                !old.contains(&manifest.ceremony)
+            } else {
+                manifest.kind.rules().outlasts_its_end(ceremony, &phase)
             };
             is_over(&phase) && !is_needed && ceremony.bans().is_empty()
         };

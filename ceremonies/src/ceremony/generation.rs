@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use super::{Before, Ceremony, Rejection};
-use crate::charter::CeremonyKind;
 use crate::entry::{EnclaveSignature, Entry};
 use crate::ids::{Hash, NodeIndex};
 use crate::manifest::Way;
@@ -251,12 +250,6 @@ impl Ceremony {
     /// The generation record it made or works on, as soon as one is known.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
-        match self.manifest.kind {
-            CeremonyKind::Dkg | CeremonyKind::Refresh | CeremonyKind::Recover | CeremonyKind::Rebuild => {
-                self.record.as_ref()
-            }
-            CeremonyKind::TestSign | CeremonyKind::Transfer | CeremonyKind::Inventory => self.before_record(),
-            CeremonyKind::Amend => None,
-        }
+        if self.manifest.kind.makes_shares() { self.record.as_ref() } else { self.before_record() }
     }
 }

@@ -26,7 +26,7 @@ pub use self::protocol::{ToSign, test_digest, verifies};
 pub use self::rejection::Rejection;
 pub use self::view::{Phase, StepState, Void};
 use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
-use crate::charter::{CeremonyKind, Charter, ClusterKind, Role};
+use crate::charter::{Charter, ClusterKind, Role};
 use crate::entry::{Entry, Event, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::Manifest;
@@ -350,7 +350,7 @@ impl Ceremony {
                         record.generation == manifest.generation
                     }
                     && record.threshold == manifest.threshold
-                    && if manifest.kind == CeremonyKind::Transfer {
+                    && if manifest.kind.rules().has_a_signer_set() {
                         manifest.roster.iter().all(|node| record.public_shares.contains_key(node))
                     } else {
                         let left =

@@ -254,31 +254,20 @@ impl CharterDraft {
         }
     }
 
-    /// A quorum must be possible with one role per person, and must need more than one person. An amendment could lower
-    /// every other quorum, and a rebuild brings a whole key into one enclave: no quorum may be higher than theirs. An
-    /// inventory moves no share: a second pair of eyes is enough, if they do not operate.
+    /// A quorum must be possible with one role per person, and must need more than one person.
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             // Nobody may hold a ceremony of a kind without a quorum: such a charter could never be changed.
-            let needed = matches!(kind, CeremonyKind::Dkg | CeremonyKind::TestSign);
-            return rule(needed, || format!("quorum.{kind} is missing"));
+            return rule(kind.rules().is_indispensable(), || format!("quorum.{kind} is missing"));
         };
         let count = |role| quorum.get(&role).copied().unwrap_or(0);
-        let needed: &[(Role, u32)] = match kind {
-            CeremonyKind::Inventory => &[],
-            CeremonyKind::Dkg
-            | CeremonyKind::TestSign
-            | CeremonyKind::Amend
-            | CeremonyKind::Refresh
-            | CeremonyKind::Recover
-            | CeremonyKind::Rebuild
-            | CeremonyKind::Transfer => &[
-                (Role::Administrator, 1),
-                (Role::Operator, u32::from(self.threshold)),
-                (Role::Witness, 1),
-                (Role::Auditor, 1),
-            ],
-        };
+        let full = [
+            (Role::Administrator, 1),
+            (Role::Operator, u32::from(self.threshold)),
+            (Role::Witness, 1),
+            (Role::Auditor, 1),
+        ];
+        let needed: &[(Role, u32)] = if kind.rules().needs_a_full_quorum() { &full } else { &[] };
         for (role, least) in needed.iter().copied() {
             rule(count(role) < least, || {
                 format!("quorum.{kind} asks for {} × {role}; at least {least} must approve", count(role))
@@ -294,10 +283,8 @@ impl CharterDraft {
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
-        for (highest, why) in [
-            (CeremonyKind::Amend, "which could lower it"),
-            (CeremonyKind::Rebuild, "which must have the highest of all"),
-        ] {
+        let highest = |kind: CeremonyKind| Some((kind, kind.rules().has_the_highest_quorum()?));
+        for (highest, why) in CeremonyKind::ALL.into_iter().filter_map(highest) {
             let Some(most) = self.quorum.get(&highest) else { continue };
             let is_higher = |role: &&Role| most.get(role).copied().unwrap_or(0) < count(**role);
             if let Some(role) = Role::ALL.iter().find(is_higher) {

@@ -1,0 +1,237 @@
+//! The kinds of ceremonies: what each is for and what holds for it alone. A kind is read in one file.
+//!
+//! A new one is a variant of [`CeremonyKind`], its file and script, its line in [`CeremonyKind::rules`], its number on
+//! the wire, and a form in the console. Nothing here changes a book or a ceremony.
+
+mod amend;
+mod dkg;
+mod inventory;
+mod rebuild;
+mod recover;
+mod refresh;
+mod test_sign;
+mod transfer;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::book::{Book, OpeningError};
+use crate::ceremony::{Ceremony, Phase};
+use crate::ids::UnixMillis;
+use crate::manifest::{Manifest, ManifestError};
+use crate::script::Act;
+use crate::wire::log;
+
+/// A kind of ceremony.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CeremonyKind {
+    /// Makes a new wallet's key.
+    Dkg,
+    /// Signs worthless digests with a wallet's current generation, to prove that it can.
+    TestSign,
+    /// Puts an amended charter in force.
+    Amend,
+    /// Gives every node a new share of a wallet's key.
+    Refresh,
+    /// Restores the shares of nodes that lost them, then gives every node a new one.
+    Recover,
+    /// Signs a transaction with a wallet.
+    Transfer,
+    /// The last resort: one enclave rebuilds lost shares from root shares, then every node gets a new one.
+    Rebuild,
+    /// Enters in the exposure ledger which copies of a generation's shares exist or are gone.
+    Inventory,
+}
+
+/// What a ceremony does to shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shares {
+    /// Nothing: no enclave takes part.
+    Untouched,
+    /// It signs with them.
+    Used,
+    /// It makes those of a new key.
+    Made,
+    /// It makes new ones of a key that exists.
+    Renewed,
+    /// It restores lost ones, and then makes new ones.
+    Restored,
+}
+
+/// What a manifest has that those of other kinds have not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Nothing,
+    Charter,
+    Losses,
+    Transaction,
+    Inventory,
+}
+
+/// What holds for a kind.
+pub(crate) trait Rules: Sync {
+    /// Its name in charters, ids and lists.
+    fn name(&self) -> &'static str;
+
+    /// Its number on the wire.
+    fn wire(&self) -> log::Kind;
+
+    /// The script that this build leads through it.
+    fn script(&self) -> &'static [u8];
+
+    /// The acts that its script must have, each once, in this order.
+    fn acts(&self) -> &'static [Act];
+
+    /// What it does to shares.
+    fn shares(&self) -> Shares;
+
+    /// What its manifest has besides.
+    fn carries(&self) -> Carries {
+        Carries::Nothing
+    }
+
+    /// Whether its manifest names a generation that it works on, or speaks of.
+    fn has_an_origin(&self) -> bool {
+        true
+    }
+
+    /// Whether that generation may have been given up before it was committed.
+    fn may_speak_of_what_was_given_up(&self) -> bool {
+        false
+    }
+
+    /// Whether only some nodes take part, as many as sign together.
+    fn has_a_signer_set(&self) -> bool {
+        false
+    }
+
+    /// What must hold for its manifest besides.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what does not.
+    fn check_manifest(&self, _: &log::Manifest) -> Result<(), ManifestError> {
+        Ok(())
+    }
+
+    /// Whether a charter must have a quorum for it.
+    fn is_indispensable(&self) -> bool {
+        false
+    }
+
+    /// Whether its quorum must have an administrator, a threshold of operators, a witness and an auditor.
+    fn needs_a_full_quorum(&self) -> bool {
+        true
+    }
+
+    /// Why no other kind's quorum may be higher than this one's.
+    fn has_the_highest_quorum(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Checks that one may be opened now.
+    ///
+    /// # Errors
+    /// [`OpeningError`] says what stands against it.
+    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError>;
+
+    /// Whether something follows from one that is over. What follows from one that made shares is judged by its
+    /// generation.
+    fn outlasts_its_end(&self, _: &Ceremony, _: &Phase) -> bool {
+        false
+    }
+}
+
+impl CeremonyKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Dkg,
+        Self::TestSign,
+        Self::Amend,
+        Self::Refresh,
+        Self::Recover,
+        Self::Transfer,
+        Self::Rebuild,
+        Self::Inventory,
+    ];
+
+    /// What holds for it.
+    pub(crate) fn rules(self) -> &'static dyn Rules {
+        match self {
+            Self::Dkg => &dkg::Dkg,
+            Self::TestSign => &test_sign::TestSign,
+            Self::Amend => &amend::Amend,
+            Self::Refresh => &refresh::Refresh,
+            Self::Recover => &recover::Recover,
+            Self::Transfer => &transfer::Transfer,
+            Self::Rebuild => &rebuild::Rebuild,
+            Self::Inventory => &inventory::Inventory,
+        }
+    }
+
+    /// The kind of this number on the wire; none where it is missing or unknown to this build.
+    pub(crate) fn from_wire(number: log::Kind) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.rules().wire() == number)
+    }
+
+    /// Whether it makes new shares of a key that exists.
+    #[must_use]
+    pub fn renews(self) -> bool {
+        self.rules().shares() >= Shares::Renewed
+    }
+
+    /// Whether it restores the shares of nodes that lost them.
+    #[must_use]
+    pub fn recovers(self) -> bool {
+        self.rules().shares() == Shares::Restored
+    }
+
+    /// Whether it makes a generation of shares.
+    #[must_use]
+    pub fn makes_shares(self) -> bool {
+        self.rules().shares() >= Shares::Made
+    }
+
+    /// Whether enclaves take part in it. Where none do, only people act, and no node has a duty.
+    #[must_use]
+    pub fn uses_enclaves(self) -> bool {
+        self.rules().shares() != Shares::Untouched
+    }
+
+    /// Its name in charters, ids and lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.rules().name()
+    }
+}
+
+impl fmt::Display for CeremonyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for CeremonyKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            format!("`{text}` is not a kind of ceremony: use {}", Self::ALL.map(Self::name).join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_on_the_wire_is_one_kind_and_every_kind_has_its_own() {
+        let numbers = (1..).map_while(|number| log::Kind::try_from(number).ok());
+        let kinds: Vec<Option<CeremonyKind>> = numbers.map(CeremonyKind::from_wire).collect();
+        assert_eq!(kinds.len(), CeremonyKind::ALL.len());
+        assert!(CeremonyKind::ALL.iter().all(|kind| kinds.contains(&Some(*kind))), "{kinds:?}");
+        assert_eq!(CeremonyKind::from_wire(log::Kind::Unspecified), None);
+    }
+}
