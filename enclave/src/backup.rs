@@ -12,7 +12,7 @@ use prost::Message;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::session::{KeyShare, ShareError};
+use crate::scheme::dkls23::{KeyShare, ShareError};
 
 mod proto {
     #![expect(unreachable_pub, reason = "generated from the .proto file, which is documented")]

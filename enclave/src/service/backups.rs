@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::Connection;
 use super::runner::Job;
 use crate::backup::{self, BackupError};
-use crate::session::{KeyShare, ShareError};
+use crate::scheme::dkls23::{KeyShare, ShareError};
 use enclave_link::message::{self, from_enclave};
 
 /// Why a backup is not handled.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::News;
 use super::orders::Order;
+use crate::scheme::dkls23::Product;
 use crate::session::{Action, Millis, Outcome, Session, SessionFailure, SessionProgress};
 use enclave_link::message;
 
@@ -52,20 +53,25 @@ pub(super) enum NewsKind {
         bytes: Vec<u8>,
     },
     Progress(SessionProgress),
-    Finished(Box<Outcome>),
+    Finished(Box<Outcome<Product>>),
     /// With the envelopes that show it, if any do.
     Failed(SessionFailure, Vec<Vec<u8>>),
 }
 
 /// Runs a session until it is over or dropped.
-pub(super) fn run(job: &Arc<Job>, session: Session, news: mpsc::Sender<News>) -> RunningSession {
+pub(super) fn run(job: &Arc<Job>, session: Session<Product>, news: mpsc::Sender<News>) -> RunningSession {
     let (inbox, messages) = sync_channel(MAX_WAITING);
     let of = Arc::clone(job);
     tokio::task::spawn_blocking(move || drive(&of, session, &messages, &news));
     RunningSession { inbox }
 }
 
-fn drive(job: &Arc<Job>, mut session: Session, messages: &Receiver<Vec<u8>>, news: &mpsc::Sender<News>) {
+fn drive(
+    job: &Arc<Job>,
+    mut session: Session<Product>,
+    messages: &Receiver<Vec<u8>>,
+    news: &mpsc::Sender<News>,
+) {
     let begun = Instant::now();
     let now = || Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut actions = session.start(now());

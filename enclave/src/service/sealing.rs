@@ -15,8 +15,8 @@ use super::runner::Job;
 use super::{BootError, Core, Tunnel};
 use crate::context::SealContext;
 use crate::kms::{Clock, Kms, KmsConfig, KmsError};
+use crate::scheme::dkls23::{KeyShare, ShareError};
 use crate::seal::{self, SealError, SealedBlob};
-use crate::session::{KeyShare, ShareError};
 use enclave_link::message;
 
 /// Why a share is not sealed or opened.

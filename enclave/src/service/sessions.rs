@@ -18,10 +18,11 @@ use super::orders::{Due, Order, OrderError};
 use super::runner::{self, Job, NewsKind, SessionNews};
 use super::sealing::{self, SealingError, SealingNews};
 use super::{Connection, News};
-use crate::session::{
-    Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Product, ProtocolAbort, Rebuilding,
-    Refreshing, Repairing, Session, SessionFailure, SessionPlan, Signature, Signing,
+use crate::scheme::dkls23::{
+    Factory, KeyGeneration, KeyShare, NewShare, Product, Rebuilding, Refreshing, Repairing, Signature,
+    Signing,
 };
+use crate::session::{Millis, Outcome, ProtocolAbort, Session, SessionFailure, SessionPlan};
 use enclave_link::message::{self, Deliver, Start, Stored, from_enclave};
 
 /// How long the parties of a session may take to be ready: their agents learn of it through the log.

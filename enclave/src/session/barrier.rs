@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use ceremonies::ids::{Hash, NodeIndex};
 
-use super::SessionPlan;
 use super::echo::Seen;
 use super::envelope::BootKeys;
+use super::plan::SessionPlan;
 use super::proto::{Hello, Reveal, content};
 
 /// Slots before the protocol's own rounds: hello and reveal.

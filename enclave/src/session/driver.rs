@@ -7,24 +7,25 @@ use std::sync::Arc;
 use ceremonies::ids::{Hash, NodeIndex};
 use zeroize::Zeroizing;
 
+use super::action::{Action, Outcome, SessionFailure, SessionProgress};
 use super::barrier;
 use super::echo::{self, Seen};
 use super::envelope::{self, Binding, BootKeys, Dropped, Proven};
+use super::plan::{Millis, SessionPlan};
 use super::proto::{Round as RoundMessage, content};
 use super::protocol::{Factory, Inbound, Outgoing, Protocol, ProtocolAbort, Round, Step};
 use super::said::{Letter, Said};
-use super::{Action, Millis, Outcome, SessionFailure, SessionPlan, SessionProgress};
 
 /// Where a session stands. Slot 0 is the hello, 1 the reveal, then a slot for every round.
-enum Stage {
+enum Stage<T> {
     Barrier,
-    Running(Running),
+    Running(Running<T>),
     Over,
 }
 
-struct Running {
+struct Running<T> {
     session: Hash,
-    protocol: Box<dyn Protocol>,
+    protocol: Box<dyn Protocol<Product = T>>,
     /// This party's own messages of this round to itself.
     own: Inbound,
     /// What each party broadcast in the previous round; before the first round, its nonce.
@@ -32,13 +33,13 @@ struct Running {
     transcript: Hash,
 }
 
-/// One party's session.
-pub struct Session {
+/// One party's session, which ends with a `T`.
+pub struct Session<T> {
     plan: SessionPlan,
     keys: Arc<BootKeys>,
-    factory: Option<Factory>,
+    factory: Option<Factory<T>>,
     nonce: Zeroizing<[u8; 32]>,
-    stage: Stage,
+    stage: Stage<T>,
     slot: u32,
     deadline: Millis,
     said: Said,
@@ -49,10 +50,10 @@ pub struct Session {
     evidence: Vec<Vec<u8>>,
 }
 
-impl Session {
+impl<T> Session<T> {
     /// A session that has not begun. `nonce` is this party's random part of the session's id.
     #[must_use]
-    pub fn new(plan: SessionPlan, keys: Arc<BootKeys>, nonce: [u8; 32], factory: Factory) -> Self {
+    pub fn new(plan: SessionPlan, keys: Arc<BootKeys>, nonce: [u8; 32], factory: Factory<T>) -> Self {
         Self {
             plan,
             keys,
@@ -69,7 +70,7 @@ impl Session {
     }
 
     /// Begins: says hello to all parties. Call it once, before anything else.
-    pub fn start(&mut self, now: Millis) -> Vec<Action> {
+    pub fn start(&mut self, now: Millis) -> Vec<Action<T>> {
         if let Err(reason) = barrier::check(&self.plan, &self.keys) {
             return vec![self.fail(SessionFailure::new(reason))];
         }
@@ -100,7 +101,7 @@ impl Session {
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Millis) -> Vec<Action> {
+    pub fn tick(&mut self, now: Millis) -> Vec<Action<T>> {
         let mut actions = self.pass_time(now);
         if !self.is_over() {
             actions.push(self.progress());
@@ -108,7 +109,7 @@ impl Session {
         actions
     }
 
-    fn pass_time(&mut self, now: Millis) -> Vec<Action> {
+    fn pass_time(&mut self, now: Millis) -> Vec<Action<T>> {
         if self.is_over() {
             return Vec::new();
         }
@@ -119,7 +120,7 @@ impl Session {
     }
 
     /// Takes bytes from the bus. May compute for as long as a protocol phase takes.
-    pub fn receive(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
+    pub fn receive(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action<T>> {
         // A party that sends without pause must not be able to put off the deadline.
         let mut actions = self.pass_time(now);
         if !self.is_over() {
@@ -128,7 +129,7 @@ impl Session {
         actions
     }
 
-    fn take(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
+    fn take(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action<T>> {
         let parties = &self.plan.parties;
         let read = envelope::read(bytes, &self.plan.label, self.plan.own, |from| parties.get(&from).copied());
         let taken = read.map_err(Reception::Dropped).and_then(|proven| self.place(proven));
@@ -155,7 +156,7 @@ impl Session {
     }
 
     /// Puts a proven message into its slot.
-    fn place(&mut self, proven: Proven) -> Result<Vec<Action>, Reception> {
+    fn place(&mut self, proven: Proven) -> Result<Vec<Action<T>>, Reception> {
         let from = proven.from;
         let slot = match &proven.body {
             content::Body::Hello(_) => 0,
@@ -209,7 +210,7 @@ impl Session {
     }
 
     /// Begins a slot with these letters.
-    fn say(&mut self, now: Millis, letters: Vec<Letter>) -> Vec<Action> {
+    fn say(&mut self, now: Millis, letters: Vec<Letter>) -> Vec<Action<T>> {
         self.said.say(now, letters.clone());
         sends(letters)
     }
@@ -229,7 +230,7 @@ impl Session {
         .unwrap_or("finish")
     }
 
-    fn progress(&self) -> Action {
+    fn progress(&self) -> Action<T> {
         let rounds = match &self.stage {
             Stage::Barrier | Stage::Over => 0,
             Stage::Running(running) => u32::try_from(running.protocol.rounds().len()).unwrap_or(u32::MAX),
@@ -242,13 +243,13 @@ impl Session {
         })
     }
 
-    fn fail(&mut self, failure: SessionFailure) -> Action {
+    fn fail(&mut self, failure: SessionFailure) -> Action<T> {
         self.stage = Stage::Over;
         self.received.clear();
         Action::Failed(failure)
     }
 
-    fn deadline_passed(&mut self) -> Action {
+    fn deadline_passed(&mut self) -> Action<T> {
         // A party that means another session explains more than one that is not there yet.
         let failure = self.contexts().err().unwrap_or_else(|| {
             let missing = echo::names(&self.missing());
@@ -261,7 +262,7 @@ impl Session {
     }
 
     /// All messages of the slot are there: on to the next.
-    fn advance(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
+    fn advance(&mut self, now: Millis) -> Result<Vec<Action<T>>, SessionFailure> {
         match self.slot {
             0 => self.reveal(now),
             1 => self.begin(now),
@@ -286,7 +287,7 @@ impl Session {
         )))
     }
 
-    fn reveal(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
+    fn reveal(&mut self, now: Millis) -> Result<Vec<Action<T>>, SessionFailure> {
         self.contexts()?;
         self.slot = 1;
         self.deadline = now.saturating_add(self.plan.round_ms);
@@ -298,7 +299,7 @@ impl Session {
         self.received.get(&(slot, from)).map(|proven| &proven.body)
     }
 
-    fn begin(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
+    fn begin(&mut self, now: Millis) -> Result<Vec<Action<T>>, SessionFailure> {
         let agreed = barrier::agree(&self.plan, &self.nonce, |slot, party| self.body(slot, party));
         let barrier::Agreed { session, nonces } = agreed.map_err(|party| {
             SessionFailure::by(
@@ -317,23 +318,18 @@ impl Session {
             let outgoing = protocol.start()?;
             Ok((protocol, outgoing))
         })?;
-        let running = Running {
-            session,
-            protocol,
-            own: Inbound { broadcast: Vec::new(), private: Zeroizing::default() },
-            seen: nonces,
-            transcript: session,
-        };
+        let running =
+            Running { session, protocol, own: Inbound::default(), seen: nonces, transcript: session };
         self.enter_round(running, outgoing, now)
     }
 
     /// Sends a round's messages and waits for every party's.
     fn enter_round(
         &mut self,
-        mut running: Running,
+        mut running: Running<T>,
         mut outgoing: Outgoing,
         now: Millis,
-    ) -> Result<Vec<Action>, SessionFailure> {
+    ) -> Result<Vec<Action<T>>, SessionFailure> {
         self.slot += 1;
         self.deadline = now.saturating_add(self.plan.round_ms);
         let number = self.slot + 1 - barrier::SLOTS;
@@ -374,15 +370,12 @@ impl Session {
         Ok(self.say(now, letters))
     }
 
-    fn next_round(&mut self, now: Millis) -> Result<Vec<Action>, SessionFailure> {
+    fn next_round(&mut self, now: Millis) -> Result<Vec<Action<T>>, SessionFailure> {
         let Stage::Running(mut running) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return Ok(Vec::new());
         };
         let number = self.slot + 1 - barrier::SLOTS;
-        let own = std::mem::replace(
-            &mut running.own,
-            Inbound { broadcast: Vec::new(), private: Zeroizing::default() },
-        );
+        let own = std::mem::take(&mut running.own);
         self.compare_echoes(&running)?;
         let mut messages = Round::from([(self.plan.own, own)]);
         for peer in self.peers().collect::<Vec<_>>() {
@@ -419,7 +412,7 @@ impl Session {
 
     /// Every party must have seen the same in the previous round. This comes before the session's id is compared: ids
     /// differ because a party revealed two nonces, and the echo shows which.
-    fn compare_echoes(&mut self, running: &Running) -> Result<(), SessionFailure> {
+    fn compare_echoes(&mut self, running: &Running<T>) -> Result<(), SessionFailure> {
         let echo_of = |peer| match self.body(self.slot, peer) {
             Some(content::Body::Round(message)) => (peer, message.echo.as_slice()),
             Some(content::Body::Hello(_) | content::Body::Reveal(_)) | None => (peer, [].as_slice()),
@@ -465,7 +458,7 @@ enum Reception {
     Failed(SessionFailure),
 }
 
-fn sends(letters: Vec<Letter>) -> Vec<Action> {
+fn sends<T>(letters: Vec<Letter>) -> Vec<Action<T>> {
     letters.into_iter().map(|(to, bytes)| Action::Send { to, bytes }).collect()
 }
 

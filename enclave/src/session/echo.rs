@@ -1,7 +1,7 @@
 //! The echo: in each round, every party says what it saw each party broadcast in the previous round.
 //!
-//! Envelopes prove who said something, not that every party was told the same. Without the echo, a split view passes
-//! every check of dkls23 and leaves shares that never sign together. A difference always ends the session; it must
+//! Envelopes prove who said something, not that every party was told the same. Without the echo, a split view can pass
+//! every check of a protocol and leave shares that never sign together. A difference always ends the session; it must
 //! never let a peer's claim about another party pass for proof.
 
 use std::collections::BTreeMap;

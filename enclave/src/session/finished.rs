@@ -20,7 +20,7 @@ struct Last {
 pub struct Finished(VecDeque<(Hash, BTreeMap<NodeIndex, Last>)>);
 
 impl Finished {
-    /// Remembers a finished session's [`super::Outcome::last_letters`].
+    /// Remembers a finished session's [`super::action::Outcome::last_letters`].
     pub fn keep(&mut self, label: Hash, letters: Vec<(NodeIndex, Vec<u8>)>) {
         if self.0.len() >= MAX_SESSIONS {
             self.0.pop_front();

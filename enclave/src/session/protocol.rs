@@ -1,14 +1,13 @@
-//! A protocol as the session driver sees it: rounds of broadcasts and private messages, and an outcome.
+//! A protocol as the session driver sees it: rounds of broadcasts and private messages, and a product.
 //!
-//! A protocol does no I/O, knows no clock and sees only messages whose sender is proven.
+//! What is in the messages is up to the protocol; [`super::exact`] has what every one must check of them. A protocol must
+//! never do I/O or look at a clock, and it sees only messages whose sender is proven.
 
 use std::collections::BTreeMap;
 
 use ceremonies::ids::{Hash, NodeIndex};
 use thiserror::Error;
 use zeroize::Zeroizing;
-
-use super::share::{KeyShare, NewShare};
 
 /// What a party sends in a round.
 #[derive(Default)]
@@ -20,6 +19,7 @@ pub struct Outgoing {
 }
 
 /// What one party sent in a round.
+#[derive(Default)]
 pub struct Inbound {
     /// What it sent to everybody.
     pub broadcast: Vec<u8>,
@@ -31,34 +31,11 @@ pub struct Inbound {
 pub type Round = BTreeMap<NodeIndex, Inbound>;
 
 /// What follows from a round.
-pub enum Step {
+pub enum Step<T> {
     /// Another round.
     Next(Outgoing),
-    /// The end.
-    Done(Product),
-}
-
-/// What a protocol was run for.
-pub enum Product {
-    /// A share of a new key, or a new share of a key.
-    Share(Box<NewShare>),
-    /// The share that this party had lost. It can be refreshed, and nothing else.
-    Repaired(Box<KeyShare>),
-    /// Another party has its share again.
-    Helped,
-    /// A signature that verifies.
-    Signature(Signature),
-}
-
-/// An ECDSA signature in the lower half.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
-    /// r, big-endian.
-    pub r: [u8; 32],
-    /// s, big-endian.
-    pub s: [u8; 32],
-    /// 0 to 3.
-    pub recovery_id: u8,
+    /// The end, and what the protocol was run for.
+    Done(T),
 }
 
 /// Why a protocol stops.
@@ -89,6 +66,9 @@ impl ProtocolAbort {
 
 /// A multi-party protocol as one of its parties runs it.
 pub trait Protocol: Send {
+    /// What it is run for.
+    type Product;
+
     /// The names of its rounds, for people; as many as it has.
     fn rounds(&self) -> &'static [&'static str];
 
@@ -98,12 +78,13 @@ pub trait Protocol: Send {
     /// [`ProtocolAbort`] when it cannot begin.
     fn start(&mut self) -> Result<Outgoing, ProtocolAbort>;
 
-    /// Takes the messages of round `number` (from 1) and gives the next round's, or the outcome.
+    /// Takes the messages of round `number` (from 1) and gives the next round's, or the product.
     ///
     /// # Errors
     /// [`ProtocolAbort`] ends the session.
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort>;
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Self::Product>, ProtocolAbort>;
 }
 
-/// Makes the protocol once the parties have agreed on the session's id.
-pub type Factory = Box<dyn FnOnce(Hash) -> Result<Box<dyn Protocol>, ProtocolAbort> + Send>;
+/// Makes the protocol once the parties have agreed on the session's id. It is boxed because an
+/// order decides at run time which one it is.
+pub type Factory<T> = Box<dyn FnOnce(Hash) -> Result<Box<dyn Protocol<Product = T>>, ProtocolAbort> + Send>;

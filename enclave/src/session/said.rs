@@ -4,7 +4,7 @@
 
 use ceremonies::ids::NodeIndex;
 
-use super::Millis;
+use super::plan::Millis;
 
 /// After how long in a slot its messages are first repeated; then after twice that, and so on.
 const REPEAT_AFTER_MS: Millis = 1000;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use age::secrecy::ExposeSecret as _;
 use age_core::format::{FileKey, Stanza};
 use enclave::backup::{self, BackupError, MAX_BACKUP};
-use enclave::session::KeyShare;
+use enclave::scheme::dkls23::KeyShare;
 use prost::Message as _;
 use zeroize::Zeroizing;
 

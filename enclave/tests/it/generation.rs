@@ -7,7 +7,8 @@ use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::subsets::subsets;
 use ceremonies::wallet::Record;
 use ceremonies::wire::log;
-use enclave::session::{Factory, KeyGeneration, KeyShare, Outcome, Product, Protocol, Step};
+use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, Product};
+use enclave::session::{Outcome, Protocol, Step};
 use prost::Message;
 
 use crate::network::{End, Network, Said, abort_of, at_one_table, node, parties};
@@ -25,7 +26,7 @@ fn key_generation(n: u8, threshold: u8) -> impl Fn(NodeIndex) -> Factory {
     }
 }
 
-fn recorded(outcome: Outcome, threshold: u8, generation: u32) -> (Vec<u8>, KeyShare) {
+fn recorded(outcome: Outcome<Product>, threshold: u8, generation: u32) -> (Vec<u8>, KeyShare) {
     let Product::Share(new) = outcome.product else { panic!("no share") };
     let share = |(node, point): (&NodeIndex, &ceremonies::wallet::Point)| log::PublicShare {
         node: (*node).into(),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ids::{Hash, NodeIndex};
+use enclave::scheme::dkls23::{Factory, Product, Signature};
 use enclave::session::{
-    Action, BootKeys, Factory, Finished, Inbound, Millis, Outcome, Outgoing, Product, Protocol,
-    ProtocolAbort, Round, Session, SessionFailure, SessionPlan, Signature, Step,
+    self, Action, BootKeys, Finished, Inbound, Millis, Outcome, Outgoing, Protocol, ProtocolAbort, Round,
+    Session, SessionFailure, SessionPlan, Step,
 };
 
 pub(crate) const BARRIER_MS: Millis = 10_000;
@@ -25,8 +26,8 @@ pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
 }
 
-pub(crate) enum End {
-    Finished(Box<Outcome>),
+pub(crate) enum End<T = Product> {
+    Finished(Box<Outcome<T>>),
     Failed(SessionFailure),
 }
 
@@ -55,16 +56,16 @@ pub(crate) fn parties(indices: &[u8]) -> Parties {
 }
 
 /// Parties and the packets between them.
-pub(crate) struct Network {
-    pub(crate) sessions: BTreeMap<NodeIndex, Session>,
+pub(crate) struct Network<T = Product> {
+    pub(crate) sessions: BTreeMap<NodeIndex, Session<T>>,
     pub(crate) queue: VecDeque<Packet>,
-    pub(crate) ends: BTreeMap<NodeIndex, End>,
+    pub(crate) ends: BTreeMap<NodeIndex, End<T>>,
     finished: BTreeMap<NodeIndex, Finished>,
     pub(crate) now: Millis,
 }
 
-impl Network {
-    pub(crate) fn new(parties: &Parties, factory: impl Fn(NodeIndex) -> Factory) -> Self {
+impl<T> Network<T> {
+    pub(crate) fn new(parties: &Parties, factory: impl Fn(NodeIndex) -> session::Factory<T>) -> Self {
         let keys: BTreeMap<NodeIndex, EnclaveKeys> =
             parties.iter().map(|(node, party)| (*node, party.keys.public())).collect();
         let session = |(own, party): (&NodeIndex, &Party)| {
@@ -89,7 +90,7 @@ impl Network {
         }
     }
 
-    fn act(&mut self, from: NodeIndex, actions: Vec<Action>) {
+    fn act(&mut self, from: NodeIndex, actions: Vec<Action<T>>) {
         for action in actions {
             assert!(!self.ends.contains_key(&from), "node {from} acts after its end");
             match action {
@@ -177,7 +178,7 @@ impl Network {
         }
     }
 
-    pub(crate) fn outcome(&self, of: u8) -> &Outcome {
+    pub(crate) fn outcome(&self, of: u8) -> &Outcome<T> {
         match &self.ends[&node(of)] {
             End::Finished(outcome) => outcome,
             End::Failed(failure) => panic!("node {of} failed: {}", failure.reason),
@@ -208,6 +209,8 @@ impl Greetings {
 }
 
 impl Protocol for Greetings {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &["greet", "greet again"]
     }
@@ -216,7 +219,7 @@ impl Protocol for Greetings {
         Ok(self.outgoing())
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         for (from, message) in &messages {
             if *from != self.own && message.private.as_slice() != format!("for {}", self.own).as_bytes() {
                 return Err(ProtocolAbort::by(*from, "that was not for me"));
@@ -249,7 +252,7 @@ pub(crate) type Said = BTreeMap<NodeIndex, Outgoing>;
 pub(crate) fn at_one_table<P: Protocol>(
     mut protocols: BTreeMap<NodeIndex, P>,
     mut cheat: impl FnMut(usize, &mut Said),
-) -> BTreeMap<NodeIndex, Result<Product, ProtocolAbort>> {
+) -> BTreeMap<NodeIndex, Result<P::Product, ProtocolAbort>> {
     let mut ends = BTreeMap::new();
     let mut said = Said::new();
     for (party, protocol) in &mut protocols {
@@ -281,7 +284,7 @@ pub(crate) fn at_one_table<P: Protocol>(
 }
 
 /// The abort of one party.
-pub(crate) fn abort_of(ends: &BTreeMap<NodeIndex, Result<Product, ProtocolAbort>>, of: u8) -> &ProtocolAbort {
+pub(crate) fn abort_of<T>(ends: &BTreeMap<NodeIndex, Result<T, ProtocolAbort>>, of: u8) -> &ProtocolAbort {
     match &ends[&node(of)] {
         Err(abort) => abort,
         Ok(_) => panic!("node {of} did not notice"),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use ceremonies::ids::NodeIndex;
-use enclave::session::{Factory, KeyShare, Outgoing, Product, ProtocolAbort, Rebuilding};
+use enclave::scheme::dkls23::{Factory, KeyShare, Product, Rebuilding};
+use enclave::session::{Outgoing, ProtocolAbort};
 
 use crate::generation::{Generated, generate, two_of_three};
 use crate::network::{End, Network, Said, abort_of, at_one_table, node, parties};

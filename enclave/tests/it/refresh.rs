@@ -5,9 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::subsets::subsets;
-use enclave::session::{
-    Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Refreshing, Round, Step,
-};
+use enclave::scheme::dkls23::{Factory, Product, Refreshing};
+use enclave::session::{Inbound, Outgoing, Protocol, ProtocolAbort, Round, Step};
 use k256::Scalar;
 use k256::elliptic_curve::PrimeField as _;
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use ceremonies::ids::{Hash, NodeIndex};
-use enclave::session::{
-    Factory, KeyShare, Outgoing, Product, Protocol, ProtocolAbort, Repairing, SessionFailure,
-};
+use enclave::scheme::dkls23::{Factory, KeyShare, Product, Repairing};
+use enclave::session::{Outgoing, Protocol, ProtocolAbort, SessionFailure};
 
 use crate::generation::{Generated, generate, two_of_three};
 use crate::network::{End, Network, abort_of, at_one_table, node, parties};

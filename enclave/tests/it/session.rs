@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ids::Hash;
+use enclave::scheme::dkls23::{Factory, Product};
 use enclave::session::{
-    BootKeys, Dropped, Factory, MAX_ENVELOPE, Millis, Outgoing, Protocol, ProtocolAbort, Round, Step,
+    BootKeys, Dropped, MAX_ENVELOPE, Millis, Outgoing, Protocol, ProtocolAbort, Round, Step,
 };
 
 use crate::network::{BARRIER_MS, Greetings, Network, Packet, ROUND_MS, greet, greetings, node, parties};
@@ -365,9 +366,11 @@ fn a_private_payload_that_does_not_open_names_its_sender_and_bans_nobody() {
 }
 
 /// Does what its function does, in its first round.
-struct Odd(fn() -> Result<Step, ProtocolAbort>);
+struct Odd(fn() -> Result<Step<Product>, ProtocolAbort>);
 
 impl Protocol for Odd {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &["be odd"]
     }
@@ -376,12 +379,12 @@ impl Protocol for Odd {
         Ok(Outgoing::default())
     }
 
-    fn round(&mut self, _: usize, _: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, _: usize, _: Round) -> Result<Step<Product>, ProtocolAbort> {
         (self.0)()
     }
 }
 
-fn odd(act: fn() -> Result<Step, ProtocolAbort>) -> Network {
+fn odd(act: fn() -> Result<Step<Product>, ProtocolAbort>) -> Network {
     let factory = move |_| -> Factory { Box::new(move |_| Ok(Box::new(Odd(act)))) };
     let mut network = Network::new(&parties(&[1, 2]), factory);
     network.run(|packet| vec![packet]);

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use ceremonies::ceremony::verifies;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::subsets::subsets;
-use enclave::session::{
-    Factory, Inbound, Outgoing, Product, Protocol, ProtocolAbort, Signature, Signing, Step,
-};
+use enclave::scheme::dkls23::{Factory, Product, Signature, Signing};
+use enclave::session::{Inbound, Outgoing, Protocol, ProtocolAbort, Step};
 use k256::ecdsa::{RecoveryId, VerifyingKey};
 
 use crate::generation::{Generated, generate, two_of_three};

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::{Point, Record};
 use ceremonies::wire::log;
-use enclave::session::{
-    Action, BootKeys, Factory, KeyGeneration, KeyShare, NewShare, Product, Refreshing, Repairing, Session,
-    SessionPlan, Signing,
+use enclave::scheme::dkls23::{
+    Factory, KeyGeneration, KeyShare, NewShare, Product, Refreshing, Repairing, Signing,
 };
+use enclave::session::{Action, BootKeys, Session, SessionPlan};
 use prost::Message as _;
 
 const SIGNATURES: u32 = 50;
@@ -29,12 +29,15 @@ pub(crate) struct Cost {
 
 /// A party, what it has computed in each round, and the round it is in.
 struct Party {
-    session: Session,
+    session: Session<Product>,
     spent: BTreeMap<u32, Duration>,
 }
 
 impl Party {
-    fn work(&mut self, work: impl FnOnce(&mut Session) -> Vec<Action>) -> Vec<Action> {
+    fn work(
+        &mut self,
+        work: impl FnOnce(&mut Session<Product>) -> Vec<Action<Product>>,
+    ) -> Vec<Action<Product>> {
         let begun = Instant::now();
         let actions = work(&mut self.session);
         let spent = begun.elapsed();
@@ -71,7 +74,7 @@ fn parties(nodes: &[NodeIndex], factory: impl Fn(NodeIndex) -> Factory) -> BTree
 fn in_turn(mut running: BTreeMap<NodeIndex, Party>) -> (BTreeMap<NodeIndex, Product>, Cost) {
     let mut products = BTreeMap::new();
     let mut queue = VecDeque::new();
-    let mut act = |actions: Vec<Action>, from: NodeIndex, queue: &mut VecDeque<_>| {
+    let mut act = |actions: Vec<Action<Product>>, from: NodeIndex, queue: &mut VecDeque<_>| {
         for action in actions {
             match action {
                 Action::Send { to, bytes } => queue.push_back((to, bytes)),

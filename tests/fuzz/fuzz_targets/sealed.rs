@@ -3,7 +3,7 @@
 
 use ceremonies::ids::Hash;
 use enclave::seal::{MAX_BLOB, SealedBlob};
-use enclave::session::KeyShare;
+use enclave::scheme::dkls23::KeyShare;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ceremonies::ids::Hash;
-use enclave::session::{Product, Signing};
+use enclave::scheme::dkls23::{Product, Signing};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
 use crate::generation::two_of_three;

@@ -17,9 +17,9 @@ use ceremonies::subsets::Subset;
 use ceremonies::wallet::{Record, prepared_message};
 use ceremonies::wire::log;
 use console::room::now;
+use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, NewShare, Product, Signature, Signing};
 use enclave::session::{
-    Action, BootKeys, Factory, KeyGeneration, KeyShare, Millis, NewShare, Outcome, Outgoing, Product,
-    Protocol, ProtocolAbort, Round, Session, SessionPlan, Signature, Signing, Step,
+    Action, BootKeys, Millis, Outcome, Outgoing, Protocol, ProtocolAbort, Round, Session, SessionPlan, Step,
 };
 use enclave_link::VERSION;
 use enclave_link::message::{
@@ -114,7 +114,7 @@ struct Playing {
     node: NodeIndex,
     ceremony: Ceremony,
     duty: Duty,
-    faces: Vec<Session>,
+    faces: Vec<Session<Product>>,
     /// The peer that sees the second face.
     fooled: Option<NodeIndex>,
     ended: bool,
@@ -245,7 +245,7 @@ impl Mind {
         ceremony: &Ceremony,
         duty: &Duty,
         record: Option<&Record>,
-    ) -> Result<Session> {
+    ) -> Result<Session<Product>> {
         let plan = SessionPlan {
             label: spec.label,
             context: spec.context,
@@ -281,14 +281,14 @@ impl Mind {
         &mut self,
         label: &Hash,
         play: &mut Playing,
-        mut act: impl FnMut(&mut Session) -> Vec<Action>,
+        mut act: impl FnMut(&mut Session<Product>) -> Vec<Action<Product>>,
     ) -> Result<Vec<from_enclave::Kind>> {
         let mut answers = Vec::new();
         if play.ended {
             return Ok(answers);
         }
         // A phase computes for a second.
-        let acted: Vec<Vec<Action>> =
+        let acted: Vec<Vec<Action<Product>>> =
             tokio::task::block_in_place(|| play.faces.iter_mut().map(&mut act).collect());
         for (face, actions) in acted.into_iter().enumerate() {
             for action in actions {
@@ -323,7 +323,7 @@ impl Mind {
         messages
     }
 
-    fn finish(&mut self, play: &Playing, outcome: Outcome) -> Result<Vec<from_enclave::Kind>> {
+    fn finish(&mut self, play: &Playing, outcome: Outcome<Product>) -> Result<Vec<from_enclave::Kind>> {
         match outcome.product {
             Product::Share(share) => self.prepare(play, outcome.session, outcome.transcript, &share),
             Product::Signature(signature) => Ok(vec![self.test_signed(play, outcome.session, &signature)?]),
@@ -483,6 +483,8 @@ impl<P> Cheat<P> {
 }
 
 impl<P: Protocol> Protocol for Cheat<P> {
+    type Product = P::Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         self.honest.rounds()
     }
@@ -492,7 +494,7 @@ impl<P: Protocol> Protocol for Cheat<P> {
         Ok(self.corrupt(1, outgoing))
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<P::Product>, ProtocolAbort> {
         Ok(match self.honest.round(number, messages)? {
             Step::Next(outgoing) => Step::Next(self.corrupt(number + 1, outgoing)),
             done @ Step::Done(_) => done,

@@ -1,21 +1,21 @@
 //! A key share: the secret that everything here protects. It is never printed, cloned or compared, leaves
-//! this module only sealed or into a signing session, and is wiped when dropped.
+//! this room only sealed, in a backup or to its node in a repair or rebuild, and is wiped when dropped.
 
 use std::collections::BTreeMap;
 
 use ceremonies::address::Path;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::wallet::{Point, Record};
-use dkls23::protocols::PartyIndex;
+use dkls23::protocols::{Parameters, PartyIndex};
 use dkls23::secp256k1::{Party, PublicKeyPackage};
 use dkls23::utilities::zero_shares::ZeroShare;
-use k256::ProjectivePoint;
 use k256::elliptic_curve::group::GroupEncoding;
+use k256::{AffinePoint, ProjectivePoint};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::messages::to_postcard;
-use super::protocol::ProtocolAbort;
+use super::messages::index;
+use crate::session::{self, ProtocolAbort};
 
 /// Bytes are no share.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl KeyShare {
     /// # Errors
     /// [`ShareError`] if it cannot be encoded, which only lack of memory could cause.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, ShareError> {
-        to_postcard(&self.0).map_err(|_| ShareError)
+        session::encode(&self.0).map_err(|_| ShareError)
     }
 
     /// Reads a share that was sealed before.
@@ -134,4 +134,21 @@ impl NewShare {
             share: KeyShare(party),
         })
     }
+}
+
+/// A record's public shares as the crate has them.
+pub(super) fn package(record: &Record) -> Result<PublicKeyPackage, ProtocolAbort> {
+    let unusable =
+        || ProtocolAbort::new("the recorded generation has a key or public share that is not a point");
+    let point = |point: &Point| {
+        let affine: Option<AffinePoint> = AffinePoint::from_bytes(&(*point.as_bytes()).into()).into();
+        affine.ok_or_else(unusable)
+    };
+    let count = u8::try_from(record.public_shares.len()).map_err(|_| unusable())?;
+    let parameters = Parameters::new(record.threshold, count).map_err(|_| unusable())?;
+    let mut shares = BTreeMap::new();
+    for (node, share) in &record.public_shares {
+        shares.insert(index(*node)?, point(share)?);
+    }
+    Ok(PublicKeyPackage::new(point(&record.public_key)?, shares, parameters))
 }

@@ -1,4 +1,4 @@
-//! Share repair over dkls23, in one round: t helpers rebuild the share of a node that lost it, for that node alone.
+//! Share repair, in one round: t helpers rebuild the share of a node that lost it, for that node alone.
 //!
 //! The resulting share has no multiplication state: it can take part in a complete refresh and in nothing else. That
 //! the target is the right one is up to the ceremony, in which its enclave is attested and approved.
@@ -12,10 +12,13 @@ use dkls23::protocols::PartyIndex;
 use dkls23::protocols::repair::{RepairTerm, repair_assemble};
 use k256::Secp256k1;
 
-use super::messages::{check_senders, check_silent, decode, encode, index};
-use super::protocol::{Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
-use super::refresh::package;
-use super::share::KeyShare;
+use super::messages::index;
+use super::product::Product;
+use super::share::{KeyShare, package};
+use crate::session::{
+    Inbound, Outgoing, Protocol, ProtocolAbort, Round, Step, check_quiet, check_senders, check_silent,
+    decode, encode,
+};
 
 /// One party's part in a repair: a helper's, or the target's.
 pub struct Repairing {
@@ -92,6 +95,8 @@ impl Repairing {
 }
 
 impl Protocol for Repairing {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &["send the terms"]
     }
@@ -105,7 +110,7 @@ impl Protocol for Repairing {
         Ok(Outgoing { broadcast: Vec::new(), private: BTreeMap::from([(self.target, encode(&term)?)]) })
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
         if number != 1 {
             return Err(ProtocolAbort::new("a repair has one round"));
@@ -114,8 +119,7 @@ impl Protocol for Repairing {
             return self.assemble(&messages).map(Step::Done);
         }
         for (from, message) in messages.iter().filter(|(from, _)| **from != self.own) {
-            check_silent(*from, &message.broadcast)?;
-            check_silent(*from, &message.private)?;
+            check_quiet(*from, message)?;
         }
         Ok(Step::Done(Product::Helped))
     }

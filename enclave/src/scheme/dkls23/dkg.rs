@@ -1,8 +1,6 @@
-//! Distributed key generation over dkls23 (Protocol 9.1 of eprint 2023/765), in five rounds.
+//! Distributed key generation (Protocol 9.1 of eprint 2023/765), in five rounds.
 //!
-//! The crate's phases trust their caller to have matched every self-declared index to a proven sender, to have compared
-//! commitments with their openings, and to hand in exactly one message from each party. That is done here, before a
-//! byte reaches the crate.
+//! Nothing may be opened before every party's commitments are in and echoed.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +15,11 @@ use k256::Secp256k1;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::messages::{abort, check_parties, check_senders, decode, encode, index, private_to};
-use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
+use super::messages::{abort, check_parties, index, private_to};
+use super::product::Product;
 use super::setup::{SetUps, check_echoing, fragment_letters, take_fragments};
 use super::share::NewShare;
+use crate::session::{Outgoing, Protocol, ProtocolAbort, Round, Step, check_senders, decode, encode};
 
 const ROUNDS: [&str; 5] = [
     "share the polynomials",
@@ -169,6 +168,8 @@ impl KeyGeneration {
 }
 
 impl Protocol for KeyGeneration {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &ROUNDS
     }
@@ -178,7 +179,7 @@ impl Protocol for KeyGeneration {
         Ok(Outgoing { broadcast: Vec::new(), private: fragment_letters(&self.parties, &fragments) })
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
         match number {
             1 => self.commit(messages).map(Step::Next),

@@ -8,8 +8,8 @@ use k256::elliptic_curve::PrimeField;
 use k256::{Scalar, Secp256k1};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::messages::{check_parties, check_silent, decode, private_to};
-use super::protocol::{ProtocolAbort, Round};
+use super::messages::{check_parties, private_to};
+use crate::session::{ProtocolAbort, Round, check_quiet, check_silent, decode};
 
 type Letters = BTreeMap<NodeIndex, Zeroizing<Vec<u8>>>;
 
@@ -39,10 +39,7 @@ fn scalar(from: NodeIndex, bytes: &[u8]) -> Result<Scalar, ProtocolAbort> {
 
 /// In an echo round, nobody sends anything: the driver has compared what every party saw.
 pub(super) fn check_echoing(messages: &Round) -> Result<(), ProtocolAbort> {
-    messages.iter().try_for_each(|(from, message)| {
-        check_silent(*from, &message.broadcast)?;
-        check_silent(*from, &message.private)
-    })
+    messages.iter().try_for_each(|(from, message)| check_quiet(*from, message))
 }
 
 /// What parties set up in pairs: one entry of each half per peer. The crate's types do not wipe themselves, and a

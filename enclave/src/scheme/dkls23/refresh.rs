@@ -1,4 +1,4 @@
-//! Complete refresh over dkls23, in five rounds: new shares of the same key, and new multiplication state between
+//! Complete refresh, in five rounds: new shares of the same key, and new multiplication state between
 //! every pair.
 //!
 //! All n parties take part, each with its share of one generation; a repaired or restored share will do. The fast
@@ -8,22 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::{Point, Record};
+use ceremonies::wallet::Record;
+use dkls23::protocols::PartyIndex;
 use dkls23::protocols::dkg::{
     KeepInitMulPhase3to4, KeepInitZeroSharePhase2to3, KeepInitZeroSharePhase3to4, ProofCommitment,
     TransmitInitZeroSharePhase2to4,
 };
-use dkls23::protocols::{Parameters, PartyIndex};
 use dkls23::secp256k1::PublicKeyPackage;
-use k256::elliptic_curve::group::GroupEncoding;
 use k256::elliptic_curve::zeroize::Zeroize;
-use k256::{AffinePoint, Scalar, Secp256k1};
+use k256::{Scalar, Secp256k1};
 use zeroize::Zeroizing;
 
-use super::messages::{abort, check_parties, check_senders, decode, encode, index, private_to};
-use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
+use super::messages::{abort, check_parties, index, private_to};
+use super::product::Product;
 use super::setup::{SetUps, check_echoing, fragment_letters, take_fragments};
-use super::share::{KeyShare, NewShare};
+use super::share::{KeyShare, NewShare, package};
+use crate::session::{Outgoing, Protocol, ProtocolAbort, Round, Step, check_senders, decode, encode};
 
 const ROUNDS: [&str; 5] = [
     "share the corrections",
@@ -88,23 +88,6 @@ pub struct Refreshing {
     seeds: Seeds,
     kept: Kept,
     set_up: SetUps,
-}
-
-/// A record's public shares as the crate has them.
-pub(super) fn package(record: &Record) -> Result<PublicKeyPackage, ProtocolAbort> {
-    let unusable =
-        || ProtocolAbort::new("the recorded generation has a key or public share that is not a point");
-    let point = |point: &Point| {
-        let affine: Option<AffinePoint> = AffinePoint::from_bytes(&(*point.as_bytes()).into()).into();
-        affine.ok_or_else(unusable)
-    };
-    let count = u8::try_from(record.public_shares.len()).map_err(|_| unusable())?;
-    let parameters = Parameters::new(record.threshold, count).map_err(|_| unusable())?;
-    let mut shares = BTreeMap::new();
-    for (node, share) in &record.public_shares {
-        shares.insert(index(*node)?, point(share)?);
-    }
-    Ok(PublicKeyPackage::new(point(&record.public_key)?, shares, parameters))
 }
 
 impl Refreshing {
@@ -234,6 +217,8 @@ impl Refreshing {
 }
 
 impl Protocol for Refreshing {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &ROUNDS
     }
@@ -244,7 +229,7 @@ impl Protocol for Refreshing {
         Ok(Outgoing { broadcast: Vec::new(), private: fragment_letters(&self.parties, &fragments) })
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
         self.take_turn(number)?;
         match number {

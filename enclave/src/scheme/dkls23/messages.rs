@@ -1,12 +1,12 @@
-//! What the protocols have in common: indices, encodings, and dkls23's aborts in our terms.
+//! dkls23's party indices and aborts in our terms. Nothing that the crate's messages say of their sender may be believed
+//! before it is compared with the sender that the envelope proves.
 
 use ceremonies::ids::NodeIndex;
 use dkls23::protocols::{Abort, AbortKind, AbortReason, PartiesMessage, PartyIndex};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::protocol::{ProtocolAbort, Round};
+use crate::session::{ProtocolAbort, encode};
 
 pub(super) fn index(node: NodeIndex) -> Result<PartyIndex, ProtocolAbort> {
     PartyIndex::new(node.get()).map_err(|_| ProtocolAbort::new("a party's index is 0"))
@@ -14,29 +14,6 @@ pub(super) fn index(node: NodeIndex) -> Result<PartyIndex, ProtocolAbort> {
 
 fn node(index: PartyIndex) -> Option<NodeIndex> {
     NodeIndex::new(index.as_u8()).ok()
-}
-
-/// Postcard in a buffer of the right size from the start: a buffer that grows leaves copies of secrets behind.
-pub(super) fn to_postcard<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, postcard::Error> {
-    let mut bytes = Zeroizing::new(vec![0; postcard::experimental::serialized_size(value)?]);
-    postcard::to_slice(value, &mut bytes)?;
-    Ok(bytes)
-}
-
-pub(super) fn encode<T: Serialize>(message: &T) -> Result<Zeroizing<Vec<u8>>, ProtocolAbort> {
-    to_postcard(message).map_err(|_| ProtocolAbort::new("a message could not be encoded"))
-}
-
-/// Exactly one message from each party, this one included. The driver sees to that, but dkls23 accepts four of five
-/// fragments without complaint, so a driver and a protocol with different rosters must be caught here.
-pub(super) fn check_senders(parties: &[NodeIndex], messages: &Round) -> Result<(), ProtocolAbort> {
-    if messages.keys().eq(parties.iter()) {
-        Ok(())
-    } else {
-        Err(ProtocolAbort::new(
-            "there is not exactly one message from each party: the order and its plan differ",
-        ))
-    }
 }
 
 /// Sender and receiver inside a message must be those whom the envelope proves.
@@ -48,23 +25,6 @@ pub(super) fn check_parties(
         Ok(())
     } else {
         Err(ProtocolAbort::by(from, "the body of a message names another sender or receiver"))
-    }
-}
-
-/// In a round in which the protocol sends nothing, nothing may be sent.
-pub(super) fn check_silent(from: NodeIndex, bytes: &[u8]) -> Result<(), ProtocolAbort> {
-    if bytes.is_empty() {
-        Ok(())
-    } else {
-        Err(ProtocolAbort::by(from, "a message holds more than the protocol sends in this round"))
-    }
-}
-
-/// Exactly one message, with nothing after it.
-pub(super) fn decode<T: DeserializeOwned>(from: NodeIndex, bytes: &[u8]) -> Result<T, ProtocolAbort> {
-    match postcard::take_from_bytes::<T>(bytes) {
-        Ok((message, [])) => Ok(message),
-        Ok(_) | Err(_) => Err(ProtocolAbort::by(from, "a protocol message is malformed")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The last resort over dkls23, in two rounds: t nodes hand their root shares to one enclave, the dealer's, which
+//! The last resort, in two rounds: t nodes hand their root shares to one enclave, the dealer's, which
 //! works out the lost shares and gives each to its node alone.
 //!
 //! Root shares without multiplication state cannot mask each other's terms, so the crate's repair cannot be used. What
@@ -13,9 +13,12 @@ use ceremonies::ids::NodeIndex;
 use ceremonies::wallet::Record;
 use k256::Scalar;
 
-use super::messages::{check_senders, check_silent, index};
-use super::protocol::{Inbound, Outgoing, Product, Protocol, ProtocolAbort, Round, Step};
+use super::messages::index;
+use super::product::Product;
 use super::share::KeyShare;
+use crate::session::{
+    Outgoing, Protocol, ProtocolAbort, Round, Step, check_quiet, check_senders, check_silent,
+};
 
 /// One party's part in a rebuild: a node that has its root share, one that lost it, or the dealer.
 pub struct Rebuilding {
@@ -113,11 +116,6 @@ impl Rebuilding {
     }
 }
 
-fn check_quiet(from: NodeIndex, message: &Inbound) -> Result<(), ProtocolAbort> {
-    check_silent(from, &message.broadcast)?;
-    check_silent(from, &message.private)
-}
-
 /// Another node's share on the polynomial that these lie on (Lagrange), with what all shares have in common.
 fn interpolate(roots: &[(NodeIndex, KeyShare)], at: NodeIndex) -> Result<KeyShare, ProtocolAbort> {
     let scalar = |node: NodeIndex| Scalar::from(u64::from(node.get()));
@@ -140,6 +138,8 @@ fn interpolate(roots: &[(NodeIndex, KeyShare)], at: NodeIndex) -> Result<KeyShar
 }
 
 impl Protocol for Rebuilding {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &["hand over the root shares", "deal the lost shares"]
     }
@@ -150,7 +150,7 @@ impl Protocol for Rebuilding {
         Ok(Outgoing { broadcast: Vec::new(), private: BTreeMap::from([(self.dealer, root)]) })
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
         match number {
             1 if self.own == self.dealer => self.deal(&messages).map(Step::Next),

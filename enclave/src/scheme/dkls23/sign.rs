@@ -1,7 +1,6 @@
-//! A threshold signature over dkls23 (Protocol 3.6 of eprint 2023/765), in three rounds among t parties.
+//! A threshold signature (Protocol 3.6 of eprint 2023/765), in three rounds among t parties.
 //!
-//! What is kept between phases is moved, never copied: it is used once. The result is verified here before anyone sees
-//! it.
+//! What is kept between phases is moved, never copied: it is used once. No result may leave before it is verified here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +18,12 @@ use k256::ecdsa::{RecoveryId, VerifyingKey};
 use k256::elliptic_curve::group::GroupEncoding;
 use serde::de::DeserializeOwned;
 
-use super::messages::{abort, check_parties, check_senders, check_silent, decode, encode, index, private_to};
-use super::protocol::{Outgoing, Product, Protocol, ProtocolAbort, Round, Signature, Step};
+use super::messages::{abort, check_parties, index, private_to};
+use super::product::{Product, Signature};
 use super::share::KeyShare;
+use crate::session::{
+    Outgoing, Protocol, ProtocolAbort, Round, Step, check_senders, check_silent, decode, encode,
+};
 
 const ROUNDS: [&str; 3] = ["commit to nonces", "multiply", "open the signature shares"];
 
@@ -169,6 +171,8 @@ fn recovers(key: &Point, digest: &Hash, signature: &Signature) -> bool {
 }
 
 impl Protocol for Signing {
+    type Product = Product;
+
     fn rounds(&self) -> &'static [&'static str] {
         &ROUNDS
     }
@@ -180,7 +184,7 @@ impl Protocol for Signing {
         Ok(Outgoing { broadcast: Vec::new(), private: private.collect::<Result<_, _>>()? })
     }
 
-    fn round(&mut self, number: usize, messages: Round) -> Result<Step, ProtocolAbort> {
+    fn round(&mut self, number: usize, messages: Round) -> Result<Step<Product>, ProtocolAbort> {
         check_senders(&self.parties, &messages)?;
         match number {
             1 => self.multiply(messages).map(Step::Next),

@@ -1,0 +1,30 @@
+//! What this scheme's protocols end with. All have one type, since an order decides at run time which of them is run.
+
+use super::share::{KeyShare, NewShare};
+use crate::session;
+
+/// Makes one of this scheme's protocols.
+pub type Factory = session::Factory<Product>;
+
+/// What a protocol was run for.
+pub enum Product {
+    /// A share of a new key, or a new share of a key.
+    Share(Box<NewShare>),
+    /// The share that this party had lost. It can be refreshed, and nothing else.
+    Repaired(Box<KeyShare>),
+    /// Another party has its share again.
+    Helped,
+    /// A signature that verifies.
+    Signature(Signature),
+}
+
+/// An ECDSA signature in the lower half.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// r, big-endian.
+    pub r: [u8; 32],
+    /// s, big-endian.
+    pub s: [u8; 32],
+    /// 0 to 3.
+    pub recovery_id: u8,
+}
