@@ -1,11 +1,12 @@
 //! The enclave as a service: one connection to its agent at a time, orders in, messages and signed words
 //! out.
 //!
-//! One task owns everything. It must never act on the agent's word alone (`orders`), sign both a result and an abort of
-//! one session (`voice`), or reveal a secret.
+//! One task owns everything, and puts schemes and sessions together (`protocols`, `runner`). It must never act on the
+//! agent's word alone (`orders`), sign both a result and an abort of one session (`voice`), or reveal a secret.
 
 mod backups;
 mod orders;
+mod protocols;
 mod runner;
 mod sealing;
 mod sessions;

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use ceremonies::ceremony::{Ceremony, Duty, ToSign};
-use ceremonies::charter::CeremonyKind;
+use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
 use ceremonies::subsets::Subset;
@@ -15,23 +14,16 @@ use prost::Message;
 use tracing::{info, warn};
 
 use super::orders::{Due, Order, OrderError};
+use super::protocols;
 use super::runner::{self, Job, NewsKind, SessionNews};
 use super::sealing::{self, SealingError, SealingNews};
 use super::{Connection, News};
-use crate::scheme::dkls23::{
-    Factory, KeyGeneration, KeyShare, NewShare, Product, Rebuilding, Refreshing, Repairing, Signature,
-    Signing,
-};
-use crate::session::{Millis, Outcome, ProtocolAbort, Session, SessionFailure, SessionPlan};
+use crate::scheme::dkls23::{Factory, KeyShare, NewShare, Product, Signature};
+use crate::session::{Millis, Outcome, Session, SessionFailure, SessionPlan};
 use enclave_link::message::{self, Deliver, Start, Stored, from_enclave};
 
 /// How long the parties of a session may take to be ready: their agents learn of it through the log.
 const BARRIER_MS: Millis = 30_000;
-/// How long a round of a key generation, refresh or repair may take: its heaviest phase takes a second natively and half a
-/// minute in an emulated machine that shares two cores with four others.
-const GENERATION_ROUND_MS: Millis = 120_000;
-/// How long a round of a signature may take.
-const SIGNATURE_ROUND_MS: Millis = 30_000;
 /// Session messages that may wait for their session to be ordered, since other nodes can be quicker. They are hellos,
 /// one from every peer in a handful of sessions; a lost hello is repeated.
 const MAX_EARLY: usize = 64;
@@ -48,16 +40,6 @@ pub(super) struct Unproven {
 /// Whether giving the session up ends the ceremony.
 fn gives_shares(job: &Job) -> bool {
     matches!(job.order.duty, Duty::Generate | Duty::Repair { .. } | Duty::Rebuild)
-}
-
-fn no_key() -> ProtocolAbort {
-    ProtocolAbort::new("the path does not lead to a key: choose another")
-}
-
-fn needed<T>(part: Option<T>) -> Result<T, ProtocolAbort> {
-    part.ok_or_else(|| {
-        ProtocolAbort::new("this enclave does not hold the share that the session needs: open a new ceremony")
-    })
 }
 
 impl Connection<'_> {
@@ -143,49 +125,12 @@ impl Connection<'_> {
         });
     }
 
-    /// Begins the session in which the duty is done.
+    /// Does the duty: in a session with other enclaves, or else with a backup.
     async fn begin(&mut self, job: &Arc<Job>, share: Option<Arc<KeyShare>>) {
-        let order = &job.order;
-        let manifest = order.ceremony.manifest();
-        let own = order.node;
-        let parties: Vec<NodeIndex> = order.spec.parties.keys().copied().collect();
-        let before = order.ceremony.before().map(|wallet| wallet.record.clone());
-        let (round_ms, factory): (Millis, Factory) = match &order.duty {
-            Duty::Generate if manifest.kind == CeremonyKind::Dkg => {
-                let threshold = order.spec.threshold;
-                let new = move |session| KeyGeneration::new(own, parties, threshold, session);
-                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
-            }
-            Duty::Generate => {
-                let new = move |session| Refreshing::new(needed(share)?, own, &needed(before)?, session);
-                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
-            }
-            Duty::Repair { lost } => {
-                let (lost, share) = (*lost, share.filter(|_| own != *lost));
-                let new = move |session| Repairing::new(share, own, lost, parties, needed(before)?, session);
-                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
-            }
-            Duty::Rebuild => {
-                let rebuilt: Vec<NodeIndex> = manifest.repaired().collect();
-                let share = share.filter(|_| !rebuilt.contains(&own));
-                let new = move |_| Rebuilding::new(share, own, rebuilt, parties, needed(before)?);
-                (GENERATION_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
-            }
-            Duty::TestSign { subset, attempt, input } => {
-                let to_sign = order.ceremony.to_sign(subset, *attempt, *input);
-                let new = move |session| {
-                    let ToSign { digest, key, path } = needed(to_sign)?;
-                    let share = Arc::new(needed(share)?.derive(&path).map_err(|_| no_key())?);
-                    Signing::new(share, own, &parties, key, digest, session)
-                };
-                (SIGNATURE_ROUND_MS, Box::new(move |session| Ok(Box::new(new(session)?))))
-            }
-            Duty::Restore { .. } | Duty::Backup { .. } | Duty::Prove { .. } => {
-                return self.with_backup(job, share).await;
-            }
-            Duty::Attest | Duty::Adopt | Duty::Fault | Duty::Prepare | Duty::Retire => return,
-        };
-        self.run(job, round_ms, factory);
+        match protocols::for_duty(&job.order, share.clone()) {
+            Some((round_ms, factory)) => self.run(job, round_ms, factory),
+            None => self.with_backup(job, share).await,
+        }
     }
 
     fn run(&mut self, job: &Arc<Job>, round_ms: Millis, factory: Factory) {
