@@ -23,5 +23,7 @@ mod orders;
 mod rebuild;
 mod refresh;
 mod repair;
+mod rooms;
 mod session;
 mod signing;
+mod toy;
