@@ -1,4 +1,5 @@
-//! The session driver. See [`super`].
+//! The session driver: one party's barrier, rounds and deadlines as one state machine, with the rules in [`super`]. It
+//! must never read what a protocol says, only carry, seal and compare it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,8 @@
-//! What any protocol checks of a round before it looks inside: one message from each party, one value in
-//! each, and nothing where nothing is due.
+//! What any protocol checks of a round before it looks inside: one message from each party, one value in each, and
+//! nothing where nothing is due.
 //!
-//! A message that fails here names its sender, as the envelope proves it. Nothing here may ban a party: that is up to the protocol.
+//! A message that fails here names its sender, as the envelope proves it. It must never become a ban: that is up to the
+//! protocol.
 
 use ceremonies::ids::NodeIndex;
 use serde::Serialize;

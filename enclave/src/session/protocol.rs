@@ -85,6 +85,6 @@ pub trait Protocol: Send {
     fn round(&mut self, number: usize, messages: Round) -> Result<Step<Self::Product>, ProtocolAbort>;
 }
 
-/// Makes the protocol once the parties have agreed on the session's id. It is boxed because an
-/// order decides at run time which one it is.
+/// Makes the protocol once the parties have agreed on the session's id. It is boxed because an order decides at run time
+/// which one it is.
 pub type Factory<T> = Box<dyn FnOnce(Hash) -> Result<Box<dyn Protocol<Product = T>>, ProtocolAbort> + Send>;

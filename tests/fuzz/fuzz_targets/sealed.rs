@@ -2,8 +2,8 @@
 #![no_main]
 
 use ceremonies::ids::Hash;
-use enclave::seal::{MAX_BLOB, SealedBlob};
 use enclave::scheme::dkls23::KeyShare;
+use enclave::seal::{MAX_BLOB, SealedBlob};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,8 +2,8 @@
 //!
 //! The crate's phases trust their caller to have matched every self-declared index to a proven sender, to have compared
 //! commitments with their openings, and to hand in exactly one message from each party. Every protocol here does so
-//! before a byte reaches the crate. A share must never leave this room except sealed, in a backup, or to its node in a
-//! repair or rebuild.
+//! before a byte reaches the crate. A share must never leave this room except to be sealed, backed up, or handed
+//! over in a rebuild.
 
 mod dkg;
 mod messages;

@@ -1,4 +1,5 @@
-//! What this scheme's protocols end with. All have one type, since an order decides at run time which of them is run.
+//! What this scheme's protocols end with. All have one type, since an order decides at run time which of them is run. No
+//! protocol may end with what it has not verified.
 
 use super::share::{KeyShare, NewShare};
 use crate::session;

@@ -1,5 +1,5 @@
-//! The last resort, in two rounds: t nodes hand their root shares to one enclave, the dealer's, which
-//! works out the lost shares and gives each to its node alone.
+//! The last resort, in two rounds: t nodes hand their root shares to one enclave, the dealer's, which works out
+//! the lost shares and gives each to its node alone.
 //!
 //! Root shares without multiplication state cannot mask each other's terms, so the crate's repair cannot be used. What
 //! the dealer holds between its two rounds is as good as the key: it must never leave this module except as the shares

@@ -1,5 +1,5 @@
-//! Complete refresh, in five rounds: new shares of the same key, and new multiplication state between
-//! every pair.
+//! Complete refresh, in five rounds: new shares of the same key, and new multiplication state between every
+//! pair.
 //!
 //! All n parties take part, each with its share of one generation; a repaired or restored share will do. The fast
 //! refresh is never used: it would carry over the state that a ban or a repair has spoilt.

@@ -1,4 +1,5 @@
 //! What key generation and refresh have in common: fragments of polynomials, and what parties set up in pairs.
+//! What is secret in it must never outlive its session: it is wiped when dropped.
 
 use std::collections::BTreeMap;
 

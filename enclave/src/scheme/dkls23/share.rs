@@ -1,5 +1,5 @@
-//! A key share: the secret that everything here protects. It is never printed, cloned or compared, leaves
-//! this room only sealed, in a backup or to its node in a repair or rebuild, and is wiped when dropped.
+//! A key share: the secret that everything here protects. It is never printed, cloned or compared, leaves this
+//! room only to be sealed, backed up, or handed over in a rebuild, and is wiped when dropped.
 
 use std::collections::BTreeMap;
 
