@@ -91,6 +91,23 @@ pub enum RoomError {
     /// The ceremony would refuse it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// This person has signed it before.
+    #[error(
+        "{person} has already signed step `{step}`: that signature has been on record since entry {seq}, {time}; the \
+         ceremony is {phase}; nothing was signed or sent now"
+    )]
+    OnRecord {
+        /// Who.
+        person: PersonName,
+        /// Which step.
+        step: StepId,
+        /// In which entry.
+        seq: u64,
+        /// When that was taken.
+        time: UnixMillis,
+        /// Where the ceremony stands now.
+        phase: String,
+    },
     /// No signature.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -302,6 +319,31 @@ pub fn opened(manifest: &Manifest, signature: Vec<u8>) -> log::Event {
     log::Event { kind: Some(log::event::Kind::Opened(opened)) }
 }
 
+/// Refuses what a person has signed before: an equal signature would be one entry with the first, and its receipt would
+/// read as if it had been taken only now.
+///
+/// # Errors
+/// [`RoomError::OnRecord`] says since when, also of a ceremony that is over.
+pub fn must_be_new(
+    ceremony: &Ceremony,
+    step: &StepId,
+    person: &PersonName,
+    answer: &Answer,
+    now: UnixMillis,
+) -> Result<(), RoomError> {
+    match ceremony.on_record(step, person, answer) {
+        // Who ended a ceremony that was committed all the same may end it once more.
+        Some(signed) if !matches!(answer, Answer::Withdraw(_)) => Err(RoomError::OnRecord {
+            person: person.clone(),
+            step: step.clone(),
+            seq: signed.seq,
+            time: signed.time,
+            phase: ceremony.phase_at(now).to_string(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// A signature of a person under a step.
 #[derive(Debug, Clone)]
 pub struct Signature {
@@ -322,16 +364,17 @@ impl Signature {
         Self { step, role: me.role, person: me.person.clone(), answer }
     }
 
-    /// The text to be signed. Whoever has signed it already may sign it again: the same signature is one entry.
+    /// The text to be signed, for the first time.
     ///
     /// # Errors
-    /// [`Rejection`] when the ceremony would refuse it at this time.
-    pub fn statement(&self, ceremony: &Ceremony, now: UnixMillis) -> Result<String, Rejection> {
+    /// [`RoomError`] when it is on record already, or the ceremony would refuse it at this time.
+    pub fn statement(&self, ceremony: &Ceremony, now: UnixMillis) -> Result<String, RoomError> {
         let Self { step, role, person, answer } = self;
+        must_be_new(ceremony, step, person, answer, now)?;
         match answer {
             Answer::Withdraw(reason) => {
                 ceremony.may_withdraw(*role, person, now)?;
-                ceremony.withdrawal(*role, person, reason)
+                Ok(ceremony.withdrawal(*role, person, reason)?)
             }
             Answer::None
             | Answer::Words(_)
@@ -341,7 +384,7 @@ impl Signature {
             | Answer::Broadcast(_)
             | Answer::Withheld(_) => {
                 ceremony.check_not_over(now)?;
-                ceremony.statement(step, *role, person, answer)
+                Ok(ceremony.statement(step, *role, person, answer)?)
             }
         }
     }

@@ -123,6 +123,17 @@ impl Ceremony {
         Ok(step)
     }
 
+    /// The signature for which another by this person with this answer to this step would be refused.
+    #[must_use]
+    pub fn on_record(&self, step: &StepId, person: &PersonName, answer: &Answer) -> Option<&StepSignature> {
+        let same = |signed: &&StepSignature| match (&signed.answer, answer) {
+            // One custodian may keep several nodes' backups, and a release that did not open is given again.
+            (Answer::Release(before), Answer::Release(now)) => before == now,
+            _ => true,
+        };
+        self.signed(step).filter(|signed| signed.person == *person).find(same)
+    }
+
     /// Whether this person could sign this step now, for the first time and with whatever answer: for callers who act
     /// before they sign.
     ///
@@ -265,12 +276,7 @@ impl Ceremony {
     ) -> Result<StepSignature, Rejection> {
         self.check_not_over(entry.time)?;
         let words = self.words(step, role, person, answer)?;
-        let same = |signed: &StepSignature| match (&signed.answer, answer) {
-            // One custodian may keep several nodes' backups, and a release that did not open is given again.
-            (Answer::Release(before), Answer::Release(now)) => before == now,
-            _ => true,
-        };
-        if self.signed(step).any(|signed| signed.person == *person && same(signed)) {
+        if self.on_record(step, person, answer).is_some() {
             return Err(Rejection::SignedAlready { person: person.clone(), step: step.clone() });
         }
         let (text, presence) = words.verify(self.person(person, role)?, signature)?;

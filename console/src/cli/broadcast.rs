@@ -20,7 +20,7 @@ use super::named::one_of;
 use super::{Desk, Output, note};
 use crate::broadcast::{Endpoint, Patience, broadcast};
 use crate::file::{MAX_SETTINGS, read};
-use crate::room::{Signature, now};
+use crate::room::{Signature, must_be_new, now};
 
 /// How long between two looks at the endpoint: blocks come every few seconds at most.
 const LOOK: Duration = Duration::from_secs(5);
@@ -91,6 +91,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         None => someone(&desk, role, Some((open, &step)))?.person.clone(),
     };
     // Checked before anything leaves this machine: what is sent cannot be called back.
+    must_be_new(open, &step, &person, &Answer::None, now())?;
     open.may_sign(&step, role, &person, now())?;
     if !unsigned {
         // Nobody can know the hash of a statement yet that will name a block.

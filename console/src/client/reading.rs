@@ -113,7 +113,13 @@ impl Reading {
     /// What nodes have signed of the last entry.
     #[must_use]
     pub fn recorded(&self) -> Recorded {
-        Recorded::new(&self.verdict(self.branches.tree().tip().seq), self.members.len())
+        self.recorded_at(self.branches.tree().tip().seq)
+    }
+
+    /// What nodes have signed of an entry, as it is shown.
+    #[must_use]
+    pub fn recorded_at(&self, seq: u64) -> Recorded {
+        Recorded::new(&self.verdict(seq), self.members.len())
     }
 
     /// What nodes have signed of an entry.

@@ -449,13 +449,32 @@ fn back(model: &mut Model) {
     }
 }
 
-/// What signs a review: for the ceremony as its log is known here.
-fn sign(model: &Model, review: Box<Review>, passphrase: Option<Zeroizing<String>>) -> Effect {
+/// What signs a review: for the ceremony as its log is known here. What has been signed or has ended since the statement
+/// was shown is not signed.
+fn sign(model: &mut Model, review: Box<Review>, passphrase: Option<Zeroizing<String>>) -> Vec<Effect> {
     let known = match &review.act {
         ReviewAct::Open(_) => Vec::new(),
-        ReviewAct::Sign(id, _) | ReviewAct::Release(id, _, _) => log(model, id),
+        ReviewAct::Sign(id, signature) | ReviewAct::Release(id, signature, _) => {
+            let chapter = model.book.get(id).ok_or_else(|| format!("{id} is not known any more"));
+            let statement = chapter.and_then(|chapter| {
+                signature.0.statement(&chapter.ceremony, model.now).map_err(|error| chain(&error))
+            });
+            let changed = || "The ceremony has gone on, and the statement is another now: read it again.";
+            match statement {
+                Ok(statement) if statement == review.statement => log(model, id),
+                Ok(_) => return refuse(model, changed()),
+                Err(why) => return refuse(model, why),
+            }
+        }
     };
-    Effect::Sign(review, passphrase, known)
+    model.busy = true;
+    model.say("Signing… An SSH agent or a security key may wait for you: touch it, or answer there.");
+    vec![Effect::Sign(review, passphrase, known)]
+}
+
+fn refuse(model: &mut Model, why: impl Into<String>) -> Vec<Effect> {
+    show(model, "Nothing was signed", why);
+    Vec::new()
 }
 
 fn show(model: &mut Model, title: &str, text: impl Into<String>) {
@@ -508,16 +527,16 @@ fn sign_step(model: &mut Model) {
         show(model, "Sign what?", "Choose a ceremony first: 2, then Enter.");
         return;
     }
-    let people =
-        model.ceremony().map(|ceremony| turn::candidates(ceremony, &model.cluster.me)).unwrap_or_default();
-    if model.step_to_sign().is_none() {
-        show(model, "Nothing to sign", "The open step is done by the enclaves, or the ceremony is over.");
+    let Some(ceremony) = model.ceremony() else {
+        show(model, "Nothing to sign", "This ceremony has not been read.");
+        return;
+    };
+    let people = turn::candidates(ceremony, &model.cluster.me);
+    if let Some(why) = nothing_to_sign(model, ceremony) {
+        show(model, "Nothing to sign", why);
     } else if people.is_empty() {
-        show(
-            model,
-            "Nobody here can sign",
-            "This step waits for people who do not sign at this console, or who have already signed.",
-        );
+        let why = nobody_signs(model, ceremony);
+        show(model, "Nobody here can sign", why);
     } else if let Some(doubt) = new_doubt(model) {
         let text = format!(
             "{doubt}\n\nWhat is signed now may be wasted: put that right first (Enter on the node, screen 1, says how). \
@@ -527,6 +546,33 @@ fn sign_step(model: &mut Model) {
     } else {
         model.popup = Some(Popup::Who(Who { people, selected: 0, purpose: WhoFor::Step }));
     }
+}
+
+/// Why nobody signs anything in a ceremony now, if nobody does.
+fn nothing_to_sign(model: &Model, ceremony: &Ceremony) -> Option<String> {
+    if !model.is_running(ceremony) {
+        return Some(format!("The ceremony is over: {}.", ceremony.phase_at(model.now)));
+    }
+    let is_theirs = turn::step_to_sign(ceremony).is_none();
+    is_theirs.then(|| match ceremony.current_step() {
+        Some(step) => format!("The enclaves do the open step, `{}`: nobody signs it.", step.title),
+        None => "No step is open.".to_owned(),
+    })
+}
+
+/// Whom the open step waits for, and since when those here who have signed it are on record.
+fn nobody_signs(model: &Model, ceremony: &Ceremony) -> String {
+    let mut text = "This step waits for people who do not sign at this console.".to_owned();
+    let signed = turn::step_to_sign(ceremony).map(|step| ceremony.signed(&step.id));
+    for signed in signed.into_iter().flatten() {
+        if model.cluster.me.iter().any(|me| me.person == signed.person) {
+            text += &format!(
+                "\n{} has already signed it: on record since entry {}, {}.",
+                signed.person, signed.seq, signed.time
+            );
+        }
+    }
+    text
 }
 
 /// What stands against signing now, unless that very thing was shown before.

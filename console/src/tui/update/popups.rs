@@ -54,8 +54,7 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         (Popup::Type(typing), KeyCode::Enter) => typed(model, typing),
         (Popup::Review(review), code) => return in_review(model, review, code, &key),
         (Popup::Passphrase { review, typed }, KeyCode::Enter) => {
-            model.busy = true;
-            return vec![sign(model, review, Some(typed))];
+            return sign(model, review, Some(typed));
         }
         (popup @ (Popup::Type(_) | Popup::Passphrase { .. }), _) => {
             model.popup = Some(popup);
@@ -308,9 +307,7 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
         KeyCode::Tab => review.code = !review.code,
         KeyCode::Enter if review.code => model.say("Press Tab: what you sign must be in front of you."),
         KeyCode::Enter if review.read && review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
-            model.busy = true;
-            model.say("Signing… An SSH agent or a security key may wait for you: touch it, or answer there.");
-            return vec![sign(model, Box::new(review), None)];
+            return sign(model, Box::new(review), None);
         }
         KeyCode::Enter if review.read => {
             model.message = format!("Type `{SIGN_WORD}` to sign, or press Esc to cancel.");
