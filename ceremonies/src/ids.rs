@@ -23,6 +23,9 @@ pub enum InvalidId {
     /// A node index of zero.
     #[error("node index must be between 1 and 255, got 0")]
     NodeIndex,
+    /// Text in the place of a node.
+    #[error("`{0}` is not a node: write its number, from 1 to 255")]
+    NotANode(String),
     /// A name that cannot be a subject token and a file name.
     #[error("`{0}` is not a name: use 1 to 64 characters of a-z, 0-9 and -, not starting or ending with -")]
     Name(String),
@@ -81,7 +84,8 @@ impl TryFrom<u8> for NodeIndex {
 impl std::str::FromStr for NodeIndex {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        Self::new(text.parse().unwrap_or(0))
+        let index = text.parse().ok().and_then(|index| Self::new(index).ok());
+        index.ok_or_else(|| InvalidId::NotANode(text.to_owned()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! subcommands and whoever drives a ceremony from a program.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use ceremonies::script::{Act, Script, ScriptError};
 use ceremonies::statement::Answer;
 use ceremonies::subsets::{Subset, subsets};
 use ceremonies::transaction::{Transaction, TransactionError};
+use ceremonies::wallet::{Record, Wallet};
 use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -36,8 +38,41 @@ pub enum RoomError {
     #[error("{0} is not an administrator of the charter in force, and opens no ceremony")]
     NotAdministrator(PersonName),
     /// No such wallet.
-    #[error("wallet `{0}` is not committed")]
-    NoWallet(WalletName),
+    #[error("wallet `{wallet}` is not committed: {}", there_are("wallet", .known))]
+    NoWallet {
+        /// The name that was given.
+        wallet: WalletName,
+        /// Those that there are.
+        known: Vec<WalletName>,
+    },
+    /// No such node.
+    #[error("there is no node {node} in {whose}: {}", there_are("node", .known))]
+    NoNode {
+        /// The number that was given.
+        node: NodeIndex,
+        /// Where it was looked for.
+        whose: &'static str,
+        /// Those that there are.
+        known: Vec<NodeIndex>,
+    },
+    /// More or fewer signers of a transaction than sign together.
+    #[error(
+        "a transaction is signed by exactly {threshold} nodes together, as in --signers {example}; {given} were given"
+    )]
+    Signers {
+        /// How many sign together.
+        threshold: u8,
+        /// How many different ones were given.
+        given: usize,
+        /// As many as are needed.
+        example: String,
+    },
+    /// Signers where nobody chooses any.
+    #[error(
+        "--signers chooses who signs the transaction of a transfer, as in `open transfer --transaction FILE --signers \
+         1,2,3`; a ceremony of kind {0} takes none{1}"
+    )]
+    NoSigners(CeremonyKind, &'static str),
     /// The built-in script is damaged.
     #[error("the script cannot be used")]
     Script(#[from] ScriptError),
@@ -117,6 +152,51 @@ pub enum RoomError {
     /// It is refused, or not known to be recorded.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+}
+
+/// What there is, for whoever named something else.
+fn there_are<T: Display>(what: &str, known: &[T]) -> String {
+    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => format!("there is no {what} yet"),
+        [one] => format!("there is {what} {one}"),
+        [first @ .., last] => format!("there are {what}s {} and {last}", first.join(", ")),
+    }
+}
+
+/// The wallet of this name in the book.
+///
+/// # Errors
+/// [`RoomError::NoWallet`] names those that there are.
+pub fn wallet(book: &Book, name: &WalletName) -> Result<Wallet, RoomError> {
+    let none = || RoomError::NoWallet { wallet: name.clone(), known: book.wallets().into_keys().collect() };
+    book.wallet(name).ok_or_else(none)
+}
+
+/// Refuses a node that is none of these.
+///
+/// # Errors
+/// [`RoomError::NoNode`] names those that there are.
+pub fn must_be_among(node: NodeIndex, known: &[NodeIndex], whose: &'static str) -> Result<(), RoomError> {
+    if known.contains(&node) {
+        return Ok(());
+    }
+    Err(RoomError::NoNode { node, whose, known: known.to_vec() })
+}
+
+/// Refuses signers in a ceremony whose signers nobody chooses.
+///
+/// # Errors
+/// [`RoomError::NoSigners`].
+pub fn must_choose_no_signers(kind: CeremonyKind, signers: &[NodeIndex]) -> Result<(), RoomError> {
+    if signers.is_empty() || kind == CeremonyKind::Transfer {
+        return Ok(());
+    }
+    let instead = match kind {
+        CeremonyKind::TestSign => ": it tests every set of nodes that can sign together",
+        _ => "",
+    };
+    Err(RoomError::NoSigners(kind, instead))
 }
 
 /// Now, for people.
@@ -221,7 +301,7 @@ pub fn transfer(
     signers: Vec<NodeIndex>,
 ) -> Result<Subject, RoomError> {
     let transaction = Transaction::parse(transaction)?;
-    let record = book.wallet(&wallet).ok_or_else(|| RoomError::NoWallet(wallet.clone()))?.record;
+    let record = self::wallet(book, &wallet)?.record;
     let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
     let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();
     let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
@@ -232,9 +312,23 @@ pub fn transfer(
         let found = subsets(&record.roster(), usize::from(record.threshold)).find(together);
         found.ok_or(RoomError::NobodySigns)?.parties().to_vec()
     } else {
-        Subset::new(signers).parties().to_vec()
+        chosen(&record, signers)?
     };
     Ok(Subject::Transfer(wallet, Arc::new(transaction), signers))
+}
+
+/// The nodes that somebody chose to sign.
+fn chosen(record: &Record, signers: Vec<NodeIndex>) -> Result<Vec<NodeIndex>, RoomError> {
+    let (roster, threshold) = (record.roster(), record.threshold);
+    for node in &signers {
+        must_be_among(*node, &roster, "this wallet")?;
+    }
+    let signers = Subset::new(signers).parties().to_vec();
+    if signers.len() != usize::from(threshold) {
+        let example: Vec<String> = roster.iter().take(threshold.into()).map(ToString::to_string).collect();
+        return Err(RoomError::Signers { threshold, given: signers.len(), example: example.join(",") });
+    }
+    Ok(signers)
 }
 
 /// What somebody wants to open.
@@ -263,17 +357,22 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
     let script = Script::builtin(opening.subject.kind())?;
     let opened = now();
     let current = |name: &WalletName| {
-        let record = book.wallet(name).ok_or_else(|| RoomError::NoWallet(name.clone()))?.record;
+        let record = wallet(book, name)?.record;
         let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
         Ok::<_, RoomError>((record.generation, Some(origin)))
     };
+    let must_be_its_nodes = |name: &WalletName, lost: &BTreeMap<NodeIndex, Way>| {
+        let roster = wallet(book, name)?.record.roster();
+        lost.keys().try_for_each(|node| must_be_among(*node, &roster, "this wallet"))
+    };
     let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
     let (mut lost, mut transaction, mut inventory) = (BTreeMap::new(), None, Vec::new());
-    let (wallet, (generation, origin), amendment) = match &opening.subject {
+    let (about, (generation, origin), amendment) = match &opening.subject {
         Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
         Subject::Wallet(name) => (name.clone(), current(name)?, None),
         Subject::Refresh(name) => (name.clone(), next(name)?, None),
         Subject::Recovery(name, nodes) | Subject::Rebuild(name, nodes) => {
+            must_be_its_nodes(name, nodes)?;
             lost.clone_from(nodes);
             (name.clone(), next(name)?, None)
         }
@@ -283,17 +382,17 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         }
         Subject::Charter(next) => {
             charter.check_amendment(next)?;
-            let about = CHARTER.parse().map_err(ManifestError::from)?;
-            (about, (Generation::FIRST, None), Some(Arc::clone(next)))
+            let name = CHARTER.parse().map_err(ManifestError::from)?;
+            (name, (Generation::FIRST, None), Some(Arc::clone(next)))
         }
-        Subject::Inventory { wallet, generation, origin, items } => {
+        Subject::Inventory { wallet: name, generation, origin, items } => {
             inventory.clone_from(items);
-            (wallet.clone(), (*generation, Some(origin.clone())), None)
+            (name.clone(), (*generation, Some(origin.clone())), None)
         }
     };
     let manifest = Proposal {
         kind: opening.subject.kind(),
-        wallet,
+        wallet: about,
         purpose: opening.purpose.clone(),
         administrator: opening.administrator.clone(),
         opened,

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
-use ceremonies::charter::Role;
+use anyhow::{Context as _, Result, ensure};
+use ceremonies::charter::{BackupRules, Role};
 use ceremonies::ids::{CeremonyId, NodeIndex, PersonName, WalletName};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::ceremony::{submit, write_release};
+use super::ceremony::{ceremony, submit, write_release};
 use super::hand::{self, Hand};
 use super::output::note;
 use super::{Desk, Output};
@@ -112,21 +112,26 @@ fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> 
             }));
         }
     }
-    if let Some(name) = wallet.filter(|name| lines.is_empty() && desk.book.wallet(name).is_none()) {
-        bail!("wallet `{name}` is not committed");
+    if let Some(name) = wallet.filter(|_| lines.is_empty()) {
+        room::wallet(&desk.book, name)?;
     }
     let text = if lines.is_empty() { "the log has no such backup".to_owned() } else { lines.join("\n") };
     output.print(&Value::Array(values), &text)
 }
 
-fn keeper<'a>(desk: &'a Desk, person: Option<&PersonName>, node: NodeIndex) -> Result<&'a Me> {
+/// Who of these people keeps a node's backups.
+fn keeper<'a>(
+    people: &'a [Me],
+    rules: Option<&BackupRules>,
+    person: Option<&PersonName>,
+    node: NodeIndex,
+) -> Result<&'a Me> {
     let opens = |me: &&Me| {
         me.role == Role::Custodian
             && person.is_none_or(|person| me.person == *person)
-            && desk.book.context().charter().backup().is_some_and(|rules| rules.opens(&me.person, node))
+            && rules.is_some_and(|rules| rules.opens(&me.person, node))
     };
-    let mut keepers = desk.cluster.me.iter().filter(opens);
-    keepers.next().with_context(|| match person {
+    people.iter().find(opens).with_context(|| match person {
         Some(person) => format!("{person} is not in the cluster file as a keeper of node {node}'s backups"),
         None => format!(
             "the cluster file lists nobody who keeps node {node}'s backups: give --person, --key and --identity"
@@ -136,11 +141,15 @@ fn keeper<'a>(desk: &'a Desk, person: Option<&PersonName>, node: NodeIndex) -> R
 
 async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArguments) -> Result<()> {
     let ReleaseArguments { id, node, object, identity, person, release, hand } = arguments;
+    let charter = desk.book.context().charter();
+    room::must_be_among(node, &charter.roster(), "the charter")?;
+    if let Some(person) = &person {
+        ensure!(charter.person(person).is_some(), "{person} is not in the charter");
+    }
     if release.is_none() {
         hand.must_be_able_to_ask(UNATTENDED)?;
     }
-    let chapter = desk.book.get(&id).with_context(|| format!("ceremony `{id}` is not known"))?;
-    let ceremony = &chapter.ceremony;
+    let ceremony = ceremony(desk, &id)?;
     let kind = ceremony.manifest().kind;
     let step = ceremony.script().step_for(act).with_context(|| {
         format!("{id} is a ceremony of kind {kind}, in which no backup is released by this command")
@@ -154,7 +163,7 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
     let (person, identity) = match (person, identity) {
         (Some(person), Some(identity)) => (person, identity),
         (person, identity) => {
-            let me = keeper(desk, person.as_ref(), node)?;
+            let me = keeper(&desk.cluster.me, charter.backup(), person.as_ref(), node)?;
             let identity = identity.or_else(|| me.identity.clone());
             let unknown = || format!("no age identity is known for {}: give --identity", me.person);
             (me.person.clone(), identity.with_context(unknown)?)
@@ -187,4 +196,37 @@ async fn release(desk: &Desk, output: Output, act: Act, arguments: ReleaseArgume
     let armoured = hand.sign(desk, Role::Custodian, &signature.person, &statement)?;
     desk.client.hand_in(node, &id, released.object).await?;
     submit(desk, output, &id, &signature, armoured).await
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::super::recorded::book;
+    use super::*;
+
+    #[test]
+    fn whoever_keeps_no_backup_of_a_node_is_told_so_and_what_to_give() {
+        let book = book(6);
+        let rules = book.context().charter().backup().unwrap();
+        let (node, of_all) = (NodeIndex::new(2).unwrap(), rules.escrow.person.clone());
+        let custodian = |person: &PersonName| Me {
+            person: person.clone(),
+            role: Role::Custodian,
+            key: PathBuf::from("key"),
+            identity: None,
+        };
+        let others = rules.custodians.iter().filter(|custodian| !custodian.nodes.contains(&node));
+        let other = others.map(|custodian| custodian.person.clone()).find(|name| *name != of_all).unwrap();
+        let people = [custodian(&other), Me { role: Role::Operator, ..custodian(&of_all) }];
+        let refused = |rules, person| keeper(&people, rules, person, node).unwrap_err().to_string();
+        let named = format!("{other} is not in the cluster file as a keeper of node 2's backups");
+        assert_eq!(refused(Some(rules), Some(&other)), named);
+        assert!(refused(Some(rules), Some(&of_all)).contains("as a keeper"), "an operator opens none");
+        let unnamed =
+            "the cluster file lists nobody who keeps node 2's backups: give --person, --key and --identity";
+        assert_eq!(refused(Some(rules), None), unnamed);
+        assert_eq!(refused(None, None), unnamed, "a charter without rules for backups");
+        let keepers = [custodian(&other), custodian(&of_all)];
+        assert_eq!(keeper(&keepers, Some(rules), None, node).unwrap().person, of_all);
+    }
 }

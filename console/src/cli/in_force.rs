@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Desk, Output};
+use crate::room::must_be_among;
 
 #[derive(Subcommand)]
 pub(super) enum InForce {
@@ -31,6 +32,9 @@ pub(super) enum InForce {
 
 pub(super) fn run(desk: &Desk, output: Output, command: InForce) -> Result<()> {
     let charter = desk.book.context().charter();
+    if let InForce::Exclude { node } | InForce::Readmit { node, .. } = &command {
+        must_be_among(*node, &charter.roster(), "the charter")?;
+    }
     let charter = match command {
         InForce::Show => Cow::Borrowed(charter.as_ref()),
         InForce::Exclude { node } => Cow::Owned(charter.excluding(node)?),

@@ -36,7 +36,7 @@ pub use self::output::note;
 use self::output::{NobodyReads, Output, written};
 use crate::client::{Client, ClientError, Library, Outcome, Reading, Scope, SubmitError};
 use crate::config::Cluster;
-use crate::room::RoomError;
+use crate::room::{self, RoomError};
 
 /// What the program's exit says.
 const EXIT_CODES: &str = "Exit codes: 0 done, and recorded by a quorum of nodes, or held by a majority while all \
@@ -178,7 +178,7 @@ impl Desk {
     /// A wallet's generation in use.
     fn wallet(&self, name: &WalletName) -> Result<Wallet> {
         self.must_be_read()?;
-        self.book.wallet(name).with_context(|| format!("wallet `{name}` is not committed"))
+        Ok(room::wallet(&self.book, name)?)
     }
 
     /// What could not be read is not known to be empty.

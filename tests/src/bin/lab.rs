@@ -106,7 +106,7 @@ struct Drive {
     #[arg(long, value_name = "FILE", requires = "wallet")]
     transaction: Option<PathBuf>,
     /// The nodes that sign it.
-    #[arg(long, value_delimiter = ',', requires = "transaction")]
+    #[arg(long, value_delimiter = ',')]
     signers: Vec<NodeIndex>,
     /// Where to send the signed transaction; without it, the lab's operator signs that it is not sent.
     #[arg(long, value_name = "URL", requires = "transaction")]
@@ -281,6 +281,7 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
         Some(file) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?),
         None => None,
     };
+    room::must_choose_no_signers(options.kind, &options.signers)?;
     let lost = options.lost.into_iter().collect();
     let subject = match (options.transaction, options.wallet) {
         (Some(file), Some(wallet)) => {
