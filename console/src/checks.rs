@@ -173,7 +173,7 @@ impl Check {
                 "node-unheard",
                 Bad,
                 Some(10),
-                "no heartbeat since this console was started",
+                "no heartbeat since this console listens, for 5 s, while others are heard",
                 "`not heard from for",
             ),
             Self::Backdated => (
@@ -293,6 +293,12 @@ impl Check {
     #[must_use]
     pub fn id(self) -> &'static str {
         self.row().id
+    }
+
+    /// Whether what it finds is no single node's or wallet's trouble, though each shows it: the bus's, or this console's.
+    #[must_use]
+    pub fn is_everyones(self) -> bool {
+        matches!(self, Self::NoBus | Self::AllSilent | Self::Late)
     }
 
     /// How bad it is.

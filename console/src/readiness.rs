@@ -12,7 +12,7 @@ use ceremonies::wallet::Record;
 use serde::Serialize;
 
 use crate::checks::Check;
-use crate::health::{LOST_MS, Level, NodeStatus};
+use crate::health::{Level, NodeStatus};
 use crate::standing;
 
 /// How long after its word that it took up a share a node may still send a heartbeat from before, in milliseconds.
@@ -151,6 +151,14 @@ impl Readiness {
         self.shares.iter().filter(|(_, share)| **share == kind).map(|(node, _)| *node).collect()
     }
 
+    /// Why it cannot sign with each of these nodes now, as far as that is known; none if it can.
+    #[must_use]
+    pub fn lacking<'n>(&self, signers: impl IntoIterator<Item = &'n NodeIndex>) -> Option<String> {
+        let is_there = |node| matches!(self.shares.get(node), Some(Share::Present | Share::Excluded));
+        let lacks = !signers.into_iter().all(is_there);
+        lacks.then(|| format!("not every signer's share is known to be there: {}", self.text()))
+    }
+
     /// The answer in words, after its mark: what there is against what is needed, then what is missing and where.
     #[must_use]
     pub fn text(&self) -> String {
@@ -228,10 +236,12 @@ impl InUse {
         if status.level == Level::Excluded {
             return Share::Excluded;
         }
-        let Some(held) = &status.held else { return Share::Unknown };
-        if status.heard_ms_ago.is_some_and(|ms| ms > LOST_MS) {
-            return Share::Silent;
+        match status.check {
+            Some(Check::Silent | Check::Unheard | Check::Backdated) => return Share::Silent,
+            _ if status.level == Level::Unknown => return Share::Unknown,
+            _ => {}
         }
+        let Some(held) = &status.held else { return Share::Unknown };
         match held.in_use.as_ref().map(|shares| shares.contains(&self.record.digest())) {
             None => Share::Unusable,
             Some(true) if status.level == Level::Bad || status.accused.is_some() || !held.opens => {

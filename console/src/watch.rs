@@ -1,6 +1,5 @@
 //! Watching a cluster: what its nodes announce, and how they are by it.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -10,10 +9,14 @@ use futures_util::{Stream, StreamExt as _};
 use thiserror::Error;
 
 use crate::client::{Client, ClientError, News};
-use crate::health::{self, Health, Heard, Moment};
+use crate::health::{Health, Hearing, LOST_MS, Moment};
 
 /// How long a look lasts.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long a console listens at most before it says how a node is that it has not heard: as long as a node may be silent,
+/// and a heartbeat more.
+pub const LISTEN: Duration = Duration::from_millis(LOST_MS.unsigned_abs() + 1_500);
 
 /// The connection to the bus was closed for good.
 #[derive(Debug, Error)]
@@ -25,7 +28,7 @@ pub struct Watch {
     client: Client,
     book: Book,
     news: Pin<Box<dyn Stream<Item = News> + Send>>,
-    heard: BTreeMap<NodeIndex, Heard>,
+    hearing: Hearing,
 }
 
 impl Watch {
@@ -35,7 +38,21 @@ impl Watch {
     /// [`ClientError::Subscribe`].
     pub async fn begin(client: Client, book: Book) -> Result<Self, ClientError> {
         let news = Box::pin(client.news().await?);
-        Ok(Self { client, book, news, heard: BTreeMap::new() })
+        Ok(Self { client, book, news, hearing: Hearing::begin(Moment::now()) })
+    }
+
+    /// How the cluster is once each of these nodes was heard or, at the latest, after this long.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn settled(&mut self, nodes: &[NodeIndex], patience: Duration) -> Result<Health, Closed> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let (_, health) = self.look().await?;
+            if self.hearing.has_heard(nodes) || tokio::time::Instant::now() >= until {
+                return Ok(health);
+            }
+        }
     }
 
     /// How the cluster is, a moment later. If nobody waits for the end of that, nothing that was heard is lost.
@@ -47,33 +64,10 @@ impl Watch {
         while tokio::time::Instant::now() < until
             && let Ok(news) = tokio::time::timeout_at(until, self.news.next()).await
         {
-            self.hear(news.ok_or(Closed)?);
+            self.hearing.hear(self.book.context(), news.ok_or(Closed)?, Moment::now());
         }
-        let now = Moment::now();
-        let is_connected = *self.client.connected().borrow();
-        let health = if is_connected {
-            health::health(&self.book, |node| self.heard.get(&node), now)
-        } else {
-            health::without_bus(&self.book, now)
-        };
-        Ok((now, health))
-    }
-
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Health(heartbeat) => {
-                if let Ok(node) = NodeIndex::try_from(heartbeat.node) {
-                    let before = self.heard.remove(&node);
-                    let heard = Heard::new(self.book.context(), *heartbeat, Moment::now(), before);
-                    self.heard.insert(node, heard);
-                }
-            }
-            News::Backdated(node) => {
-                if let Some(heard) = self.heard.get_mut(&node) {
-                    heard.came_backdated(Moment::now().steady);
-                }
-            }
-            News::Log(_) | News::Progress(_) => {}
-        }
+        let (now, is_connected) = (Moment::now(), *self.client.connected().borrow());
+        self.hearing.has_bus(is_connected, now);
+        Ok((now, self.hearing.health(&self.book, is_connected, now)))
     }
 }

@@ -1,6 +1,5 @@
 //! `custody status`: whether each wallet can sign, and how every node is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use anyhow::{Result, bail};
 use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
-use ceremonies::charter::Charter;
-use ceremonies::ids::NodeIndex;
+use ceremonies::charter::{CeremonyKind, Charter};
+use ceremonies::ids::UnixMillis;
+use ceremonies::manifest::Manifest;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -19,11 +19,9 @@ use super::{Desk, Output};
 use crate::checks::{self, Check};
 use crate::client::{Client, ClientError, Library, News, Scope};
 use crate::config::Cluster;
-use crate::health::{self, Health, Heard, Level, Moment, NodeStatus};
+use crate::health::{Health, Hearing, Level, Moment, NodeStatus};
 use crate::readiness::{Answer, Readiness};
-
-/// How long `status` listens at most for heartbeats, which come every second.
-const LISTEN: Duration = Duration::from_millis(5_500);
+use crate::watch::{LISTEN, Watch};
 
 /// The record as it is read, and read again while somebody watches: wallets are made, refreshed and lost.
 #[derive(Default)]
@@ -98,7 +96,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
     // be read in the meantime.
     let mut record = Record::default();
     record.read(&client);
-    let mut heartbeats = BTreeMap::new();
+    let mut hearing = Hearing::begin(Moment::now());
     let mut printed = None;
     loop {
         let until = tokio::time::Instant::now() + LISTEN;
@@ -107,45 +105,31 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
                 library = record.done() => record.take(library, || Book::clone(&client.amendments())),
-                heard = news.next() => {
-                    let Some(heard) = heard else { bail!("the connection to the bus is closed") };
-                    match heard {
-                        News::Health(heartbeat) => {
-                            let node = heartbeat.node;
-                            let before = heartbeats.remove(&node);
-                            let heard = Heard::new(&cluster.context, *heartbeat, Moment::now(), before);
-                            heartbeats.insert(node, heard);
-                        }
-                        News::Backdated(node) => {
-                            if let Some(heard) = heartbeats.get_mut(&u32::from(node)) {
-                                heard.came_backdated(Moment::now().steady);
-                            }
-                        }
-                        News::Log(_) => record.is_stale = true,
-                        News::Progress(_) => {}
-                    }
-                }
+                heard = news.next() => match heard {
+                    None => bail!("the connection to the bus is closed"),
+                    Some(News::Log(_)) => record.is_stale = true,
+                    Some(news) => hearing.hear(&cluster.context, news, Moment::now()),
+                },
             }
-            let mut members = record.book.iter().flat_map(|book| book.context().charter().members());
-            is_complete =
-                record.book.is_some() && members.all(|node| heartbeats.contains_key(&u32::from(node)));
+            hearing.has_bus(*client.connected().borrow(), Moment::now());
+            let members = record.book.as_ref().map(|book| book.context().charter().members());
+            is_complete = members.is_some_and(|members| hearing.has_heard(&members));
         }
         let known = Arc::new(record.book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
-        let is_connected = *client.connected().borrow();
-        let health = if is_connected {
-            health::health(&known, |node| heartbeats.get(&u32::from(node)), Moment::now())
-        } else {
-            health::without_bus(&known, Moment::now())
-        };
+        let (now, is_connected) = (Moment::now(), *client.connected().borrow());
+        hearing.has_bus(is_connected, now);
+        let health = hearing.health(&known, is_connected, now);
         let charter = known.context().charter();
-        let text = status_text(charter, &health, record.is_read);
-        let levels: Vec<_> = health.nodes.iter().map(|node| (node.check, node.attestation.clone())).collect();
+        let text = status_text(charter, &health, record.is_read, now.wall);
+        let levels: Vec<_> =
+            health.nodes.iter().map(|node| (node.level, node.check, node.attestation.clone())).collect();
         let wallets: Vec<_> = health.wallets.iter().map(Readiness::text).collect();
         let seen = (levels, wallets, record.is_read);
         if printed.as_ref() != Some(&seen) {
             output.print(
                 &json!({
-                    "cluster": charter.cluster(), "kind": charter.kind(), "record_read": record.is_read,
+                    "cluster": charter.cluster(), "kind": charter.kind(), "time": now.wall.to_string(),
+                    "record_read": record.is_read,
                     "wallets": health.wallets.iter().map(wallet).collect::<Vec<_>>(), "nodes": health.nodes,
                 }),
                 &text,
@@ -163,7 +147,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
 }
 
 /// A wallet with the check that fails, as nodes have theirs.
-fn wallet(readiness: &Readiness) -> Value {
+pub(super) fn wallet(readiness: &Readiness) -> Value {
     let mut wallet = json!(readiness);
     wallet["check"] = json!(readiness.can_sign.check());
     wallet
@@ -185,22 +169,24 @@ const LISTEN_BEFORE: Duration = Duration::from_millis(2_500);
 
 /// Warns of nodes that could not do their part in a ceremony as they are, before somebody signs in vain.
 pub(super) async fn warn_of_doubts(desk: &Desk, ceremony: &Ceremony) -> Result<()> {
-    let roster = &ceremony.manifest().roster;
-    let mut news = Box::pin(desk.client.news().await?);
-    let mut heard: BTreeMap<NodeIndex, Heard> = BTreeMap::new();
-    let until = tokio::time::Instant::now() + LISTEN_BEFORE;
-    while !roster.iter().all(|node| heard.contains_key(node)) {
-        let Ok(Some(told)) = tokio::time::timeout_at(until, news.next()).await else { break };
-        if let News::Health(heartbeat) = told
-            && let Ok(node) = NodeIndex::try_from(heartbeat.node)
-        {
-            let before = heard.remove(&node);
-            heard.insert(node, Heard::new(&desk.cluster.context, *heartbeat, Moment::now(), before));
-        }
-    }
-    let health = health::health(&desk.book, |node| heard.get(&node), Moment::now());
+    let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
+    let health = watch.settled(&ceremony.manifest().roster, LISTEN_BEFORE).await?;
     for warning in doubts(&health, ceremony) {
         note(&warning);
+    }
+    Ok(())
+}
+
+/// Warns of shares that are not known to be there, before somebody opens a ceremony that signs with them.
+pub(super) async fn warn_of_shares(desk: &Desk, manifest: &Manifest) -> Result<()> {
+    if !matches!(manifest.kind, CeremonyKind::TestSign | CeremonyKind::Transfer) {
+        return Ok(());
+    }
+    let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
+    let health = watch.settled(&manifest.roster, LISTEN).await?;
+    let wallet = health.wallets.iter().find(|readiness| readiness.wallet == manifest.wallet);
+    if let Some(why) = wallet.and_then(|readiness| readiness.lacking(&manifest.roster)) {
+        note(&format!("WARNING: {}: {why}: the ceremony would fail", manifest.wallet));
     }
     Ok(())
 }
@@ -214,8 +200,9 @@ fn doubts(health: &Health, ceremony: &Ceremony) -> Vec<String> {
 }
 
 /// What `status` prints: first whether each wallet can sign, then how each node is.
-fn status_text(charter: &Charter, health: &Health, record_is_read: bool) -> String {
-    let mut text = format!("cluster {} ({})\n", charter.cluster(), charter.kind().to_string().to_uppercase());
+fn status_text(charter: &Charter, health: &Health, record_is_read: bool, at: UnixMillis) -> String {
+    let kind = charter.kind().to_string().to_uppercase();
+    let mut text = format!("cluster {} ({kind}) at {at}\n", charter.cluster());
     for wallet in &health.wallets {
         text += &format!(
             "wallet {} g{} {} {}\n",
@@ -288,6 +275,8 @@ fn all_is_well(health: &Health, record_is_read: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use ceremonies::wire::bus::Heartbeat;
 
     use super::super::recorded::{CLOSED, book};
@@ -340,11 +329,14 @@ mod tests {
             store_trouble: "the disk is full".to_owned(),
             ..Heartbeat::default()
         };
-        let heard = Heard::new(book.context(), heartbeat, now, None);
-        let health = health::health(&book, |node| (node.get() == 3).then_some(&heard), now);
-        let said = doubts(&health, ceremony);
-        let third = "WARNING: node 3: store: the disk is full: what is signed now may be wasted";
-        assert!(said.iter().any(|line| line == third), "{said:?}");
-        assert!(doubts(&health::without_bus(&book, now), ceremony).is_empty());
+        let mut hearing = Hearing::begin(now);
+        hearing.hear(book.context(), News::Health(Box::new(heartbeat)), now);
+        let said = doubts(&hearing.health(&book, true, now), ceremony);
+        let warning =
+            |node: u8, why: &str| format!("WARNING: node {node}: {why}: what is signed now may be wasted");
+        assert_eq!(said.len(), 5);
+        assert_eq!(said[2], warning(3, "store: the disk is full"));
+        assert_eq!(said[3], warning(4, "not heard yet since this console listens"));
+        assert!(doubts(&hearing.health(&book, false, now), ceremony).is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{UnixMillis, WalletName};
@@ -11,11 +11,13 @@ use ceremonies::words;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Desk, Output};
+use super::{Desk, Output, status};
 use crate::client::Scope;
 use crate::ledger;
+use crate::readiness::Readiness;
 use crate::room::now;
 use crate::standing::unfinished;
+use crate::watch::{LISTEN, Watch};
 
 #[derive(Subcommand)]
 pub(super) enum WalletCommand {
@@ -35,7 +37,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: WalletCo
     match command {
         WalletCommand::List => list(&Desk::open(path, Scope::Current).await?, output),
         WalletCommand::Show { name, path: below } => {
-            show(&Desk::open(path, Scope::Wallet(name.clone())).await?, output, &name, &below)
+            show(&Desk::open(path, Scope::Wallet(name.clone())).await?, output, &name, &below).await
         }
     }
 }
@@ -102,8 +104,17 @@ fn refresh_line(due: Option<UnixMillis>) -> String {
     }
 }
 
-fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<()> {
+/// Whether a wallet can sign, by what its nodes say of their shares now: as `custody status` has it.
+async fn readiness(desk: &Desk, wallet: &Wallet) -> Result<Readiness> {
+    let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
+    let health = watch.settled(&wallet.record.roster(), LISTEN).await?;
+    let of = health.wallets.into_iter().find(|readiness| readiness.wallet == wallet.record.wallet);
+    of.context("the wallet is not in the record any more")
+}
+
+async fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<()> {
     let wallet = desk.wallet(name)?;
+    let readiness = readiness(desk, &wallet).await?;
     let record = &wallet.record;
     let kind = desk.book.context().charter().kind();
     let addresses = addresses(record, kind, path)?;
@@ -121,6 +132,7 @@ fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<(
         record.ceremony,
         refresh_line(due),
     );
+    text += &format!("signing     {} {}\n", readiness.can_sign.mark(), readiness.text());
     if let Some(why) = unfinished(&desk.book, record, now()) {
         text += &format!("standing    ! {why}\n");
     }
@@ -131,6 +143,7 @@ fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Result<(
         text += &format!("{}\n", row.text);
     }
     let mut value = render(desk, &wallet);
+    value["signing"] = status::wallet(&readiness);
     value["path"] = json!(path);
     value["addresses"] =
         addresses.iter().map(|(network, address)| (network.to_string(), address.to_string())).collect();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ceremonies::ids::NodeIndex;
 use ceremonies::wire::bus::Heartbeat;
 
+use super::hearing::Voice;
 use super::{CLOCK_MS, Heard, Moment};
 
 /// How many others must accuse a node before that is shown as its trouble: one alone may be the culprit.
@@ -24,12 +25,8 @@ pub(super) struct Around<'a> {
 
 impl<'a> Around<'a> {
     /// What the heartbeats tell that were heard lately.
-    pub(super) fn of(
-        roster: &[NodeIndex],
-        heard: impl Fn(NodeIndex) -> Option<&'a Heard>,
-        now: Moment,
-    ) -> Self {
-        let well_heard = |node: NodeIndex| heard(node).filter(|heard| !heard.is_hardly_heard(now));
+    pub(super) fn of(roster: &[NodeIndex], voice: impl Fn(NodeIndex) -> Voice<'a>, now: Moment) -> Self {
+        let well_heard = |node: NodeIndex| voice(node).now().filter(|heard| !heard.has_just_returned(now));
         let offsets: Vec<i64> =
             roster.iter().filter_map(|node| well_heard(*node)).map(Heard::offset_ms).collect();
         // What others miss of a node whose clock is wrong is that node's trouble as well.

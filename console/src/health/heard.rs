@@ -7,8 +7,6 @@ use ceremonies::ceremony::Context;
 use ceremonies::ids::UnixMillis;
 use ceremonies::wire::bus::Heartbeat;
 
-use crate::checks::Check;
-
 /// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
 pub const LOST_MS: i64 = 5_000;
 /// How long others may take to say that they hear a node again which this console does: two heartbeats.
@@ -35,7 +33,7 @@ impl Moment {
 #[derive(Debug)]
 pub struct Heard {
     pub(super) heartbeat: Heartbeat,
-    received: Moment,
+    pub(super) received: Moment,
     pub(super) document: Result<Document, String>,
     /// When another one last came that is dated before this one.
     backdated: Option<Instant>,
@@ -67,17 +65,9 @@ impl Heard {
         self.backdated = Some(at);
     }
 
-    /// Why there is no later one, as far as that is known.
-    pub(super) fn silence(&self, now: Moment) -> (Check, String) {
-        let since = |at: Instant| now.steady.saturating_duration_since(at).as_millis();
-        match self.backdated.map(since) {
-            Some(ago) if ago <= LOST_MS.unsigned_abs().into() => {
-                let why = "its heartbeats are dated before one that came earlier: its clock was set back, or \
-                           somebody repeats old ones";
-                (Check::Backdated, why.to_owned())
-            }
-            Some(_) | None => (Check::Silent, format!("not heard from for {} s", self.age_ms(now) / 1000)),
-        }
+    /// Whether others lately came that are dated before it: why there is no later one.
+    pub(super) fn is_repeated(&self, now: Moment) -> bool {
+        self.backdated.is_some_and(|at| millis(at, now.steady) <= LOST_MS)
     }
 
     /// How much later it came than it is dated, in milliseconds.
@@ -85,17 +75,20 @@ impl Heard {
         self.received.wall.since(UnixMillis(self.heartbeat.time_ms))
     }
 
-    /// Whether the node is silent, or was until a moment ago, so that others may not have heard it again yet.
-    pub(super) fn is_hardly_heard(&self, now: Moment) -> bool {
-        let is_new = |at: Instant| now.steady.saturating_duration_since(at) <= RETURN;
-        self.age_ms(now) > LOST_MS || self.returned.is_some_and(is_new)
+    /// Whether the node was silent until a moment ago, so that others may not have heard it again yet.
+    pub(super) fn has_just_returned(&self, now: Moment) -> bool {
+        self.returned.is_some_and(|at| now.steady.saturating_duration_since(at) <= RETURN)
     }
 
     /// How long ago it came, in milliseconds.
     pub(super) fn age_ms(&self, now: Moment) -> i64 {
-        let age = now.steady.saturating_duration_since(self.received.steady);
-        i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+        millis(self.received.steady, now.steady)
     }
+}
+
+/// From one moment to another, in milliseconds.
+pub(super) fn millis(from: Instant, to: Instant) -> i64 {
+    i64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn document(heartbeat: &Heartbeat) -> &[u8] {

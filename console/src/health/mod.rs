@@ -2,6 +2,7 @@
 
 mod around;
 mod heard;
+mod hearing;
 mod past;
 
 use std::collections::BTreeSet;
@@ -15,8 +16,10 @@ use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
 
 use self::around::{ACCUSERS, Around};
-use self::heard::document;
 pub use self::heard::{Heard, LOST_MS, Moment};
+use self::heard::{document, millis};
+pub use self::hearing::Hearing;
+use self::hearing::Voice;
 pub use self::past::PastTrouble;
 use self::past::lately;
 use crate::checks::Check;
@@ -87,6 +90,13 @@ pub struct NodeStatus {
     pub held: Option<Held>,
 }
 
+impl NodeStatus {
+    /// Whether this console has not listened long enough to tell whether the node is silent.
+    fn is_awaited(&self) -> bool {
+        self.level == Level::Unknown && self.check.is_none()
+    }
+}
+
 /// A cluster as the console sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
@@ -104,7 +114,7 @@ impl Health {
         self.nodes.iter().filter(|status| {
             manifest.kind.uses_enclaves()
                 && manifest.roster.contains(&status.node)
-                && status.level == Level::Bad
+                && (status.level == Level::Bad || status.is_awaited())
                 && status.check != Some(Check::ShareLost)
         })
     }
@@ -135,29 +145,13 @@ fn verdict(
     attestation::judge(heard.document.clone()?, &expected).map_err(|error| error.to_string())
 }
 
-/// How the cluster is, by the last heartbeat of each node.
-///
-/// Where all nodes fall silent, one cause is likelier than as many as there are nodes, and what has become of any of them
-/// is not known.
-#[must_use]
-pub fn health<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
-    let members = book.context().charter().members();
-    let ages = members.iter().map(|node| heard(*node).map(|heard| heard.age_ms(now)));
-    let silence = match ages.min_by_key(|age| age.unwrap_or(i64::MAX)).flatten() {
-        Some(age) if age <= LOST_MS => return each(book, heard, now),
-        Some(age) => format!("for {} s", age / 1000),
-        None => "yet".to_owned(),
-    };
-    let why = format!("no node has been heard {silence}: see to the broker and the way to it");
-    not_known(each(book, |_| None, now), Check::AllSilent, &why)
-}
-
-fn each<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Moment) -> Health {
+/// How the cluster is, by what is heard of each node.
+fn each<'a>(book: &Book, voice: impl Fn(NodeIndex) -> Voice<'a>, now: Moment) -> Health {
     let in_use = readiness::in_use(book, now.wall);
     let roster = book.context().charter().roster();
-    let around = Around::of(&roster, &heard, now);
+    let around = Around::of(&roster, &voice, now);
     let late = around.all_are_off.is_some_and(|offset| offset > 0);
-    let status = |node| with_losses(&in_use, judged(book, node, heard(node), &around, now));
+    let status = |node| with_losses(&in_use, judged(book, node, voice(node), &around, now));
     let nodes: Vec<NodeStatus> = roster.into_iter().map(status).collect();
     let wallet = |generation: &InUse| {
         let readiness = Readiness::of(generation, &nodes);
@@ -166,10 +160,16 @@ fn each<'a>(book: &Book, heard: impl Fn(NodeIndex) -> Option<&'a Heard>, now: Mo
     Health { wallets: in_use.iter().map(wallet).collect(), nodes }
 }
 
+/// How a cluster is of which nothing was heard for so many milliseconds, or yet: nobody can tell.
+fn all_silent(book: &Book, silent_ms: Option<i64>, now: Moment) -> Health {
+    let silence = silent_ms.map_or_else(|| "yet".to_owned(), |ms| format!("for {} s", ms / 1000));
+    let why = format!("no node has been heard {silence}: see to the broker and the way to it");
+    not_known(each(book, |_| Voice::NotYet(None), now), Check::AllSilent, &why)
+}
+
 /// How a cluster is while there is no bus: nobody can tell, and the nodes are not to blame.
-#[must_use]
-pub fn without_bus(book: &Book, now: Moment) -> Health {
-    not_known(each(book, |_| None, now), Check::NoBus, "this console has no bus")
+fn without_bus(book: &Book, now: Moment) -> Health {
+    not_known(each(book, |_| Voice::NotYet(None), now), Check::NoBus, "this console has no bus")
 }
 
 fn not_known(health: Health, check: Check, why: &str) -> Health {
@@ -214,23 +214,18 @@ fn held(heartbeat: &Heartbeat) -> Held {
 /// The status of one node by its last heartbeat.
 #[must_use]
 pub fn status(book: &Book, node: NodeIndex, heard: Option<&Heard>, now: Moment) -> NodeStatus {
-    with_losses(&readiness::in_use(book, now.wall), judged(book, node, heard, &Around::default(), now))
+    let voice = heard.map_or(Voice::NotYet(None), Voice::Heard);
+    with_losses(&readiness::in_use(book, now.wall), judged(book, node, voice, &Around::default(), now))
 }
 
 /// How a node is, its shares aside, unless the charter excludes it: then its word counts for nothing.
-fn judged(
-    book: &Book,
-    node: NodeIndex,
-    heard: Option<&Heard>,
-    around: &Around<'_>,
-    now: Moment,
-) -> NodeStatus {
+fn judged(book: &Book, node: NodeIndex, voice: Voice<'_>, around: &Around<'_>, now: Moment) -> NodeStatus {
     let context = book.context();
-    let unasked = |check: Check, summary: &str, accused| NodeStatus {
+    let unheard = |(check, summary): (Option<Check>, String), accused| NodeStatus {
         node,
-        level: check.level(),
-        check: Some(check),
-        summary: summary.to_owned(),
+        level: check.map_or(Level::Unknown, Check::level),
+        check,
+        summary,
         attestation: "unknown".to_owned(),
         image: None,
         shares: None,
@@ -242,34 +237,38 @@ fn judged(
         held: None,
     };
     if context.charter().excludes(node) {
-        return unasked(Check::Excluded, "EXCLUDED: takes part in nothing", None);
+        let summary = "EXCLUDED: takes part in nothing".to_owned();
+        return unheard((Some(Check::Excluded), summary), None);
     }
     let accused = accusation(book, node);
-    let Some(heard) = heard else { return unasked(Check::Unheard, "not heard from", accused) };
+    let Some(heard) = voice.last() else { return unheard(silence(voice, now), accused) };
     let heartbeat = &heard.heartbeat;
     let verdict = verdict(context, node, heard, now.wall);
     let heard_ms_ago = heard.age_ms(now);
-    let silent = heard_ms_ago > LOST_MS;
+    let silent = voice.now().is_none();
     let enclave_trouble =
         heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
-    let judged = if silent {
-        Err(heard.silence(now))
-    } else {
-        judge(context, node, heartbeat, &verdict, &enclave_trouble, heard.offset_ms(), around)
-    };
     let lately = lately(heartbeat, now.wall);
-    let is_bad = matches!(&judged, Err((check, _)) if check.level() == Level::Bad);
-    let (check, summary) = match judged {
-        _ if accused.is_some() && !is_bad => (Some(Check::Banned), "banned by other nodes".to_owned()),
-        Err((check, why)) => (Some(check), why),
-        Ok(well) => {
-            let last = lately.first().map(|past| format!("; had trouble until {}", past.until.clock()));
-            (None, well + &last.unwrap_or_default())
-        }
+    let (level, (check, summary)) = if silent {
+        let silence = silence(voice, now);
+        (silence.0.map_or(Level::Unknown, Check::level), silence)
+    } else {
+        let offset = heard.offset_ms();
+        let judged = judge(context, node, heartbeat, &verdict, &enclave_trouble, offset, around);
+        let is_bad = matches!(&judged, Err((check, _)) if check.level() == Level::Bad);
+        let found = match judged {
+            _ if accused.is_some() && !is_bad => (Some(Check::Banned), "banned by other nodes".to_owned()),
+            Err((check, why)) => (Some(check), why),
+            Ok(well) => {
+                let last = lately.first().map(|past| format!("; had trouble until {}", past.until.clock()));
+                (None, well + &last.unwrap_or_default())
+            }
+        };
+        (found.0.map_or(Level::Good, Check::level), found)
     };
     NodeStatus {
         node,
-        level: check.map_or(Level::Good, Check::level),
+        level,
         check,
         summary,
         attestation: match &verdict {
@@ -291,6 +290,22 @@ fn judged(
         lately,
         accused,
         held: Some(held(heartbeat)),
+    }
+}
+
+/// What is said of a node that is not heard: whose silence it is, as far as that is known.
+fn silence(voice: Voice<'_>, now: Moment) -> (Option<Check>, String) {
+    match voice {
+        Voice::Silent(Some(heard), _) if heard.is_repeated(now) => {
+            let why = "its heartbeats are dated before one that came earlier: its clock was set back, or somebody repeats \
+                       old ones";
+            (Some(Check::Backdated), why.to_owned())
+        }
+        Voice::Silent(heard, ms) => {
+            let check = if heard.is_some() { Check::Silent } else { Check::Unheard };
+            (Some(check), format!("not heard from for {} s", ms / 1000))
+        }
+        Voice::NotYet(_) | Voice::Heard(_) => (None, "not heard yet since this console listens".to_owned()),
     }
 }
 

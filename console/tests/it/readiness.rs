@@ -72,7 +72,9 @@ fn ways(model: &Model, node: NodeIndex) -> Vec<(Share, NodeStatus)> {
         (Share::Unusable, NodeStatus { accused: Some("banned by 1, 2".to_owned()), ..well() }),
         (Share::Unusable, holds(well(), |held| held.opens = false)),
         (Share::Unusable, holds(well(), |held| held.in_use = None)),
-        (Share::Silent, NodeStatus { heard_ms_ago: Some(6_000), ..well() }),
+        (Share::Silent, NodeStatus { level: Level::Bad, check: Some(Check::Silent), ..well() }),
+        (Share::Silent, NodeStatus { level: Level::Bad, check: Some(Check::Unheard), held: None, ..well() }),
+        (Share::Unknown, NodeStatus { level: Level::Unknown, ..well() }),
         (Share::Excluded, NodeStatus { level: Level::Excluded, held: None, ..well() }),
         (Share::Unknown, NodeStatus { level: Level::Bad, held: None, heard_ms_ago: None, ..well() }),
         (
