@@ -75,7 +75,11 @@ pub struct Start {
     heard: BTreeMap<NodeIndex, UnixMillis>,
 }
 
+/// A trouble of a node, which is not accused of what every node shows.
 fn of_node(status: &NodeStatus) -> String {
+    if status.check.is_some_and(Check::is_everyones) {
+        return format!("every node: {}", status.summary);
+    }
     format!("node {}: {}", status.node, status.summary)
 }
 
@@ -104,7 +108,8 @@ impl Start {
         let is_well = |status: &&NodeStatus| matches!(status.level, Level::Good | Level::Excluded);
         let nodes = health.nodes.iter().filter(|status| !is_well(status)).map(of_node);
         let wallets = health.wallets.iter().filter(|wallet| !can_sign(wallet)).map(of_wallet);
-        let wrong: Vec<String> = nodes.chain(wallets).collect();
+        let mut wrong: Vec<String> = nodes.chain(wallets).collect();
+        wrong.dedup();
         if !wrong.is_empty() {
             return Err(Unwell(wrong.join("; ")));
         }
@@ -185,8 +190,8 @@ pub enum Turn {
     ServiceLost(String),
     /// Every wallet can sign again.
     ServiceBack,
-    /// Everything is as well as before, and stays so.
-    Whole,
+    /// Everything is as well as before, and has stayed so since so long after the fault.
+    Whole(Duration),
     /// The drill is given up.
     Failed(String),
 }
@@ -340,11 +345,11 @@ impl Course {
     fn look_at_everything(&mut self, at: Instant, health: &Health, is_late: bool) -> Option<Turn> {
         let Some(worse) = self.start.worse(health) else {
             let whole = self.whole.take().unwrap_or_else(|| self.mark(at));
-            let is_steady = since(&whole, at) >= STEADY;
+            let (is_steady, is_whole) = (since(&whole, at) >= STEADY, since(&self.injected, whole.at));
             self.whole = Some(whole);
             return is_steady.then(|| {
                 self.end = Some(Ok(()));
-                Turn::Whole
+                Turn::Whole(is_whole)
             });
         };
         self.whole = None;
@@ -357,8 +362,8 @@ impl Course {
         let is_sought = |status: &&NodeStatus| {
             status.check == Some(self.check) && self.node.is_none_or(|node| node == status.node)
         };
-        let node =
-            health.nodes.iter().find(is_sought).map(|status| shown(Some(status.node), of_node(status)));
+        let whose = |status: &NodeStatus| (!self.check.is_everyones()).then_some(status.node);
+        let node = health.nodes.iter().find(is_sought).map(|status| shown(whose(status), of_node(status)));
         let mut wallets = health.wallets.iter().filter(|_| self.node.is_none());
         let wallet = wallets.find(|wallet| wallet.can_sign.check() == Some(self.check));
         node.or_else(|| wallet.map(|wallet| shown(None, of_wallet(wallet))))

@@ -116,7 +116,7 @@ fn each_stage_takes_the_time_from_where_it_begins_and_lies_between_heartbeats() 
     for ms in [27_500, 28_500, 29_500] {
         assert_eq!(held.sees(ms, &[], Answer::Yes), []);
     }
-    assert_eq!(held.sees(30_500, &[], Answer::Yes), [Turn::Whole]);
+    assert_eq!(held.sees(30_500, &[], Answer::Yes), [Turn::Whole(Duration::from_millis(27_500 - INJECTED))]);
     let times = [Stage::Detect, Stage::Decide, Stage::Service, Stage::Redundancy].map(|of| held.took(of));
     assert_eq!(times, [Some(6_200), Some(3_800), Some(0), Some(7_500)]);
     assert!(held.course.met() && held.course.stage().is_none() && held.course.failure().is_none());
@@ -186,6 +186,31 @@ fn drill_that_nobody_mends_or_that_is_not_whole_again_fails_with_what_is_wrong()
 }
 
 #[test]
+fn what_every_node_shows_accuses_none_of_them_of_it() {
+    for check in [Check::AllSilent, Check::NoBus, Check::Late] {
+        let zero = Instant::now();
+        let start = Start::of(&well(INJECTED - 500)).unwrap();
+        let drill = Drill { check, node: None, ..Drill::named("broker-stopped").unwrap() };
+        let injected = zero + Duration::from_millis(INJECTED);
+        let mut held = Trial { zero, course: Course::begin(&drill, Patience::LAB, start, injected) };
+        let all: Vec<(u8, Check)> = (1..=5).map(|node| (node, check)).collect();
+        held.sees(15_000, &all, Answer::Unknown);
+        let shown = held.course.shown().unwrap();
+        assert_eq!(
+            (shown.node, shown.words.as_str()),
+            (None, format!("every node: {}", check.id()).as_str())
+        );
+        held.mends(20_000);
+        held.sees(300_000, &all, Answer::Unknown);
+        let why = held.course.failure().unwrap();
+        assert!(why.contains("every node: ") && !why.contains("node 1"), "{why}");
+    }
+    let silent: Vec<(u8, Check)> = (1..=5).map(|node| (node, Check::AllSilent)).collect();
+    let unwell = Start::of(&health(INJECTED, &silent, Answer::Unknown)).unwrap_err().to_string();
+    assert_eq!(unwell.matches("every node: all-silent").count(), 1, "{unwell}");
+}
+
+#[test]
 fn what_is_well_only_now_and_then_is_not_whole() {
     let mut held = stopped();
     held.sees(15_000, SILENT, Answer::Degraded);
@@ -196,7 +221,10 @@ fn what_is_well_only_now_and_then_is_not_whole() {
         assert_eq!(held.sees(ms + 3_100, SILENT, Answer::Degraded), []);
     }
     held.sees(253_000, &[], Answer::Yes);
-    assert_eq!(held.sees(256_000, &[], Answer::Yes), [Turn::Whole]);
+    assert_eq!(
+        held.sees(256_000, &[], Answer::Yes),
+        [Turn::Whole(Duration::from_millis(253_000 - INJECTED))]
+    );
     assert_eq!(held.took(Stage::Redundancy), Some(233_000), "from when it stayed so");
     assert!(!held.course.met());
 }
@@ -256,7 +284,7 @@ fn drill_begins_only_where_everything_is_well() {
     for (checks, can_sign, why) in [
         (SILENT, Answer::Degraded, "node 2: node-silent"),
         (&[(5, Check::Clock)], Answer::Yes, "node 5: node-clock"),
-        (&[(1, Check::NoBus)], Answer::Yes, "node 1: no-bus"),
+        (&[(1, Check::NoBus)], Answer::Yes, "every node: no-bus"),
         (&[], Answer::No, "wallet treasury: CANNOT SIGN"),
         (&[], Answer::Unknown, "wallet treasury: not known whether it can sign"),
     ] {
@@ -488,7 +516,11 @@ fn nothing_in_the_folder_of_reports_commands_a_terminal_or_is_taken_for_what_it_
             .arg(&reports)
             .output()
             .unwrap();
-        assert!(listed.status.success(), "{listed:?}");
+        let complaint = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(
+            listed.status.code() == Some(1) && complaint.contains("the signature is BAD of 5.json"),
+            "{listed:?}"
+        );
         let said = [listed.stdout.clone(), listed.stderr].concat();
         let commands = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
         assert!(!String::from_utf8(said).unwrap().contains(commands));

@@ -143,8 +143,8 @@ fn stands_until_it_is_changed(cluster: &Path, signed: &Path, person: &str) {
 
     let text = std::fs::read_to_string(signed).unwrap();
     std::fs::write(signed, text.replacen("\"ms\": ", "\"ms\": 1", 1)).unwrap();
-    let listed = run(cluster, &["drill", "report"], None).unwrap();
-    assert!(listed.lines().nth(2).unwrap().contains("[BAD: "), "{listed}");
+    let refused = run(cluster, &["drill", "report"], None).unwrap_err();
+    assert!(refused.contains("the signature is BAD of ") && refused.contains("node-stopped"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

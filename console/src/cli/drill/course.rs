@@ -30,10 +30,8 @@ use crate::health::Health;
 use crate::room::now;
 use crate::signer::sign_in;
 use crate::waiting::Waiting;
-use crate::watch::Watch;
+use crate::watch::{LISTEN, Watch};
 
-/// How long a cluster may take to show that it is well.
-const LISTEN: Duration = Duration::from_secs(6);
 /// How long a lab leaves a fault that is shown, so that all that follows from it is shown too.
 const HOLD: Duration = Duration::from_secs(3);
 /// Longest line that is read of a person who only presses Enter.
@@ -391,7 +389,11 @@ impl Drilling {
                 Turn::Shown(shown) => format!("shown as {}: {}", shown.check, shown.words),
                 Turn::ServiceLost(words) => words,
                 Turn::ServiceBack => "every wallet can sign again".to_owned(),
-                Turn::Whole => "everything is as well as before".to_owned(),
+                // Not the moment at which that counts, which is later: the report's figure ends here.
+                Turn::Whole(since) => {
+                    let since = seconds(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+                    format!("everything is as well as before, and has been since {since}")
+                }
                 Turn::Failed(why) => format!("FAILED: {why}"),
             })?;
         }

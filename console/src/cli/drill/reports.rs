@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::Person;
 use ceremonies::ids::UnixMillis;
 use ceremonies::sshsig::MAX_SIGNATURE;
@@ -147,7 +147,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, reports: &Report
     let folder = reports.folder(&cluster)?;
     let names = names(&folder)?;
     let people = if names.is_empty() { Vec::new() } else { people(path, &cluster).await };
-    let (mut lines, mut values) = (Vec::new(), Vec::new());
+    let (mut lines, mut values, mut bad) = (Vec::new(), Vec::new(), Vec::new());
     let mut charted: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
     for name in names {
         let (report, bytes) = match load(&folder.join(&name)) {
@@ -165,7 +165,9 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, reports: &Report
         let standing = Standing::of(&folder.join(&name), &bytes, &people);
         lines.push(line(&report, &standing));
         values.push(json!({ "file": name, "signature": standing.rendered(), "report": report }));
-        if !matches!(standing, Standing::Bad(_)) {
+        if matches!(standing, Standing::Bad(_)) {
+            bad.push(one_line(&name));
+        } else {
             charted.entry(one_line(&report.drill)).or_default().push(report.took(Stage::Redundancy));
         }
     }
@@ -176,7 +178,11 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, reports: &Report
         lines.push("redundancy, oldest to newest; ✗ never came".to_owned());
     }
     lines.extend(charted.iter().map(|(drill, times)| charted_line(drill, times)));
-    output.print(&json!(values), &lines.join("\n"))
+    output.print(&json!(values), &lines.join("\n"))?;
+    if !bad.is_empty() {
+        bail!("the signature is BAD of {}", bad.join(", "));
+    }
+    Ok(())
 }
 
 fn line(report: &Report, standing: &Standing) -> String {
