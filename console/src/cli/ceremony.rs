@@ -20,14 +20,15 @@ use serde_json::json;
 pub(crate) use self::shown::event_line;
 pub(super) use self::shown::head_words;
 use self::shown::{described, follow, rendered};
-use self::step::StepArguments;
+use self::step::{StepArguments, statement};
 pub(super) use self::step::{someone, submit, write_release};
 use super::hand::{self, Hand};
 use super::list::{Filter, list};
 use super::named::one_of;
-use super::status::warn_of_doubts;
+use super::status::{warn_of_doubts, warn_of_shares};
 use super::{Desk, Output, note};
 use crate::client::{Reading, Scope};
+use crate::config::Me;
 use crate::file::{Readers, read, write_new};
 use crate::inventory::Entries;
 use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
@@ -52,7 +53,7 @@ pub(super) enum CeremonyCommand {
         #[arg(long, value_name = "FILE")]
         transaction: Option<PathBuf>,
         /// The nodes that sign it [default: the first that can sign together].
-        #[arg(long, value_delimiter = ',', requires = "transaction")]
+        #[arg(long, value_delimiter = ',')]
         signers: Vec<NodeIndex>,
         /// Why it is held.
         #[arg(long)]
@@ -177,6 +178,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             manifest: file,
             entries,
         } => {
+            room::must_choose_no_signers(kind, &signers)?;
             let charter = charter.as_deref().map(|file| read("charter", file, MAX_CHARTER)).transpose()?;
             let subject = match (kind, transaction, wallet) {
                 (CeremonyKind::Transfer, Some(file), Some(wallet)) => room::transfer(
@@ -201,6 +203,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             let lifetime_ms = minutes.saturating_mul(60_000);
             let opening = Opening { subject, purpose, administrator: administrator.clone(), lifetime_ms };
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
+            warn_of_shares(&desk, &manifest).await?;
             if let Some(file) = file {
                 write_new(&file, manifest.as_bytes(), Readers::Anyone)?;
                 return output.print_exactly(&hand::rendered(&statement), &statement);
@@ -216,6 +219,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
         CeremonyCommand::SubmitOpening { manifest, signature, hand } => {
             let manifest = Manifest::parse(&read("manifest", &manifest, MAX_MANIFEST)?)
                 .with_context(|| format!("{} is not a manifest", manifest.display()))?;
+            warn_of_shares(&desk, &manifest).await?;
             let signature = if let Some(file) = signature {
                 read_signature(&file)?
             } else {
@@ -248,13 +252,13 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
-            let statement = step.statement(&step.signature(&desk, ceremony)?, ceremony, &reading)?;
+            let statement = statement(&step.signature(&desk, ceremony)?, ceremony, &reading)?;
             output.print_exactly(&hand::rendered(&statement), &statement)
         }
         CeremonyCommand::Sign { step, hand } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            let statement = step.statement(&signature, ceremony, &reading)?;
+            let statement = statement(&signature, ceremony, &reading)?;
             warn_of_doubts(&desk, ceremony).await?;
             let armoured = hand.sign(&desk, step.role, &signature.person, &statement)?;
             step.submit(&desk, output, &signature, armoured).await
@@ -262,13 +266,12 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         CeremonyCommand::Submit { step, signature: file } => {
             let ceremony = ceremony(&desk, &step.id)?;
             let signature = step.signature(&desk, ceremony)?;
-            step.statement(&signature, ceremony, &reading)?;
+            statement(&signature, ceremony, &reading)?;
             step.submit(&desk, output, &signature, read_signature(&file)?).await
         }
         CeremonyCommand::Abort { id, reason, role, person, hand } => {
             let ceremony = ceremony(&desk, &id)?;
-            let listed = desk.cluster.me.iter().find(|me| Some(&me.person) == person.as_ref());
-            let role = role.or(listed.map(|me| me.role)).unwrap_or(Role::Administrator);
+            let role = role.unwrap_or_else(|| usual_role(&desk.cluster.me, person.as_ref()));
             let person = match person {
                 Some(person) => person,
                 None => someone(&desk, role, None)?.person.clone(),
@@ -280,6 +283,12 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
             submit(&desk, output, &id, &signature, armoured).await
         }
     }
+}
+
+/// The role in which somebody ends a ceremony unless told otherwise: their own in the cluster file.
+fn usual_role(people: &[Me], person: Option<&PersonName>) -> Role {
+    let listed = people.iter().find(|me| Some(&me.person) == person);
+    listed.map_or(Role::Administrator, |me| me.role)
 }
 
 pub(super) fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {
@@ -314,4 +323,24 @@ async fn submit_opening(desk: &Desk, output: Output, manifest: &Manifest, signat
         }),
         manifest.ceremony.as_str(),
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_ends_a_ceremony_does_so_in_their_own_role_and_else_as_administrator() {
+        let me = |name: &str, role| Me {
+            person: name.parse().unwrap(),
+            role,
+            key: PathBuf::from(name),
+            identity: None,
+        };
+        let people = [me("olga", Role::Operator), me("wanda", Role::Witness)];
+        let role = |name: &str| usual_role(&people, Some(&name.parse().unwrap()));
+        assert_eq!((role("olga"), role("wanda")), (Role::Operator, Role::Witness));
+        assert_eq!((role("nobody"), usual_role(&people, None)), (Role::Administrator, Role::Administrator));
+    }
 }

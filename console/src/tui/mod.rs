@@ -6,6 +6,7 @@ mod model;
 mod turn;
 mod update;
 mod view;
+mod wallet;
 
 use std::sync::Arc;
 use std::time::Duration;

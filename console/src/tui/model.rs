@@ -1,25 +1,29 @@
 //! Everything that the terminal shows, as data, including pop-ups and half-typed text: drawing needs nothing else.
 
+mod popups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use ceremonies::book::{Book, Chapter};
 use ceremonies::ceremony::{Ceremony, Phase};
-use ceremonies::charter::{CeremonyKind, Charter};
+use ceremonies::charter::Charter;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, StepId, UnixMillis};
 use ceremonies::script::Step;
+use ceremonies::wallet::Wallet;
 use ceremonies::wire::bus::Progress;
-use zeroize::Zeroizing;
 
+pub use self::popups::{OpenForm, Page, Popup, Review, Shown};
+pub(super) use self::popups::{ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor};
 use super::turn;
+use crate::cli::event_line;
 use crate::client::Recorded;
 use crate::config::{Cluster, Me};
 use crate::fork::Fork;
-use crate::health::{self, Health, Heard, Moment};
+use crate::health::{Health, Hearing, LOST_MS, Moment};
 use crate::memory::SetBack;
-use crate::room::Signature;
 
 /// Longest text typed into a field, in characters.
 pub(super) const MAX_TYPED: usize = 512;
@@ -52,210 +56,6 @@ impl Screen {
         }
     }
 }
-
-/// Something in front of everything else that waits for the person.
-pub enum Popup {
-    /// The keys.
-    Help,
-    /// A message to be read.
-    Message {
-        /// What kind of message.
-        title: String,
-        /// The message.
-        text: String,
-    },
-    /// A fingerprint in words and as a code.
-    Fingerprint {
-        /// What it is of.
-        title: String,
-        /// The words.
-        words: String,
-        /// What the code holds: capitals, which a code packs tighter.
-        code: String,
-    },
-    /// A new ceremony.
-    Open(OpenForm),
-    /// Who signs.
-    Who(Who),
-    /// Typed text that a step or the withdrawal asks for.
-    Type(Typing),
-    /// Agree or disagree.
-    Verdict {
-        /// Who signs.
-        me: Me,
-    },
-    /// The statement, and the typed word that signs it.
-    Review(Review),
-    /// The key's passphrase; never shown.
-    Passphrase {
-        /// What it will sign.
-        review: Box<Review>,
-        /// What has been typed.
-        typed: Zeroizing<String>,
-    },
-    /// Leave a running ceremony?
-    Quit,
-}
-
-/// A new ceremony, as far as it has been filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenForm {
-    /// Which kind.
-    pub kind: CeremonyKind,
-    /// The wallet's name.
-    pub wallet: String,
-    /// Why it is held.
-    pub purpose: String,
-    /// The nodes that lost their shares, for a recovery: `4`, or `2, 4`.
-    pub lost: String,
-    /// The field that is typed into: 0 kind, 1 wallet, 2 purpose, and for a recovery or rebuild 3 the lost nodes.
-    pub field: usize,
-    /// Why it was not taken as it stood the last time; empty if nothing is known against it.
-    pub trouble: String,
-}
-
-impl OpenForm {
-    /// How many fields it has.
-    #[must_use]
-    pub fn fields(&self) -> usize {
-        if self.kind.recovers() { 4 } else { 3 }
-    }
-
-    /// The text that is typed into; the kind is chosen.
-    pub(super) fn text(&mut self) -> Option<&mut String> {
-        match self.field {
-            1 => Some(&mut self.wallet),
-            2 => Some(&mut self.purpose),
-            3 => Some(&mut self.lost),
-            _ => None,
-        }
-    }
-}
-
-/// Who of this console's people signs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
-    /// Those who could.
-    pub people: Vec<Me>,
-    /// The one in front.
-    pub selected: usize,
-    /// What for.
-    pub purpose: WhoFor,
-}
-
-/// What somebody is chosen for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhoFor {
-    /// The step that is open.
-    Step,
-    /// To end the ceremony.
-    Withdraw,
-}
-
-/// Text being typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Typing {
-    /// What is asked.
-    pub question: TypingFor,
-    /// Who will sign.
-    pub me: Me,
-    /// What has been typed.
-    pub text: String,
-    /// Why it was not taken the last time; empty if nothing is known against it.
-    pub trouble: String,
-}
-
-/// What text is typed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TypingFor {
-    /// The words as heard.
-    Words,
-    /// Why one disagrees.
-    Disagreement,
-    /// Why the ceremony ends.
-    Withdrawal,
-    /// Why a signed transaction is not sent.
-    Withholding,
-}
-
-/// Which lines of a statement a frame has shown, and how many there are as that terminal wraps them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Page {
-    /// The first.
-    pub first: usize,
-    /// How many.
-    pub height: usize,
-    /// Of how many.
-    pub lines: usize,
-}
-
-impl Page {
-    /// Whether it has shown the last line.
-    #[must_use]
-    pub fn is_last(&self) -> bool {
-        self.height > 0 && self.first + self.height >= self.lines
-    }
-}
-
-/// What a frame has shown. Only what a frame has shown can be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    /// Whether the terminal was large enough for anything.
-    pub fits: bool,
-    /// The part of a statement that was shown, with the place for the word under it.
-    pub page: Option<Page>,
-    /// How many lines of the open ceremony do not fit: how far it can be scrolled.
-    pub beyond: usize,
-}
-
-/// What is about to be signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Review {
-    /// The statement, exactly.
-    pub statement: String,
-    /// What is done with the signature.
-    pub act: ReviewAct,
-    /// Who signs.
-    pub me: Me,
-    /// What stands against the ceremony now.
-    pub doubts: Vec<String>,
-    /// The word typed so far.
-    pub typed: String,
-    /// The statement's first visible line.
-    pub scroll: usize,
-    /// What the last frame has shown of it.
-    pub page: Page,
-    /// Whether its last line has been on the screen.
-    pub read: bool,
-    /// Whether the code is shown instead of the text.
-    pub code: bool,
-}
-
-/// What a signature is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReviewAct {
-    /// A ceremony is opened with this manifest.
-    Open(Vec<u8>),
-    /// A step is signed, or the ceremony is ended.
-    Sign(CeremonyId, Box<SignatureFor>),
-    /// A backup is handed in at its node, and its release is signed.
-    Release(CeremonyId, Box<SignatureFor>, Vec<u8>),
-}
-
-/// A signature without its text.
-#[derive(Debug, Clone)]
-pub struct SignatureFor(pub Signature);
-
-impl PartialEq for SignatureFor {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.step == other.0.step
-            && self.0.person == other.0.person
-            && self.0.role == other.0.role
-            && self.0.answer == other.0.answer
-    }
-}
-
-impl Eq for SignatureFor {}
 
 /// What is typed at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,8 +123,12 @@ pub struct Model {
     pub steady: Instant,
     /// Whether the bus is connected.
     pub connected: bool,
-    /// The last heartbeat of each node.
-    pub heartbeats: BTreeMap<NodeIndex, Heard>,
+    /// What is heard of the nodes.
+    pub(super) hearing: Hearing,
+    /// The last moment at which what is shown was what nodes have; none if nothing of them was read or heard yet.
+    pub(super) known_to: Option<Moment>,
+    /// Whether something may have been missed since, so that everything is read again.
+    pub(super) is_behind: bool,
     /// The last progress of each node in each ceremony.
     pub progress: BTreeMap<(CeremonyId, NodeIndex), Rounds>,
     /// The screen in front.
@@ -335,6 +139,8 @@ pub struct Model {
     pub selected: BTreeMap<&'static str, usize>,
     /// How far the open ceremony is scrolled, in lines.
     pub scroll: usize,
+    /// How far a text in front is scrolled, in lines.
+    pub(super) popup_scroll: usize,
     /// What waits in front.
     pub popup: Option<Popup>,
     /// What is typed at the bottom.
@@ -373,12 +179,15 @@ impl Model {
             now,
             steady: Instant::now(),
             connected: false,
-            heartbeats: BTreeMap::new(),
+            hearing: Hearing::begin(Moment { wall: now, steady: Instant::now() }),
+            known_to: None,
+            is_behind: false,
             progress: BTreeMap::new(),
             screen: Screen::Cluster,
             open: None,
             selected: BTreeMap::new(),
             scroll: 0,
+            popup_scroll: 0,
             popup: None,
             line: None,
             filter: String::new(),
@@ -440,12 +249,25 @@ impl Model {
     /// How every wallet and every node is.
     #[must_use]
     pub fn health(&self) -> Health {
-        let heard = |node| self.heartbeats.get(&node);
-        if self.connected {
-            health::health(&self.book, heard, self.moment())
-        } else {
-            health::without_bus(&self.book, self.moment())
-        }
+        self.hearing.health(&self.book, self.connected, self.moment())
+    }
+
+    /// From when what is shown is, if it is older than it looks: the bus is lost, no node is heard, or what was missed in
+    /// the meantime has not been read yet.
+    #[must_use]
+    pub fn as_of(&self) -> Option<UnixMillis> {
+        let known = self.known_to?;
+        let age = self.steady.saturating_duration_since(known.steady).as_millis();
+        let is_old = !self.connected || self.is_behind || age > LOST_MS.unsigned_abs().into();
+        is_old.then_some(known.wall)
+    }
+
+    /// Whether nodes are heard, and only what was missed is not read yet.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        let last = self.hearing.last();
+        let age = last.map(|last| self.steady.saturating_duration_since(last.steady).as_millis());
+        self.connected && self.is_behind && age.is_some_and(|ms| ms <= LOST_MS.unsigned_abs().into())
     }
 
     /// The ceremonies that fold to their end and that the filter lets through, latest first.
@@ -490,11 +312,22 @@ impl Model {
         turns.filter(|(_, people)| !people.is_empty()).collect()
     }
 
-    /// Every entry, latest first. Only what is shown is rendered.
+    /// The wallets that the filter lets through.
+    #[must_use]
+    pub fn wallets(&self) -> Vec<Wallet> {
+        let wallets = self.book.wallets().into_values();
+        wallets.filter(|wallet| self.passes(wallet.record.wallet.as_str())).collect()
+    }
+
+    /// Every entry that the filter lets through, latest first. Without a filter, none is rendered for it.
     #[must_use]
     pub fn entries(&self) -> Vec<(&CeremonyId, &Entry)> {
-        let mut entries: Vec<_> =
-            self.book.iter().flat_map(|(id, chapter)| chapter.entries.iter().map(move |e| (id, e))).collect();
+        let passes = |(id, entry): &(&CeremonyId, &Entry)| {
+            self.passes(id.as_str()) || self.passes(&event_line(&entry.event))
+        };
+        let entries =
+            self.book.iter().flat_map(|(id, chapter)| chapter.entries.iter().map(move |entry| (id, entry)));
+        let mut entries: Vec<_> = entries.filter(passes).collect();
         entries.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.time, entry.seq)));
         entries
     }

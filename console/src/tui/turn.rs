@@ -11,7 +11,7 @@ pub(super) fn step_to_sign(ceremony: &Ceremony) -> Option<&Step> {
 }
 
 /// Who of these people could sign the open step now; those for whom it still waits come first.
-pub(super) fn candidates(ceremony: &Ceremony, people: &[Me]) -> Vec<Me> {
+fn candidates(ceremony: &Ceremony, people: &[Me]) -> Vec<Me> {
     let Some(step) = step_to_sign(ceremony) else { return Vec::new() };
     let could = |me: &&Me| {
         ceremony.signers(step).get(&me.role).is_some_and(|count| *count > 0)
@@ -21,6 +21,13 @@ pub(super) fn candidates(ceremony: &Ceremony, people: &[Me]) -> Vec<Me> {
     let mut people: Vec<Me> = people.iter().filter(could).cloned().collect();
     people.sort_by_key(|me| !waits_for(ceremony, step, me));
     people
+}
+
+/// Who is asked to sign the open step: those for whom it waits. A verdict may be given by anybody who could, since it may
+/// be that something was wrong.
+pub(super) fn offered(ceremony: &Ceremony, people: &[Me]) -> Vec<Me> {
+    let is_verdict = step_to_sign(ceremony).is_some_and(|step| step.act == Act::Agree);
+    if is_verdict { candidates(ceremony, people) } else { awaited(ceremony, people) }
 }
 
 /// Those for whom the open step waits.

@@ -191,13 +191,18 @@ fn code_is_of_what_the_screen_spells_in_words() {
 }
 
 #[test]
-fn what_is_over_is_not_signed() {
-    let mut closed = model(56);
-    press(&mut closed, KeyCode::Char('w'));
-    press(&mut closed, KeyCode::Enter);
-    write(&mut closed, "Too late");
-    press(&mut closed, KeyCode::Enter);
-    assert!(trouble(&closed).contains("closed"), "{}", trouble(&closed));
+fn what_is_over_is_neither_signed_nor_withdrawn_and_says_how_it_ended() {
+    for key in ['w', 's'] {
+        let mut closed = model(56);
+        press(&mut closed, KeyCode::Char(key));
+        assert!(message(&closed).contains("The ceremony is over: closed."), "{key}: {}", message(&closed));
+        let screen = drawn(&model(56), 80, 24);
+        assert!(!screen.contains("w withdraw") && !screen.contains("s sign"), "{screen}");
+    }
+    let mut expired = model(13);
+    expired.now = expired.ceremony().unwrap().manifest().expires.plus(1);
+    press(&mut expired, KeyCode::Char('w'));
+    assert!(message(&expired).contains("void: its deadline passed"), "{}", message(&expired));
 }
 
 #[test]
@@ -274,7 +279,8 @@ fn a_recovery_is_opened_with_the_nodes_that_are_typed() {
         }
     }
     press(&mut model, KeyCode::Enter);
-    assert!(trouble(&model).contains("not one of the wallet's nodes"), "{}", trouble(&model));
+    let no_such = "there is no node 44 in this wallet: there are nodes 1, 2, 3, 4 and 5";
+    assert!(trouble(&model).contains(no_such), "{}", trouble(&model));
     for _ in 0.."4=backup".len() {
         press(&mut model, KeyCode::Backspace);
     }
@@ -341,4 +347,169 @@ fn text_that_nobody_sees_stays_in_the_form_with_its_code_point() {
         assert!(matches!(model.popup, Some(Popup::Open(_))));
         assert!(trouble(&model).contains(code), "{}", trouble(&model));
     }
+}
+
+#[test]
+fn reason_against_a_form_is_gone_once_its_text_is_another_and_stays_while_it_is_the_same() {
+    let refused = || {
+        let mut model = model(6);
+        press(&mut model, KeyCode::Char('o'));
+        write(&mut model, "Not A Name");
+        press(&mut model, KeyCode::Enter);
+        write(&mut model, "purpose");
+        press(&mut model, KeyCode::Enter);
+        assert!(!trouble(&model).is_empty());
+        model
+    };
+    let mut moved = refused();
+    press(&mut moved, KeyCode::Tab);
+    press(&mut moved, KeyCode::F(1));
+    assert!(!trouble(&moved).is_empty(), "nothing was changed");
+    let mut typed = refused();
+    write(&mut typed, "s");
+    assert_eq!(trouble(&typed), "");
+    let mut erased = refused();
+    press(&mut erased, KeyCode::Backspace);
+    assert_eq!(trouble(&erased), "");
+    let mut pasted = refused();
+    update(&mut pasted, Event::Paste("more".to_owned()));
+    assert_eq!(trouble(&pasted), "");
+
+    let mut words = model(23);
+    press(&mut words, KeyCode::Char('s'));
+    press(&mut words, KeyCode::Enter);
+    write(&mut words, "aardvark");
+    press(&mut words, KeyCode::Enter);
+    assert!(!trouble(&words).is_empty());
+    write(&mut words, "s");
+    assert_eq!(trouble(&words), "");
+}
+
+fn offered(model: &mut Model) -> Vec<String> {
+    press(model, KeyCode::Char('s'));
+    match &model.popup {
+        Some(Popup::Who(who)) => who.people.iter().map(|me| me.person.to_string()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn only_people_for_whom_the_step_waits_are_offered() {
+    assert_eq!(offered(&mut model(6)), ["witness-1"]);
+    for count in 7..13 {
+        let mut model = model(count);
+        let step = "approve".parse().unwrap();
+        let signed = model.ceremony().unwrap().signed(&step);
+        let signed: Vec<String> = signed.map(|signed| signed.person.to_string()).collect();
+        let people = offered(&mut model);
+        assert!(people.iter().all(|person| !signed.contains(person)), "{count}: {people:?}");
+    }
+    // Whose role has signed as often as is asked is not needed, though the step waits for others.
+    let mut twelve = model(12);
+    let extra = twelve.cluster.me.iter().find(|me| me.person.as_str() == "operator-1").unwrap().clone();
+    twelve.cluster.me.push(console::config::Me { person: "operator-4".parse().unwrap(), ..extra });
+    let people = offered(&mut twelve);
+    assert!(!people.contains(&"operator-4".to_owned()), "{people:?}");
+}
+
+#[test]
+fn enter_on_an_entry_of_the_log_opens_its_ceremony_and_keeps_to_the_filter() {
+    let mut model = model(56);
+    let id = model.open.take().unwrap();
+    model.screen = Screen::Log;
+    press(&mut model, KeyCode::Down);
+    press(&mut model, KeyCode::Enter);
+    assert_eq!((model.screen, &model.open), (Screen::Ceremonies, &Some(id)));
+    model.open = None;
+    model.screen = Screen::Log;
+    model.filter = "nowhere".to_owned();
+    press(&mut model, KeyCode::Enter);
+    assert_eq!((model.screen, &model.open), (Screen::Log, &None), "no entry passes the filter");
+}
+
+#[test]
+fn all_of_a_wallet_can_be_read_on_a_small_terminal() {
+    let mut model = crate::screens::with_an_inventory();
+    assert!(drawn(&model, 80, 24).contains("more lines: Enter shows all, and scrolls"));
+    press(&mut model, KeyCode::Enter);
+    let mut seen = String::new();
+    for _ in 0..200 {
+        show(&mut model, 80, 24);
+        seen += &drawn(&model, 80, 24);
+        press(&mut model, KeyCode::Down);
+    }
+    let wallet = model.book.wallets().into_values().next().unwrap();
+    let words = ceremonies::words::spoken(&wallet.record.fingerprint());
+    for word in words.split(' ').chain(["signing:", "Known copies", "destroyed in inventory-"]) {
+        assert!(seen.contains(word), "{word}");
+    }
+    let end = drawn(&model, 80, 24);
+    assert!(end.contains("↑ more") && !end.contains("… more"), "{end}");
+    press(&mut model, KeyCode::Home);
+    show(&mut model, 80, 24);
+    let start = drawn(&model, 80, 24);
+    assert!(!start.contains("↑ more") && start.contains("… more"), "{start}");
+}
+
+#[test]
+fn message_that_is_longer_than_the_screen_is_scrolled_to_its_end_and_the_next_begins_at_its_beginning() {
+    let mut model = model(6);
+    let long: Vec<String> = (1..=60).map(|line| format!("line {line}")).collect();
+    update(&mut model, Event::Failed(long.join("\n")));
+    show(&mut model, 80, 24);
+    assert!(drawn(&model, 80, 24).contains("line 1 ") && drawn(&model, 80, 24).contains("… more"));
+    press(&mut model, KeyCode::End);
+    show(&mut model, 80, 24);
+    assert!(drawn(&model, 80, 24).contains("line 60"), "{}", drawn(&model, 80, 24));
+    press(&mut model, KeyCode::Up);
+    show(&mut model, 80, 24);
+    assert!(!drawn(&model, 80, 24).contains("line 60"), "back from the end at once");
+    press(&mut model, KeyCode::Enter);
+    press(&mut model, KeyCode::Char('?'));
+    assert!(drawn(&model, 60, 15).contains("1-4, Tab"), "{}", drawn(&model, 60, 15));
+    press(&mut model, KeyCode::End);
+    show(&mut model, 60, 15);
+    assert!(drawn(&model, 60, 15).contains("⊘ excluded"));
+}
+
+#[test]
+fn end_of_what_is_typed_is_in_sight_however_long_it_is() {
+    let mut model = model(13);
+    press(&mut model, KeyCode::Char('w'));
+    press(&mut model, KeyCode::Enter);
+    for _ in 0..60 {
+        write(&mut model, "reason ");
+    }
+    write(&mut model, "at last");
+    assert!(drawn(&model, 60, 15).contains("at last▏"), "{}", drawn(&model, 60, 15));
+}
+
+#[test]
+fn console_is_left_while_something_that_signs_never_answers() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    show(&mut model, 80, 24);
+    write(&mut model, "sign");
+    assert!(matches!(press(&mut model, KeyCode::Enter).as_slice(), [Effect::Sign(..)]));
+    assert!(model.busy && model.message.contains("touch it, or answer there"));
+    press(&mut model, KeyCode::Char('q'));
+    assert!(matches!(model.popup, Some(Popup::Quit)), "a ceremony is under way");
+    assert!(matches!(press(&mut model, KeyCode::Char('y')).as_slice(), [Effect::Quit]));
+}
+
+#[test]
+fn opener_of_a_test_signing_is_told_of_shares_that_nobody_shows() {
+    let mut model = model(56);
+    press(&mut model, KeyCode::Char('o'));
+    press(&mut model, KeyCode::BackTab);
+    press(&mut model, KeyCode::Right);
+    press(&mut model, KeyCode::Tab);
+    write(&mut model, "treasury");
+    press(&mut model, KeyCode::Tab);
+    write(&mut model, "Yearly test");
+    press(&mut model, KeyCode::Enter);
+    assert!(trouble(&model).contains("not every signer's share is known to be there"), "{}", trouble(&model));
+    press(&mut model, KeyCode::Enter);
+    assert!(matches!(&model.popup, Some(Popup::Review(_))), "a person may know better");
 }

@@ -8,10 +8,13 @@ mod broadcast;
 mod custodian;
 mod drill;
 mod file;
+mod hearing;
 mod inventory;
 mod keys;
 #[path = "../../../ceremonies/tests/it/machine.rs"]
 mod machine;
+mod named;
+mod outdated;
 mod paper;
 mod program;
 mod readiness;

@@ -111,6 +111,42 @@ fn what_does_not_fit_on_a_ceremonys_screen_is_scrolled_to_and_no_further() {
 }
 
 #[test]
+fn text_above_and_below_what_is_shown_has_a_mark_each() {
+    let mut closed = model(56);
+    show(&mut closed, 80, 24);
+    assert!(!drawn(&closed, 80, 24).contains("↑ more"));
+    press(&mut closed, &[KeyCode::Down]);
+    show(&mut closed, 80, 24);
+    let between = drawn(&closed, 80, 24);
+    assert!(between.contains("↑ more") && between.contains("… more"), "{between}");
+    press(&mut closed, &[KeyCode::End]);
+    show(&mut closed, 80, 24);
+    let end = drawn(&closed, 80, 24);
+    assert!(end.contains("↑ more") && !end.contains("… more"), "{end}");
+    let mut signing = model(6);
+    press(&mut signing, &[KeyCode::Char('s'), KeyCode::Enter]);
+    show(&mut signing, 60, 15);
+    assert!(!drawn(&signing, 60, 15).contains("↑ more"));
+    press(&mut signing, &[KeyCode::PageDown]);
+    show(&mut signing, 60, 15);
+    assert!(drawn(&signing, 60, 15).contains("read it, then sign ↑ more"), "{}", drawn(&signing, 60, 15));
+}
+
+#[test]
+fn how_many_there_are_is_a_question_mark_while_nothing_was_read() {
+    let mut model = model(0);
+    for (screen, title) in
+        [(Screen::Ceremonies, "ceremonies"), (Screen::Wallets, "wallets"), (Screen::Log, "entries")]
+    {
+        model.screen = screen;
+        model.loaded = false;
+        assert!(drawn(&model, 80, 24).contains(&format!("┌ ? {title} ─")), "{}", drawn(&model, 80, 24));
+        model.loaded = true;
+        assert!(drawn(&model, 80, 24).contains(&format!("┌ 0 {title} ─")), "{}", drawn(&model, 80, 24));
+    }
+}
+
+#[test]
 fn popups_show_the_statement_the_form_and_the_keys() {
     let mut signing = model(6);
     press(&mut signing, &[KeyCode::Char('s'), KeyCode::Enter]);
@@ -462,7 +498,7 @@ fn nothing_is_told_by_colour_alone() {
 fn keys_and_hints_are_whole_on_the_narrowest_terminal() {
     let mut model = with_an_inventory();
     for (screen, hints) in [
-        (Screen::Cluster, "1-4 screens  o open  / filter  : command  ? help  q quit"),
+        (Screen::Cluster, "1-4 screens  Enter show  o open  / filter  ? help  q quit"),
         (Screen::Ceremonies, "o open  Enter show  / filter  ? help  q quit"),
     ] {
         model.screen = screen;
@@ -478,7 +514,7 @@ fn keys_and_hints_are_whole_on_the_narrowest_terminal() {
     let id = model.ceremony().unwrap().manifest().ceremony.clone();
     for width in [60, 62, 70, 80, 100] {
         let screen = drawn(&model, width, 60);
-        assert!(screen.contains("s sign  f code  w withdraw  Esc list  ? help  q quit"), "{screen}");
+        assert!(screen.contains("f code  ↑ ↓ scroll  Esc list  ? help  q quit"), "{screen}");
         let right: Vec<String> = screen.lines().filter_map(now_pane).collect();
         let now = right.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
         for whole in [

@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, UnixMillis};
 use ceremonies::manifest::Manifest;
+use ceremonies::script::Step;
 use ceremonies::statement::Answer;
 use ceremonies::words;
 use futures_util::StreamExt as _;
@@ -15,9 +16,23 @@ use crate::fork::fork;
 use crate::room::now;
 use crate::standing::disputes;
 
-/// Whether it has ended without effect, so that nobody is waited for.
-fn is_void(ceremony: &Ceremony) -> bool {
-    matches!(ceremony.phase_at(now()), Phase::Void(_))
+/// How far a step is, for programs and for people: its mark, and what there is to say. Once the ceremony has ended, nobody
+/// is waited for any more.
+fn progress(ceremony: &Ceremony, step: &Step, at: UnixMillis) -> (Value, &'static str, String) {
+    let is_over = match ceremony.phase_at(at) {
+        Phase::Gathering | Phase::Authorised | Phase::Committed => false,
+        Phase::Closed | Phase::Abandoned(_) | Phase::Void(_) => true,
+    };
+    match ceremony.step_state(step) {
+        StepState::Done => (json!("done"), "[x]", String::new()),
+        StepState::Open { .. } | StepState::Blocked { .. } if is_over => {
+            (json!("not reached"), "[ ]", ": not reached".to_owned())
+        }
+        StepState::Open { waiting_for } => {
+            (json!({ "open": waiting_for }), "[>]", format!(": waiting for {waiting_for}"))
+        }
+        StepState::Blocked { by } => (json!({ "blocked_by": by }), "[ ]", String::new()),
+    }
 }
 
 /// The head in words for paper: only once it is recorded.
@@ -33,12 +48,7 @@ pub(super) fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         .steps()
         .iter()
         .map(|step| {
-            let state = match ceremony.step_state(step) {
-                StepState::Done => json!("done"),
-                StepState::Open { .. } if is_void(ceremony) => json!("not reached"),
-                StepState::Open { waiting_for } => json!({ "open": waiting_for }),
-                StepState::Blocked { by } => json!({ "blocked_by": by }),
-            };
+            let (state, _, _) = progress(ceremony, step, now());
             let signed: Vec<Value> = ceremony
                 .signed(&step.id)
                 .map(|s| json!({ "person": s.person, "role": s.role, "time": s.time.to_string(), "answer": s.answer.to_string(), "presence": s.presence }))
@@ -122,13 +132,7 @@ pub(super) fn described(ceremony: &Ceremony, reading: &Reading) -> String {
         text += &format!("  signed as {id}\n");
     }
     for step in ceremony.script().steps() {
-        let (mark, more) = match ceremony.step_state(step) {
-            StepState::Done => ("[x]", String::new()),
-            StepState::Open { waiting_for } if !is_void(ceremony) => {
-                ("[>]", format!(": waiting for {waiting_for}"))
-            }
-            StepState::Open { .. } | StepState::Blocked { .. } => ("[ ]", String::new()),
-        };
+        let (_, mark, more) = progress(ceremony, step, now());
         text += &format!("{mark} {} ({}){more}\n", step.title, step.id);
         for signed in ceremony.signed(&step.id) {
             text +=
@@ -213,5 +217,47 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
         Event::Aborted(aborted) => format!("enclave {} gave up: {}", aborted.node, aborted.reason),
         Event::Faulted { node, reason } => format!("node {node} gave up: {reason}"),
         Event::Withdrawn { person, reason, .. } => format!("{person} ended the ceremony: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::recorded::{CLOSED, book};
+    use super::*;
+
+    /// What is said of each step of the recorded ceremony after so many entries.
+    fn said(entries: usize, is_late: bool) -> Vec<(Value, String)> {
+        let book = book(entries);
+        let steps = book.iter().flat_map(|(_, chapter)| {
+            let ceremony = &chapter.ceremony;
+            let at = if is_late { ceremony.manifest().expires.plus(1) } else { ceremony.head().time };
+            ceremony.script().steps().iter().map(move |step| {
+                let (state, mark, more) = progress(ceremony, step, at);
+                (state, format!("{mark}{more}"))
+            })
+        });
+        steps.collect()
+    }
+
+    #[test]
+    fn steps_of_a_void_ceremony_are_not_reached_and_wait_for_nobody() {
+        let (running, void) = (said(6, false), said(6, true));
+        assert_eq!(running[2], (json!({ "open": "1 witness" }), "[>]: waiting for 1 witness".to_owned()));
+        assert!(running[3].0["blocked_by"].is_string() && running[3].1 == "[ ]", "{:?}", running[3]);
+        assert_eq!(void[..2], running[..2], "what was done stays done");
+        for step in &void[2..] {
+            assert_eq!(*step, (json!("not reached"), "[ ]: not reached".to_owned()));
+        }
+    }
+
+    #[test]
+    fn every_step_of_a_closed_ceremony_is_done_however_late_it_is() {
+        for is_late in [false, true] {
+            let closed = said(CLOSED, is_late);
+            assert!(
+                closed.iter().all(|(state, text)| *state == json!("done") && text == "[x]"),
+                "{closed:?}"
+            );
+        }
     }
 }

@@ -106,21 +106,6 @@ impl StepArguments {
         Ok(Signature { step: self.step.clone(), role: self.role, person, answer: self.answer(ceremony)? })
     }
 
-    /// The statement to be signed for the first time. Of one that is on record, it says how well.
-    pub(super) fn statement(
-        &self,
-        signature: &Signature,
-        ceremony: &Ceremony,
-        reading: &Reading,
-    ) -> Result<String> {
-        signature.statement(ceremony, now()).map_err(|error| match error {
-            RoomError::OnRecord { seq, .. } => {
-                anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq))
-            }
-            error => error.into(),
-        })
-    }
-
     /// Submits what was signed; before a release, its backup goes to the node.
     pub(super) async fn submit(
         &self,
@@ -143,6 +128,14 @@ impl StepArguments {
         }
         submit(desk, output, &self.id, signature, armoured).await
     }
+}
+
+/// The statement to be signed for the first time. Of one that is on record, it says how well.
+pub(super) fn statement(signature: &Signature, ceremony: &Ceremony, reading: &Reading) -> Result<String> {
+    signature.statement(ceremony, now()).map_err(|error| match error {
+        RoomError::OnRecord { seq, .. } => anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq)),
+        error => error.into(),
+    })
 }
 
 /// The release of a backup as a file, for those who sign it elsewhere: what the log will hold, and no secret.

@@ -15,10 +15,11 @@ use crossterm::event::{KeyCode, KeyEvent};
 use super::super::model::{
     Model, OpenForm, Page, Popup, Review, ReviewAct, Shown, SignatureFor, Typing, TypingFor, Who, WhoFor,
 };
-use super::{Effect, show, sign, type_into};
+use super::signing::sign;
+use super::{Effect, scrolled, show, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
-use crate::readiness::{Answer as CanSign, Share};
+use crate::readiness::Share;
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 use crate::terminal::types;
 
@@ -26,6 +27,7 @@ use crate::terminal::types;
 pub(super) fn shown(model: &mut Model, shown: Shown) -> bool {
     model.fits = shown.fits;
     model.scroll = model.scroll.min(shown.beyond);
+    model.popup_scroll = model.popup_scroll.min(shown.beyond_popup);
     let (Some(Popup::Review(review)), Some(page)) = (&mut model.popup, shown.page) else { return false };
     let was_read = review.read;
     review.scroll = page.first;
@@ -44,8 +46,9 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
         | (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }, KeyCode::Enter | KeyCode::Esc) => {
         }
         // Whoever types on while one appears must not be giving commands.
-        (popup @ (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }), _) => {
+        (popup @ (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }), code) => {
             model.popup = Some(popup);
+            model.popup_scroll = scrolled(model.popup_scroll, code).unwrap_or(model.popup_scroll);
         }
         (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
         (Popup::Open(form), code) => in_open_form(model, form, code, &key),
@@ -150,16 +153,15 @@ fn doubt(model: &Model, form: &OpenForm) -> Option<String> {
     let wallets = model.health().wallets;
     let wallet = wallets.iter().find(|wallet| wallet.wallet.as_str() == form.wallet)?;
     let why = match form.kind {
-        CeremonyKind::TestSign | CeremonyKind::Transfer => {
-            let fails = matches!(wallet.can_sign, CanSign::No | CanSign::Unknown);
-            fails.then(|| wallet.text())?
-        }
+        // It tests every set of nodes that can sign together.
+        CeremonyKind::TestSign => wallet.lacking(wallet.shares.keys())?,
         CeremonyKind::Recover => {
             let lost = lost_nodes(&form.lost).ok()?;
             let present = lost.keys().find(|node| wallet.shares.get(node) == Some(&Share::Present))?;
             format!("node {present} shows its share, so it has not lost it")
         }
         CeremonyKind::Dkg
+        | CeremonyKind::Transfer
         | CeremonyKind::Amend
         | CeremonyKind::Refresh
         | CeremonyKind::Rebuild

@@ -17,7 +17,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use ssh_key::HashAlg;
 
-use super::{BOLD, FAINT, block, colour, cut, fitted, inner_height, inner_width, wrap};
+use super::{BOLD, FAINT, as_of, block, colour, cut, inner_height, inner_width, scrolled, wrap};
 use crate::standing::disputes;
 use crate::tui::model::{Model, Rounds};
 
@@ -26,9 +26,6 @@ const STALE_MS: i64 = 10_000;
 
 /// The last phase that an enclave reports of a session.
 const FINISHED: &str = "finish";
-
-/// What stands under a part that does not fit.
-const MORE: &str = " … more: ↓ and PageDown";
 
 /// Draws a ceremony, and returns how many of its lines do not fit.
 pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
@@ -61,7 +58,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
             StepState::Open { .. } if over => ("·", FAINT),
             StepState::Open { .. } => {
                 current = lines.len();
-                ("▶", BOLD)
+                (if model.as_of().is_some() { "?" } else { "▶" }, BOLD)
             }
             StepState::Blocked { .. } => ("·", FAINT),
         };
@@ -81,10 +78,9 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
         }
     }
     let height = inner_height(area);
-    let beyond = lines.len().saturating_sub(height);
     // The open step is in view until somebody scrolls.
     let scroll = if model.scroll == 0 { (current + 4).saturating_sub(height) } else { model.scroll };
-    let shown = fitted(lines.into_iter().skip(scroll.min(beyond)).collect(), height, MORE);
+    let (shown, beyond) = scrolled(lines, scroll, height);
     let title = format!(" {} ", manifest.ceremony);
     frame.render_widget(Paragraph::new(shown).block(block(model, title)), area);
     beyond
@@ -104,9 +100,19 @@ fn standing<'a>(model: &Model, ceremony: &Ceremony, phase: &Phase, width: usize)
     let (word, why) = text.split_once(": ").unwrap_or((&text, ""));
     let disputes: Vec<String> = disputes(ceremony);
     let mark = if disputes.is_empty() { "" } else { ", DISPUTED" };
-    let style = if disputes.is_empty() { phase_style(model, phase) } else { alarm(model) };
+    let style = match (disputes.is_empty(), is_outdated(model, ceremony)) {
+        (false, _) => alarm(model),
+        (true, true) => BOLD,
+        (true, false) => phase_style(model, phase),
+    };
+    let word = if is_outdated(model, ceremony) { format!("? {word}") } else { word.to_owned() };
     let texts = [format!("{}{mark}", word.to_uppercase()), why.to_owned()].into_iter().chain(disputes);
     texts.filter(|text| !text.is_empty()).flat_map(|text| said(&text, width, style)).collect()
+}
+
+/// Whether a ceremony is shown as it was, and may have gone on since.
+fn is_outdated(model: &Model, ceremony: &Ceremony) -> bool {
+    model.as_of().is_some() && model.is_running(ceremony)
 }
 
 fn alarm(model: &Model) -> Style {
@@ -122,7 +128,8 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
     let open = ceremony.current_step().filter(|_| running);
     if let Some(StepState::Open { waiting_for }) = open.map(|step| ceremony.step_state(step)) {
         lines.push(Line::raw(""));
-        lines.extend(said(&format!("Waiting for {waiting_for}"), width, BOLD));
+        let waits = if is_outdated(model, ceremony) { "? Waited then for" } else { "Waiting for" };
+        lines.extend(said(&format!("{waits} {waiting_for}"), width, BOLD));
     }
     let doubts = model.doubts(ceremony);
     lines.extend(doubts.values().flat_map(|doubt| said(doubt, width, alarm(model))));
@@ -176,10 +183,9 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
             format!("Keep the evidence: custody evidence export {} -o FILE", ceremony.manifest().ceremony);
         lines.extend(said(&keep, width, PLAIN));
     }
-    let height = inner_height(area);
-    let beyond = lines.len().saturating_sub(height);
-    let lines = fitted(lines.into_iter().skip(model.scroll.min(beyond)).collect(), height, MORE);
-    frame.render_widget(Paragraph::new(lines).block(block(model, " Now ")), area);
+    let (lines, beyond) = scrolled(lines, model.scroll, inner_height(area));
+    let title = if model.as_of().is_some() { format!(" ? {}", as_of(model)) } else { " Now ".to_owned() };
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
     beyond
 }
 
@@ -189,7 +195,10 @@ fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>
         return said("the nodes have not been asked yet", width, FAINT);
     };
     let style = if standing.recorded.recorded { FAINT } else { BOLD };
-    let mut lines = said(&standing.recorded.to_string(), width, style);
+    // What is recorded stays so.
+    let is_old = !standing.recorded.recorded && model.as_of().is_some();
+    let mark = if is_old { "? " } else { "" };
+    let mut lines = said(&format!("{mark}{}", standing.recorded), width, style);
     if let Some(fork) = &standing.fork {
         let style = if fork.healed { FAINT } else { alarm(model) };
         lines.extend(fork.lines().iter().flat_map(|line| said(line, width, style)));
@@ -285,6 +294,9 @@ fn ladder<'a>(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'a>>
                 let phase = one_line(&progress.phase);
                 // In a stall this is exactly what is needed: it stays, with its age.
                 match model.now.since(*heard) {
+                    silent if model.as_of().is_some() => {
+                        format!("{bar} ? {} s ago {waits}{phase}", silent / 1000)
+                    }
                     silent if silent > STALE_MS => {
                         format!("{bar} STALLED {} s {waits}{phase}", silent / 1000)
                     }

@@ -28,7 +28,7 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
         let text = format!("Too small: needs at least {}×{}. Ctrl-C quits.", SMALLEST.0, SMALLEST.1);
         let lines: Vec<Line<'_>> = wrap(&text, area.width.into()).into_iter().map(Line::raw).collect();
         frame.render_widget(Paragraph::new(lines), area);
-        return Shown { fits: false, page: None, beyond: 0 };
+        return Shown { fits: false, page: None, beyond: 0, beyond_popup: 0 };
     }
     let warnings = warnings(model, inner_width(area));
     let message = message(model, inner_width(area));
@@ -53,22 +53,41 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) -> Shown {
         (Screen::Log, _) => screens::log(model, frame, middle),
     }
     footer(model, frame, bottom, message);
-    let page = model.popup.as_ref().and_then(|popup| popups::view(model, popup, frame, middle));
-    Shown { fits: true, page, beyond }
+    let front = model.popup.as_ref().map(|popup| popups::view(model, popup, frame, middle));
+    let popups::Front { page, beyond: beyond_popup } = front.unwrap_or_default();
+    Shown { fits: true, page, beyond, beyond_popup }
 }
 
 /// The most lines of warnings: the screen behind them must stay usable.
-const MAX_WARNINGS: usize = 4;
+const MAX_WARNINGS: usize = 5;
 
-/// What must be seen on every screen: that nodes show less than this console has seen, and why there is no bus.
+/// What must be seen on every screen: from when it is, that nodes show less than this console has seen, and why there is no
+/// bus.
 fn warnings<'a>(model: &Model, width: usize) -> Vec<Line<'a>> {
     let style = colour(model, Color::Red).add_modifier(Modifier::BOLD | Modifier::REVERSED);
     let more = model.set_back.len().saturating_sub(1);
     let more = if more == 0 { String::new() } else { format!(" ({more} more ceremonies)") };
-    let said = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
+    let set_back = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
     let no_bus = Some(&model.load_trouble).filter(|why| !model.connected && !why.is_empty());
-    let lines = said.iter().chain(no_bus).flat_map(|said| wrap(said, width)).take(MAX_WARNINGS);
+    let said = outdated(model).into_iter().chain(set_back).chain(no_bus.cloned());
+    let lines = said.flat_map(|said| wrap(&said, width)).take(MAX_WARNINGS);
     lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
+}
+
+/// That what is shown is from earlier, and from when.
+fn outdated(model: &Model) -> Option<String> {
+    let from = model.as_of()?;
+    let (clock, ago) = (from.clock(), model.now.since(from).max(0) / 1000);
+    Some(if model.is_catching_up() {
+        format!("? What is shown is from {clock}; what came since is being read.")
+    } else {
+        format!("? Nothing heard since {clock} ({ago} s): what is shown is from then.")
+    })
+}
+
+/// The end of a title of what is shown from earlier.
+fn as_of(model: &Model) -> String {
+    model.as_of().map(|from| format!("as of {} ", from.clock())).unwrap_or_default()
 }
 
 /// A colour where colours are used, else the terminal's own.
@@ -132,15 +151,19 @@ fn title(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     // On a narrow terminal the date gives way to the screens' names; the log has it.
     let clock = model.now.to_string();
     let clock: String = clock.chars().skip(if area.width < 100 { 11 } else { 0 }).collect();
-    let connection = if model.connected { "● bus" } else { "✗ NO BUS" };
+    let is_well = model.connected && (model.as_of().is_none() || model.is_catching_up());
+    let connection = match (model.connected, is_well) {
+        (false, _) => "✗ NO BUS",
+        (true, false) => "? SILENT",
+        (true, true) => "● bus",
+    };
     let right = format!("{connection}  {clock} ");
     let width = u16::try_from(right.width()).unwrap_or(0).min(area.width);
     let all = left(true);
     let fits = all.width() <= usize::from(area.width - width);
     frame.render_widget(Paragraph::new(if fits { all } else { left(false) }), area);
     let place = Rect { x: area.right() - width, width, ..area };
-    let style =
-        if model.connected { Style::new() } else { colour(model, Color::Red).add_modifier(Modifier::BOLD) };
+    let style = if is_well { Style::new() } else { colour(model, Color::Red).add_modifier(Modifier::BOLD) };
     frame.render_widget(Paragraph::new(right).style(style), place);
 }
 
@@ -178,11 +201,13 @@ fn footer(model: &Model, frame: &mut Frame<'_>, area: Rect, message: Vec<Line<'_
         [me] => format!("{} ({}, {})", me.person, me.role, key_name(&me.key)),
         several => format!("{} people sign here", several.len()),
     };
+    let is_over = model.ceremony().is_some_and(|ceremony| !model.is_running(ceremony));
     let hints = match (model.screen, model.open.is_some()) {
+        (Screen::Ceremonies, true) if is_over => "f code  ↑ ↓ scroll  Esc list  ? help  q quit",
         (Screen::Ceremonies, true) => "s sign  f code  w withdraw  Esc list  ? help  q quit",
         (Screen::Ceremonies, false) => "o open  Enter show  / filter  ? help  q quit",
         (Screen::Cluster | Screen::Wallets | Screen::Log, _) => {
-            "1-4 screens  o open  / filter  : command  ? help  q quit"
+            "1-4 screens  Enter show  o open  / filter  ? help  q quit"
         }
     };
     // On a narrow terminal the keys are whole, and the person gives way.
@@ -255,13 +280,27 @@ fn tail(text: &str, width: usize) -> String {
     format!("…{rest}")
 }
 
-/// Lines that fit into a part of the screen; where some do not, the last one says so.
-fn fitted<'a>(mut lines: Vec<Line<'a>>, height: usize, more: &'a str) -> Vec<Line<'a>> {
-    if lines.len() > height {
-        lines.truncate(height.saturating_sub(1));
-        lines.push(Line::styled(more, FAINT));
+/// What stands over and under lines that do not fit.
+const ABOVE: &str = " ↑ more";
+const BELOW: &str = " … more: ↓ and PageDown";
+
+/// The lines that fit into a part of the screen from this one on, but no further than to the end, and how many do not fit.
+/// Marks stand in place of the first and last where there is more.
+fn scrolled(lines: Vec<Line<'_>>, from: usize, height: usize) -> (Vec<Line<'_>>, usize) {
+    let beyond = lines.len().saturating_sub(height);
+    let from = from.min(beyond);
+    let mut shown: Vec<Line<'_>> = lines.into_iter().skip(from).take(height).collect();
+    if from < beyond
+        && let Some(last) = shown.last_mut()
+    {
+        *last = Line::styled(BELOW, FAINT);
     }
-    lines
+    if from > 0
+        && let Some(first) = shown.first_mut()
+    {
+        *first = Line::styled(ABOVE, FAINT);
+    }
+    (shown, beyond)
 }
 
 fn inner_width(area: Rect) -> usize {

@@ -7,7 +7,9 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
 
-use super::{BOLD, FAINT, SELECTED, fitted, inner_height, inner_width, key_name, mark, qr, tail, wrap};
+use super::{
+    ABOVE, BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, mark, qr, scrolled, tail, window, wrap,
+};
 use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
 
@@ -30,16 +32,35 @@ type the word `sign` under it.
 Marks: ✓ done, healthy   ▶ now   · later   ! look   ✗ bad
        ? not known   ⊘ excluded";
 
-/// Draws a popup; returns which lines of a statement it has shown, if that can be signed.
-pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Option<Page> {
-    match popup {
-        Popup::Help => text(frame, area, " Help ", HELP, CLOSES),
+/// What a popup has shown.
+#[derive(Default)]
+pub(super) struct Front {
+    /// The lines of a statement, if that can be signed.
+    pub(super) page: Option<Page>,
+    /// How many lines of a text do not fit.
+    pub(super) beyond: usize,
+}
+
+/// Draws a popup.
+pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Front {
+    let at = model.popup_scroll;
+    let beyond = match popup {
+        Popup::Help => text(frame, area, " Help ", (HELP, at), CLOSES),
         Popup::Message { title, text: message } => {
-            text(frame, area, &format!(" {title} "), message, CLOSES);
+            text(frame, area, &format!(" {title} "), (message, at), CLOSES)
         }
-        Popup::Fingerprint { title, words, code } => fingerprint(frame, area, title, words, code),
-        Popup::Open(form) => open(model, frame, area, form),
-        Popup::Who(list) => who(frame, area, list),
+        Popup::Fingerprint { title, words, code } => {
+            fingerprint(frame, area, title, words, code);
+            0
+        }
+        Popup::Open(form) => {
+            open(model, frame, area, form);
+            0
+        }
+        Popup::Who(list) => {
+            who(frame, area, list);
+            0
+        }
         Popup::Type(typing) => typed(model, frame, area, typing),
         Popup::Verdict { me } => {
             let message = format!(
@@ -47,13 +68,13 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
                  Disagreeing is no offence. You sign either after reading the statement.",
                 me.person, me.role
             );
-            text(frame, area, " Verdict ", &message, "Esc cancels");
+            text(frame, area, " Verdict ", (&message, 0), "Esc cancels")
         }
-        Popup::Review(statement) => return review(frame, area, statement),
+        Popup::Review(statement) => return Front { page: review(frame, area, statement), beyond: 0 },
         Popup::Passphrase { review, typed } => {
             let dots = "•".repeat(typed.chars().count());
             let message = format!("Passphrase of {}:\n\n{dots}▏", key_name(&review.me.key));
-            text(frame, area, " Key is locked ", &message, "Enter signs, Esc cancels");
+            text(frame, area, " Key is locked ", (&message, END), "Enter signs, Esc cancels")
         }
         Popup::Quit => {
             let goes_on = match model.charter().kind() {
@@ -66,10 +87,10 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
                 }
             };
             let message = format!("A ceremony is under way. {goes_on}\n\nQuit? y: quit, any other key: stay");
-            text(frame, area, " Quit ", &message, "");
+            text(frame, area, " Quit ", (&message, 0), "")
         }
-    }
-    None
+    };
+    Front { page: None, beyond }
 }
 
 /// A box in the middle for lines of text.
@@ -88,12 +109,17 @@ fn show(frame: &mut Frame<'_>, place: Rect, title: &str, hint: &str, lines: Vec<
     frame.render_widget(Paragraph::new(lines).block(block), place);
 }
 
-fn text(frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, hint: &str) {
+/// Shows the end of a text, where somebody types.
+const END: usize = usize::MAX;
+
+/// Shows a text from this line on, and returns how many lines do not fit.
+fn text(frame: &mut Frame<'_>, area: Rect, title: &str, (text, from): (&str, usize), hint: &str) -> usize {
     let width = 66.min(usize::from(area.width).saturating_sub(4));
     let lines: Vec<Line<'_>> =
         wrap(text, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
-    let lines = fitted(lines, inner_height(area), " … more: enlarge the terminal");
+    let (lines, beyond) = scrolled(lines, from, inner_height(area));
     show(frame, boxed(area, width + 1, lines.len()), title, hint, lines);
+    beyond
 }
 
 fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code: &str) {
@@ -147,11 +173,9 @@ fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
 }
 
 fn who(frame: &mut Frame<'_>, area: Rect, who: &Who) {
-    let lines: Vec<Line<'_>> = who
-        .people
-        .iter()
-        .enumerate()
-        .map(|(place, me)| {
+    let lines: Vec<Line<'_>> = window(who.selected, who.people.len(), inner_height(area))
+        .map(|place| {
+            let me = &who.people[place];
             let selected = place == who.selected;
             let (mark, key) = (mark(selected), key_name(&me.key));
             let text = format!("{mark}{:<20} {:<14} {key} ", me.person, me.role);
@@ -165,7 +189,7 @@ fn who(frame: &mut Frame<'_>, area: Rect, who: &Who) {
     show(frame, boxed(area, 60, lines.len()), title, "↑ ↓, Enter, Esc", lines);
 }
 
-fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
+fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) -> usize {
     let sending = || {
         let id = model.open.as_ref().map_or("ID", |id| id.as_str());
         format!(
@@ -189,7 +213,7 @@ fn typed(model: &Model, frame: &mut Frame<'_>, area: Rect, typing: &Typing) {
     if !typing.trouble.is_empty() {
         message += &format!("\n\n! Not taken: {}", typing.trouble);
     }
-    text(frame, area, title, &message, "Enter shows the statement, Esc cancels");
+    text(frame, area, title, (&message, END), "Enter shows the statement, Esc cancels")
 }
 
 /// A statement with the place for the word under it. Only whole lines of the statement are drawn in its place, so that
@@ -210,10 +234,12 @@ fn review(frame: &mut Frame<'_>, area: Rect, review: &Review) -> Option<Page> {
     lines.resize(height, Line::raw(""));
     lines.push(Line::raw(""));
     lines.extend(asked);
+    // A line of the statement is no place for this mark.
+    let above = if page.is_some_and(|page| page.first > 0) { ABOVE } else { "" };
     show(
         frame,
         area,
-        " Statement: read it, then sign ",
+        &format!(" Statement: read it, then sign{above} "),
         "Enter signs, Tab code, ↑ ↓ PageDown End, Esc cancels",
         lines,
     );

@@ -8,13 +8,16 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{BOLD, FAINT, SELECTED, block, cut, inner_height, inner_width, level_style, mark, window, wrap};
+use super::{
+    BOLD, FAINT, SELECTED, as_of, block, cut, inner_height, inner_width, level_style, mark, window, wrap,
+};
 use crate::cli::event_line;
 use crate::health::{Health, Level, NodeStatus};
-use crate::ledger;
+use crate::ledger::Row;
 use crate::readiness::Readiness;
 use crate::standing;
 use crate::tui::model::{Model, Standing};
+use crate::tui::wallet;
 
 /// The rows of the box that says where everything lies.
 const FILES: u16 = 6;
@@ -34,7 +37,10 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Constraint::Length(files),
     ])
     .areas(area);
-    frame.render_widget(Paragraph::new(answers).block(block(model, " Can we sign? ".to_owned())), signing);
+    frame.render_widget(
+        Paragraph::new(answers).block(block(model, format!(" Can we sign? {}", as_of(model)))),
+        signing,
+    );
     let count = |level| statuses.iter().filter(|status| status.level == level).count();
     let (good, excluded) = (count(Level::Good), count(Level::Excluded));
     let out = if excluded == 0 { String::new() } else { format!(" {excluded} excluded,") };
@@ -126,7 +132,7 @@ fn counted(model: &Model, count: usize, one: &str) -> String {
     if count == 0 && !model.loaded {
         return format!(" ? {many} ");
     }
-    format!(" {count} {} ", if count == 1 { one } else { &many })
+    format!(" {count} {} {}", if count == 1 { one } else { &many }, as_of(model))
 }
 
 /// The text of an empty list: that there is nothing, that nothing passes the filter, or that it is not known.
@@ -164,7 +170,8 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let others = not_listed(model, inner_width(area), inner_height(area) / 2);
     for place in window(model.selection(), listed.len(), inner_height(area) - others.len()) {
         let (id, chapter) = listed[place];
-        let phase = standing::word(&chapter.ceremony, model.now);
+        let old = if model.as_of().is_some() && model.is_running(&chapter.ceremony) { "? " } else { "" };
+        let phase = format!("{old}{}", standing::word(&chapter.ceremony, model.now));
         let step = if model.is_running(&chapter.ceremony) {
             chapter.ceremony.current_step().map(|step| step.title.to_string()).unwrap_or_default()
         } else {
@@ -225,15 +232,13 @@ fn not_listed<'a>(model: &Model, width: usize, most: usize) -> Vec<Line<'a>> {
 const WALLET_LINES: usize = 10;
 
 pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let wallets = model.book.wallets();
-    let shown: Vec<_> =
-        wallets.values().filter(|wallet| model.passes(wallet.record.wallet.as_str())).collect();
+    let shown = model.wallets();
     let selected = shown.get(model.selection()).map(|wallet| &wallet.record.wallet);
     let copies = selected.map(|wallet| copies(model, wallet, inner_width(area))).unwrap_or_default();
     let [area, below] =
         Layout::vertical([Constraint::Fill(1), height_of_copies(area, shown.len(), copies.len())])
             .areas(area);
-    let health = model.health();
+    let (health, width) = (model.health(), inner_width(area));
     let mut lines = Vec::new();
     for place in window(model.selection(), shown.len(), (inner_height(area) / WALLET_LINES).max(1)) {
         let record = &shown[place].record;
@@ -241,34 +246,33 @@ pub(super) fn wallets(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let style = if selected { SELECTED } else { BOLD };
         let title = format!("{}{} generation {} ", mark(selected), record.wallet, record.generation);
         lines.push(Line::styled(title, style));
-        let width = inner_width(area);
-        let unfinished = standing::unfinished(&model.book, record, model.now);
-        let style = level_style(model, Level::Bad);
-        if let Some(readiness) = health.wallets.iter().find(|readiness| readiness.wallet == record.wallet) {
-            let style = level_style(model, readiness.can_sign.level());
-            let text = format!("{} {}", readiness.can_sign.mark(), readiness.text());
-            lines.extend(labelled("signing", &text, width).into_iter().map(|line| line.style(style)));
+        for fact in wallet::facts(model, record, &health) {
+            let style = fact.level.map_or_else(Style::new, |level| level_style(model, level));
+            lines.extend(labelled(fact.name, &fact.text, width).into_iter().map(|line| line.style(style)));
         }
-        let unfinished = unfinished.map(|why| labelled("standing", &format!("! {why}"), width));
-        lines.extend(unfinished.into_iter().flatten().map(|line| line.style(style)));
-        lines.extend(upkeep(model, &record.wallet));
-        lines.extend(labelled("public key", &record.public_key.to_string(), width));
-        lines.extend(labelled("words", &ceremonies::words::spoken(&record.fingerprint()), width));
-        let nodes = record.public_shares.len();
-        let made = format!("{} of {nodes}, made by {}", record.threshold, record.ceremony);
-        lines.extend(labelled("signed by", &made, width));
         lines.push(Line::raw(""));
     }
+    lines.pop();
     if lines.is_empty() {
-        lines.extend(nothing(model, " No wallet has been committed yet.", inner_width(area)));
+        lines.extend(nothing(model, " No wallet has been committed yet.", width));
     }
-    frame.render_widget(
-        Paragraph::new(lines).block(block(model, counted(model, shown.len(), "wallet"))),
-        area,
-    );
+    let lines = fitted(lines, inner_height(area));
+    let title = counted(model, shown.len(), "wallet");
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
     if let Some(wallet) = selected {
-        known(model, frame, below, wallet, copies);
+        let title = format!(" Known copies of the shares of {wallet} ");
+        let copies = fitted(copies, inner_height(below));
+        frame.render_widget(Paragraph::new(copies).block(block(model, title)), below);
     }
+}
+
+/// The lines of a wallet that fit; where some do not, the last one says how to see them.
+fn fitted(mut lines: Vec<Line<'_>>, height: usize) -> Vec<Line<'_>> {
+    if lines.len() > height {
+        let left = lines.split_off(height.saturating_sub(1)).len();
+        lines.push(Line::styled(format!(" … {left} more lines: Enter shows all, and scrolls"), FAINT));
+    }
+    lines
 }
 
 /// A whole value with its name, on as many lines as it takes.
@@ -289,11 +293,7 @@ fn height_of_copies(area: Rect, wallets: usize, copies: usize) -> Constraint {
 
 /// Every generation of a wallet with its copies; what is gone is crossed out and has its mark.
 fn copies<'a>(model: &Model, wallet: &WalletName, width: usize) -> Vec<Line<'a>> {
-    // Past ones first: they may warn, and a small terminal cuts what comes last.
-    let (current, past): (Vec<_>, Vec<_>) =
-        model.book.exposure(wallet).into_iter().partition(|exposure| exposure.current);
-    let rows = past.iter().chain(&current).flat_map(|exposure| ledger::rows(exposure, model.now));
-    rows.flat_map(|row| {
+    let lines = |row: Row| {
         let style =
             if row.crossed_out { Style::new().add_modifier(Modifier::CROSSED_OUT) } else { Style::new() };
         // The mark of a gone copy takes the place of indentation; a continued line is indented further.
@@ -303,55 +303,12 @@ fn copies<'a>(model: &Model, wallet: &WalletName, width: usize) -> Vec<Line<'a>>
             let indent = if place == 0 { indent } else { 4 };
             Line::styled(format!(" {:indent$}{line}", ""), style)
         })
-    })
-    .collect()
-}
-
-fn known(model: &Model, frame: &mut Frame<'_>, area: Rect, wallet: &WalletName, mut lines: Vec<Line<'_>>) {
-    let (height, all) = (inner_height(area), lines.len());
-    if all > height {
-        let fit = height.saturating_sub(1);
-        lines.truncate(fit);
-        let more = format!(" … {} more lines", all - fit);
-        let how = format!("{more}: custody wallet show {wallet}");
-        lines.push(Line::styled(if how.width() > inner_width(area) { more } else { how }, FAINT));
-    }
-    let title = format!(" Known copies of the shares of {wallet} ");
-    frame.render_widget(Paragraph::new(lines).block(block(model, title)), area);
-}
-
-/// When a wallet's shares are to be refreshed, and whether old copies of them still rebuild its key.
-fn upkeep<'a>(model: &Model, wallet: &WalletName) -> Vec<Line<'a>> {
-    let exposed: Vec<String> = model
-        .book
-        .exposure(wallet)
-        .iter()
-        .filter(|exposure| exposure.warns(model.now))
-        .map(|exposure| exposure.generation.to_string())
-        .collect();
-    let due = match model.book.refresh_due(wallet) {
-        None => "the charter sets no refresh cadence".to_owned(),
-        Some(due) if due < model.now => format!("! refresh OVERDUE since {due}"),
-        Some(due) => format!("refresh by {due}"),
     };
-    let mut lines = vec![Line::raw(format!("   upkeep      {due}"))];
-    if !exposed.is_empty() {
-        let copies = format!("! copies of generation {} can rebuild the key", exposed.join(", "));
-        lines.push(Line::styled(format!("   exposure    {copies}"), BOLD));
-    }
-    lines
+    wallet::copies(model, wallet).into_iter().flat_map(lines).collect()
 }
 
 pub(super) fn log(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let entries = model.entries();
-    let shown: Vec<_> = if model.filter.is_empty() {
-        entries
-    } else {
-        let passes = |(id, entry): &(&ceremonies::ids::CeremonyId, &ceremonies::entry::Entry)| {
-            model.passes(id.as_str()) || model.passes(&event_line(&entry.event))
-        };
-        entries.into_iter().filter(passes).collect()
-    };
+    let shown = model.entries();
     let mut lines = Vec::new();
     for place in window(model.selection(), shown.len(), inner_height(area)) {
         let (id, entry) = shown[place];

@@ -72,6 +72,9 @@ fn troubles(model: &Model, in_words: bool) -> Vec<Span<'static>> {
 
 /// Whom the ceremonies under way wait for.
 fn turn(model: &Model) -> (String, Style) {
+    if model.as_of().is_some() && model.is_busy_with_a_ceremony() {
+        return ("? whose turn it is now is not known".to_owned(), BOLD);
+    }
     let turns = model.turns();
     if let Some((id, people)) = turns.first() {
         let people = people.iter().map(|me| me.person.to_string()).collect::<Vec<_>>().join(", ");
@@ -84,6 +87,8 @@ fn turn(model: &Model) -> (String, Style) {
         "the record was not read: nobody knows whose turn it is"
     } else if model.is_busy_with_a_ceremony() {
         "a ceremony is under way; it waits for nobody here"
+    } else if model.as_of().is_some() {
+        "? whether a ceremony is under way is not known"
     } else {
         "no ceremony is under way"
     };
