@@ -196,7 +196,7 @@ fn doubts(health: &Health, ceremony: &Ceremony) -> Vec<String> {
     let of = |status: &NodeStatus| {
         format!("WARNING: node {}: {}: what is signed now may be wasted", status.node, status.summary)
     };
-    health.in_the_way_of(ceremony).map(of).collect()
+    health.in_the_way_of(ceremony.manifest()).map(of).collect()
 }
 
 /// What `status` prints: first whether each wallet can sign, then how each node is.

@@ -9,8 +9,10 @@ use std::collections::BTreeSet;
 
 use ceremonies::attestation::{self, Expectation, Measurement};
 use ceremonies::book::Book;
-use ceremonies::ceremony::{Ceremony, Context};
+use ceremonies::ceremony::Context;
+use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::manifest::Manifest;
 use ceremonies::text::one_line;
 use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
@@ -23,7 +25,7 @@ use self::hearing::Voice;
 pub use self::past::PastTrouble;
 use self::past::lately;
 use crate::checks::Check;
-use crate::readiness::{self, Held, InUse, Readiness, named};
+use crate::readiness::{self, Held, InUse, Readiness, Share, named};
 
 /// How far a node's clock may be from this console's before that is reported, in milliseconds.
 const CLOCK_MS: i64 = 2_000;
@@ -107,16 +109,21 @@ pub struct Health {
 }
 
 impl Health {
-    /// The nodes that could not do their part in a ceremony as they are. A lost share does not count: the ceremony may
-    /// give it back, or it is another wallet's.
-    pub fn in_the_way_of(&self, ceremony: &Ceremony) -> impl Iterator<Item = &NodeStatus> {
-        let manifest = ceremony.manifest();
-        self.nodes.iter().filter(|status| {
-            manifest.kind.uses_enclaves()
-                && manifest.roster.contains(&status.node)
-                && (status.level == Level::Bad || status.is_awaited())
-                && status.check != Some(Check::ShareLost)
-        })
+    /// The nodes that could not do their part in a ceremony as they are. A lost share counts where it is this wallet's, and
+    /// the ceremony needs it and does not give it back.
+    pub fn in_the_way_of<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = &'a NodeStatus> {
+        let takes_part = |node| manifest.kind.uses_enclaves() && manifest.roster.contains(&node);
+        let stands = |status: &NodeStatus| match status.check {
+            Some(Check::ShareLost) => self.lacks_a_share_for(manifest, status.node),
+            Some(_) | None => status.level == Level::Bad || status.is_awaited(),
+        };
+        self.nodes.iter().filter(move |status| takes_part(status.node) && stands(status))
+    }
+
+    fn lacks_a_share_for(&self, manifest: &Manifest, node: NodeIndex) -> bool {
+        let wallet = self.wallets.iter().find(|readiness| readiness.wallet == manifest.wallet);
+        let is_lost = wallet.is_some_and(|wallet| wallet.shares.get(&node) == Some(&Share::Lost));
+        is_lost && manifest.kind != CeremonyKind::Dkg && !manifest.lost.contains_key(&node)
     }
 }
 
@@ -305,7 +312,12 @@ fn silence(voice: Voice<'_>, now: Moment) -> (Option<Check>, String) {
             let check = if heard.is_some() { Check::Silent } else { Check::Unheard };
             (Some(check), format!("not heard from for {} s", ms / 1000))
         }
-        Voice::NotYet(_) | Voice::Heard(_) => (None, "not heard yet since this console listens".to_owned()),
+        // Its last word is too old to count, and nobody has spoken for long enough since to blame it for that.
+        Voice::NotYet(Some(heard)) | Voice::Heard(heard) => {
+            let ago = heard.age_ms(now) / 1000;
+            (None, format!("last heard {ago} s ago: too soon to say whether it is silent"))
+        }
+        Voice::NotYet(None) => (None, "not heard yet since this console listens".to_owned()),
     }
 }
 

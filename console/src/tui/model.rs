@@ -230,7 +230,7 @@ impl Model {
             return BTreeMap::new();
         }
         let health = self.health();
-        let nodes = health.in_the_way_of(ceremony);
+        let nodes = health.in_the_way_of(ceremony.manifest());
         nodes.map(|status| (status.node, format!("! node {}: {}", status.node, status.summary))).collect()
     }
 

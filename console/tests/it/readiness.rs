@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use ceremonies::entry::Event;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::manifest::Way;
 use console::checks::Check;
 use console::health::{Health, Level, NodeStatus};
 use console::readiness::{Answer, Held, Readiness, Share, readiness};
+use console::room::{LIFETIME_MS, Opening, Subject, prepare};
 use console::tui::Model;
 use proptest::prelude::*;
 
@@ -158,6 +160,40 @@ proptest! {
 }
 
 #[test]
+fn lost_share_stands_in_the_way_of_what_needs_it_and_of_no_recovery_of_it() {
+    let model = model(CLOSED);
+    let (first, second) = (NodeIndex::new(1).unwrap(), NodeIndex::new(2).unwrap());
+    let loses = |status: NodeStatus| NodeStatus {
+        check: Some(Check::ShareLost),
+        level: Level::Bad,
+        ..holds(status, |held| held.in_use = Some(BTreeSet::new()))
+    };
+    let nodes: Vec<_> = all()
+        .map(|node| if node == first { loses(well(&model, node)) } else { well(&model, node) })
+        .collect();
+    let health = Health { wallets: readiness(&model.book, &nodes, model.now), nodes };
+    let treasury = || "treasury".parse().unwrap();
+    let lost = |node| [(node, Way::Backup)].into();
+    for (subject, stands) in [
+        (Subject::Wallet(treasury()), true),
+        (Subject::Refresh(treasury()), true),
+        (Subject::Recovery(treasury(), lost(second)), true),
+        (Subject::Recovery(treasury(), lost(first)), false),
+        (Subject::NewWallet("ops".parse().unwrap()), false),
+    ] {
+        let opening = Opening {
+            subject: subject.clone(),
+            purpose: "A test".parse().unwrap(),
+            administrator: "administrator-1".parse().unwrap(),
+            lifetime_ms: LIFETIME_MS,
+        };
+        let (manifest, _) = prepare(&model.book, &opening).unwrap();
+        let standing: Vec<_> = health.in_the_way_of(&manifest).map(|status| status.node).collect();
+        assert_eq!(standing, if stands { vec![first] } else { vec![] }, "{subject:?}");
+    }
+}
+
+#[test]
 fn lost_share_does_not_stand_in_the_way_of_what_may_give_it_back_and_a_broken_store_does() {
     let model = model(CLOSED);
     let (_, chapter) = model.book.iter().next().unwrap();
@@ -167,6 +203,11 @@ fn lost_share_does_not_stand_in_the_way_of_what_may_give_it_back_and_a_broken_st
     {
         let status = NodeStatus { check: Some(check), level: check.level(), ..well(&model, node) };
         let health = Health { wallets: Vec::new(), nodes: vec![status] };
-        assert_eq!(health.in_the_way_of(&chapter.ceremony).next().is_some(), stands, "{}", check.id());
+        assert_eq!(
+            health.in_the_way_of(chapter.ceremony.manifest()).next().is_some(),
+            stands,
+            "{}",
+            check.id()
+        );
     }
 }
