@@ -1,0 +1,212 @@
+//! Opening a ceremony: what it is to be about, and the manifest and statement that follow from that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ceremonies::book::Book;
+use ceremonies::ceremony::opening_statement;
+use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::ids::{Generation, Line, NodeIndex, PersonName, WalletName};
+use ceremonies::inventory::Item;
+use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
+use ceremonies::script::Script;
+use ceremonies::subsets::{Subset, subsets};
+use ceremonies::transaction::Transaction;
+use ceremonies::wallet::Record;
+
+use super::{RoomError, must_be_among, now, wallet};
+
+/// What a ceremony is to be about.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// The key of a new wallet.
+    NewWallet(WalletName),
+    /// Test signatures with a wallet.
+    Wallet(WalletName),
+    /// New shares of a wallet's key.
+    Refresh(WalletName),
+    /// Shares of a wallet for nodes that lost theirs, then new ones for all.
+    Recovery(WalletName, BTreeMap<NodeIndex, Way>),
+    /// The last resort: the shares of nodes that lost theirs, rebuilt in one enclave from root shares.
+    Rebuild(WalletName, BTreeMap<NodeIndex, Way>),
+    /// A transaction of a wallet, and the nodes that sign it.
+    Transfer(WalletName, Arc<Transaction>, Vec<NodeIndex>),
+    /// A new charter.
+    Charter(Arc<Charter>),
+    /// Which copies of one generation's shares exist or are gone.
+    Inventory {
+        /// The wallet.
+        wallet: WalletName,
+        /// The generation, in use or past.
+        generation: Generation,
+        /// The ceremony that made it.
+        origin: Origin,
+        /// What is entered.
+        items: Vec<Item>,
+    },
+}
+
+impl Subject {
+    /// What a ceremony of this kind is about: a wallet, with the nodes that lost their shares for a recovery or rebuild; or,
+    /// for an amendment, a charter file.
+    ///
+    /// # Errors
+    /// [`RoomError::Subject`] when the other is given, both or none; [`RoomError::Charter`] for a malformed charter.
+    pub fn new(
+        kind: CeremonyKind,
+        wallet: Option<WalletName>,
+        charter: Option<&[u8]>,
+        lost: BTreeMap<NodeIndex, Way>,
+    ) -> Result<Self, RoomError> {
+        if kind.recovers() == lost.is_empty() {
+            return Err(RoomError::Lost);
+        }
+        match (kind, wallet, charter) {
+            (CeremonyKind::Dkg, Some(wallet), None) => Ok(Self::NewWallet(wallet)),
+            (CeremonyKind::TestSign, Some(wallet), None) => Ok(Self::Wallet(wallet)),
+            (CeremonyKind::Refresh, Some(wallet), None) => Ok(Self::Refresh(wallet)),
+            (CeremonyKind::Recover, Some(wallet), None) => Ok(Self::Recovery(wallet, lost)),
+            (CeremonyKind::Rebuild, Some(wallet), None) => Ok(Self::Rebuild(wallet, lost)),
+            (CeremonyKind::Amend, None, Some(charter)) => {
+                Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
+            }
+            (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
+            (CeremonyKind::Inventory, _, _) => Err(RoomError::Generation),
+            (_, _, _) => Err(RoomError::Subject(kind, "wallet")),
+        }
+    }
+
+    fn kind(&self) -> CeremonyKind {
+        match self {
+            Self::NewWallet(_) => CeremonyKind::Dkg,
+            Self::Wallet(_) => CeremonyKind::TestSign,
+            Self::Refresh(_) => CeremonyKind::Refresh,
+            Self::Recovery(..) => CeremonyKind::Recover,
+            Self::Rebuild(..) => CeremonyKind::Rebuild,
+            Self::Transfer(..) => CeremonyKind::Transfer,
+            Self::Charter(_) => CeremonyKind::Amend,
+            Self::Inventory { .. } => CeremonyKind::Inventory,
+        }
+    }
+}
+
+/// A transfer of this transaction, signed by these nodes; if none are given, by the first that can sign together.
+///
+/// # Errors
+/// [`RoomError`] for bytes that are not a transaction, or a wallet that is not known.
+pub fn transfer(
+    book: &Book,
+    wallet: WalletName,
+    transaction: &[u8],
+    signers: Vec<NodeIndex>,
+) -> Result<Subject, RoomError> {
+    let transaction = Transaction::parse(transaction)?;
+    let record = super::wallet(book, &wallet)?.record;
+    let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
+    let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();
+    let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));
+    let out = made.map(|made| book.out_of_use(made)).unwrap_or_default();
+    let signs = |group: &Subset| !group.parties().iter().any(|party| out.contains(party));
+    let together = |group: &Subset| signs(group) && group.pairs().all(|(a, b)| !apart(a, b));
+    let signers = if signers.is_empty() {
+        let found = subsets(&record.roster(), usize::from(record.threshold)).find(together);
+        found.ok_or(RoomError::NobodySigns)?.parties().to_vec()
+    } else {
+        chosen(&record, signers)?
+    };
+    Ok(Subject::Transfer(wallet, Arc::new(transaction), signers))
+}
+
+/// The nodes that somebody chose to sign.
+fn chosen(record: &Record, signers: Vec<NodeIndex>) -> Result<Vec<NodeIndex>, RoomError> {
+    let (roster, threshold) = (record.roster(), record.threshold);
+    for node in &signers {
+        must_be_among(*node, &roster, "this wallet")?;
+    }
+    let signers = Subset::new(signers).parties().to_vec();
+    if signers.len() != usize::from(threshold) {
+        let example: Vec<String> = roster.iter().take(threshold.into()).map(ToString::to_string).collect();
+        return Err(RoomError::Signers { threshold, given: signers.len(), example: example.join(",") });
+    }
+    Ok(signers)
+}
+
+/// What somebody wants to open.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// What it is to be about.
+    pub subject: Subject,
+    /// Why it is held.
+    pub purpose: Line,
+    /// Who leads it.
+    pub administrator: PersonName,
+    /// How long it may take, in milliseconds.
+    pub lifetime_ms: i64,
+}
+
+/// The manifest for an opening, and the statement with which its administrator opens it.
+///
+/// # Errors
+/// [`RoomError`] when it would be refused.
+pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), RoomError> {
+    let charter = book.context().charter();
+    let person = charter.person(&opening.administrator);
+    if !person.is_some_and(|person| person.roles.contains(&Role::Administrator)) {
+        return Err(RoomError::NotAdministrator(opening.administrator.clone()));
+    }
+    let script = Script::builtin(opening.subject.kind())?;
+    let opened = now();
+    let current = |name: &WalletName| {
+        let record = wallet(book, name)?.record;
+        let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
+        Ok::<_, RoomError>((record.generation, Some(origin)))
+    };
+    let must_be_its_nodes = |name: &WalletName, lost: &BTreeMap<NodeIndex, Way>| {
+        let roster = wallet(book, name)?.record.roster();
+        lost.keys().try_for_each(|node| must_be_among(*node, &roster, "this wallet"))
+    };
+    let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
+    let (mut lost, mut transaction, mut inventory) = (BTreeMap::new(), None, Vec::new());
+    let (about, (generation, origin), amendment) = match &opening.subject {
+        Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
+        Subject::Wallet(name) => (name.clone(), current(name)?, None),
+        Subject::Refresh(name) => (name.clone(), next(name)?, None),
+        Subject::Recovery(name, nodes) | Subject::Rebuild(name, nodes) => {
+            must_be_its_nodes(name, nodes)?;
+            lost.clone_from(nodes);
+            (name.clone(), next(name)?, None)
+        }
+        Subject::Transfer(name, read, signers) => {
+            transaction = Some((Arc::clone(read), signers.clone()));
+            (name.clone(), current(name)?, None)
+        }
+        Subject::Charter(next) => {
+            charter.check_amendment(next)?;
+            let name = CHARTER.parse().map_err(ManifestError::from)?;
+            (name, (Generation::FIRST, None), Some(Arc::clone(next)))
+        }
+        Subject::Inventory { wallet: name, generation, origin, items } => {
+            inventory.clone_from(items);
+            (name.clone(), (*generation, Some(origin.clone())), None)
+        }
+    };
+    let manifest = Proposal {
+        kind: opening.subject.kind(),
+        wallet: about,
+        purpose: opening.purpose.clone(),
+        administrator: opening.administrator.clone(),
+        opened,
+        lifetime_ms: opening.lifetime_ms,
+        nonce: rand::random(),
+        generation,
+        origin,
+        amendment,
+        lost,
+        transaction,
+        inventory,
+    }
+    .manifest(charter, &script)?;
+    book.check_opening(&manifest, opened)?;
+    let statement = opening_statement(&manifest, charter, &script)?;
+    Ok((manifest, statement))
+}
