@@ -363,11 +363,15 @@ impl Core {
     }
 
     /// Whether a quorum has locked the last entry in one round, by the heads that were heard here or before it was shelved.
+    /// A node that has since been led into another round must lock there too: otherwise it would be missed in that one.
     fn is_known_to_be_recorded(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
-        let tip = log.tree.tip();
+        let (tip, memory) = (log.tree.tip(), log.ballot.memory());
+        let is_locked = memory.lock == Some(Lock { round: memory.round, tip });
         let heads = log.ballot.heads().map(|(head, _)| head);
-        log.is_as_recalled() || Standing::new(&log.tree, heads, &self.members()).recorded_to() == tip.seq
+        is_locked
+            && (log.is_as_recalled()
+                || Standing::new(&log.tree, heads, &self.members()).recorded_to() == tip.seq)
     }
 
     fn line_of(&self, id: &CeremonyId) -> Option<Shelved> {
