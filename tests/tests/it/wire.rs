@@ -4,7 +4,7 @@
 //! `wire/messages.jsonl` has a line for each message and, where only one of several fields may be set, for each of them.
 //! Lines are added, never changed: a test names what is missing.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +101,7 @@ fn fields_of(message: &DynamicMessage) -> BTreeSet<u32> {
 fn every_message_is_read_as_it_was_recorded() {
     let messages = messages(&pools());
     for Recorded { message, bytes, holds } in recorded() {
-        let of = messages.get(&message).unwrap_or_else(|| panic!("{message} is gone"));
+        let Some(of) = messages.get(&message) else { panic!("{message} is gone") };
         let bytes = hex::decode(bytes).unwrap();
         let read = DynamicMessage::decode(of.clone(), bytes.as_slice()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), holds, "{message} is read as something else");
