@@ -168,15 +168,42 @@ struct Drilling {
     course: Option<Course>,
 }
 
+/// What came of a drill that was held.
+struct Held {
+    /// Why its targets were not met, if they were not.
+    why_not: Option<String>,
+    /// Whether a signal ended it.
+    is_stopped: bool,
+}
+
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: RunArguments) -> Result<()> {
-    let drill = Drill::named(&arguments.name)?;
+    let names: Vec<&str> = match &arguments.name {
+        Some(name) => vec![name],
+        None => Drill::names().collect(),
+    };
+    let mut missed = Vec::new();
+    for name in names {
+        let held = hold(path.clone(), output, &arguments, name).await;
+        let held = held.with_context(|| format!("drill {name}"))?;
+        missed.extend(held.why_not.map(|why| format!("drill {name}: {why}")));
+        if held.is_stopped {
+            break;
+        }
+    }
+    ensure!(missed.is_empty(), "{}", missed.join("; "));
+    Ok(())
+}
+
+/// Holds one drill, and writes its report.
+async fn hold(path: Option<PathBuf>, output: Output, arguments: &RunArguments, name: &str) -> Result<Held> {
+    let drill = Drill::named(name)?;
     let desk = Desk::open(path, Scope::Current).await?;
     desk.must_be_read()?;
     must_disturb_nobody(&desk)?;
     let means = Means::of(&desk.cluster, arguments.by_hand)?;
     let folder = arguments.reports.made(&desk.cluster)?;
     let charter = desk.book.context().charter().clone();
-    let pen = Pen::of(&desk.cluster, &charter, &arguments)?;
+    let pen = Pen::of(&desk.cluster, &charter, arguments)?;
     let watch = Watch::begin(desk.client, desk.book).await?;
     let stop = Stop::new()?;
     let (is_stopped, is_broken, course) = (false, false, None);
@@ -184,9 +211,9 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: RunArg
     let (start, health) = drilling.well().await?;
     let began = now();
     let wallets = start.wallets().cloned().collect();
-    let course = drilling.hold(&arguments.name, start).await?;
+    let course = drilling.hold(name, start).await?;
     let report = Report {
-        drill: arguments.name.clone(),
+        drill: name.to_owned(),
         title: drilling.drill.title.clone(),
         cluster: charter.cluster().clone(),
         kind: charter.kind(),
@@ -206,7 +233,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: RunArg
     // Nobody signs what was not shown.
     tell(output, &report.to_string())?;
     let signed = pen.map(|pen| pen.sign(&charter, &text)).transpose();
-    let file = reports::file(&folder, &arguments.name, began);
+    let file = reports::file(&folder, name, began);
     let signature = signed.as_ref().ok().and_then(Option::as_ref);
     reports::write(&file, &text, signature.map(|(_, signature)| signature.as_slice()))?;
     let by = signature.map(|(person, _)| person);
@@ -216,11 +243,12 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: RunArg
         &format!("report {}, {said}", file.display()),
     )?;
     signed.context("the report is written, and not signed")?;
-    match (&report.failed, report.met) {
-        (Some(why), _) => bail!("the drill failed: {why}"),
-        (None, false) => bail!("not every target was met"),
-        (None, true) => Ok(()),
-    }
+    let why_not = match (&report.failed, report.met) {
+        (Some(why), _) => Some(format!("failed: {why}")),
+        (None, false) => Some("not every target was met".to_owned()),
+        (None, true) => None,
+    };
+    Ok(Held { why_not, is_stopped: drilling.is_stopped })
 }
 
 /// A drill could make a ceremony void that is under way.

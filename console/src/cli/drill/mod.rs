@@ -28,8 +28,11 @@ pub(super) enum DrillCommand {
 #[derive(Args)]
 pub(super) struct RunArguments {
     /// Which drill.
-    #[arg(value_parser = PossibleValuesParser::new(Drill::names()))]
-    name: String,
+    #[arg(value_parser = PossibleValuesParser::new(Drill::names()), required_unless_present = "all")]
+    name: Option<String>,
+    /// Every drill, one after another. Where one cannot be held, those after it are not begun.
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
     /// Have people break and mend it in a lab too. On any other cluster they always do.
     #[arg(long)]
     by_hand: bool,
