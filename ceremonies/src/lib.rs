@@ -1,8 +1,4 @@
-//! The domain of Custody: what a ceremony is, who may do what in it, and how anyone can check it later.
-//!
-//! Everything here is a function of its arguments. There is no clock, no I/O, no randomness and no runtime:
-//! console, agents, enclaves and the offline verifier run the same code over the same bytes and therefore
-//! cannot disagree about what was approved.
+#![doc = include_str!("../README.md")]
 
 pub mod address;
 pub mod attestation;

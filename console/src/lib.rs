@@ -1,5 +1,4 @@
-//! The operator's console: it proposes and shows. It holds no secret except its bus credential, and believes nothing
-//! that it has not folded itself.
+#![doc = include_str!("../README.md")]
 
 pub mod agent;
 pub mod broadcast;

@@ -1,7 +1,4 @@
-//! The node agent: it moves bytes between the bus, its enclave, its store and the KMS.
-//!
-//! It runs on a host that nobody trusts for secrecy or integrity, and so decides nothing that matters. It uses only the
-//! wire types of the enclave's crate.
+#![doc = include_str!("../README.md")]
 
 pub mod config;
 pub mod core;
