@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod act;
 pub mod address;
 pub mod attestation;
 pub mod book;

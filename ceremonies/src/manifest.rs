@@ -229,7 +229,7 @@ impl Proposal {
     }
 }
 
-pub(crate) fn value(broken: bool, text: &str) -> Result<(), ManifestError> {
+fn value(broken: bool, text: &str) -> Result<(), ManifestError> {
     if broken { Err(ManifestError::Value(text.to_owned())) } else { Ok(()) }
 }
 
@@ -260,7 +260,7 @@ impl Manifest {
         let lost = Self::lost(kind, &wire)?;
         let transaction = Self::transaction(kind, &wire)?;
         let inventory = Self::inventory(kind, &wire)?;
-        kind.rules().check_manifest(&wire)?;
+        kind.rules().flaw(&wire).map_or(Ok(()), |flaw| value(true, flaw))?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),

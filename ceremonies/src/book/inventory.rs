@@ -101,7 +101,7 @@ impl Book {
     }
 
     /// Checks that every item of a new inventory can be true.
-    pub(crate) fn check_inventory(&self, manifest: &Manifest) -> Result<(), ItemError> {
+    pub(super) fn check_inventory(&self, manifest: &Manifest) -> Result<(), ItemError> {
         let mut ledger = self.ledger(&manifest.wallet);
         let charters: Vec<&Charter> = self.charters_of_backups(manifest).collect();
         let is_needed = |recipient: &Line| {

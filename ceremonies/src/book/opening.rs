@@ -10,6 +10,7 @@ use crate::ceremony::{Ceremony, Phase};
 use crate::charter::{CeremonyKind, Incomplete};
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
+use crate::kinds::WorksOn;
 use crate::manifest::{Manifest, Way};
 
 /// Why a ceremony cannot be opened now.
@@ -119,7 +120,14 @@ impl Book {
         if manifest.kind.uses_enclaves() {
             self.check_nodes(manifest)?;
         }
-        manifest.kind.rules().check_opening(self, manifest, now)?;
+        match manifest.kind.rules().works_on() {
+            WorksOn::NewWallet => self.check_new_wallet(&manifest.wallet, now),
+            WorksOn::Charter => self.check_amending(manifest, now),
+            WorksOn::GenerationInUse => self.check_current(manifest),
+            WorksOn::NextGeneration => self.check_generation(manifest, now),
+            WorksOn::Copies => Ok(self.check_inventory(manifest)?),
+        }?;
+        self.check_free(manifest, now)?;
         self.check_date(manifest, now)
     }
 
@@ -183,7 +191,7 @@ impl Book {
         later.max_by_key(|made| made.manifest().generation)
     }
 
-    pub(crate) fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
+    fn check_new_wallet(&self, wallet: &WalletName, now: UnixMillis) -> Result<(), OpeningError> {
         match self.ceremonies().find(|ceremony| ceremony.may_give_shares(wallet, now)) {
             Some(rival) => {
                 Err(OpeningError::Taken { wallet: wallet.clone(), rival: rival.manifest().ceremony.clone() })
@@ -192,7 +200,7 @@ impl Book {
         }
     }
 
-    pub(crate) fn check_amending(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+    fn check_amending(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         if manifest.charter != self.context().charter().hash() {
             return Err(OpeningError::Amended);
         }
@@ -209,7 +217,7 @@ impl Book {
     }
 
     /// Checks that it works on the generation in use.
-    pub(crate) fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
+    fn check_current(&self, manifest: &Manifest) -> Result<(), OpeningError> {
         match (&manifest.origin, self.wallet(&manifest.wallet)) {
             (Some(origin), Some(wallet)) if wallet.record.digest() != origin.record => {
                 Err(OpeningError::Superseded {
@@ -222,7 +230,7 @@ impl Book {
         }
     }
 
-    pub(crate) fn check_generation(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
+    fn check_generation(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         self.check_current(manifest)?;
         let next = self.next_generation(&manifest.wallet, now);
         if manifest.generation < next {
@@ -243,18 +251,13 @@ impl Book {
         }
     }
 
-    /// Checks that no ceremony of these kinds is under way on the manifest's wallet.
-    pub(crate) fn check_free(
-        &self,
-        manifest: &Manifest,
-        now: UnixMillis,
-        blocks: impl Fn(CeremonyKind) -> bool,
-    ) -> Result<(), OpeningError> {
+    /// Checks that no ceremony for which this one must wait is under way with its wallet.
+    fn check_free(&self, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
         let under_way = |ceremony: &&Ceremony| {
             let other = ceremony.manifest();
             let phase = ceremony.phase_at(now);
             other.wallet == manifest.wallet
-                && blocks(other.kind)
+                && manifest.kind.rules().waits_for(other.kind)
                 && !ceremony.is_signed()
                 && matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed)
         };

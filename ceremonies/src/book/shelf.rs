@@ -10,6 +10,7 @@ use super::{Book, Chapter};
 use crate::ceremony::{Ceremony, Phase};
 use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
+use crate::kinds::Outlasts;
 use crate::manifest::{Manifest, Origin};
 use crate::wallet::Record;
 
@@ -21,10 +22,11 @@ impl Book {
         let is_idle = |ceremony: &Ceremony| {
             let manifest = ceremony.manifest();
             let phase = ceremony.phase_at(now);
-            let is_needed = if manifest.kind.makes_shares() {
-                !old.contains(&manifest.ceremony)
-            } else {
-                manifest.kind.rules().outlasts_its_end(ceremony, &phase)
+            let is_needed = match manifest.kind.rules().outlasts_its_end() {
+                Outlasts::Never => false,
+                Outlasts::IfInForce => phase == Phase::Closed || ceremony.amended().is_some(),
+                Outlasts::WithItsGeneration => !old.contains(&manifest.ceremony),
+                Outlasts::Always => true,
             };
             is_over(&phase) && !is_needed && ceremony.bans().is_empty()
         };

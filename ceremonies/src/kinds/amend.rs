@@ -1,11 +1,7 @@
 //! The amendment: a new charter, which people put in force. No enclave takes part.
 
-use super::{Carries, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ceremony::{Ceremony, Phase};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{Carries, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Amend;
@@ -43,11 +39,11 @@ impl Rules for Amend {
         Some("which could lower it")
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_amending(manifest, now)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::Charter
     }
 
-    fn outlasts_its_end(&self, ceremony: &Ceremony, phase: &Phase) -> bool {
-        *phase == Phase::Closed || ceremony.amended().is_some()
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::IfInForce
     }
 }

@@ -1,10 +1,7 @@
 //! The key generation: the first generation of a new wallet.
 
-use super::{Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Dkg;
@@ -49,7 +46,11 @@ impl Rules for Dkg {
         true
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_new_wallet(&manifest.wallet, now)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::NewWallet
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::WithItsGeneration
     }
 }

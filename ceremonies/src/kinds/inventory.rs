@@ -1,11 +1,7 @@
 //! The inventory: which copies of a generation's shares exist or are gone, as people know. No enclave takes part.
 
-use super::{Carries, CeremonyKind, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ceremony::{Ceremony, Phase};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Inventory;
@@ -45,12 +41,15 @@ impl Rules for Inventory {
         false
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_inventory(manifest)?;
-        book.check_free(manifest, now, |kind| kind == CeremonyKind::Inventory)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::Copies
     }
 
-    fn outlasts_its_end(&self, _: &Ceremony, _: &Phase) -> bool {
-        true
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other == CeremonyKind::Inventory
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::Always
     }
 }

@@ -1,7 +1,7 @@
 //! The kinds of ceremonies: what each is for and what holds for it alone. A kind is read in one file.
 //!
 //! A new one is a variant of [`CeremonyKind`], its file and script, its line in [`CeremonyKind::rules`], its number on
-//! the wire, and a form in the console. Nothing here changes a book or a ceremony.
+//! the wire, and a form in the console. Nothing here looks at a book or a ceremony: those ask.
 
 mod amend;
 mod dkg;
@@ -17,11 +17,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::book::{Book, OpeningError};
-use crate::ceremony::{Ceremony, Phase};
-use crate::ids::UnixMillis;
-use crate::manifest::{Manifest, ManifestError};
-use crate::script::Act;
+use crate::act::Act;
 use crate::wire::log;
 
 /// A kind of ceremony.
@@ -71,6 +67,32 @@ pub(crate) enum Carries {
     Inventory,
 }
 
+/// What a ceremony works on, and so what must hold when one is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorksOn {
+    /// A wallet whose name is free.
+    NewWallet,
+    /// The charter in force.
+    Charter,
+    /// The generation in use.
+    GenerationInUse,
+    /// The generation in use, after which it makes the next.
+    NextGeneration,
+    /// Copies of any generation's shares.
+    Copies,
+}
+
+/// Whether something follows from a ceremony that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlasts {
+    Never,
+    /// If its charter came into force.
+    IfInForce,
+    /// As long as its generation is in use, or may be asked about.
+    WithItsGeneration,
+    Always,
+}
+
 /// What holds for a kind.
 pub(crate) trait Rules: Sync {
     /// Its name in charters, ids and lists.
@@ -108,12 +130,9 @@ pub(crate) trait Rules: Sync {
         false
     }
 
-    /// What must hold for its manifest besides.
-    ///
-    /// # Errors
-    /// [`ManifestError`] says what does not.
-    fn check_manifest(&self, _: &log::Manifest) -> Result<(), ManifestError> {
-        Ok(())
+    /// What is wrong with its manifest besides.
+    fn flaw(&self, _: &log::Manifest) -> Option<&'static str> {
+        None
     }
 
     /// Whether a charter must have a quorum for it.
@@ -131,17 +150,16 @@ pub(crate) trait Rules: Sync {
         None
     }
 
-    /// Checks that one may be opened now.
-    ///
-    /// # Errors
-    /// [`OpeningError`] says what stands against it.
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError>;
+    /// What it works on.
+    fn works_on(&self) -> WorksOn;
 
-    /// Whether something follows from one that is over. What follows from one that made shares is judged by its
-    /// generation.
-    fn outlasts_its_end(&self, _: &Ceremony, _: &Phase) -> bool {
+    /// Whether none may be opened while one of this other kind is under way with the same wallet.
+    fn waits_for(&self, _: CeremonyKind) -> bool {
         false
     }
+
+    /// Whether something follows from one that is over.
+    fn outlasts_its_end(&self) -> Outlasts;
 }
 
 impl CeremonyKind {

@@ -1,10 +1,7 @@
 //! The rebuild, the last resort: one enclave works lost shares out from root shares, and knows the key for a moment.
 
-use super::{Carries, Rules, Shares, recover};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::{Manifest, ManifestError, value};
-use crate::script::Act;
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn, recover};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Rebuild;
@@ -35,14 +32,14 @@ impl Rules for Rebuild {
     }
 
     /// Refused where a recovery would do.
-    fn check_manifest(&self, wire: &log::Manifest) -> Result<(), ManifestError> {
-        value(
-            !wire.lost.iter().any(|lost| lost.way() == log::Way::Repair),
-            "every lost node has a backup: open a recovery instead, which brings the key into no single enclave",
-        )?;
+    fn flaw(&self, wire: &log::Manifest) -> Option<&'static str> {
+        if !wire.lost.iter().any(|lost| lost.way() == log::Way::Repair) {
+            return Some(
+                "every lost node has a backup: open a recovery instead, which brings the key into no single enclave",
+            );
+        }
         let whole = u32::try_from(wire.roster.len().saturating_sub(wire.lost.len())).unwrap_or(u32::MAX);
-        value(
-            whole >= wire.threshold,
+        (whole >= wire.threshold).then_some(
             "enough nodes have their shares: recover the others by repair, which brings the key into no single enclave",
         )
     }
@@ -51,7 +48,15 @@ impl Rules for Rebuild {
         Some("which must have the highest of all")
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        recover::check_opening(book, manifest, now)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::NextGeneration
+    }
+
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other.renews()
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::WithItsGeneration
     }
 }

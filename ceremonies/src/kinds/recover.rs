@@ -1,10 +1,7 @@
 //! The recovery: nodes that lost their shares get them back, and then every node gets a new one.
 
-use super::{Carries, CeremonyKind, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Recover;
@@ -25,12 +22,6 @@ pub(super) const ACTS: &[Act] = &[
     Act::Agree,
     Act::Close,
 ];
-
-/// A lost node may have left a ceremony behind that it will never finish: only another renewal stands against it.
-pub(super) fn check_opening(book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-    book.check_generation(manifest, now)?;
-    book.check_free(manifest, now, CeremonyKind::renews)
-}
 
 impl Rules for Recover {
     fn name(&self) -> &'static str {
@@ -57,7 +48,16 @@ impl Rules for Recover {
         Carries::Losses
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        check_opening(book, manifest, now)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::NextGeneration
+    }
+
+    /// A lost node may have left a ceremony behind that it will never finish: only another renewal stands against it.
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other.renews()
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::WithItsGeneration
     }
 }

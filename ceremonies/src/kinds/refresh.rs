@@ -1,10 +1,7 @@
 //! The refresh: new shares of a wallet's key at every node, and the old ones deleted.
 
-use super::{CeremonyKind, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Refresh;
@@ -43,8 +40,15 @@ impl Rules for Refresh {
         Shares::Renewed
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_generation(manifest, now)?;
-        book.check_free(manifest, now, CeremonyKind::uses_enclaves)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::NextGeneration
+    }
+
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other.uses_enclaves()
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::WithItsGeneration
     }
 }

@@ -1,10 +1,7 @@
 //! The test signing: worthless digests, signed with the generation in use, to prove that it can.
 
-use super::{CeremonyKind, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct TestSign;
@@ -34,8 +31,15 @@ impl Rules for TestSign {
         true
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_current(manifest)?;
-        book.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::GenerationInUse
+    }
+
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other == CeremonyKind::Refresh
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::Never
     }
 }

@@ -1,10 +1,7 @@
 //! The transfer: a transaction, signed by as many nodes as sign together.
 
-use super::{Carries, CeremonyKind, Rules, Shares};
-use crate::book::{Book, OpeningError};
-use crate::ids::UnixMillis;
-use crate::manifest::Manifest;
-use crate::script::Act;
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use crate::act::Act;
 use crate::wire::log;
 
 pub(super) struct Transfer;
@@ -38,8 +35,15 @@ impl Rules for Transfer {
         true
     }
 
-    fn check_opening(&self, book: &Book, manifest: &Manifest, now: UnixMillis) -> Result<(), OpeningError> {
-        book.check_current(manifest)?;
-        book.check_free(manifest, now, |kind| kind == CeremonyKind::Refresh)
+    fn works_on(&self) -> WorksOn {
+        WorksOn::GenerationInUse
+    }
+
+    fn waits_for(&self, other: CeremonyKind) -> bool {
+        other == CeremonyKind::Refresh
+    }
+
+    fn outlasts_its_end(&self) -> Outlasts {
+        Outlasts::Never
     }
 }
