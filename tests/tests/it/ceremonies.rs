@@ -139,9 +139,12 @@ async fn refuses_wrong_approvals(room: &mut Room, other: &CeremonyId, id: &Cerem
 
     let once = room.sign(id, &step, &operator, Answer::None).await.unwrap();
     assert!(once.recorded().recorded, "{once}");
-    room.look(id).await.unwrap();
+    // A console that has not read it yet sends it once more.
     let twice = room.sign(id, &step, &operator, Answer::None).await.unwrap();
     assert_eq!((twice.seq, twice.hash), (once.seq, once.hash), "the same signature is one entry");
+    room.look(id).await.unwrap();
+    let known = room.sign(id, &step, &operator, Answer::None).await.unwrap_err().to_string();
+    assert!(known.contains(&format!("on record since entry {}", once.seq)), "{known}");
     assert_eq!(room.ceremony(id).unwrap().phase_at(now()), Phase::Gathering, "three approvals are missing");
 }
 
