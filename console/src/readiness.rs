@@ -231,6 +231,11 @@ pub fn readiness(book: &Book, nodes: &[NodeStatus], now: UnixMillis) -> Vec<Read
     in_use(book, now).iter().map(|generation| Readiness::of(generation, nodes)).collect()
 }
 
+/// Whether a node can use none of its shares. That it has lost another wallet's says nothing of this one's.
+fn is_unwell(status: &NodeStatus) -> bool {
+    status.level == Level::Bad && status.check != Some(Check::ShareLost)
+}
+
 impl InUse {
     fn share(&self, status: &NodeStatus) -> Share {
         if status.level == Level::Excluded {
@@ -244,9 +249,7 @@ impl InUse {
         let Some(held) = &status.held else { return Share::Unknown };
         match held.in_use.as_ref().map(|shares| shares.contains(&self.record.digest())) {
             None => Share::Unusable,
-            Some(true) if status.level == Level::Bad || status.accused.is_some() || !held.opens => {
-                Share::Unusable
-            }
+            Some(true) if is_unwell(status) || status.accused.is_some() || !held.opens => Share::Unusable,
             Some(true) => Share::Present,
             Some(false) => self.missing(status.node, held),
         }

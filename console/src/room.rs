@@ -113,6 +113,9 @@ pub enum RoomError {
     /// The transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] TransactionError),
+    /// Another ceremony carries the same transaction.
+    #[error("{0} has signed this very transaction, or may yet: build another, for the wallet that is to pay")]
+    SignedBefore(CeremonyId),
     /// Bans and exclusions leave no signer set.
     #[error("bans and exclusions leave no signer set that could sign")]
     NobodySigns,

@@ -23,6 +23,9 @@ use crate::health::{Health, Hearing, Level, Moment, NodeStatus};
 use crate::readiness::{Answer, Readiness};
 use crate::watch::{LISTEN, Watch};
 
+/// How long a record that is read again is waited for before the health is shown by the one before.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+
 /// The record as it is read, and read again while somebody watches: wallets are made, refreshed and lost.
 #[derive(Default)]
 struct Record {
@@ -104,16 +107,32 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
         while watch || !is_complete {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
-                library = record.done() => record.take(library, || Book::clone(&client.amendments())),
+                library = record.done() => {
+                    let has_come = library.is_some();
+                    record.take(library, || Book::clone(&client.amendments()));
+                    if has_come {
+                        record.read_again(&client);
+                    }
+                }
                 heard = news.next() => match heard {
                     None => bail!("the connection to the bus is closed"),
-                    Some(News::Log(_)) => record.is_stale = true,
+                    Some(News::Log(_)) => {
+                        record.is_stale = true;
+                        record.read_again(&client);
+                    }
                     Some(news) => hearing.hear(&cluster.context, news, Moment::now()),
                 },
             }
             hearing.has_bus(*client.connected().borrow(), Moment::now());
             let members = record.book.as_ref().map(|book| book.context().charter().members());
             is_complete = members.is_some_and(|members| hearing.has_heard(&members));
+        }
+        // What nodes say of their shares is judged by the record as it is now: one that is just being read is waited for.
+        if let (true, Ok(library)) = (
+            record.reading.is_some() && record.is_read,
+            tokio::time::timeout(READ_WITHIN, record.done()).await,
+        ) {
+            record.take(library, || Book::clone(&client.amendments()));
         }
         let known = Arc::new(record.book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
         let (now, is_connected) = (Moment::now(), *client.connected().borrow());

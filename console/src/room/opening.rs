@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ceremonies::book::Book;
-use ceremonies::ceremony::opening_statement;
+use ceremonies::ceremony::{Ceremony, Phase, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
-use ceremonies::ids::{Generation, Line, NodeIndex, PersonName, WalletName};
+use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, WalletName};
 use ceremonies::inventory::Item;
 use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::Script;
@@ -90,6 +90,19 @@ impl Subject {
     }
 }
 
+/// The ceremony in which this very transaction was signed, or may yet be: with whichever wallet, a second signature moves
+/// the same payment again, or another wallet's.
+fn carried_by<'a>(book: &'a Book, transaction: &Transaction) -> Option<&'a CeremonyId> {
+    let digests = transaction.digests();
+    let carries = |ceremony: &Ceremony| {
+        let carried = ceremony.manifest().transaction.as_ref();
+        let is_over = matches!(ceremony.phase_at(now()), Phase::Void(_) | Phase::Abandoned(_));
+        carried.is_some_and(|carried| carried.digests() == digests)
+            && (ceremony.transaction_id().is_some() || !is_over)
+    };
+    book.iter().find(|(_, chapter)| carries(&chapter.ceremony)).map(|(id, _)| id)
+}
+
 /// A transfer of this transaction, signed by these nodes; if none are given, by the first that can sign together.
 ///
 /// # Errors
@@ -101,6 +114,9 @@ pub fn transfer(
     signers: Vec<NodeIndex>,
 ) -> Result<Subject, RoomError> {
     let transaction = Transaction::parse(transaction)?;
+    if let Some(id) = carried_by(book, &transaction) {
+        return Err(RoomError::SignedBefore(id.clone()));
+    }
     let record = super::wallet(book, &wallet)?.record;
     let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
     let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! The shell in this file owns the bus and the screen. However it ends, it must give the screen back.
 
 mod model;
+mod node;
 mod turn;
 mod update;
 mod view;

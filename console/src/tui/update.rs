@@ -18,7 +18,7 @@ use self::popups::in_popup;
 use self::reading::{bus, follow_open, load, read, read_next, take_library, told};
 use self::signing::{sign_step, withdraw};
 use super::model::{Line, MAX_TYPED, Model, OpenForm, Popup, Review, Screen, Shown};
-use super::wallet;
+
 use crate::client::{Library, News, Reading};
 use crate::config::Me;
 use crate::custodian::Released;
@@ -284,52 +284,16 @@ fn open_ceremony(model: &mut Model, id: Option<CeremonyId>) {
     }
 }
 
-/// All that is known of the selected wallet, which the screen may cut.
 fn show_wallet(model: &mut Model) {
     let wallets = model.wallets();
     let Some(wallet) = wallets.get(model.selection()) else { return };
-    let title = format!("Wallet {}", wallet.record.wallet);
-    let facts = wallet::facts(model, &wallet.record, &model.health());
-    let facts = facts.into_iter().map(|fact| format!("{}: {}", fact.name, fact.text));
-    let copies = wallet::copies(model, &wallet.record.wallet).into_iter().map(|row| row.text);
-    let text: Vec<String> = facts.chain(["\nKnown copies of its shares:".to_owned()]).chain(copies).collect();
-    show(model, &title, text.join("\n"));
+    front(model, Popup::Wallet(wallet.record.wallet.clone()));
 }
 
-/// All that is known of the selected node, which a line of the screen may cut.
 fn show_node(model: &mut Model) {
     let nodes = model.health().nodes;
     let Some(status) = nodes.get(model.selection()) else { return };
-    let heard = match status.heard_ms_ago {
-        Some(ms) => format!("{}.{} s ago", ms / 1000, ms % 1000 / 100),
-        None => "not known".to_owned(),
-    };
-    let shares = match status.shares.as_deref() {
-        None => "not known".to_owned(),
-        Some([]) => "none".to_owned(),
-        Some(shares) => shares.join(", "),
-    };
-    let mut text = format!(
-        "{} {}\n\nattestation: {}\nshares: {shares}\nlast heartbeat: {heard}\nprogram: {}",
-        status.level.mark(),
-        status.summary,
-        status.attestation,
-        status.build,
-    );
-    if let Some(started) = status.started {
-        text += &format!("\nagent runs since {started}");
-    }
-    for past in &status.lately {
-        text += &format!("\nover: {past}");
-    }
-    if let Some(accused) = &status.accused {
-        text += &format!("\n{accused}");
-    }
-    if let Some(check) = status.check {
-        text += &format!("\n\n{}", check.what_to_do());
-    }
-    let title = format!("Node {}", status.node);
-    show(model, &title, text);
+    front(model, Popup::Node(status.node));
 }
 
 fn back(model: &mut Model) {
@@ -340,9 +304,13 @@ fn back(model: &mut Model) {
     }
 }
 
-fn show(model: &mut Model, title: &str, text: impl Into<String>) {
+fn front(model: &mut Model, popup: Popup) {
     model.popup_scroll = 0;
-    model.popup = Some(Popup::Message { title: title.to_owned(), text: text.into() });
+    model.popup = Some(popup);
+}
+
+fn show(model: &mut Model, title: &str, text: impl Into<String>) {
+    front(model, Popup::Message { title: title.to_owned(), text: text.into() });
 }
 
 fn open_form(model: &mut Model) {

@@ -64,3 +64,16 @@ pub(super) fn copies(model: &Model, wallet: &WalletName) -> Vec<Row> {
         model.book.exposure(wallet).into_iter().partition(|exposure| exposure.current);
     past.iter().chain(&current).flat_map(|exposure| ledger::rows(exposure, model.now)).collect()
 }
+
+/// All that is known of a wallet now.
+pub(super) fn text(model: &Model, wallet: &WalletName) -> String {
+    let wallets = model.wallets();
+    let Some(known) = wallets.iter().find(|known| known.record.wallet == *wallet) else {
+        return "This wallet is not known any more.".to_owned();
+    };
+    let facts = facts(model, &known.record, &model.health());
+    let facts = facts.into_iter().map(|fact| format!("{}: {}", fact.name, fact.text));
+    let copies = copies(model, wallet).into_iter().map(|row| row.text);
+    let text: Vec<String> = facts.chain(["\nKnown copies of its shares:".to_owned()]).chain(copies).collect();
+    text.join("\n")
+}

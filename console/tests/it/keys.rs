@@ -1,7 +1,12 @@
 //! What keys do: nothing irreversible on one press, and refusals that say why.
 
+use std::collections::BTreeSet;
+
+use ceremonies::charter::Role;
+use ceremonies::script::Act;
 use ceremonies::wire::bus::Heartbeat;
 use console::client::News;
+use console::config::Me;
 use console::tui::{Effect, Event, Model, Popup, Screen, update};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -407,9 +412,33 @@ fn only_people_for_whom_the_step_waits_are_offered() {
     // Whose role has signed as often as is asked is not needed, though the step waits for others.
     let mut twelve = model(12);
     let extra = twelve.cluster.me.iter().find(|me| me.person.as_str() == "operator-1").unwrap().clone();
-    twelve.cluster.me.push(console::config::Me { person: "operator-4".parse().unwrap(), ..extra });
+    twelve.cluster.me.push(Me { person: "operator-4".parse().unwrap(), ..extra });
     let people = offered(&mut twelve);
     assert!(!people.contains(&"operator-4".to_owned()), "{people:?}");
+}
+
+#[test]
+fn every_keeper_whose_backups_are_still_to_be_released_is_offered_whoever_has_released_theirs() {
+    let mut seen = BTreeSet::new();
+    for count in 1..56 {
+        let mut model = model(count);
+        let proves = |model: &Model| Some(model.ceremony()?.current_step()?.act == Act::Prove);
+        if proves(&model) != Some(true) {
+            continue;
+        }
+        let rules = model.charter().backup().unwrap().clone();
+        let ada = model.cluster.me[0].clone();
+        let keepers = rules.custodians.iter().map(|custodian| custodian.person.clone());
+        model.cluster.me =
+            keepers.map(|person| Me { person, role: Role::Custodian, ..ada.clone() }).collect();
+        let ceremony = model.ceremony().unwrap();
+        let wanted =
+            model.cluster.me.iter().filter(|me| !ceremony.releases_wanted(Act::Prove, &me.person).is_empty());
+        let wanted: Vec<String> = wanted.map(|me| me.person.to_string()).collect();
+        assert_eq!(offered(&mut model), wanted, "{count}");
+        seen.insert(wanted.len());
+    }
+    assert!(seen.len() > 2, "custodians release one after another: {seen:?}");
 }
 
 #[test]

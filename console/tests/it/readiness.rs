@@ -71,6 +71,7 @@ fn ways(model: &Model, node: NodeIndex) -> Vec<(Share, NodeStatus)> {
             holds(well(), |held| held.in_use = Some(BTreeSet::from([Hash::of_bytes(b"an older one")]))),
         ),
         (Share::Unusable, NodeStatus { level: Level::Bad, ..well() }),
+        (Share::Present, NodeStatus { level: Level::Bad, check: Some(Check::ShareLost), ..well() }),
         (Share::Unusable, NodeStatus { accused: Some("banned by 1, 2".to_owned()), ..well() }),
         (Share::Unusable, holds(well(), |held| held.opens = false)),
         (Share::Unusable, holds(well(), |held| held.in_use = None)),

@@ -102,7 +102,7 @@ const LONG: &str = "金庫の鍵を作る。金庫の鍵を作る。金庫の鍵
 
 #[test]
 fn every_way_of_scrolling_reaches_the_end_and_none_passes_it() {
-    for keys in [vec![KeyCode::Down; 60], vec![KeyCode::PageDown; 9], vec![KeyCode::End]] {
+    for keys in [vec![KeyCode::Down; 60], vec![KeyCode::PageDown; 9], vec![KeyCode::End; 9]] {
         let mut model = opening(LONG);
         show(&mut model, 60, 15);
         for key in keys {
@@ -121,18 +121,25 @@ fn every_way_of_scrolling_reaches_the_end_and_none_passes_it() {
 fn word_is_not_taken_where_the_end_was_never_shown() {
     let mut model = opening(LONG);
     let prompt = |terminal| lines(&terminal).concat();
-    assert!(prompt(show(&mut model, 80, 15)).contains("Read it to its end"));
+    assert!(prompt(show(&mut model, 80, 15)).contains("Read all of it"));
     assert!(!signs(&mut model));
     update(&mut model, Event::Paste("sign".to_owned()));
     press(&mut model, &[KeyCode::Enter]);
-    assert!(model.message.contains("Read it to its end before you sign"), "{}", model.message);
+    assert!(model.message.contains("Read all of it before you sign"), "{}", model.message);
     // The code says all of it to a phone, and nothing to whoever sits here.
     press(&mut model, &[KeyCode::Tab]);
     show(&mut model, 160, 60);
     assert!(!signs(&mut model));
-    press(&mut model, &[KeyCode::Tab, KeyCode::End]);
-    assert!(!signs(&mut model), "the key alone shows nothing");
+    press(&mut model, &[KeyCode::Tab]);
     show(&mut model, 80, 15);
+    press(&mut model, &[KeyCode::End; 9]);
+    assert!(!signs(&mut model), "keys alone show nothing");
+    show(&mut model, 80, 15);
+    assert!(!signs(&mut model), "what came between was never shown");
+    for _ in 0..9 {
+        press(&mut model, &[KeyCode::End]);
+        show(&mut model, 80, 15);
+    }
     assert!(signs(&mut model));
 }
 

@@ -146,9 +146,21 @@ impl Core {
             warn!(ceremony = %id, %rival, "not attesting: another ceremony makes the same generation");
             return;
         }
+        if !self.has_its_share_for(&chapter.ceremony) {
+            warn!(ceremony = %id, "not attesting: the share that this ceremony works with is not in this node's store");
+            return;
+        }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
         let request = self.request_id(Asked::Attestation(id.clone()));
         self.tell_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+    }
+
+    /// Whether this node has what a ceremony that has not begun will need of it: nobody should approve what must fail.
+    fn has_its_share_for(&self, ceremony: &Ceremony) -> bool {
+        let manifest = ceremony.manifest();
+        let Some(origin) = &manifest.origin else { return true };
+        let is_begun = ceremony.phase_at(self.now.wall) != Phase::Gathering;
+        is_begun || manifest.lost.contains_key(&self.node()) || self.observed.may_hold(&origin.record)
     }
 
     pub(super) fn request_id(&mut self, asked: Asked) -> u64 {

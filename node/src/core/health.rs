@@ -77,7 +77,8 @@ pub(super) struct Observed {
     pub(super) document: Vec<u8>,
     /// When the enclave was last asked for a document.
     document_asked: Option<u64>,
-    shares: Vec<bus::HeldShare>,
+    /// What the store listed when it last answered; none before it has.
+    shares: Option<Vec<bus::HeldShare>>,
     /// 0 for never.
     last_round: i64,
     last_signature: i64,
@@ -100,7 +101,7 @@ impl Default for Observed {
             linked_at: 0,
             document: Vec::new(),
             document_asked: None,
-            shares: Vec::new(),
+            shares: None,
             last_round: 0,
             last_signature: 0,
             peers: Peers::new(),
@@ -110,6 +111,13 @@ impl Default for Observed {
 }
 
 impl Observed {
+    /// Whether the store listed the share of this record when it was last asked, or more shares than are listed.
+    pub(super) fn may_hold(&self, record: &Hash) -> bool {
+        let is_it = |share: &bus::HeldShare| share.record == record.as_bytes();
+        let shares = self.shares.as_deref().unwrap_or_default();
+        shares.iter().any(is_it) || u32::try_from(shares.len()).is_ok_and(|listed| listed >= MAX_TOLD)
+    }
+
     pub(super) fn note_round(&mut self, now: Now) {
         self.last_round = now.wall.0;
     }
@@ -144,6 +152,10 @@ impl Core {
         if !is_waiting {
             self.store(StoreOp::Probe(MAX_TOLD), Waiting::Probed);
         }
+        if self.observed.shares.is_none() && self.observed.store.text().is_empty() {
+            // A heartbeat without shares would say that they are lost.
+            return;
+        }
         let heartbeat = self.heartbeat();
         let body = heartbeat.encode_to_vec();
         self.effect(Effect::Measure(Box::new(heartbeat)));
@@ -156,10 +168,10 @@ impl Core {
 
     pub(super) fn probed(&mut self, result: Result<StoreReply, String>) {
         self.store_tried(&result);
-        self.observed.shares = match result {
-            Ok(StoreReply::Held(shares)) => shares,
-            Ok(_) | Err(_) => Vec::new(),
-        };
+        // One that does not answer now is in trouble, and has not lost what it listed.
+        if let Ok(StoreReply::Held(shares)) = result {
+            self.observed.shares = Some(shares);
+        }
     }
 
     pub(super) fn enclave_trouble(&self) -> String {
@@ -213,7 +225,7 @@ impl Core {
             store_trouble: self.observed.store.told(),
             kms_trouble: self.kms_trouble(),
             vault_trouble: self.observed.vault.told(),
-            shares: self.observed.shares.clone(),
+            shares: self.observed.shares.clone().unwrap_or_default(),
             differs: differs.map(|(node, _)| u32::from(**node)).collect(),
             peers: peers
                 .iter()

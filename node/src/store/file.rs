@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
@@ -39,6 +40,8 @@ pub(super) struct PrivateFile {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    /// Those of SQLite's write-ahead log, once it was seen.
+    log: Arc<OnceLock<(u64, u64)>>,
 }
 
 /// The URL under which SQLite opens literally this file.
@@ -65,7 +68,7 @@ impl PrivateFile {
         if found.mode() & OTHERS != 0 {
             file.set_permissions(Permissions::from_mode(0o600)).map_err(private)?;
         }
-        Ok(Self { path, identity: identity(&found) })
+        Ok(Self { path, identity: identity(&found), log: Arc::default() })
     }
 
     pub(super) fn url(&self) -> String {
@@ -93,10 +96,39 @@ impl PrivateFile {
         if identity(&found) == self.identity && found.len() > 0 { Ok(()) } else { Err(gone()) }
     }
 
-    /// Whether SQLite's write-ahead log is there, as it is after the first write while the file is open.
+    /// Whether SQLite's write-ahead log is there, as it is after the first write while the file is open, and is the one that
+    /// was there before: any reader makes another where it is missing, which is not the one that is written to.
     pub(super) fn check_log(&self) -> Result<(), FileError> {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
-        if Path::new(&log).exists() { Ok(()) } else { Err(FileError::Gone(log.into())) }
+        match std::fs::metadata(&log) {
+            Ok(found) if *self.log.get_or_init(|| identity(&found)) == identity(&found) => Ok(()),
+            Ok(_) | Err(_) => Err(FileError::Gone(log.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_ahead_log_in_the_place_of_the_one_that_was_there_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store.db");
+        let file = PrivateFile::create(&store.to_string_lossy()).unwrap();
+        let log = folder.path().join("store.db-wal");
+        assert!(file.check_log().is_err(), "there is none");
+        std::fs::write(&log, "written").unwrap();
+        file.check_log().unwrap();
+        std::fs::write(&log, "").unwrap();
+        file.check_log().unwrap();
+        std::fs::rename(&log, folder.path().join("aside")).unwrap();
+        assert!(file.check_log().is_err(), "it is gone");
+        std::fs::write(&log, "by a reader").unwrap();
+        assert!(file.clone().check_log().is_err(), "another is in its place");
+        std::fs::rename(folder.path().join("aside"), &log).unwrap();
+        file.check_log().unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ceremonies::ids::UnixMillis;
 use ceremonies::said::{Topic, hear, say};
-use ceremonies::wire::bus::Heartbeat;
+use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use ceremonies::wire::log;
 use enclave_link::VERSION;
 use enclave_link::message::{Credentials, KmsTried, Said, Welcome, from_enclave, to_enclave};
@@ -135,14 +135,55 @@ impl Bench {
 
     fn heartbeat(&mut self) -> Heartbeat {
         self.take();
-        self.pass(1, &Ok(()));
-        let payload = self.take().into_iter().find_map(|effect| match effect {
+        self.pass(2, &Ok(()));
+        self.said().unwrap()
+    }
+
+    /// The last heartbeat among what the core asked for.
+    fn said(&mut self) -> Option<Heartbeat> {
+        let payload = self.take().into_iter().rev().find_map(|effect| match effect {
             Effect::Publish { subject, payload } if subject.starts_with("health.") => Some(payload),
             _ => None,
         });
-        let (_, body) = hear(CONTEXT.charter(), Topic::Heartbeat, &payload.unwrap()).unwrap();
-        Heartbeat::decode(body.as_slice()).unwrap()
+        let (_, body) = hear(CONTEXT.charter(), Topic::Heartbeat, &payload?).unwrap();
+        Some(Heartbeat::decode(body.as_slice()).unwrap())
     }
+
+    /// What the store is asked to list, one look later.
+    fn probed(&mut self) -> Ticket {
+        self.now += SECOND;
+        self.feed(Event::Tick);
+        let probe = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Store(ticket, op) if matches!(**op, StoreOp::Probe(_)) => Some(*ticket),
+            _ => None,
+        });
+        probe.unwrap()
+    }
+}
+
+#[test]
+fn no_heartbeat_says_that_shares_are_lost_which_were_not_read_yet_or_cannot_be_read_now() {
+    let mut bench = Bench::new();
+    let probe = bench.probed();
+    assert!(bench.said().is_none(), "nothing is known of the shares yet");
+    let share = HeldShare { wallet: "treasury".to_owned(), generation: 1, ..HeldShare::default() };
+    bench.feed(Event::Stored(probe, Ok(StoreReply::Held(vec![share.clone()]))));
+    let probe = bench.probed();
+    assert_eq!(bench.said().unwrap().shares, [share.clone()]);
+    bench.feed(Event::Stored(probe, Err("the disk is full".to_owned())));
+    bench.probed();
+    let said = bench.said().unwrap();
+    assert!(said.store_trouble.contains("the disk is full"), "{}", said.store_trouble);
+    assert_eq!(said.shares, [share], "what was listed before is not lost");
+}
+
+#[test]
+fn store_that_never_answered_is_said_to_be_in_trouble() {
+    let mut bench = Bench::new();
+    let probe = bench.probed();
+    bench.feed(Event::Stored(probe, Err("the disk is full".to_owned())));
+    bench.probed();
+    assert!(bench.said().unwrap().store_trouble.contains("the disk is full"));
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ceremonies::ceremony::Phase;
+use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
@@ -85,6 +85,19 @@ async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones
     cluster.stop().await;
 }
 
+/// Nobody is asked to approve test signatures that a node without its share would make fail.
+async fn attests_to_nothing_without_its_share(cluster: &Cluster, room: &mut Room, lost: NodeIndex) {
+    let id = open(room, CeremonyKind::TestSign, "treasury").await;
+    let attested = |ceremony: &Ceremony| ceremony.enclaves().keys().copied().collect::<BTreeSet<_>>();
+    let others: BTreeSet<NodeIndex> = (1..=5).map(node).filter(|node| *node != lost).collect();
+    room.wait(&id, PATIENCE, |ceremony| attested(ceremony).is_superset(&others)).await.unwrap();
+    // A node that attests does so long before a console has listened to all.
+    says(cluster, &format!("node {lost} lost its share and needs a recovery")).await;
+    room.look(&id).await.unwrap();
+    assert_eq!(attested(room.ceremony(&id).unwrap()), others);
+    room.withdraw(&id, "a share is lost".parse().unwrap()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     let folder = tempfile::tempdir().unwrap();
@@ -94,6 +107,7 @@ async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     let first = closes(&mut room, &dkg).await;
 
     cluster.lose(node(4)).await.unwrap();
+    attests_to_nothing_without_its_share(&cluster, &mut room, node(4)).await;
     let id = recover(&mut room, &[4], Way::Repair).await;
     let second = closes(&mut room, &id).await;
     assert_eq!(second.record.public_key, first.record.public_key);

@@ -14,7 +14,7 @@ use super::super::{Desk, Output, note};
 use crate::client::{News, Reading, Recorded};
 use crate::fork::fork;
 use crate::room::now;
-use crate::standing::disputes;
+use crate::standing::{disputes, withheld};
 
 /// How far a step is, for programs and for people: its mark, and what there is to say. Once the ceremony has ended, nobody
 /// is waited for any more.
@@ -67,6 +67,7 @@ pub(super) fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         "transaction_id": ceremony.transaction_id().map(|id| id.to_string()),
         "signing_nodes": manifest.transaction.is_some().then_some(&manifest.roster),
         "disputes": disputes(ceremony),
+        "withheld": withheld(ceremony),
         "purpose": manifest.purpose,
         "phase": ceremony.phase_at(now()).to_string(),
         "manifest": manifest.hash(),
@@ -115,6 +116,9 @@ pub(super) fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     }
     for dispute in disputes(ceremony) {
         text += &format!("         DISPUTED by {dispute}\n");
+    }
+    for who in withheld(ceremony) {
+        text += &format!("         NOT SENT from here, says {who}\n");
     }
     for line in fork(reading).iter().flat_map(crate::fork::Fork::lines) {
         text += &format!("{line}\n");

@@ -1,7 +1,7 @@
 //! What waits in front of a screen for the person, with half-typed text.
 
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::CeremonyId;
+use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
 use zeroize::Zeroizing;
 
 use crate::config::Me;
@@ -18,6 +18,10 @@ pub enum Popup {
         /// The message.
         text: String,
     },
+    /// All that is known of a node.
+    Node(NodeIndex),
+    /// All that is known of a wallet.
+    Wallet(WalletName),
     /// A fingerprint in words and as a code.
     Fingerprint {
         /// What it is of.
@@ -181,7 +185,9 @@ pub struct Review {
     pub scroll: usize,
     /// What the last frame has shown of it.
     pub page: Page,
-    /// Whether its last line has been on the screen.
+    /// How many lines, from the first, have been on the screen as it wraps them now.
+    pub seen: usize,
+    /// Whether every line has been.
     pub read: bool,
     /// Whether the code is shown instead of the text.
     pub code: bool,

@@ -31,7 +31,13 @@ pub(super) fn shown(model: &mut Model, shown: Shown) -> bool {
     let (Some(Popup::Review(review)), Some(page)) = (&mut model.popup, shown.page) else { return false };
     let was_read = review.read;
     review.scroll = page.first;
-    review.read |= page.is_last();
+    if review.page.lines != page.lines {
+        review.seen = 0;
+    }
+    if page.first <= review.seen {
+        review.seen = review.seen.max(page.first + page.height);
+    }
+    review.read |= page.is_last() && review.seen >= page.lines;
     review.page = page;
     was_read != review.read
 }
@@ -43,10 +49,23 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     match (popup, code) {
         (Popup::Quit, KeyCode::Char('y')) => return vec![Effect::Quit],
         (Popup::Quit, _)
-        | (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }, KeyCode::Enter | KeyCode::Esc) => {
-        }
+        | (
+            Popup::Help
+            | Popup::Message { .. }
+            | Popup::Fingerprint { .. }
+            | Popup::Node(_)
+            | Popup::Wallet(_),
+            KeyCode::Enter | KeyCode::Esc,
+        ) => {}
         // Whoever types on while one appears must not be giving commands.
-        (popup @ (Popup::Help | Popup::Message { .. } | Popup::Fingerprint { .. }), code) => {
+        (
+            popup @ (Popup::Help
+            | Popup::Message { .. }
+            | Popup::Fingerprint { .. }
+            | Popup::Node(_)
+            | Popup::Wallet(_)),
+            code,
+        ) => {
             model.popup = Some(popup);
             model.popup_scroll = scrolled(model.popup_scroll, code).unwrap_or(model.popup_scroll);
         }
@@ -177,7 +196,18 @@ fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
     let page = Page::default();
     let doubts = Vec::new();
-    Review { statement, act, me, doubts, typed: String::new(), scroll: 0, page, read: false, code: false }
+    Review {
+        statement,
+        act,
+        me,
+        doubts,
+        typed: String::new(),
+        scroll: 0,
+        page,
+        seen: 0,
+        read: false,
+        code: false,
+    }
 }
 
 fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
@@ -305,7 +335,9 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
         KeyCode::PageUp => review.scroll = review.scroll.saturating_sub(leaf),
         KeyCode::PageDown => review.scroll = (review.scroll + leaf).min(last),
         KeyCode::Home => review.scroll = 0,
-        KeyCode::End => review.scroll = last,
+        KeyCode::End if review.read => review.scroll = last,
+        // Every line must have been on the screen: what was not comes next.
+        KeyCode::End => review.scroll = review.seen.min(last),
         KeyCode::Tab => review.code = !review.code,
         KeyCode::Enter if review.code => model.say("Press Tab: what you sign must be in front of you."),
         KeyCode::Enter if review.read && review.typed.trim().eq_ignore_ascii_case(SIGN_WORD) => {
@@ -314,7 +346,7 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
         KeyCode::Enter if review.read => {
             model.message = format!("Type `{SIGN_WORD}` to sign, or press Esc to cancel.");
         }
-        KeyCode::Enter => model.say("Read it to its end before you sign: PageDown, or End."),
+        KeyCode::Enter => model.say("Read all of it before you sign: PageDown, or End."),
         _ => {
             model.popup = Some(Popup::Review(review));
             type_into(model, key);

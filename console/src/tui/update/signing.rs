@@ -77,7 +77,8 @@ fn new_doubt(model: &mut Model) -> Option<String> {
 }
 
 pub(super) fn withdraw(model: &mut Model) {
-    let Some(ceremony) = model.ceremony() else {
+    let open = model.ceremony().filter(|_| model.screen == Screen::Ceremonies);
+    let Some(ceremony) = open else {
         show(model, "Withdraw what?", "Choose a ceremony first: 2, then Enter.");
         return;
     };

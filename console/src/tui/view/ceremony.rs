@@ -18,7 +18,7 @@ use ratatui::widgets::Paragraph;
 use ssh_key::HashAlg;
 
 use super::{BOLD, FAINT, as_of, block, colour, cut, inner_height, inner_width, scrolled, wrap};
-use crate::standing::disputes;
+use crate::standing::{disputes, withheld};
 use crate::tui::model::{Model, Rounds};
 
 /// After how long a node's progress is stale, in milliseconds: it is reported whenever something happens.
@@ -107,7 +107,9 @@ fn standing<'a>(model: &Model, ceremony: &Ceremony, phase: &Phase, width: usize)
     };
     let word = if is_outdated(model, ceremony) { format!("? {word}") } else { word.to_owned() };
     let texts = [format!("{}{mark}", word.to_uppercase()), why.to_owned()].into_iter().chain(disputes);
-    texts.filter(|text| !text.is_empty()).flat_map(|text| said(&text, width, style)).collect()
+    let lines = texts.filter(|text| !text.is_empty()).flat_map(|text| said(&text, width, style));
+    let unsent = withheld(ceremony).into_iter().map(|who| format!("! NOT SENT from here, says {who}"));
+    lines.chain(unsent.flat_map(|text| said(&text, width, BOLD))).collect()
 }
 
 /// Whether a ceremony is shown as it was, and may have gone on since.

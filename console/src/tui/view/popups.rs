@@ -12,6 +12,7 @@ use super::{
 };
 use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
+use crate::tui::{node, wallet};
 
 /// How a message is closed.
 const CLOSES: &str = "Enter or Esc closes";
@@ -48,6 +49,14 @@ pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Re
         Popup::Help => text(frame, area, " Help ", (HELP, at), CLOSES),
         Popup::Message { title, text: message } => {
             text(frame, area, &format!(" {title} "), (message, at), CLOSES)
+        }
+        Popup::Node(node) => {
+            let known = node::text(model, *node);
+            text(frame, area, &format!(" Node {node} "), (&known, at), CLOSES)
+        }
+        Popup::Wallet(wallet) => {
+            let known = wallet::text(model, wallet);
+            text(frame, area, &format!(" Wallet {wallet} "), (&known, at), CLOSES)
         }
         Popup::Fingerprint { title, words, code } => {
             fingerprint(frame, area, title, words, code);
@@ -279,7 +288,7 @@ fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
         let typed = Span::styled(format!("{typed}▏"), Style::new().add_modifier(Modifier::REVERSED));
         Line::from(vec![Span::raw(asked), typed])
     } else {
-        Line::styled(" Read it to its end before you sign: PageDown, or End.", BOLD)
+        Line::styled(" Read all of it before you sign: PageDown, or End.", BOLD)
     });
     lines
 }
