@@ -174,7 +174,7 @@ fn no_heartbeat_says_that_shares_are_lost_which_were_not_read_yet_or_cannot_be_r
     let share = HeldShare { wallet: "treasury".to_owned(), generation: 1, ..HeldShare::default() };
     bench.feed(Event::Stored(probe, Ok(StoreReply::Held(vec![share.clone()]))));
     let probe = bench.probed();
-    assert_eq!(bench.said().unwrap().shares, [share.clone()]);
+    assert_eq!(bench.said().unwrap().shares, std::slice::from_ref(&share));
     bench.feed(Event::Stored(probe, Err("the disk is full".to_owned())));
     bench.probed();
     let said = bench.said().unwrap();
