@@ -1,6 +1,7 @@
 //! A store's sealed shares, by the rules of `node::store`. There is one wallet.
 
 use ceremonies::ids::{CeremonyId, Generation, Hash};
+use ceremonies::wire::bus::HeldShare;
 use node::store::{PendingShare, ShareState, StoredShare};
 
 /// A share with what it belongs to.
@@ -18,6 +19,16 @@ pub(crate) struct Shares(Vec<Share>);
 impl Shares {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Share> {
         self.0.iter()
+    }
+
+    /// As a heartbeat lists them.
+    pub(super) fn held(&self) -> Vec<HeldShare> {
+        let held = |share: &Share| HeldShare {
+            generation: share.generation.0,
+            record: share.record.as_bytes().to_vec(),
+            ..HeldShare::default()
+        };
+        self.0.iter().map(held).collect()
     }
 
     pub(crate) fn get(&self, record: &Hash) -> Option<&Share> {

@@ -58,7 +58,7 @@ impl Store {
                 self.shelf.insert(line.ceremony.clone(), *line);
             }
             StoreOp::Recall(id) => return Ok(StoreReply::Log(Box::new(self.log(&id)))),
-            StoreOp::Probe(_) => return Ok(StoreReply::Held(Vec::new())),
+            StoreOp::Probe(_) => return Ok(StoreReply::Held(self.shares.held())),
             StoreOp::DiscardPending(ceremony) => {
                 return Ok(StoreReply::Count(self.shares.discard_pending(&ceremony)));
             }
