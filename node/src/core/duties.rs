@@ -147,7 +147,7 @@ impl Core {
             return;
         }
         if !self.has_its_share_for(&chapter.ceremony) {
-            warn!(ceremony = %id, "not attesting: the share that this ceremony works with is not in this node's store");
+            warn!(ceremony = %id, "not attesting: this node has no share of the wallet");
             return;
         }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
@@ -155,12 +155,15 @@ impl Core {
         self.tell_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
     }
 
-    /// Whether this node has what a ceremony that has not begun will need of it: nobody should approve what must fail.
+    /// Whether this node has a share of the wallet that a ceremony which has not begun works with: nobody should approve what
+    /// must fail. That it is an old one, of a store that was set back, its enclave finds out, and says.
     fn has_its_share_for(&self, ceremony: &Ceremony) -> bool {
         let manifest = ceremony.manifest();
-        let Some(origin) = &manifest.origin else { return true };
         let is_begun = ceremony.phase_at(self.now.wall) != Phase::Gathering;
-        is_begun || manifest.lost.contains_key(&self.node()) || self.observed.may_hold(&origin.record)
+        manifest.origin.is_none()
+            || is_begun
+            || manifest.lost.contains_key(&self.node())
+            || self.observed.may_hold(&manifest.wallet)
     }
 
     pub(super) fn request_id(&mut self, asked: Asked) -> u64 {

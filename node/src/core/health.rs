@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ceremonies::attestation::heartbeat_nonce;
-use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::ids::{CeremonyId, Hash, WalletName};
 use ceremonies::said::{self, Topic};
 use ceremonies::subject;
 use ceremonies::wire::{bus, log};
@@ -111,11 +111,11 @@ impl Default for Observed {
 }
 
 impl Observed {
-    /// Whether the store listed the share of this record when it was last asked, or more shares than are listed.
-    pub(super) fn may_hold(&self, record: &Hash) -> bool {
-        let is_it = |share: &bus::HeldShare| share.record == record.as_bytes();
+    /// Whether the store listed a share of this wallet when it was last asked, or more shares than are listed.
+    pub(super) fn may_hold(&self, wallet: &WalletName) -> bool {
         let shares = self.shares.as_deref().unwrap_or_default();
-        shares.iter().any(is_it) || u32::try_from(shares.len()).is_ok_and(|listed| listed >= MAX_TOLD)
+        shares.iter().any(|share| share.wallet == wallet.as_str())
+            || u32::try_from(shares.len()).is_ok_and(|listed| listed >= MAX_TOLD)
     }
 
     pub(super) fn note_round(&mut self, now: Now) {

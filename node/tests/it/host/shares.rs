@@ -24,6 +24,7 @@ impl Shares {
     /// As a heartbeat lists them.
     pub(super) fn held(&self) -> Vec<HeldShare> {
         let held = |share: &Share| HeldShare {
+            wallet: "treasury".to_owned(),
             generation: share.generation.0,
             record: share.record.as_bytes().to_vec(),
             ..HeldShare::default()
