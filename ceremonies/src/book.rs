@@ -248,7 +248,7 @@ impl Book {
         let origin = manifest.origin.as_ref().and_then(|origin| self.get(&origin.ceremony));
         let made = |ceremony: &Ceremony| {
             let rules = manifest.kind.rules();
-            if rules.may_speak_of_what_was_given_up() { ceremony.made() } else { ceremony.committed() }
+            if rules.special.may_speak_of_what_was_given_up { ceremony.made() } else { ceremony.committed() }
         };
         let wallet = origin.and_then(|chapter| made(&chapter.ceremony)).map(Arc::new);
         let record = manifest.origin.as_ref().and_then(|origin| self.records.get(&origin.record));

@@ -203,7 +203,7 @@ impl Proposal {
         let wire = wire::log::Manifest {
             version: wire::VERSION,
             ceremony: id,
-            kind: self.kind.rules().wire().into(),
+            kind: self.kind.rules().wire.into(),
             cluster: charter.cluster().to_string(),
             cluster_kind: charter.kind().to_string(),
             charter: charter.hash().as_bytes().to_vec(),
@@ -260,7 +260,7 @@ impl Manifest {
         let lost = Self::lost(kind, &wire)?;
         let transaction = Self::transaction(kind, &wire)?;
         let inventory = Self::inventory(kind, &wire)?;
-        kind.rules().flaw(&wire).map_or(Ok(()), |flaw| value(true, flaw))?;
+        (kind.rules().special.flaw)(&wire).map_or(Ok(()), |flaw| value(true, flaw))?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
             bytes: bytes.to_vec(),
@@ -289,7 +289,7 @@ impl Manifest {
     }
 
     fn origin(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Option<Origin>, ManifestError> {
-        if !kind.rules().has_an_origin() {
+        if !kind.rules().special.has_an_origin {
             let has_one = !wire.origin.is_empty() || !wire.record.is_empty();
             value(has_one, &format!("a ceremony of kind {kind} has no origin"))?;
             value(
@@ -312,7 +312,7 @@ impl Manifest {
         kind: CeremonyKind,
         wire: &wire::log::Manifest,
     ) -> Result<Option<Arc<Transaction>>, ManifestError> {
-        let transfers = kind.rules().carries() == Carries::Transaction;
+        let transfers = kind.rules().special.carries == Carries::Transaction;
         value(
             transfers == wire.transaction.is_empty(),
             "a transfer must carry a transaction, and no other ceremony may",
@@ -324,7 +324,7 @@ impl Manifest {
     }
 
     fn inventory(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Vec<Item>, ManifestError> {
-        let takes_stock = kind.rules().carries() == Carries::Inventory;
+        let takes_stock = kind.rules().special.carries == Carries::Inventory;
         value(
             takes_stock == wire.inventory.is_empty(),
             "an inventory must have items, and no other ceremony may",
@@ -360,7 +360,7 @@ impl Manifest {
             )?;
         }
         value(
-            (kind.rules().carries() == Carries::Losses) == lost.is_empty(),
+            (kind.rules().special.carries == Carries::Losses) == lost.is_empty(),
             "a recovery or rebuild must name the nodes that lost their shares, and no other ceremony may",
         )?;
         let repaired = lost.values().filter(|way| **way == Way::Repair).count();
@@ -376,7 +376,7 @@ impl Manifest {
         kind: CeremonyKind,
         wire: &wire::log::Manifest,
     ) -> Result<Option<Arc<Charter>>, ManifestError> {
-        let amends = kind.rules().carries() == Carries::Charter;
+        let amends = kind.rules().special.carries == Carries::Charter;
         value(
             amends == wire.amendment.is_empty(),
             "an amendment must carry a new charter, and no other ceremony may",
@@ -420,7 +420,7 @@ impl Manifest {
         }
         let all = charter.members();
         let list = |nodes: &[NodeIndex]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let fits = if self.kind.rules().has_a_signer_set() {
+        let fits = if self.kind.rules().special.has_a_signer_set {
             self.roster.len() == usize::from(self.threshold)
                 && self.roster.is_sorted_by(|a, b| a < b)
                 && self.roster.iter().all(|node| all.contains(node))

@@ -101,7 +101,7 @@ impl Script {
     /// # Errors
     /// Never for the built-in scripts, which a test checks; the type keeps callers from panicking.
     pub fn builtin(kind: CeremonyKind) -> Result<Self, ScriptError> {
-        Self::parse(kind.rules().script())
+        Self::parse(kind.rules().script)
     }
 
     /// SHA-256 of the file's bytes.
@@ -201,7 +201,7 @@ impl ScriptFile {
 
     /// The acts that a kind requires, each exactly once and in this order along the `needs`.
     fn check_acts(&self) -> Option<String> {
-        let required = self.kind.rules().acts();
+        let required = self.kind.rules().acts;
         let of = |act: Act| self.steps.iter().filter(move |step| step.act == act);
         for act in required {
             let count = of(*act).count();

@@ -197,7 +197,7 @@ impl Book {
     fn amends(&self, first: &Entry) -> Option<Hash> {
         let known = || self.get(&first.ceremony).map(|chapter| chapter.ceremony.manifest());
         let manifest = opening(first).or_else(known)?;
-        (manifest.kind.rules().carries() == Carries::Charter).then_some(manifest.charter)
+        (manifest.kind.rules().special.carries == Carries::Charter).then_some(manifest.charter)
     }
 
     /// All that amend one charter, before any that amends the next.

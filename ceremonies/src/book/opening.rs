@@ -120,7 +120,7 @@ impl Book {
         if manifest.kind.uses_enclaves() {
             self.check_nodes(manifest)?;
         }
-        match manifest.kind.rules().works_on() {
+        match manifest.kind.rules().works_on {
             WorksOn::NewWallet => self.check_new_wallet(&manifest.wallet, now),
             WorksOn::Charter => self.check_amending(manifest, now),
             WorksOn::GenerationInUse => self.check_current(manifest),
@@ -257,7 +257,7 @@ impl Book {
             let other = ceremony.manifest();
             let phase = ceremony.phase_at(now);
             other.wallet == manifest.wallet
-                && manifest.kind.rules().waits_for(other.kind)
+                && (manifest.kind.rules().waits_for)(other.kind)
                 && !ceremony.is_signed()
                 && matches!(phase, Phase::Gathering | Phase::Authorised | Phase::Committed)
         };

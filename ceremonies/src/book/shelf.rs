@@ -22,7 +22,7 @@ impl Book {
         let is_idle = |ceremony: &Ceremony| {
             let manifest = ceremony.manifest();
             let phase = ceremony.phase_at(now);
-            let is_needed = match manifest.kind.rules().outlasts_its_end() {
+            let is_needed = match manifest.kind.rules().outlasts_its_end {
                 Outlasts::Never => false,
                 Outlasts::IfInForce => phase == Phase::Closed || ceremony.amended().is_some(),
                 Outlasts::WithItsGeneration => !old.contains(&manifest.ceremony),

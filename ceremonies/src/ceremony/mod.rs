@@ -350,7 +350,7 @@ impl Ceremony {
                         record.generation == manifest.generation
                     }
                     && record.threshold == manifest.threshold
-                    && if manifest.kind.rules().has_a_signer_set() {
+                    && if manifest.kind.rules().special.has_a_signer_set {
                         manifest.roster.iter().all(|node| record.public_shares.contains_key(node))
                     } else {
                         let left =

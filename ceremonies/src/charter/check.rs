@@ -258,7 +258,7 @@ impl CharterDraft {
     fn check_quorum(&self, kind: CeremonyKind) -> Result<(), CharterError> {
         let Some(quorum) = self.quorum.get(&kind) else {
             // Nobody may hold a ceremony of a kind without a quorum: such a charter could never be changed.
-            return rule(kind.rules().is_indispensable(), || format!("quorum.{kind} is missing"));
+            return rule(kind.rules().special.is_indispensable, || format!("quorum.{kind} is missing"));
         };
         let count = |role| quorum.get(&role).copied().unwrap_or(0);
         let full = [
@@ -267,7 +267,7 @@ impl CharterDraft {
             (Role::Witness, 1),
             (Role::Auditor, 1),
         ];
-        let needed: &[(Role, u32)] = if kind.rules().needs_a_full_quorum() { &full } else { &[] };
+        let needed: &[(Role, u32)] = if kind.rules().special.needs_a_full_quorum { &full } else { &[] };
         for (role, least) in needed.iter().copied() {
             rule(count(role) < least, || {
                 format!("quorum.{kind} asks for {} × {role}; at least {least} must approve", count(role))
@@ -283,7 +283,7 @@ impl CharterDraft {
         rule(count(Role::Administrator) > 1, || {
             format!("quorum.{kind} asks for several administrators; a ceremony has one")
         })?;
-        let highest = |kind: CeremonyKind| Some((kind, kind.rules().has_the_highest_quorum()?));
+        let highest = |kind: CeremonyKind| Some((kind, kind.rules().special.has_the_highest_quorum?));
         for (highest, why) in CeremonyKind::ALL.into_iter().filter_map(highest) {
             let Some(most) = self.quorum.get(&highest) else { continue };
             let is_higher = |role: &&Role| most.get(role).copied().unwrap_or(0) < count(**role);

@@ -1,55 +1,24 @@
 //! The inventory: which copies of a generation's shares exist or are gone, as people know. No enclave takes part.
 
-use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, Special, WorksOn};
 use crate::act::Act;
 use crate::wire::log;
 
-pub(super) struct Inventory;
-
-impl Rules for Inventory {
-    fn name(&self) -> &'static str {
-        "inventory"
-    }
-
-    fn wire(&self) -> log::Kind {
-        log::Kind::Inventory
-    }
-
-    fn script(&self) -> &'static [u8] {
-        include_bytes!("../../scripts/inventory.toml")
-    }
-
-    fn acts(&self) -> &'static [Act] {
-        &[Act::Open, Act::Approve, Act::Agree, Act::Close]
-    }
-
-    fn shares(&self) -> Shares {
-        Shares::Untouched
-    }
-
-    fn carries(&self) -> Carries {
-        Carries::Inventory
-    }
-
-    /// Shares that were staged and given up rebuild the key like any others.
-    fn may_speak_of_what_was_given_up(&self) -> bool {
-        true
-    }
-
-    /// It moves no share: a second pair of eyes is enough, if they do not operate.
-    fn needs_a_full_quorum(&self) -> bool {
-        false
-    }
-
-    fn works_on(&self) -> WorksOn {
-        WorksOn::Copies
-    }
-
-    fn waits_for(&self, other: CeremonyKind) -> bool {
-        other == CeremonyKind::Inventory
-    }
-
-    fn outlasts_its_end(&self) -> Outlasts {
-        Outlasts::Always
-    }
-}
+pub(super) const RULES: Rules = Rules {
+    name: "inventory",
+    wire: log::Kind::Inventory,
+    script: include_bytes!("../../scripts/inventory.toml"),
+    acts: &[Act::Open, Act::Approve, Act::Agree, Act::Close],
+    shares: Shares::Untouched,
+    works_on: WorksOn::Copies,
+    waits_for: |other| other == CeremonyKind::Inventory,
+    outlasts_its_end: Outlasts::Always,
+    special: Special {
+        carries: Carries::Inventory,
+        // Shares that were staged and given up rebuild the key like any others.
+        may_speak_of_what_was_given_up: true,
+        // It moves no share: a second pair of eyes is enough, if they do not operate.
+        needs_a_full_quorum: false,
+        ..Special::NONE
+    },
+};

@@ -94,72 +94,59 @@ pub(crate) enum Outlasts {
 }
 
 /// What holds for a kind.
-pub(crate) trait Rules: Sync {
+pub(crate) struct Rules {
     /// Its name in charters, ids and lists.
-    fn name(&self) -> &'static str;
-
+    pub(crate) name: &'static str,
     /// Its number on the wire.
-    fn wire(&self) -> log::Kind;
-
+    pub(crate) wire: log::Kind,
     /// The script that this build leads through it.
-    fn script(&self) -> &'static [u8];
-
+    pub(crate) script: &'static [u8],
     /// The acts that its script must have, each once, in this order.
-    fn acts(&self) -> &'static [Act];
-
+    pub(crate) acts: &'static [Act],
     /// What it does to shares.
-    fn shares(&self) -> Shares;
-
-    /// What its manifest has besides.
-    fn carries(&self) -> Carries {
-        Carries::Nothing
-    }
-
-    /// Whether its manifest names a generation that it works on, or speaks of.
-    fn has_an_origin(&self) -> bool {
-        true
-    }
-
-    /// Whether that generation may have been given up before it was committed.
-    fn may_speak_of_what_was_given_up(&self) -> bool {
-        false
-    }
-
-    /// Whether only some nodes take part, as many as sign together.
-    fn has_a_signer_set(&self) -> bool {
-        false
-    }
-
-    /// What is wrong with its manifest besides.
-    fn flaw(&self, _: &log::Manifest) -> Option<&'static str> {
-        None
-    }
-
-    /// Whether a charter must have a quorum for it.
-    fn is_indispensable(&self) -> bool {
-        false
-    }
-
-    /// Whether its quorum must have an administrator, a threshold of operators, a witness and an auditor.
-    fn needs_a_full_quorum(&self) -> bool {
-        true
-    }
-
-    /// Why no other kind's quorum may be higher than this one's.
-    fn has_the_highest_quorum(&self) -> Option<&'static str> {
-        None
-    }
-
+    pub(crate) shares: Shares,
     /// What it works on.
-    fn works_on(&self) -> WorksOn;
-
+    pub(crate) works_on: WorksOn,
     /// Whether none may be opened while one of this other kind is under way with the same wallet.
-    fn waits_for(&self, _: CeremonyKind) -> bool {
-        false
-    }
-
+    pub(crate) waits_for: fn(CeremonyKind) -> bool,
     /// Whether something follows from one that is over.
-    fn outlasts_its_end(&self) -> Outlasts;
+    pub(crate) outlasts_its_end: Outlasts,
+    /// What holds for it and for few others.
+    pub(crate) special: Special,
+}
+
+/// What holds for few kinds.
+pub(crate) struct Special {
+    /// What its manifest has besides.
+    pub(crate) carries: Carries,
+    /// Whether its manifest names a generation that it works on, or speaks of.
+    pub(crate) has_an_origin: bool,
+    /// Whether that generation may have been given up before it was committed.
+    pub(crate) may_speak_of_what_was_given_up: bool,
+    /// Whether exactly a threshold of the nodes takes part, not all.
+    pub(crate) has_a_signer_set: bool,
+    /// What is wrong with its manifest besides.
+    pub(crate) flaw: fn(&log::Manifest) -> Option<&'static str>,
+    /// Whether a charter must have a quorum for it.
+    pub(crate) is_indispensable: bool,
+    /// Whether its quorum must have an administrator, a threshold of operators, a witness and an auditor.
+    pub(crate) needs_a_full_quorum: bool,
+    /// Why no other kind's quorum may be higher than this one's.
+    pub(crate) has_the_highest_quorum: Option<&'static str>,
+}
+
+impl Special {
+    /// For a kind like most.
+    const NONE: Self = Self {
+        carries: Carries::Nothing,
+        has_an_origin: true,
+        may_speak_of_what_was_given_up: false,
+        has_a_signer_set: false,
+        flaw: |_| None,
+        is_indispensable: false,
+        needs_a_full_quorum: true,
+        has_the_highest_quorum: None,
+    };
 }
 
 impl CeremonyKind {
@@ -176,52 +163,52 @@ impl CeremonyKind {
     ];
 
     /// What holds for it.
-    pub(crate) fn rules(self) -> &'static dyn Rules {
+    pub(crate) fn rules(self) -> &'static Rules {
         match self {
-            Self::Dkg => &dkg::Dkg,
-            Self::TestSign => &test_sign::TestSign,
-            Self::Amend => &amend::Amend,
-            Self::Refresh => &refresh::Refresh,
-            Self::Recover => &recover::Recover,
-            Self::Transfer => &transfer::Transfer,
-            Self::Rebuild => &rebuild::Rebuild,
-            Self::Inventory => &inventory::Inventory,
+            Self::Dkg => &dkg::RULES,
+            Self::TestSign => &test_sign::RULES,
+            Self::Amend => &amend::RULES,
+            Self::Refresh => &refresh::RULES,
+            Self::Recover => &recover::RULES,
+            Self::Transfer => &transfer::RULES,
+            Self::Rebuild => &rebuild::RULES,
+            Self::Inventory => &inventory::RULES,
         }
     }
 
     /// The kind of this number on the wire; none where it is missing or unknown to this build.
     pub(crate) fn from_wire(number: log::Kind) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.rules().wire() == number)
+        Self::ALL.into_iter().find(|kind| kind.rules().wire == number)
     }
 
     /// Whether it makes new shares of a key that exists.
     #[must_use]
     pub fn renews(self) -> bool {
-        self.rules().shares() >= Shares::Renewed
+        self.rules().shares >= Shares::Renewed
     }
 
     /// Whether it restores the shares of nodes that lost them.
     #[must_use]
     pub fn recovers(self) -> bool {
-        self.rules().shares() == Shares::Restored
+        self.rules().shares == Shares::Restored
     }
 
     /// Whether it makes a generation of shares.
     #[must_use]
     pub fn makes_shares(self) -> bool {
-        self.rules().shares() >= Shares::Made
+        self.rules().shares >= Shares::Made
     }
 
     /// Whether enclaves take part in it. Where none do, only people act, and no node has a duty.
     #[must_use]
     pub fn uses_enclaves(self) -> bool {
-        self.rules().shares() != Shares::Untouched
+        self.rules().shares != Shares::Untouched
     }
 
     /// Its name in charters, ids and lists.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.rules().name()
+        self.rules().name
     }
 }
 

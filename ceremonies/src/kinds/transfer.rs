@@ -1,49 +1,17 @@
 //! The transfer: a transaction, signed by as many nodes as sign together.
 
-use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, WorksOn};
+use super::{Carries, CeremonyKind, Outlasts, Rules, Shares, Special, WorksOn};
 use crate::act::Act;
 use crate::wire::log;
 
-pub(super) struct Transfer;
-
-impl Rules for Transfer {
-    fn name(&self) -> &'static str {
-        "transfer"
-    }
-
-    fn wire(&self) -> log::Kind {
-        log::Kind::Transfer
-    }
-
-    fn script(&self) -> &'static [u8] {
-        include_bytes!("../../scripts/transfer.toml")
-    }
-
-    fn acts(&self) -> &'static [Act] {
-        &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Broadcast, Act::Agree, Act::Close]
-    }
-
-    fn shares(&self) -> Shares {
-        Shares::Used
-    }
-
-    fn carries(&self) -> Carries {
-        Carries::Transaction
-    }
-
-    fn has_a_signer_set(&self) -> bool {
-        true
-    }
-
-    fn works_on(&self) -> WorksOn {
-        WorksOn::GenerationInUse
-    }
-
-    fn waits_for(&self, other: CeremonyKind) -> bool {
-        other == CeremonyKind::Refresh
-    }
-
-    fn outlasts_its_end(&self) -> Outlasts {
-        Outlasts::Never
-    }
-}
+pub(super) const RULES: Rules = Rules {
+    name: "transfer",
+    wire: log::Kind::Transfer,
+    script: include_bytes!("../../scripts/transfer.toml"),
+    acts: &[Act::Open, Act::Attest, Act::Approve, Act::Sign, Act::Broadcast, Act::Agree, Act::Close],
+    shares: Shares::Used,
+    works_on: WorksOn::GenerationInUse,
+    waits_for: |other| other == CeremonyKind::Refresh,
+    outlasts_its_end: Outlasts::Never,
+    special: Special { carries: Carries::Transaction, has_a_signer_set: true, ..Special::NONE },
+};

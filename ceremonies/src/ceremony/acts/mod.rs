@@ -63,7 +63,7 @@ pub(super) trait Rules: Sync {
 
 /// Why an answer is not taken.
 pub(super) enum Refused {
-    /// It is none of those that the act takes, which are these.
+    /// The act takes other answers: these.
     Asks(&'static str),
     /// It is wrong.
     Wrong(Rejection),
