@@ -116,6 +116,10 @@ pub(crate) struct Rules {
 }
 
 /// What holds for few kinds.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about a kind, and none follows from another"
+)]
 pub(crate) struct Special {
     /// What its manifest has besides.
     pub(crate) carries: Carries,
