@@ -134,7 +134,7 @@ async fn old_generations_leave_memory_and_are_there_when_they_are_asked_for() {
     let first = holds(&mut room, CeremonyKind::Dkg).await;
     let second = holds(&mut room, CeremonyKind::Refresh).await;
     holds(&mut room, CeremonyKind::Refresh).await;
-    holds(&mut room, CeremonyKind::Refresh).await;
+    let fourth = holds(&mut room, CeremonyKind::Refresh).await;
     are_shelved(&cluster, &[&first, &second]).await;
 
     // Agents that start with the last two generations alone sign and make the next.
@@ -171,6 +171,7 @@ async fn old_generations_leave_memory_and_are_there_when_they_are_asked_for() {
     cluster.make_stream().await.unwrap();
     cluster.lose(node(4)).await.unwrap();
     assert_eq!(of_one_mind(&cluster, &ALL, &second, log.len()).await, log);
+    of_one_mind(&cluster, &ALL, &fourth, log.len()).await;
     let wallet = "treasury".parse().unwrap();
     let lost = Subject::Recovery(wallet, BTreeMap::from([(node(4), Way::Repair)]));
     let recovery = room.open_about(lost, "A new disk".parse().unwrap()).await.unwrap();
