@@ -104,9 +104,13 @@ async fn is_held_by_hand(cluster: &Cluster, file: &Path) {
     cluster.strike(&Fault::StopNode { node: node(2) }).await.unwrap();
     hand.write_all(b"\n").unwrap();
     assert!(lines.any(|line| line.contains("shown as node-silent")));
-    let none = drill(file, &["run", "--all"]).unwrap_err();
+    let second = drill(file, &["run", "enclave-frozen"]).unwrap_err();
+    assert!(second.contains("another drill is being held"), "{second}");
+    let elsewhere = file.with_file_name("reports");
+    let elsewhere = ["--reports", elsewhere.to_str().unwrap()];
+    let none = drill(file, &[&["run", "--all"][..], &elsewhere].concat()).unwrap_err();
     assert!(none.contains("drill node-stopped: the cluster is not well"), "{none}");
-    let unwell = drill(file, &["run", "enclave-frozen"]).unwrap_err();
+    let unwell = drill(file, &[&["run", "enclave-frozen"][..], &elsewhere].concat()).unwrap_err();
     assert!(
         unwell.contains("the cluster is not well") && unwell.contains("node 2: not heard from"),
         "{unwell}"

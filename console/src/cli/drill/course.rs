@@ -202,6 +202,7 @@ async fn hold(path: Option<PathBuf>, output: Output, arguments: &RunArguments, n
     must_disturb_nobody(&desk)?;
     let means = Means::of(&desk.cluster, arguments.by_hand)?;
     let folder = arguments.reports.made(&desk.cluster)?;
+    let _alone = reports::alone(&folder)?;
     let charter = desk.book.context().charter().clone();
     let pen = Pen::of(&desk.cluster, &charter, arguments)?;
     let watch = Watch::begin(desk.client, desk.book).await?;

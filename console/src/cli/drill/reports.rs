@@ -1,7 +1,7 @@
 //! The folder of reports: written once, never over another, and never believed.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,21 @@ impl Reports {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.with_context(|| format!("making the folder {}", folder.display()))?;
         Ok(folder)
+    }
+}
+
+/// Keeps any other drill that reports to this folder from being held, until it is dropped.
+pub(super) fn alone(folder: &Path) -> Result<fs::File> {
+    let opened =
+        fs::File::open(folder).with_context(|| format!("opening the folder {}", folder.display()))?;
+    match opened.try_lock() {
+        Ok(()) => Ok(opened),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another drill is being held, which reports to {}: wait for its end", folder.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking the folder {}", folder.display()))
+        }
     }
 }
 
