@@ -527,7 +527,7 @@ impl Cluster {
     /// # Errors
     /// When there is no such node.
     pub fn agent(&self, node: NodeIndex) -> Result<&Service> {
-        Ok(&self.nodes.get(&node).with_context(|| format!("no node {node}"))?.agent)
+        Ok(&self.services(node)?.agent)
     }
 
     /// A node's enclave.
@@ -535,7 +535,13 @@ impl Cluster {
     /// # Errors
     /// When there is no such node.
     pub fn enclave(&self, node: NodeIndex) -> Result<&Service> {
-        Ok(&self.nodes.get(&node).with_context(|| format!("no node {node}"))?.enclave)
+        Ok(&self.services(node)?.enclave)
+    }
+
+    fn services(&self, node: NodeIndex) -> Result<&NodeServices> {
+        self.nodes.get(&node).with_context(|| {
+            format!("there is no node {node}: this cluster has nodes 1 to {}", self.nodes.len())
+        })
     }
 
     /// Where a node serves its metrics.
@@ -548,8 +554,7 @@ impl Cluster {
 
     /// A node's way to the broker.
     pub(crate) fn line(&self, node: NodeIndex) -> Result<&Line> {
-        let services = self.nodes.get(&node).with_context(|| format!("no node {node}"))?;
-        services.line.as_ref().context(
+        self.services(node)?.line.as_ref().context(
             "this cluster was made by an earlier version, whose nodes are connected to the broker without anything \
              between that could be cut: make a new one",
         )
