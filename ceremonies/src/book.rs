@@ -199,7 +199,7 @@ impl Book {
         let mut amendments: Vec<Amendment> = Vec::new();
         let mut context = &self.first;
         while let Some((at, _, chapter)) = amending.remove(&context.charter().hash()) {
-            let Some(charter) = &chapter.ceremony.manifest().amendment else { break };
+            let Some(charter) = chapter.ceremony.manifest().amendment() else { break };
             let ceremony = chapter.ceremony.manifest().ceremony.clone();
             amendments.push(Amendment { at, context: context.amended(Arc::clone(charter)), ceremony });
             context = amendments.last().map_or(&self.first, |amendment| &amendment.context);

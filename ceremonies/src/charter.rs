@@ -20,7 +20,7 @@ pub use self::amendment::{Article, Change};
 pub use self::backups::{BackupRules, Custodian, Keeper};
 pub use self::exclusion::Incomplete;
 use crate::attestation::Measurement;
-use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName};
+use crate::ids::{ClusterId, Hash, Line, NodeIndex, PersonName, UnknownWord};
 pub use crate::kinds::CeremonyKind;
 use crate::text::{Encoding, utf8};
 
@@ -62,14 +62,9 @@ impl fmt::Display for ClusterKind {
 }
 
 impl FromStr for ClusterKind {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "production" => Ok(Self::Production),
-            "rehearsal" => Ok(Self::Rehearsal),
-            "lab" => Ok(Self::Lab),
-            other => Err(format!("`{other}` is not a cluster kind: use production, rehearsal or lab")),
-        }
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        UnknownWord::read(text, "kind of cluster", Self::ALL)
     }
 }
 
@@ -108,11 +103,9 @@ impl fmt::Display for Role {
 }
 
 impl FromStr for Role {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|role| role.to_string() == text).ok_or_else(|| {
-            format!("`{text}` is not a role: use administrator, operator, witness, auditor or custodian")
-        })
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        UnknownWord::read(text, "role", Self::ALL)
     }
 }
 

@@ -17,6 +17,34 @@ pub const MAX_NAME: usize = 64;
 /// Longest accepted free text (purpose, reason, title), in characters.
 pub const MAX_TEXT: usize = 240;
 
+/// A word that is none of those that mean something in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{word}` is not a {what}: use one of {list}", list = .known.join(", "))]
+pub struct UnknownWord {
+    word: String,
+    what: &'static str,
+    known: Vec<String>,
+}
+
+impl UnknownWord {
+    /// Reads one of these values as it is shown.
+    pub(crate) fn read<T: ToString>(
+        word: &str,
+        what: &'static str,
+        all: impl IntoIterator<Item = T>,
+    ) -> Result<T, Self> {
+        let mut known = Vec::new();
+        for value in all {
+            let name = value.to_string();
+            if name == word {
+                return Ok(value);
+            }
+            known.push(name);
+        }
+        Err(Self { word: shortened(word, MAX_TEXT), what, known })
+    }
+}
+
 /// Why a value is not what its type promises.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidId {

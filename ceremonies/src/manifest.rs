@@ -1,18 +1,20 @@
 //! The manifest: everything the people approve before a protocol may start. Its hash stands in every
 //! statement, and it is the nonce of every attestation.
 
+mod subject;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
 use thiserror::Error;
 
+pub use self::subject::{Subject, Way};
 use crate::charter::{CeremonyKind, Charter, CharterError, Incomplete};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
-use crate::inventory::{InvalidItem, Item, MAX_ITEMS};
-use crate::kinds::Carries;
+use crate::inventory::{InvalidItem, Item};
 use crate::script::Script;
 use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
@@ -61,44 +63,8 @@ pub struct Manifest {
     pub administrator: PersonName,
     /// All but key generation and amendment: the generation that it works on.
     pub origin: Option<Origin>,
-    /// Amendment: the new charter.
-    pub amendment: Option<Arc<Charter>>,
-    /// Recovery and rebuild: the nodes that have lost their shares.
-    pub lost: BTreeMap<NodeIndex, Way>,
-    /// Transfer: what is to be signed.
-    pub transaction: Option<Arc<Transaction>>,
-    /// Inventory: which copies of the generation's shares exist or are gone.
-    pub inventory: Vec<Item>,
-}
-
-/// How a node that lost its share gets it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// Its custodian, or the escrow trustee, releases its backup.
-    Backup,
-    /// t other nodes rebuild it; in a rebuild, one enclave does, from their root shares.
-    Repair,
-}
-
-impl std::str::FromStr for Way {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "backup" => Ok(Self::Backup),
-            "repair" => Ok(Self::Repair),
-            other => Err(format!("`{other}` is not a way of recovery: use repair or backup")),
-        }
-    }
-}
-
-impl std::fmt::Display for Way {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Backup => "backup",
-            Self::Repair => "repair",
-        })
-    }
+    /// What it is about, besides its wallet.
+    pub subject: Subject,
 }
 
 /// The generation that a later ceremony works on.
@@ -173,14 +139,10 @@ pub struct Proposal {
     pub generation: Generation,
     /// The generation that it works on: for all but key generation and amendment.
     pub origin: Option<Origin>,
-    /// The new charter, for an amendment.
-    pub amendment: Option<Arc<Charter>>,
-    /// The nodes that have lost their shares, for a recovery or a rebuild.
-    pub lost: BTreeMap<NodeIndex, Way>,
-    /// What is to be signed, and by which nodes, for a transfer.
-    pub transaction: Option<(Arc<Transaction>, Vec<NodeIndex>)>,
-    /// Which copies exist or are gone, for an inventory.
-    pub inventory: Vec<Item>,
+    /// What it is about, besides its wallet.
+    pub subject: Subject,
+    /// Which nodes sign a transfer; in all others, every node takes part.
+    pub signers: Option<Vec<NodeIndex>>,
 }
 
 impl Proposal {
@@ -191,16 +153,8 @@ impl Proposal {
     pub fn manifest(&self, charter: &Charter, script: &Script) -> Result<Manifest, ManifestError> {
         let id = format!("{}-{}-{}", self.kind, self.wallet, hex::encode(&self.nonce[..4]));
         let origin = self.origin.as_ref();
-        let (transaction, signers) = self.transaction.clone().unzip();
-        let lost = |(node, way): (&NodeIndex, &Way)| wire::log::Lost {
-            node: (*node).into(),
-            way: match way {
-                Way::Backup => wire::log::Way::Backup,
-                Way::Repair => wire::log::Way::Repair,
-            }
-            .into(),
-        };
-        let wire = wire::log::Manifest {
+        let roster = self.signers.clone().unwrap_or_else(|| charter.members());
+        let mut wire = wire::log::Manifest {
             version: wire::VERSION,
             ceremony: id,
             kind: self.kind.rules().wire.into(),
@@ -215,16 +169,14 @@ impl Proposal {
             opened_ms: self.opened.0,
             expires_ms: self.opened.plus(self.lifetime_ms).0,
             threshold: charter.threshold().into(),
-            roster: signers.unwrap_or_else(|| charter.members()).into_iter().map(u32::from).collect(),
+            roster: roster.into_iter().map(u32::from).collect(),
             administrator: self.administrator.to_string(),
             nonce: self.nonce.to_vec(),
             origin: origin.map(|origin| origin.ceremony.to_string()).unwrap_or_default(),
             record: origin.map(|origin| origin.record.as_bytes().to_vec()).unwrap_or_default(),
-            amendment: self.amendment.as_ref().map(|charter| charter.text().into()).unwrap_or_default(),
-            lost: self.lost.iter().map(lost).collect(),
-            transaction: transaction.map(|transaction| transaction.encode()).unwrap_or_default(),
-            inventory: self.inventory.iter().map(Item::wire).collect(),
+            ..wire::log::Manifest::default()
         };
+        self.subject.write(&mut wire);
         Manifest::parse(&wire.encode_to_vec())
     }
 }
@@ -256,10 +208,11 @@ impl Manifest {
         let unknown = || ManifestError::Value("kind is missing or unknown to this build".into());
         let kind = CeremonyKind::from_wire(wire.kind()).ok_or_else(unknown)?;
         let origin = Self::origin(kind, &wire)?;
-        let amendment = Self::amendment(kind, &wire)?;
-        let lost = Self::lost(kind, &wire)?;
-        let transaction = Self::transaction(kind, &wire)?;
-        let inventory = Self::inventory(kind, &wire)?;
+        let subject = Subject::read(kind, &wire)?;
+        value(
+            matches!(subject, Subject::Charter(_)) != (wire.wallet == CHARTER),
+            "an amendment must have the wallet name `charter`, and no other ceremony may",
+        )?;
         (kind.rules().special.flaw)(&wire).map_or(Ok(()), |flaw| value(true, flaw))?;
         Ok(Self {
             hash: Hash::of_parts("custody/manifest/v1", &[bytes]),
@@ -281,10 +234,7 @@ impl Manifest {
             roster: wire.roster.into_iter().map(NodeIndex::try_from).collect::<Result<_, _>>()?,
             administrator: wire.administrator.try_into()?,
             origin,
-            amendment,
-            lost,
-            transaction,
-            inventory,
+            subject,
         })
     }
 
@@ -308,86 +258,6 @@ impl Manifest {
         }))
     }
 
-    fn transaction(
-        kind: CeremonyKind,
-        wire: &wire::log::Manifest,
-    ) -> Result<Option<Arc<Transaction>>, ManifestError> {
-        let transfers = kind.rules().special.carries == Carries::Transaction;
-        value(
-            transfers == wire.transaction.is_empty(),
-            "a transfer must carry a transaction, and no other ceremony may",
-        )?;
-        if !transfers {
-            return Ok(None);
-        }
-        Ok(Some(Arc::new(Transaction::parse(&wire.transaction).map_err(Box::new)?)))
-    }
-
-    fn inventory(kind: CeremonyKind, wire: &wire::log::Manifest) -> Result<Vec<Item>, ManifestError> {
-        let takes_stock = kind.rules().special.carries == Carries::Inventory;
-        value(
-            takes_stock == wire.inventory.is_empty(),
-            "an inventory must have items, and no other ceremony may",
-        )?;
-        value(wire.inventory.len() > MAX_ITEMS, "it has more than 64 items; open another for the rest")?;
-        let mut items = Vec::new();
-        for item in &wire.inventory {
-            let item = Item::parse(item)?;
-            value(items.contains(&item), "an item is listed twice")?;
-            items.push(item);
-        }
-        Ok(items)
-    }
-
-    /// The lost nodes; where one is repaired, enough others must have their shares, or get them from backups.
-    fn lost(
-        kind: CeremonyKind,
-        wire: &wire::log::Manifest,
-    ) -> Result<BTreeMap<NodeIndex, Way>, ManifestError> {
-        let mut lost = BTreeMap::new();
-        for entry in &wire.lost {
-            let way = match entry.way() {
-                wire::log::Way::Backup => Way::Backup,
-                wire::log::Way::Repair => Way::Repair,
-                wire::log::Way::Unspecified => {
-                    return Err(ManifestError::Value("a lost node has no known way of recovery".into()));
-                }
-            };
-            value(!wire.roster.contains(&entry.node), "a lost node is not one of the wallet's nodes")?;
-            value(
-                lost.insert(NodeIndex::try_from(entry.node)?, way).is_some(),
-                "a lost node is named twice",
-            )?;
-        }
-        value(
-            (kind.rules().special.carries == Carries::Losses) == lost.is_empty(),
-            "a recovery or rebuild must name the nodes that lost their shares, and no other ceremony may",
-        )?;
-        let repaired = lost.values().filter(|way| **way == Way::Repair).count();
-        let too_few = |nodes: usize| u32::try_from(nodes).is_ok_and(|nodes| nodes < wire.threshold);
-        value(
-            kind.recovers() && too_few(wire.roster.len() - repaired),
-            "fewer nodes than the threshold have their shares or a backup: the other shares cannot be restored",
-        )?;
-        Ok(lost)
-    }
-
-    fn amendment(
-        kind: CeremonyKind,
-        wire: &wire::log::Manifest,
-    ) -> Result<Option<Arc<Charter>>, ManifestError> {
-        let amends = kind.rules().special.carries == Carries::Charter;
-        value(
-            amends == wire.amendment.is_empty(),
-            "an amendment must carry a new charter, and no other ceremony may",
-        )?;
-        value(
-            amends != (wire.wallet == CHARTER),
-            "an amendment must have the wallet name `charter`, and no other ceremony may",
-        )?;
-        Ok(if amends { Some(Arc::new(Charter::parse(&wire.amendment)?)) } else { None })
-    }
-
     /// Checks that the manifest is for this charter and script, all of it.
     ///
     /// # Errors
@@ -409,7 +279,7 @@ impl Manifest {
         same("a script of kind", self.kind.to_string(), script.kind().to_string())?;
         same("threshold", self.threshold.to_string(), charter.threshold().to_string())?;
         self.check_roster(charter)?;
-        Ok(self.amendment.as_ref().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
+        Ok(self.amendment().map_or(Ok(()), |amended| charter.check_amendment(amended))?)
     }
 
     /// All nodes that are not excluded take part; a transaction is signed by exactly a threshold of them.
@@ -433,6 +303,31 @@ impl Manifest {
         Err(ManifestError::Elsewhere { what: "nodes", theirs: list(&self.roster), ours: list(&all) })
     }
 
+    /// The nodes that have lost their shares, in a recovery or rebuild.
+    #[must_use]
+    pub fn lost(&self) -> &BTreeMap<NodeIndex, Way> {
+        static NONE: BTreeMap<NodeIndex, Way> = BTreeMap::new();
+        if let Subject::Losses(lost) = &self.subject { lost } else { &NONE }
+    }
+
+    /// What is to be signed, in a transfer.
+    #[must_use]
+    pub fn transaction(&self) -> Option<&Arc<Transaction>> {
+        if let Subject::Transaction(transaction) = &self.subject { Some(transaction) } else { None }
+    }
+
+    /// The new charter, in an amendment.
+    #[must_use]
+    pub fn amendment(&self) -> Option<&Arc<Charter>> {
+        if let Subject::Charter(charter) = &self.subject { Some(charter) } else { None }
+    }
+
+    /// Which copies exist or are gone, in an inventory.
+    #[must_use]
+    pub fn inventory(&self) -> &[Item] {
+        if let Subject::Copies(items) = &self.subject { items } else { &[] }
+    }
+
     /// Rebuild: the node whose enclave holds enough root shares for a moment to know the key. It is the first of those
     /// that have neither share nor backup.
     #[must_use]
@@ -442,7 +337,7 @@ impl Manifest {
 
     /// The lost nodes whose shares are worked out from those of others.
     pub fn repaired(&self) -> impl Iterator<Item = NodeIndex> + '_ {
-        self.lost.iter().filter(|(_, way)| **way == Way::Repair).map(|(node, _)| *node)
+        self.lost().iter().filter(|(_, way)| **way == Way::Repair).map(|(node, _)| *node)
     }
 
     /// How a lost share comes back, for people.

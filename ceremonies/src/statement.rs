@@ -181,7 +181,7 @@ impl Statement<'_> {
         );
         lines.add(Place::Circumstance, "ceremony", &m.ceremony);
         lines.add(Place::Subject, "kind", &m.kind);
-        match &m.amendment {
+        match m.amendment() {
             None => lines.add(
                 Place::Subject,
                 "wallet",
@@ -189,27 +189,27 @@ impl Statement<'_> {
             ),
             Some(charter) => lines.add(Place::Subject, "new charter", &charter.hash()),
         }
-        for (name, said) in self.charter.exclusion_lines(m.amendment.as_deref()) {
+        for (name, said) in self.charter.exclusion_lines(m.amendment().map(AsRef::as_ref)) {
             lines.add(Place::Subject, name, &said);
         }
         if let Some(origin) = m.origin.as_ref().filter(|_| m.kind.renews()) {
             lines.add(Place::Proof, "replaces", &origin.record);
         }
-        for said in m.transaction.iter().flat_map(|transaction| transaction.words()) {
+        for said in m.transaction().into_iter().flat_map(|transaction| transaction.words()) {
             lines.add(Place::Subject, "transaction", &said);
         }
-        if m.transaction.is_some() {
+        if m.transaction().is_some() {
             let signers: Vec<_> = m.roster.iter().map(ToString::to_string).collect();
             lines.add(Place::Subject, "signing nodes", &signers.join(", "));
         }
-        for (node, way) in &m.lost {
+        for (node, way) in m.lost() {
             lines.add(Place::Subject, "lost", &format_args!("node {node}, {}", m.way_in_words(*way)));
         }
         if let Some(dealer) = m.dealer() {
             let within = format_args!("for a moment within reach of node {dealer}'s enclave alone");
             lines.add(Place::Subject, "whole key", &within);
         }
-        for item in &m.inventory {
+        for item in m.inventory() {
             lines.add(Place::Subject, "inventory", item);
         }
         lines.add(Place::Subject, "purpose", &m.purpose);

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection};
 use ceremonies::charter::{CeremonyKind, CharterError, Role};
-use ceremonies::ids::{CeremonyId, Generation, NodeIndex, PersonName, StepId, UnixMillis, WalletName};
+use ceremonies::ids::{
+    CeremonyId, Generation, NodeIndex, PersonName, StepId, UnixMillis, UnknownWord, WalletName,
+};
 use ceremonies::manifest::{Manifest, ManifestError, Way};
 use ceremonies::script::{Act, ScriptError};
 use ceremonies::statement::Answer;
@@ -215,7 +217,10 @@ pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
     let (node, way) = text.split_once('=').unwrap_or((text, "repair"));
     let number: u32 =
         node.trim().parse().map_err(|_| format!("`{node}` is not a node: write 4 or 4=repair"))?;
-    Ok((NodeIndex::try_from(number).map_err(|error| error.to_string())?, way.trim().parse()?))
+    Ok((
+        NodeIndex::try_from(number).map_err(|error| error.to_string())?,
+        way.trim().parse().map_err(|e: UnknownWord| e.to_string())?,
+    ))
 }
 
 /// The event that opens a ceremony.

@@ -224,7 +224,7 @@ impl Room {
         let Some(endpoint) = &self.endpoint else {
             return Ok(Answer::Withheld("The lab was given no endpoint".parse()?));
         };
-        let transaction = ceremony.manifest().transaction.as_deref().context("no transaction")?;
+        let transaction = ceremony.manifest().transaction().map(AsRef::as_ref).context("no transaction")?;
         let signed = ceremony.signed_transaction().context("it is not signed")?;
         let patience = Patience { confirmations: 1, wait: SENDING, look: LOOK };
         Ok(Answer::Broadcast(broadcast(endpoint, transaction, &signed, &patience, |_| ()).await?))

@@ -48,7 +48,7 @@ impl Book {
         });
         let since_opening = self.excluded_since(&manifest.charter);
         let mut nodes = self.excluded_since(&made_under);
-        nodes.retain(|node| !manifest.lost.contains_key(node) || since_opening.contains(node));
+        nodes.retain(|node| !manifest.lost().contains_key(node) || since_opening.contains(node));
         nodes
     }
 

@@ -171,7 +171,7 @@ impl Book {
             pages.push(Page { made: ceremony, exposure });
             deleted.extend(ceremony.retired_nodes());
             if ceremony.committed().is_some() {
-                for node in ceremony.manifest().lost.keys() {
+                for node in ceremony.manifest().lost().keys() {
                     // What a node has deleted since, it has deleted on the machine that replaced the lost one.
                     deleted.remove(node);
                     lost.insert(*node);

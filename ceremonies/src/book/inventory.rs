@@ -92,7 +92,7 @@ impl Book {
             // If somebody disagreed, nothing counts as gone.
             let agreed = inventory.disagreements().next().is_none();
             let manifest = inventory.manifest();
-            for item in manifest.inventory.iter().filter(|item| agreed || !item.strikes()) {
+            for item in manifest.inventory().iter().filter(|item| agreed || !item.strikes()) {
                 // An item that no longer fits has no effect.
                 let _ = ledger.enter(manifest, item);
             }
@@ -109,7 +109,7 @@ impl Book {
                 charter.backup().is_some_and(|rules| is_recipient(rules, &charter.roster(), recipient))
             })
         };
-        for item in &manifest.inventory {
+        for item in manifest.inventory() {
             ledger.enter(manifest, item)?;
             if let Item::IdentityDestroyed { recipient } = item
                 && is_needed(recipient)

@@ -21,7 +21,7 @@ impl Lineage<'_> {
     /// ban from a ceremony that was opened at that moment.
     pub(super) fn end(&self, opened: UnixMillis, (by, banned): Ban) -> Option<usize> {
         self.0.iter().rposition(|made| {
-            made.opened > opened && (made.lost.contains_key(&by) || made.lost.contains_key(&banned))
+            made.opened > opened && (made.lost().contains_key(&by) || made.lost().contains_key(&banned))
         })
     }
 }

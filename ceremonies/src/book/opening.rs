@@ -204,7 +204,7 @@ impl Book {
         if manifest.charter != self.context().charter().hash() {
             return Err(OpeningError::Amended);
         }
-        if let Some(next) = &manifest.amendment {
+        if let Some(next) = manifest.amendment() {
             self.check_enough_left(next)?;
         }
         let gathers = |ceremony: &&Ceremony| {
@@ -236,7 +236,7 @@ impl Book {
         if manifest.generation < next {
             return Err(OpeningError::Generation(manifest.generation, next));
         }
-        let lost = &manifest.lost;
+        let lost = manifest.lost();
         let bans = self.bans_in(manifest);
         let stands =
             |(by, banned): &&(NodeIndex, NodeIndex)| !lost.contains_key(by) && !lost.contains_key(banned);

@@ -35,7 +35,7 @@ impl Ceremony {
         // The backups of a generation that is known by its record alone were checked by those who committed the next.
         let unknown = act == Act::Recover
             && self.rests_on_a_record()
-            && self.manifest.lost.get(&node) == Some(&Way::Backup)
+            && self.manifest.lost().get(&node) == Some(&Way::Backup)
             && !self.recovered.contains(&node);
         unknown || self.wanted_backup(act, node).is_some()
     }
@@ -103,7 +103,7 @@ impl Ceremony {
     pub fn wanted_backup(&self, act: Act, node: NodeIndex) -> Option<&BackedUp> {
         match act {
             Act::Prove if !self.proved.contains(&node) => self.backups.get(&node),
-            Act::Recover if self.manifest.lost.get(&node) == Some(&Way::Backup) => {
+            Act::Recover if self.manifest.lost().get(&node) == Some(&Way::Backup) => {
                 let open = !self.recovered.contains(&node);
                 self.before().filter(|_| open).and_then(|wallet| wallet.backups.get(&node))
             }

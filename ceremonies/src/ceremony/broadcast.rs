@@ -13,7 +13,7 @@ impl Ceremony {
     #[must_use]
     pub fn transaction_id(&self) -> Option<TransactionId> {
         let signed = self.signed_transaction()?;
-        Some(self.manifest.transaction.as_ref()?.id(&signed))
+        Some(self.manifest.transaction()?.id(&signed))
     }
 
     /// What people have said of its broadcast, in order: that it is in a block, or why it was not sent from here.

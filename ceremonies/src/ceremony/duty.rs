@@ -119,7 +119,7 @@ impl Ceremony {
     pub fn share_for(&self, duty: &Duty, node: NodeIndex) -> Option<Wallet> {
         match duty {
             Duty::Generate | Duty::Repair { .. } | Duty::Rebuild
-                if self.manifest.lost.contains_key(&node) =>
+                if self.manifest.lost().contains_key(&node) =>
             {
                 None
             }

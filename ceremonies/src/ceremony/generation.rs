@@ -120,7 +120,7 @@ impl Ceremony {
         if let Some(approve) = self.unapproved() {
             return Err(Rejection::NotAuthorised(approve));
         }
-        if !self.manifest.lost.contains_key(&node) {
+        if !self.manifest.lost().contains_key(&node) {
             return Err(Rejection::NotLost(node));
         }
         if self.recovered.insert(node) { Ok(()) } else { Err(Rejection::SaidAlready(node)) }
@@ -211,14 +211,14 @@ impl Ceremony {
     /// The lost node whose share comes back next, and the way.
     #[must_use]
     pub fn due_recovery(&self) -> Option<(NodeIndex, Way)> {
-        let open = self.manifest.lost.iter().filter(|(node, _)| !self.recovered.contains(node));
+        let open = self.manifest.lost().iter().filter(|(node, _)| !self.recovered.contains(node));
         open.map(|(node, way)| (*node, *way)).min_by_key(|(node, way)| (*way, *node))
     }
 
     /// The nodes that rebuild a lost share: the first t that hold their own share, or got it from a backup.
     #[must_use]
     pub fn helpers(&self) -> Subset {
-        let lost = &self.manifest.lost;
+        let lost = self.manifest.lost();
         let whole = self.manifest.roster.iter().copied().filter(|node| lost.get(node) != Some(&Way::Repair));
         // Those that lost nothing come first: a share restored from paper cannot help.
         let (restored, kept): (Vec<_>, Vec<_>) = whole.partition(|node| lost.contains_key(node));
@@ -232,7 +232,9 @@ impl Ceremony {
             |(lost, way): (&NodeIndex, &Way)| *way == Way::Repair && *parties == self.repairing(*lost);
         let rebuild = self.manifest.dealer().is_some() && *parties == self.rebuilding();
         self.manifest.kind.makes_shares()
-            && (parties.parties() == self.manifest.roster || self.manifest.lost.iter().any(repair) || rebuild)
+            && (parties.parties() == self.manifest.roster
+                || self.manifest.lost().iter().any(repair)
+                || rebuild)
     }
 
     /// The parties of a lost node's repair.

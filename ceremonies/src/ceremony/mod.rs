@@ -270,7 +270,7 @@ pub struct Ceremony {
 /// Checks that a node of the charter appended the entry. Nodes listed in an amendment's new charter may append to its
 /// ceremony too: when all machines are lost, there are no others. They order and date entries; only people approve.
 fn check_author(entry: &Entry, charter: &Charter, manifest: &Manifest) -> Result<(), Rejection> {
-    let next = manifest.amendment.as_deref();
+    let next = manifest.amendment().map(AsRef::as_ref);
     match entry.node {
         _ if entry.is_by_its_node(charter) || next.is_some_and(|next| entry.is_by_its_node(next)) => Ok(()),
         node if charter.excludes(node) => Err(Rejection::Excluded(node)),
@@ -517,6 +517,6 @@ impl Ceremony {
     /// The charter that it has put in force, and when: from the last approval that was needed, for ever.
     #[must_use]
     pub fn amended(&self) -> Option<(&Arc<Charter>, UnixMillis)> {
-        Some((self.manifest.amendment.as_ref()?, self.approved_at()?))
+        Some((self.manifest.amendment()?, self.approved_at()?))
     }
 }

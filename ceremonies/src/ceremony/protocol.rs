@@ -311,7 +311,7 @@ impl Ceremony {
 
     /// How many digests each signer set signs: those of the transaction, or the one of a test.
     fn inputs(&self) -> u32 {
-        let digests = self.manifest.transaction.as_ref().map_or(1, |transaction| transaction.digests().len());
+        let digests = self.manifest.transaction().map_or(1, |transaction| transaction.digests().len());
         u32::try_from(digests).unwrap_or(u32::MAX)
     }
 
@@ -319,7 +319,7 @@ impl Ceremony {
     /// tested. A transaction's signature can move money from the first report on, whoever keeps silent.
     #[must_use]
     pub fn counts(&self, signature: &TestSignature) -> bool {
-        self.manifest.transaction.is_some() || signature.is_complete()
+        self.manifest.transaction().is_some() || signature.is_complete()
     }
 
     /// The first digest that a signer set has not signed.
@@ -336,7 +336,7 @@ impl Ceremony {
     #[must_use]
     pub fn to_sign(&self, subset: &Subset, attempt: u32, input: u32) -> Option<ToSign> {
         let record = self.record()?;
-        let Some(transaction) = &self.manifest.transaction else {
+        let Some(transaction) = self.manifest.transaction() else {
             let digest = test_digest(&self.manifest.hash(), &record.digest(), subset, attempt);
             return (input == 0).then(|| ToSign { digest, key: record.public_key, path: Path::default() });
         };
@@ -352,7 +352,7 @@ impl Ceremony {
     /// The transaction with its signatures, as the network takes it, once all are there.
     #[must_use]
     pub fn signed_transaction(&self) -> Option<Vec<u8>> {
-        let transaction = self.manifest.transaction.as_ref()?;
+        let transaction = self.manifest.transaction()?;
         let subset = self.cover.first()?;
         let record = self.record()?;
         let signatures: Vec<Signature> = (0..self.inputs())

@@ -201,14 +201,14 @@ impl Material {
                 files.insert(numbered(folder, number), delimited(log));
             }
         }
-        if let Some(charter) = &ceremony.manifest().amendment {
+        if let Some(charter) = ceremony.manifest().amendment() {
             files.insert("new-charter.toml".to_owned(), charter.text().as_bytes().to_vec());
         }
-        if let Some(transaction) = &ceremony.manifest().transaction {
+        if let Some(transaction) = ceremony.manifest().transaction() {
             files.insert("transaction.txt".to_owned(), (transaction.words().join("\n") + "\n").into_bytes());
         }
-        if !ceremony.manifest().inventory.is_empty() {
-            let lines = ceremony.manifest().inventory.iter().map(|item| format!("{item}\n"));
+        if !ceremony.manifest().inventory().is_empty() {
+            let lines = ceremony.manifest().inventory().iter().map(|item| format!("{item}\n"));
             files.insert("inventory.txt".to_owned(), lines.collect::<String>().into_bytes());
         }
         if !ceremony.backups().is_empty() {

@@ -253,17 +253,17 @@ fn event(event: &Event) -> Value {
                 "charter": manifest.charter,
                 "script": manifest.script_hash,
             });
-            if let Some(charter) = &manifest.amendment {
+            if let Some(charter) = manifest.amendment() {
                 opened["new_charter"] = json!(charter.hash());
             }
-            if let Some(transaction) = &manifest.transaction {
+            if let Some(transaction) = manifest.transaction() {
                 opened["transaction"] = json!(transaction.words());
             }
-            if !manifest.lost.is_empty() {
-                opened["lost"] = json!(manifest.lost);
+            if !manifest.lost().is_empty() {
+                opened["lost"] = json!(manifest.lost());
             }
-            if !manifest.inventory.is_empty() {
-                opened["inventory"] = json!(manifest.inventory);
+            if !manifest.inventory().is_empty() {
+                opened["inventory"] = json!(manifest.inventory());
             }
             json!({ "opened": opened })
         }

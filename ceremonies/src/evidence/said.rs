@@ -34,7 +34,7 @@ pub(super) struct Said {
 
 /// The charters whose nodes may speak: the ceremony's, and the one that it proposes.
 fn charters(ceremony: &Ceremony) -> impl Iterator<Item = &Charter> {
-    let proposed = ceremony.manifest().amendment.as_deref();
+    let proposed = ceremony.manifest().amendment().map(AsRef::as_ref);
     std::iter::once(ceremony.charter()).chain(proposed)
 }
 

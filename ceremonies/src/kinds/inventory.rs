@@ -14,7 +14,7 @@ pub(super) const RULES: Rules = Rules {
     waits_for: |other| other == CeremonyKind::Inventory,
     outlasts_its_end: Outlasts::Always,
     special: Special {
-        carries: Carries::Inventory,
+        carries: Carries::Copies,
         // Shares that were staged and given up rebuild the key like any others.
         may_speak_of_what_was_given_up: true,
         // It moves no share: a second pair of eyes is enough, if they do not operate.

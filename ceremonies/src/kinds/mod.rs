@@ -18,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::act::Act;
+use crate::ids::UnknownWord;
 use crate::wire::log;
 
 /// A kind of ceremony.
@@ -64,7 +65,7 @@ pub(crate) enum Carries {
     Charter,
     Losses,
     Transaction,
-    Inventory,
+    Copies,
 }
 
 /// What a ceremony works on, and so what must hold when one is opened.
@@ -223,11 +224,9 @@ impl fmt::Display for CeremonyKind {
 }
 
 impl FromStr for CeremonyKind {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            format!("`{text}` is not a kind of ceremony: use {}", Self::ALL.map(Self::name).join(", "))
-        })
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        UnknownWord::read(text, "kind of ceremony", Self::ALL)
     }
 }
 

@@ -10,7 +10,7 @@ use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, ConsoleKey, Node,
 use ceremonies::entry::Entry;
 use ceremonies::evidence::{EvidenceError, Expected, Material, VerifyError, verify};
 use ceremonies::ids::{Generation, Hash, UnixMillis};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal};
+use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Subject};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ciborium::Value;
@@ -50,10 +50,8 @@ pub(crate) fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opene
         nonce: *amendment.as_deref().unwrap_or(charter).hash().as_bytes().first_chunk().unwrap(),
         generation: Generation::FIRST,
         origin: None,
-        lost: [].into(),
-        transaction: None,
-        inventory: Vec::new(),
-        amendment,
+        subject: amendment.map_or(Subject::Wallet, Subject::Charter),
+        signers: None,
     }
 }
 
@@ -336,7 +334,7 @@ fn only_an_amendment_carries_a_charter_or_is_about_it() {
         let proposal = Proposal {
             kind,
             wallet: wallet.parse().unwrap(),
-            amendment: amendment.clone(),
+            subject: amendment.map_or(Subject::Wallet, Subject::Charter),
             ..proposal(&CHARTER, None, NOW)
         };
         refused!(proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()), ManifestError::Value(_));

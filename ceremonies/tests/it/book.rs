@@ -8,7 +8,7 @@ use ceremonies::book::{Book, NotTaken, OpeningError};
 use ceremonies::ceremony::{Phase, Rejection, Void};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, Proposal, Way};
+use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wallet::Wallet;
@@ -46,7 +46,7 @@ fn manifest_with(
 ) -> Manifest {
     let mut proposal = proposal(kind, wallet, 77);
     if kind == CeremonyKind::Recover {
-        proposal.lost = [(node(1), Way::Repair)].into();
+        proposal.subject = Subject::Losses([(node(1), Way::Repair)].into());
     }
     change(&mut proposal);
     proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap()
@@ -416,7 +416,7 @@ fn amendment(charter: &Charter, image: u8, approved: bool) -> Paper {
     let manifest = manifest_with(CeremonyKind::Amend, None, |proposal| {
         proposal.wallet = ABOUT_THE_CHARTER.parse().unwrap();
         proposal.nonce = [image; 16];
-        proposal.amendment = Some(Arc::new(next));
+        proposal.subject = Subject::Charter(Arc::new(next));
     });
     let mut paper = Paper::start(context(), &manifest, Vec::new());
     if approved {
@@ -454,7 +454,7 @@ fn banning(dkg: &Paper) -> Paper {
 /// A recovery of these nodes that was opened a while later.
 fn recovery(dkg: &Paper, lost: u8) -> Paper {
     dkg.then(CeremonyKind::Recover, |proposal| {
-        proposal.lost = [(node(lost), Way::Repair)].into();
+        proposal.subject = Subject::Losses([(node(lost), Way::Repair)].into());
         proposal.opened = proposal.opened.plus(MINUTE);
     })
 }
@@ -501,7 +501,7 @@ fn refresh_is_refused_while_a_ban_stands_and_a_recovery_must_be_of_one_of_the_pa
     assert_eq!(another(&book, CeremonyKind::Refresh, &wallet(&dkg), SOON), banned);
     let of = |lost: u8| {
         let manifest = manifest_with(CeremonyKind::Recover, Some(&wallet(&dkg)), |proposal| {
-            proposal.lost = [(node(lost), Way::Repair)].into();
+            proposal.subject = Subject::Losses([(node(lost), Way::Repair)].into());
             proposal.generation = Generation(2);
         });
         book.check_opening(&manifest, SOON)
@@ -514,7 +514,7 @@ fn refresh_is_refused_while_a_ban_stands_and_a_recovery_must_be_of_one_of_the_pa
 fn recovery_by_backup_is_refused_where_no_backup_was_written() {
     let dkg = Paper::closed();
     let manifest = manifest_with(CeremonyKind::Recover, Some(&wallet(&dkg)), |proposal| {
-        proposal.lost = [(node(3), Way::Backup)].into();
+        proposal.subject = Subject::Losses([(node(3), Way::Backup)].into());
         proposal.generation = Generation(2);
     });
     let checked = book(&[&dkg]).check_opening(&manifest, SOON);

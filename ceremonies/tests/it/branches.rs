@@ -9,7 +9,7 @@ use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::CeremonyId;
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Way};
+use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
@@ -189,7 +189,7 @@ fn amendment(image: u8, minutes: i64) -> Paper {
     let next = CHARTER.allowing(&Measurement { pcr0: pcr(image), ..allowed() }, None).unwrap();
     let mut proposal = proposal(CeremonyKind::Amend, None, image);
     proposal.wallet = ABOUT_THE_CHARTER.parse().unwrap();
-    proposal.amendment = Some(Arc::new(next));
+    proposal.subject = Subject::Charter(Arc::new(next));
     let script = Script::builtin(CeremonyKind::Amend).unwrap();
     let mut paper = Paper::start(context(), &proposal.manifest(&CHARTER, &script).unwrap(), Vec::new());
     paper.now = paper.now.plus(minutes * MINUTE);
@@ -217,7 +217,7 @@ fn branch_is_refused_that_takes_back_a_charter_or_puts_another_in_force() {
     takes_back(&book(&[&first]), &without(&first, is_approval));
     let known = book(&[&first, &second]);
     let in_force = known.context().charter().hash();
-    assert_eq!(in_force, first.ceremony.manifest().amendment.as_ref().unwrap().hash());
+    assert_eq!(in_force, first.ceremony.manifest().amendment().unwrap().hash());
     takes_back(&known, &said_later(&first, 3));
     takes_back(&known, &said_later(&second, 0));
     book(&[&first]).with_branch(&said_later(&first, 3).log).unwrap();

@@ -13,7 +13,7 @@ use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, CharterError, Rol
 use ceremonies::entry::Place;
 use ceremonies::evidence::{Expected, Material, verify};
 use ceremonies::ids::{NodeIndex, UnixMillis};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Way};
+use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
@@ -58,7 +58,7 @@ fn amendment(book: &Book, next: &Arc<Charter>, opened: UnixMillis) -> Paper {
         wallet: ABOUT_THE_CHARTER.parse().unwrap(),
         opened,
         nonce: *next.hash().as_bytes().first_chunk().unwrap(),
-        amendment: Some(Arc::clone(next)),
+        subject: Subject::Charter(Arc::clone(next)),
         ..proposal(CeremonyKind::Amend, None, 1)
     };
     Paper::start(book.context().clone(), &manifest(book.context().charter(), &proposal), Vec::new())
@@ -98,7 +98,7 @@ fn readmitted() -> (Book, Paper) {
 
 fn lost(nodes: &[u8]) -> impl FnOnce(&mut Proposal) {
     let nodes = nodes.iter().map(|index| (node(*index), Way::Repair)).collect();
-    |proposal| proposal.lost = nodes
+    |proposal| proposal.subject = Subject::Losses(nodes)
 }
 
 /// A proposal for a wallet, under this charter.
@@ -381,7 +381,10 @@ fn transfer(wallet: &Wallet, signers: &[u8]) -> impl FnOnce(&mut Proposal) {
     let output = Output { amount: Sats(49_000), address: address.into() };
     let transaction = Bitcoin::new(BitcoinNetwork::Regtest, vec![input], vec![output]).unwrap();
     let signers: Vec<NodeIndex> = signers.iter().map(|index| node(*index)).collect();
-    move |proposal| proposal.transaction = Some((Arc::new(Transaction::Bitcoin(transaction)), signers))
+    move |proposal| {
+        proposal.subject = Subject::Transaction(Arc::new(Transaction::Bitcoin(transaction)));
+        proposal.signers = Some(signers);
+    }
 }
 
 #[test]

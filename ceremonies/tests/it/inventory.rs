@@ -10,7 +10,7 @@ use ceremonies::charter::{CeremonyKind, Charter, Quorum, Role};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex, UnixMillis};
 use ceremonies::inventory::{Change, Item, MAX_ITEMS};
-use ceremonies::manifest::{Manifest, ManifestError, Origin, Proposal, Way};
+use ceremonies::manifest::{Manifest, ManifestError, Origin, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
@@ -87,8 +87,8 @@ fn identity(person: &str) -> Item {
 /// An inventory of what this ceremony made.
 fn proposed(made: &Paper, nonce: u8, opened: UnixMillis, items: &[Item]) -> Proposal {
     let wallet = made.ceremony.made().unwrap();
-    let inventory = items.to_vec();
-    Proposal { nonce: [nonce; 16], opened, inventory, ..proposal(CeremonyKind::Inventory, Some(&wallet), 1) }
+    let subject = Subject::Copies(items.to_vec());
+    Proposal { nonce: [nonce; 16], opened, subject, ..proposal(CeremonyKind::Inventory, Some(&wallet), 1) }
 }
 
 fn manifest_of(proposal: &Proposal) -> Result<Manifest, ManifestError> {
@@ -303,8 +303,10 @@ fn opening_is_refused_for_a_sheet_that_cannot_be_or_whose_serial_is_taken() {
 
     let plain = Paper::closed();
     let wallet = plain.ceremony.committed().unwrap();
-    let unbacked =
-        Proposal { inventory: vec![sheet(3, "S-1")], ..proposal(CeremonyKind::Inventory, Some(&wallet), 7) };
+    let unbacked = Proposal {
+        subject: Subject::Copies(vec![sheet(3, "S-1")]),
+        ..proposal(CeremonyKind::Inventory, Some(&wallet), 7)
+    };
     let charter: &Charter = plain.ceremony.charter();
     let manifest = unbacked.manifest(charter, &Script::builtin(CeremonyKind::Inventory).unwrap()).unwrap();
     let mut book = Book::new(context_of(charter));
@@ -371,7 +373,7 @@ fn opening_is_refused_for_an_identity_that_opens_nothing_or_is_still_in_the_char
     let amending = Proposal {
         kind: CeremonyKind::Amend,
         wallet: "charter".parse().unwrap(),
-        amendment: Some(Arc::clone(&next)),
+        subject: Subject::Charter(Arc::clone(&next)),
         ..proposal(CeremonyKind::Amend, None, 70)
     };
     let mut amendment = Paper::start(context_of(&BACKED), &manifest_of(&amending).unwrap(), Vec::new());
@@ -491,7 +493,7 @@ fn manifest_of_an_inventory_is_refused_when_its_items_are_malformed() {
         what: what.to_owned(),
     };
     let many = |count: usize| (0..count).map(|number| printed(1, &format!("S-{number}"))).collect();
-    assert_eq!(parse(&|wire| wire.inventory = many(MAX_ITEMS)).unwrap().inventory.len(), MAX_ITEMS);
+    assert_eq!(parse(&|wire| wire.inventory = many(MAX_ITEMS)).unwrap().inventory().len(), MAX_ITEMS);
     for (items, why) in [
         (vec![], "must have items"),
         (many(MAX_ITEMS + 1), "more than 64"),
@@ -514,7 +516,7 @@ fn manifest_of_an_inventory_is_refused_when_its_items_are_malformed() {
     for kind in [CeremonyKind::Dkg, CeremonyKind::TestSign, CeremonyKind::Refresh] {
         let wallet = FIRST.ceremony.committed().unwrap();
         let named = if kind == CeremonyKind::Dkg { None } else { Some(&wallet) };
-        let other = Proposal { inventory: vec![sheet(1, "S-1")], ..proposal(kind, named, 3) };
+        let other = Proposal { subject: Subject::Copies(vec![sheet(1, "S-1")]), ..proposal(kind, named, 3) };
         refused!(manifest_of(&other), ManifestError::Value(_));
     }
     let of_nothing = Proposal { origin: None::<Origin>, ..proposed(&FIRST, 1, SOON, &[sheet(1, "S-1")]) };

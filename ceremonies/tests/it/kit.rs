@@ -12,7 +12,7 @@ use ceremonies::charter::{CeremonyKind, Charter, Node, Role};
 use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Generation, Hash, Line, UnixMillis};
-use ceremonies::manifest::{Manifest, Origin, Proposal, Way};
+use ceremonies::manifest::{Manifest, Origin, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::{Answer, NAMESPACE, Release};
 use ceremonies::subsets::Subset;
@@ -79,10 +79,8 @@ pub(crate) fn proposal(kind: CeremonyKind, wallet: Option<&Wallet>, nonce: u8) -
         nonce: [nonce; 16],
         generation,
         origin,
-        amendment: None,
-        lost: BTreeMap::new(),
-        transaction: None,
-        inventory: Vec::new(),
+        subject: Subject::Wallet,
+        signers: None,
     }
 }
 
@@ -157,7 +155,8 @@ impl Paper {
     /// A recovery of this ceremony's wallet, opened. The enclaves have been restarted since.
     pub(crate) fn recover(&self, lost: &[(u8, Way)]) -> Self {
         self.then(CeremonyKind::Recover, |proposal| {
-            proposal.lost = lost.iter().map(|(index, way)| (node(*index), *way)).collect();
+            proposal.subject =
+                Subject::Losses(lost.iter().map(|(index, way)| (node(*index), *way)).collect());
         })
     }
 

@@ -9,7 +9,7 @@ use ceremonies::ceremony::Rejection;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
-use ceremonies::manifest::{Manifest, Origin, Way};
+use ceremonies::manifest::{Manifest, Origin, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::wallet::Record;
 use ceremonies::wire::log;
@@ -79,7 +79,7 @@ pub(crate) fn next(before: &Paper, kind: CeremonyKind, number: u32, minute: i64)
         proposal.nonce[..4].copy_from_slice(&number.to_be_bytes());
         proposal.opened = NOW.plus(minute * MINUTE);
         if kind.recovers() {
-            proposal.lost = [(node(1), Way::Repair)].into();
+            proposal.subject = Subject::Losses([(node(1), Way::Repair)].into());
         }
     });
     paper.origins.clear();
@@ -267,7 +267,7 @@ fn with_another_release(dkg: &Paper) -> Paper {
     let other = Hash::of_bytes(b"another object");
     wallet.backups.get_mut(&node(4)).unwrap().whole.digest = other;
     let mut proposal = proposal(CeremonyKind::Recover, Some(&wallet), 51);
-    proposal.lost = [(node(4), Way::Backup)].into();
+    proposal.subject = Subject::Losses([(node(4), Way::Backup)].into());
     let manifest = proposal.manifest(&BACKED, &Script::builtin(CeremonyKind::Recover).unwrap()).unwrap();
     let mut paper =
         Paper::start(context_of(&BACKED).with_wallet(Some(Arc::new(wallet))), &manifest, vec![]).authorise();
@@ -429,7 +429,7 @@ fn ancestor_that_somebody_makes_up_lifts_no_ban() {
         take(&mut enclave, &paper.log).unwrap();
     }
     let known = &enclave.get(&id(&papers[1])).unwrap().ceremony;
-    assert!(known.manifest().lost.contains_key(&node(1)), "it stands in the ancestor's place");
+    assert!(known.manifest().lost().contains_key(&node(1)), "it stands in the ancestor's place");
     assert_eq!(enclave.bans_in(signing.ceremony.manifest()), [(node(1), node(2))].into());
     assert_eq!(enclave.origins(&id(&signing)).len(), 1);
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Duty, Phase, Rejection, StepState, Void};
 use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, Role};
-use ceremonies::manifest::{ManifestError, Way};
+use ceremonies::manifest::{ManifestError, Subject, Way};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::Answer;
 
@@ -24,7 +24,7 @@ const SHEETS: [(u8, Way); 5] =
 
 fn rebuild(lost: &[(u8, Way)]) -> Paper {
     CLOSED.then(CeremonyKind::Rebuild, |proposal| {
-        proposal.lost = lost.iter().map(|(index, way)| (node(*index), *way)).collect();
+        proposal.subject = Subject::Losses(lost.iter().map(|(index, way)| (node(*index), *way)).collect());
     })
 }
 
@@ -88,7 +88,7 @@ fn rebuild_is_among_t_that_have_a_share_and_all_that_have_none() {
 fn naming(kind: CeremonyKind, lost: &[(u8, Way)]) -> Result<(), ManifestError> {
     let wallet = CLOSED.ceremony.committed().unwrap();
     let mut proposal = proposal(kind, Some(&wallet), 9);
-    proposal.lost = lost.iter().map(|(index, way)| (node(*index), *way)).collect();
+    proposal.subject = Subject::Losses(lost.iter().map(|(index, way)| (node(*index), *way)).collect());
     proposal.manifest(&BACKED, &Script::builtin(kind).unwrap()).map(drop)
 }
 
@@ -127,7 +127,7 @@ fn opening_is_refused_for_a_sheet_that_no_log_knows_and_beside_another_renewal()
     assert_eq!(book(&[&CLOSED]).check_opening(asked.ceremony.manifest(), soon), Ok(()));
     let refresh = CLOSED.then(CeremonyKind::Refresh, |proposal| proposal.nonce = [9; 16]);
     let other = CLOSED.then(CeremonyKind::Rebuild, |proposal| {
-        proposal.lost = SHEETS.map(|(index, way)| (node(index), way)).into();
+        proposal.subject = Subject::Losses(SHEETS.map(|(index, way)| (node(index), way)).into());
         proposal.nonce = [9; 16];
         proposal.generation = ceremonies::ids::Generation(3);
     });

@@ -7,7 +7,7 @@ use ceremonies::ceremony::{Ceremony, Duty, Phase, Rejection, StepState, Void, te
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{Generation, Hash};
-use ceremonies::manifest::{ManifestError, Way};
+use ceremonies::manifest::{ManifestError, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wallet::{prepared_message, staged_message};
@@ -573,7 +573,7 @@ fn manifest_of_a_renewal_is_refused_when_its_generation_is_the_first_or_the_last
     for kind in [CeremonyKind::Refresh, CeremonyKind::Recover] {
         let mut proposal = proposal(kind, Some(&wallet), 9);
         if kind == CeremonyKind::Recover {
-            proposal.lost = [(node(1), Way::Repair)].into();
+            proposal.subject = Subject::Losses([(node(1), Way::Repair)].into());
         }
         let script = Script::builtin(kind).unwrap();
         proposal.manifest(&CHARTER, &script).unwrap();
@@ -593,7 +593,7 @@ fn naming(kind: CeremonyKind, lost: &[(u32, log::Way)]) -> Result<(), ManifestEr
     let named = if kind == CeremonyKind::Dkg { None } else { Some(&wallet) };
     let mut proposal = proposal(kind, named, 9);
     if kind == CeremonyKind::Recover {
-        proposal.lost = [(node(1), Way::Repair)].into();
+        proposal.subject = Subject::Losses([(node(1), Way::Repair)].into());
     }
     let manifest = proposal.manifest(&CHARTER, &Script::builtin(kind).unwrap()).unwrap();
     let mut wire = log::Manifest::decode(manifest.as_bytes()).unwrap();

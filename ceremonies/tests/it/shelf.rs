@@ -6,6 +6,7 @@ use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
 use ceremonies::inventory::{Change, Item};
+use ceremonies::manifest::Subject;
 
 use crate::cluster::{context, line, node};
 use crate::kit::{MINUTE, Paper};
@@ -50,8 +51,8 @@ fn generation_that_something_in_the_book_works_on_stays_with_the_one_before_it()
     let papers = &*GENERATIONS;
     let inventory = papers[2].then(CeremonyKind::Inventory, |proposal| {
         proposal.opened = SOON;
-        proposal.inventory =
-            vec![Item::Copy { node: node(1), change: Change::CopyFound, what: line("A laptop") }];
+        let found = Item::Copy { node: node(1), change: Change::CopyFound, what: line("A laptop") };
+        proposal.subject = Subject::Copies(vec![found]);
     });
     let signing = next(&papers[2], CeremonyKind::TestSign, 1000, 30);
     let refresh = next(&papers[2], CeremonyKind::Refresh, 1000, 30);

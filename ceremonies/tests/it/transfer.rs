@@ -11,6 +11,7 @@ use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::{EntryError, TestSigned};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::Hash;
+use ceremonies::manifest::Subject;
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::Answer;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
@@ -60,7 +61,8 @@ fn bitcoin() -> Transaction {
 /// A transfer, approved and not yet signed.
 fn approved(transaction: Transaction) -> Paper {
     let mut paper = WALLET.then(CeremonyKind::Transfer, |proposal| {
-        proposal.transaction = Some((Arc::new(transaction), vec![node(1), node(2), node(3)]));
+        proposal.subject = Subject::Transaction(Arc::new(transaction));
+        proposal.signers = Some(vec![node(1), node(2), node(3)]);
     });
     for by in 1..=3 {
         paper.attest(by).unwrap();

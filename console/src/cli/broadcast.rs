@@ -147,8 +147,7 @@ fn of_a_firm(mut endpoint: Endpoint, ca: Option<&Path>, bearer: Option<&Path>) -
 async fn sent(ceremony: &Ceremony, endpoint: &Endpoint, patience: Patience) -> Result<Confirmation> {
     let (transaction, signed) = ceremony
         .manifest()
-        .transaction
-        .as_deref()
+        .transaction()
         .zip(ceremony.signed_transaction())
         .context("the transaction is not signed yet")?;
     note(&format!("sending to {}, then waiting up to {} s", endpoint.authority(), patience.wait.as_secs()));

@@ -28,7 +28,7 @@ const MAX_ASIDE: usize = 256;
 /// The charter that a log's first entry proposes, for an amendment.
 pub(super) fn proposed(log: &[Entry]) -> Option<std::sync::Arc<Charter>> {
     match &log.first()?.event {
-        Event::Opened { manifest, .. } => manifest.amendment.clone(),
+        Event::Opened { manifest, .. } => manifest.amendment().cloned(),
         _ => None,
     }
 }

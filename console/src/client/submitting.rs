@@ -89,7 +89,7 @@ impl<B: Bus> Nodes<B> {
     ) -> Result<Receipt, SubmitError> {
         let wanted = Event::try_from(event.clone())?;
         let opens = match &wanted {
-            Event::Opened { manifest, .. } => manifest.amendment.clone(),
+            Event::Opened { manifest, .. } => manifest.amendment().cloned(),
             _ => None,
         };
         let voices = self.voices(proposed(known).or(opens));

@@ -123,7 +123,7 @@ impl Health {
     fn lacks_a_share_for(&self, manifest: &Manifest, node: NodeIndex) -> bool {
         let wallet = self.wallets.iter().find(|readiness| readiness.wallet == manifest.wallet);
         let is_lost = wallet.is_some_and(|wallet| wallet.shares.get(&node) == Some(&Share::Lost));
-        is_lost && manifest.kind != CeremonyKind::Dkg && !manifest.lost.contains_key(&node)
+        is_lost && manifest.kind != CeremonyKind::Dkg && !manifest.lost().contains_key(&node)
     }
 }
 

@@ -8,7 +8,7 @@ use ceremonies::ceremony::{Ceremony, Phase, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, WalletName};
 use ceremonies::inventory::Item;
-use ceremonies::manifest::{CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
+use ceremonies::manifest::{self, CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::Script;
 use ceremonies::subsets::{Subset, subsets};
 use ceremonies::transaction::Transaction;
@@ -95,7 +95,7 @@ impl Subject {
 fn carried_by<'a>(book: &'a Book, transaction: &Transaction) -> Option<&'a CeremonyId> {
     let digests = transaction.digests();
     let carries = |ceremony: &Ceremony| {
-        let carried = ceremony.manifest().transaction.as_ref();
+        let carried = ceremony.manifest().transaction();
         let is_over = matches!(ceremony.phase_at(now()), Phase::Void(_) | Phase::Abandoned(_));
         carried.is_some_and(|carried| carried.digests() == digests)
             && (ceremony.transaction_id().is_some() || !is_over)
@@ -182,33 +182,32 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         lost.keys().try_for_each(|node| must_be_among(*node, &roster, "this wallet"))
     };
     let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
-    let (mut lost, mut transaction, mut inventory) = (BTreeMap::new(), None, Vec::new());
-    let (about, (generation, origin), amendment) = match &opening.subject {
-        Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), None),
-        Subject::Wallet(name) => (name.clone(), current(name)?, None),
-        Subject::Refresh(name) => (name.clone(), next(name)?, None),
+    let all = |about: manifest::Subject| (about, None);
+    let (name, (generation, origin), (subject, signers)) = match &opening.subject {
+        Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), all(manifest::Subject::Wallet)),
+        Subject::Wallet(name) => (name.clone(), current(name)?, all(manifest::Subject::Wallet)),
+        Subject::Refresh(name) => (name.clone(), next(name)?, all(manifest::Subject::Wallet)),
         Subject::Recovery(name, nodes) | Subject::Rebuild(name, nodes) => {
             must_be_its_nodes(name, nodes)?;
-            lost.clone_from(nodes);
-            (name.clone(), next(name)?, None)
+            (name.clone(), next(name)?, all(manifest::Subject::Losses(nodes.clone())))
         }
         Subject::Transfer(name, read, signers) => {
-            transaction = Some((Arc::clone(read), signers.clone()));
-            (name.clone(), current(name)?, None)
+            let transaction = manifest::Subject::Transaction(Arc::clone(read));
+            (name.clone(), current(name)?, (transaction, Some(signers.clone())))
         }
         Subject::Charter(next) => {
             charter.check_amendment(next)?;
             let name = CHARTER.parse().map_err(ManifestError::from)?;
-            (name, (Generation::FIRST, None), Some(Arc::clone(next)))
+            (name, (Generation::FIRST, None), all(manifest::Subject::Charter(Arc::clone(next))))
         }
         Subject::Inventory { wallet: name, generation, origin, items } => {
-            inventory.clone_from(items);
-            (name.clone(), (*generation, Some(origin.clone())), None)
+            let copies = manifest::Subject::Copies(items.clone());
+            (name.clone(), (*generation, Some(origin.clone())), all(copies))
         }
     };
     let manifest = Proposal {
         kind: opening.subject.kind(),
-        wallet: about,
+        wallet: name,
         purpose: opening.purpose.clone(),
         administrator: opening.administrator.clone(),
         opened,
@@ -216,10 +215,8 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         nonce: rand::random(),
         generation,
         origin,
-        amendment,
-        lost,
-        transaction,
-        inventory,
+        subject,
+        signers,
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;

@@ -17,7 +17,7 @@ use ceremonies::ceremony::{Ceremony, Context, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter};
 use ceremonies::entry::{Entry, Event, Place};
 use ceremonies::ids::{Generation, Hash, NodeIndex};
-use ceremonies::manifest::{Origin, Proposal, Way};
+use ceremonies::manifest::{Origin, Proposal, Subject, Way};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::NAMESPACE;
 use ceremonies::text::chain;
@@ -101,10 +101,8 @@ impl Desk {
             nonce: [1; 16],
             generation: Generation(wallet.record.generation.0 + 1),
             origin: Some(Origin { ceremony: wallet.record.ceremony.clone(), record: wallet.record.digest() }),
-            amendment: None,
-            transaction: None,
-            inventory: Vec::new(),
-            lost: [(node(2), Way::Backup)].into(),
+            subject: Subject::Losses([(node(2), Way::Backup)].into()),
+            signers: None,
         };
         let manifest = proposal.manifest(&charter, &script).unwrap();
         let text = opening_statement(&manifest, &charter, &script).unwrap();

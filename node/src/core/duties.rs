@@ -162,7 +162,7 @@ impl Core {
         let is_begun = ceremony.phase_at(self.now.wall) != Phase::Gathering;
         manifest.origin.is_none()
             || is_begun
-            || manifest.lost.contains_key(&self.node())
+            || manifest.lost().contains_key(&self.node())
             || self.observed.may_hold(&manifest.wallet)
     }
 

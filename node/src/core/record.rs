@@ -268,7 +268,7 @@ impl Core {
     pub(super) fn charters_of(&self, id: &CeremonyId) -> Vec<&Charter> {
         let ceremony = self.book.get(id).map(|chapter| &chapter.ceremony);
         let own = ceremony.map(ceremonies::ceremony::Ceremony::charter);
-        let proposed = ceremony.and_then(|ceremony| ceremony.manifest().amendment.as_deref());
+        let proposed = ceremony.and_then(|ceremony| ceremony.manifest().amendment().map(AsRef::as_ref));
         [Some(self.book.context().charter().as_ref()), own, proposed].into_iter().flatten().collect()
     }
 

@@ -215,11 +215,11 @@ impl Core {
         charters.extend(
             self.book
                 .amendments()
-                .filter_map(|chapter| Some(chapter.ceremony.manifest().amendment.as_ref()?.hash())),
+                .filter_map(|chapter| Some(chapter.ceremony.manifest().amendment()?.hash())),
         );
         let place = |manifest: &Manifest| {
             let charter = charters.iter().position(|charter| *charter == manifest.charter);
-            (charter.unwrap_or(charters.len()), manifest.amendment.is_some())
+            (charter.unwrap_or(charters.len()), manifest.amendment().is_some())
         };
         ids.sort_by_cached_key(|id| {
             let manifest = self.book.get(id).map(|chapter| chapter.ceremony.manifest());

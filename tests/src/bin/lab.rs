@@ -311,7 +311,7 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     if let Some((charter, at)) = ceremony.amended() {
         println!("charter {} in force since {at}", charter.hash());
     }
-    for item in &ceremony.manifest().inventory {
+    for item in ceremony.manifest().inventory() {
         println!("  {item}");
     }
     let head = ceremonies::words::spoken(&ceremony.head().hash);

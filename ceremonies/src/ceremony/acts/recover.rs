@@ -41,7 +41,7 @@ impl Rules for Recover {
         let (lost, way) = ceremony.due_recovery().filter(|_| *phase == Phase::Authorised)?;
         match way {
             Way::Repair if manifest.dealer().is_some() => {
-                let has_got = manifest.lost.get(&node) == Some(&way) && ceremony.recovered.contains(&node);
+                let has_got = manifest.lost().get(&node) == Some(&way) && ceremony.recovered.contains(&node);
                 (ceremony.rebuilding().contains(node) && !has_got).then_some(Duty::Rebuild)
             }
             Way::Repair => ceremony.repairing(lost).contains(node).then_some(Duty::Repair { lost }),

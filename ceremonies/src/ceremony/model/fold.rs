@@ -22,7 +22,7 @@ use crate::charter::{
 };
 use crate::entry::{Aborted, Entry, Place};
 use crate::ids::{Hash, Line, NodeIndex, UnixMillis};
-use crate::manifest::Proposal;
+use crate::manifest::{Proposal, Subject};
 use crate::script::{Act, Script};
 use crate::statement::{Answer, Presence};
 use crate::subsets::Subset;
@@ -132,10 +132,8 @@ fn approved(nodes: u8) -> Ceremony {
         nonce: [1; 16],
         generation: crate::ids::Generation::FIRST,
         origin: None,
-        lost: [].into(),
-        transaction: None,
-        inventory: Vec::new(),
-        amendment: None,
+        subject: Subject::Wallet,
+        signers: None,
     };
     let manifest = proposal.manifest(&charter, &script).unwrap();
     let enclaves = manifest.roster.iter().map(|node| (*node, attested(*node, &charter))).collect();

@@ -60,12 +60,12 @@ pub(super) fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         "id": manifest.ceremony,
         "kind": manifest.kind,
         "wallet": manifest.wallet,
-        "charter": manifest.amendment.as_ref().map(|charter| charter.hash()),
-        "inventory": manifest.inventory,
-        "lost": manifest.lost,
-        "transaction": manifest.transaction.as_ref().map(|transaction| transaction.words()),
+        "charter": manifest.amendment().map(|charter| charter.hash()),
+        "inventory": manifest.inventory(),
+        "lost": manifest.lost(),
+        "transaction": manifest.transaction().map(|transaction| transaction.words()),
         "transaction_id": ceremony.transaction_id().map(|id| id.to_string()),
-        "signing_nodes": manifest.transaction.is_some().then_some(&manifest.roster),
+        "signing_nodes": manifest.transaction().is_some().then_some(&manifest.roster),
         "disputes": disputes(ceremony),
         "withheld": withheld(ceremony),
         "purpose": manifest.purpose,
@@ -85,10 +85,10 @@ pub(super) fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
 
 /// What a ceremony is about, in a few words.
 fn about(manifest: &Manifest) -> String {
-    match &manifest.amendment {
+    match manifest.amendment() {
         None => {
             let lost: Vec<_> = manifest
-                .lost
+                .lost()
                 .iter()
                 .map(|(node, way)| format!(", node {node} lost, {}", manifest.way_in_words(*way)))
                 .collect();
@@ -123,13 +123,13 @@ pub(super) fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     for line in fork(reading).iter().flat_map(crate::fork::Fork::lines) {
         text += &format!("{line}\n");
     }
-    for change in manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter)) {
+    for change in manifest.amendment().into_iter().flat_map(|charter| ceremony.charter().changes(charter)) {
         text += &format!("  {change}\n");
     }
-    for item in &manifest.inventory {
+    for item in manifest.inventory() {
         text += &format!("  {item}\n");
     }
-    for said in manifest.transaction.iter().flat_map(|transaction| transaction.words()) {
+    for said in manifest.transaction().into_iter().flat_map(|transaction| transaction.words()) {
         text += &format!("  {said}\n");
     }
     if let Some(id) = ceremony.transaction_id() {

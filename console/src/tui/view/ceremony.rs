@@ -44,7 +44,7 @@ const PLAIN: Style = Style::new();
 fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
     let manifest = ceremony.manifest();
     let width = inner_width(area);
-    let about = match manifest.amendment {
+    let about = match manifest.amendment() {
         None => format!("{} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
         Some(_) => "amendment of the charter".to_owned(),
     };
@@ -211,15 +211,15 @@ fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>
 /// What an amendment changes in the charter, an inventory in the ledger, or a transaction pays.
 fn changes(ceremony: &Ceremony, width: usize) -> Vec<Line<'static>> {
     let manifest = ceremony.manifest();
-    let articles = manifest.amendment.iter().flat_map(|charter| ceremony.charter().changes(charter));
+    let articles = manifest.amendment().into_iter().flat_map(|charter| ceremony.charter().changes(charter));
     let articles = articles.map(|change| format!("{change:#}"));
-    let pays = manifest.transaction.iter().flat_map(|transaction| transaction.words());
+    let pays = manifest.transaction().into_iter().flat_map(|transaction| transaction.words());
     let changes: Vec<String> =
-        articles.chain(manifest.inventory.iter().map(ToString::to_string)).chain(pays).collect();
+        articles.chain(manifest.inventory().iter().map(ToString::to_string)).chain(pays).collect();
     if changes.is_empty() {
         return Vec::new();
     }
-    let what = if manifest.transaction.is_some() { "Transaction" } else { "Changes" };
+    let what = if manifest.transaction().is_some() { "Transaction" } else { "Changes" };
     let heading = format!("{what} (in full: custody ceremony show {}):", manifest.ceremony);
     let heading = [Line::raw("")].into_iter().chain(said(&heading, width, FAINT));
     heading.chain(changes.iter().flat_map(|change| said(change, width, PLAIN))).collect()

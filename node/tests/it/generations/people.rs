@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ceremonies::ceremony::{Ceremony, Phase, StepState, opening_statement};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{CeremonyId, Generation, Hash, StepId};
-use ceremonies::manifest::{Origin, Proposal, Way};
+use ceremonies::manifest::{Origin, Proposal, Subject, Way};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::{Answer, Release};
 use ceremonies::subject;
@@ -149,8 +149,6 @@ impl World {
             (Some(_), false) => CeremonyKind::Recover,
         };
         let proposal = Proposal {
-            transaction: None,
-            inventory: Vec::new(),
             kind,
             wallet: name,
             purpose: line("To see that it works"),
@@ -160,8 +158,8 @@ impl World {
             nonce,
             generation: if wallet.is_some() { generation } else { Generation::FIRST },
             origin: wallet.map(|record| Origin { record: record.digest(), ceremony: record.ceremony }),
-            amendment: None,
-            lost,
+            subject: if lost.is_empty() { Subject::Wallet } else { Subject::Losses(lost) },
+            signers: None,
         };
         let (charter, script) = (self.context.charter(), Script::builtin(kind).unwrap());
         let manifest = proposal.manifest(charter, &script).unwrap();

@@ -6,7 +6,7 @@ use ceremonies::ceremony::{Phase, opening_statement};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Proposal};
+use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Proposal, Subject};
 use ceremonies::record::{SignedHead, Standing, Tip, Tree};
 use ceremonies::said::{self, Topic};
 use ceremonies::script::{Act, Script};
@@ -197,10 +197,8 @@ impl World {
             nonce,
             generation: Generation::FIRST,
             origin: None,
-            amendment,
-            lost: [].into(),
-            transaction: None,
-            inventory: Vec::new(),
+            subject: amendment.map_or(Subject::Wallet, Subject::Charter),
+            signers: None,
         };
         let script = Script::builtin(kind).unwrap();
         let manifest = proposal.manifest(&charter, &script).unwrap();

@@ -9,7 +9,7 @@ use ceremonies::ceremony;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis};
-use ceremonies::manifest::{Origin, Proposal};
+use ceremonies::manifest::{Origin, Proposal, Subject};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::script::Script;
 use ceremonies::wire::record::{self, to_peer};
@@ -87,10 +87,8 @@ fn opening_on(line: &Shelved, by: usize, key: &KeyPair) -> Entry {
         nonce: [7; 16],
         generation: Generation(2),
         origin: Some(Origin { ceremony: line.ceremony.clone(), record: Hash::of_bytes(b"record") }),
-        amendment: None,
-        lost: [].into(),
-        transaction: None,
-        inventory: Vec::new(),
+        subject: Subject::Wallet,
+        signers: None,
     };
     let manifest = proposal.manifest(CONTEXT.charter(), &script).unwrap();
     let statement = ceremony::opening_statement(&manifest, CONTEXT.charter(), &script).unwrap();

@@ -7,7 +7,7 @@ use ceremonies::broker::stream_config;
 use ceremonies::ceremony::opening_statement;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{CeremonyId, Generation, Hash};
-use ceremonies::manifest::{Origin, Proposal, Way};
+use ceremonies::manifest::{Origin, Proposal, Subject, Way};
 use ceremonies::said::{self, Topic};
 use ceremonies::script::Script;
 use ceremonies::subject;
@@ -82,10 +82,8 @@ fn opening() -> (CeremonyId, Kind) {
             ceremony: "dkg-treasury-01".parse().unwrap(),
             record: Hash::of_bytes(b"record"),
         }),
-        amendment: None,
-        lost: [(node(0), Way::Backup)].into(),
-        transaction: None,
-        inventory: Vec::new(),
+        subject: Subject::Losses([(node(0), Way::Backup)].into()),
+        signers: None,
     };
     let (charter, script) = (CONTEXT.charter(), Script::builtin(CeremonyKind::Recover).unwrap());
     let manifest = proposal.manifest(charter, &script).unwrap();
