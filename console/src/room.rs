@@ -109,6 +109,20 @@ pub enum RoomError {
         /// The ceremonies.
         by: String,
     },
+    /// A store that holds a share in use, entered as destroyed.
+    #[error(
+        "node {node}'s store cannot be entered as destroyed: generation {generation} of {wallet} is in use, and its store \
+         holds a share of it. If a disk of the node was destroyed, recover the share first: `custody ceremony open recover \
+         --wallet {wallet} --lost {node}`; the recovery ends in a new generation, and the old one's store can then be entered"
+    )]
+    StoreInUse {
+        /// The wallet.
+        wallet: WalletName,
+        /// Its generation in use.
+        generation: Generation,
+        /// The node.
+        node: NodeIndex,
+    },
     /// The new charter is malformed, or may not follow the one in force.
     #[error("the new charter is refused")]
     Charter(#[from] CharterError),

@@ -7,7 +7,7 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase, opening_statement};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, WalletName};
-use ceremonies::inventory::Item;
+use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::{self, CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::Script;
 use ceremonies::subsets::{Subset, subsets};
@@ -147,6 +147,20 @@ fn chosen(record: &Record, signers: Vec<NodeIndex>) -> Result<Vec<NodeIndex>, Ro
     Ok(signers)
 }
 
+/// Refuses an inventory that would cross out a store from which its node signs.
+fn must_strike_no_store_in_use(in_use: &Record, origin: &Origin, items: &[Item]) -> Result<(), RoomError> {
+    let struck = items.iter().find_map(|item| match item {
+        Item::Copy { node, change: Change::StoreDestroyed, .. } => Some(*node),
+        Item::Copy { .. } | Item::IdentityDestroyed { .. } => None,
+    });
+    match struck {
+        Some(node) if in_use.ceremony == origin.ceremony => {
+            Err(RoomError::StoreInUse { wallet: in_use.wallet.clone(), generation: in_use.generation, node })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// What somebody wants to open.
 #[derive(Debug, Clone)]
 pub struct Opening {
@@ -201,6 +215,7 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
             (name, (Generation::FIRST, None), all(manifest::Subject::Charter(Arc::clone(next))))
         }
         Subject::Inventory { wallet: name, generation, origin, items } => {
+            must_strike_no_store_in_use(&wallet(book, name)?.record, origin, items)?;
             let copies = manifest::Subject::Copies(items.clone());
             (name.clone(), (*generation, Some(origin.clone())), all(copies))
         }

@@ -9,7 +9,7 @@ use clap::{Args as _, FromArgMatches as _, Parser as _};
 use console::cli::Arguments;
 use console::inventory::{Entries, entering};
 use console::ledger::rows;
-use console::room::Subject;
+use console::room::{LIFETIME_MS, Opening, Subject, prepare};
 
 fn node(index: u8) -> NodeIndex {
     NodeIndex::new(index).unwrap()
@@ -78,6 +78,29 @@ fn inventory_names_the_one_ceremony_that_made_its_generation() {
         assert!(about(wrong).unwrap_err().starts_with("no ceremony made generation"), "{wrong:?}");
     }
     assert!(about(&[]).unwrap_err().contains("as in --generation"));
+}
+
+#[test]
+fn store_from_which_a_node_signs_is_not_entered_as_destroyed() {
+    let book = crate::model(56).book;
+    let opened = |item: &[&str]| {
+        let entries = parsed(&[&["--generation", "1"], item].concat()).unwrap();
+        let opening = Opening {
+            subject: entries.subject(&book, "treasury".parse().unwrap()).unwrap(),
+            purpose: line("A test"),
+            administrator: "administrator-1".parse().unwrap(),
+            lifetime_ms: LIFETIME_MS,
+        };
+        prepare(&book, &opening).map_err(|error| error.to_string())
+    };
+    for items in
+        [&["--store-destroyed", "3=a disk"][..], &["--found", "1=a disk", "--store-destroyed", "3=it"]]
+    {
+        let refused = opened(items).unwrap_err();
+        assert!(refused.starts_with("node 3's store cannot be entered as destroyed"), "{refused}");
+        assert!(refused.contains("open recover --wallet treasury --lost 3`"), "{refused}");
+    }
+    assert!(opened(&["--found", "3=a disk"]).is_ok());
 }
 
 #[test]
