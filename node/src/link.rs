@@ -11,6 +11,7 @@ use enclave_link::message::{
     self, FromEnclave, StreamClosed, StreamData, ToEnclave, from_enclave, to_enclave,
 };
 use enclave_link::{MAX_CHUNK, SendError};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -41,6 +42,14 @@ pub enum LinkState {
     Down(String),
 }
 
+/// No connection to the KMS for the enclave.
+#[derive(Debug, Error)]
+#[error("this node cannot reach the KMS endpoint {endpoint}")]
+pub struct KmsUnreachable {
+    endpoint: String,
+    source: io::Error,
+}
+
 /// What the link reports to the agent.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -48,7 +57,7 @@ pub enum LinkEvent {
     Message(from_enclave::Kind),
     /// Whether a connection for the enclave to the KMS endpoint came about, else why not. The enclave only sees a
     /// stream that ends.
-    Kms(Result<(), String>),
+    Kms(Result<(), KmsUnreachable>),
     /// The connection was lost: every session that the enclave had is over.
     Lost,
 }
@@ -307,11 +316,14 @@ async fn forward(
     replies: mpsc::Sender<to_enclave::Kind>,
     events: mpsc::Sender<LinkEvent>,
 ) {
-    let connected = connect_kms(&endpoint).await;
+    let (connection, reached) = match connect_kms(&endpoint).await {
+        Ok(connection) => (Some(connection), Ok(())),
+        Err(unreachable) => (None, Err(unreachable)),
+    };
     // The agent learns why before the enclave is told that there is no stream. Where either is gone, there is nobody to
     // tell.
-    let _ = events.send(LinkEvent::Kms(connected.as_ref().map(|_| ()).map_err(Clone::clone))).await;
-    if let Ok(connection) = connected
+    let _ = events.send(LinkEvent::Kms(reached)).await;
+    if let Some(connection) = connection
         && let Err(error) = carry(connection, stream, chunks, &replies).await
     {
         warn!(%endpoint, %error, "KMS stream ended");
@@ -319,11 +331,11 @@ async fn forward(
     let _ = replies.send(to_enclave::Kind::StreamClosed(StreamClosed { stream })).await;
 }
 
-async fn connect_kms(endpoint: &str) -> Result<TcpStream, String> {
+async fn connect_kms(endpoint: &str) -> Result<TcpStream, KmsUnreachable> {
+    let late = |_| io::Error::other(format!("no connection within {} s", MAX_CONNECT.as_secs()));
     let connected = tokio::time::timeout(MAX_CONNECT, TcpStream::connect(endpoint)).await;
-    let connected = connected.map_err(|_| format!("no connection within {} s", MAX_CONNECT.as_secs()));
-    let connected = connected.and_then(|connected| connected.map_err(|error| error.to_string()));
-    connected.map_err(|why| format!("this node cannot reach the KMS endpoint {endpoint}: {why}"))
+    let connected = connected.map_err(late).flatten();
+    connected.map_err(|source| KmsUnreachable { endpoint: endpoint.to_owned(), source })
 }
 
 async fn carry(
@@ -387,7 +399,8 @@ mod tests {
         let (events, mut to_agent) = mpsc::channel(1);
         forward(endpoint.clone(), 7, queue, replies, events).await;
         let Some(LinkEvent::Kms(Err(why))) = to_agent.recv().await else { panic!("nothing was said") };
-        assert!(why.contains(&endpoint) && why.contains("refused"), "{why}");
+        assert!(why.to_string().contains(&endpoint), "{why}");
+        assert_eq!(why.source.kind(), io::ErrorKind::ConnectionRefused);
         let closed = to_enclave::Kind::StreamClosed(StreamClosed { stream: 7 });
         assert_eq!(to_enclave.recv().await, Some(closed));
     }

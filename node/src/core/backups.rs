@@ -4,14 +4,13 @@
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::script::Act;
-use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};
 use enclave_link::message;
 use prost::Message;
 use tracing::{info, warn};
 
 use super::duties::order_label;
-use super::{Core, Effect, Object, Request, StoreOp, Waiting};
+use super::{Core, Effect, Failure, Object, Request, StoreOp, Waiting};
 
 /// How much longer than the charter requires a backup is locked, in milliseconds: the log's clocks may differ.
 const LOCK_MARGIN_MS: i64 = 60 * 60 * 1000;
@@ -51,11 +50,11 @@ impl Core {
         &self,
         id: &CeremonyId,
         backups: &message::Backups,
-    ) -> Result<(Vec<Object>, UnixMillis), String> {
+    ) -> Result<(Vec<Object>, UnixMillis), Failure> {
         let ceremony = &self.book.get(id).ok_or("the ceremony is not known")?.ceremony;
         let rules = ceremony.charter().backup().ok_or("the charter does not ask for backups")?;
         if self.pace.vault_check_ms.is_none() {
-            return Err("this node has no [vault] in its configuration".to_owned());
+            return Err("this node has no [vault] in its configuration".into());
         }
         let manifest = ceremony.manifest();
         let folder = format!(
@@ -68,11 +67,11 @@ impl Core {
         let names = [format!("{folder}/node-{node}"), format!("{folder}/node-{node}-root")];
         let objects = names.iter().zip([&backups.whole, &backups.root]).map(|(name, bytes)| {
             let digest = Hash::of_bytes(bytes);
-            let key = format!("{name}-{digest:.16}.age").parse().map_err(|error| chain(&error))?;
+            let key = format!("{name}-{digest:.16}.age").parse().map_err(|error| Failure::of(&error))?;
             Ok(Object { key, bytes: bytes.clone() })
         });
         let until = self.now.wall.plus(rules.lock_ms() + LOCK_MARGIN_MS);
-        Ok((objects.collect::<Result<_, String>>()?, until))
+        Ok((objects.collect::<Result<_, Failure>>()?, until))
     }
 
     fn not_backed_up(&mut self, id: &CeremonyId, trouble: &str) {
@@ -83,7 +82,7 @@ impl Core {
     }
 
     /// What the vault answered.
-    pub(super) fn put(&mut self, ticket: super::Ticket, result: Result<Vec<(String, UnixMillis)>, String>) {
+    pub(super) fn put(&mut self, ticket: super::Ticket, result: Result<Vec<(String, UnixMillis)>, Failure>) {
         let Some(Waiting::Put(id, backups, objects)) = self.waiting.remove(&ticket) else { return };
         let puts = match result {
             Ok(puts) if puts.len() == objects.len() => puts,
@@ -114,14 +113,14 @@ impl Core {
                 let waiting = Waiting::ReleasedKept(id.clone(), Box::new(request));
                 self.store(StoreOp::KeepReleased(id, object), waiting);
             }
-            Err(refusal) => self.answer(&request, &bus::BackupReply { refusal }),
+            Err(refusal) => self.answer(&request, &bus::BackupReply { refusal: refusal.to_string() }),
         }
     }
 
-    fn check_released(&self, payload: &[u8]) -> Result<(CeremonyId, Vec<u8>), String> {
+    fn check_released(&self, payload: &[u8]) -> Result<(CeremonyId, Vec<u8>), Failure> {
         let backup = bus::Backup::decode(payload).map_err(|_| "the backup cannot be decoded")?;
         if backup.version != VERSION {
-            return Err(format!("this node does not know version {}", backup.version));
+            return Err(format!("this node does not know version {}", backup.version).into());
         }
         let id: CeremonyId = backup.ceremony.parse().map_err(|_| "the ceremony's id is malformed")?;
         let chapter = self.book.get(&id).ok_or_else(|| format!("ceremony {id} is not known here"))?;
@@ -130,18 +129,20 @@ impl Core {
             return Err(format!(
                 "{digest} is not the backup of node {} that {id} asks for: it is damaged, or of another generation",
                 self.node()
-            ));
+            )
+            .into());
         }
         Ok((id, backup.object))
     }
 
-    pub(super) fn released_kept(&mut self, id: &CeremonyId, request: &Request, result: Result<(), String>) {
+    pub(super) fn released_kept(&mut self, id: &CeremonyId, request: &Request, result: Result<(), Failure>) {
         if result.is_ok() {
             for act in [Act::Prove, Act::Recover] {
                 self.ask_again(id, &released_duty(act, self.node()));
             }
         }
-        self.answer(request, &bus::BackupReply { refusal: result.err().unwrap_or_default() });
+        let refusal = result.err().map(|failure| failure.to_string()).unwrap_or_default();
+        self.answer(request, &bus::BackupReply { refusal });
     }
 
     /// Lets an order be given again on this connection.

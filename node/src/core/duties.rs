@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::append::Wish;
 use super::record::{Then, Writer};
-use super::{Asked, Core, Effect, StoreOp, StoreReply, Ticket, Waiting};
+use super::{Asked, Core, Effect, Failure, StoreOp, StoreReply, Ticket, Waiting};
 use crate::store::Claim;
 
 /// How an order is remembered: by its session or, if there is none, by what is to be said.
@@ -185,7 +185,7 @@ impl Core {
         self.store(op, Waiting::Promoted(id.clone()));
     }
 
-    pub(super) fn promoted(&mut self, id: &CeremonyId, result: Result<(), String>) {
+    pub(super) fn promoted(&mut self, id: &CeremonyId, result: Result<(), Failure>) {
         if let Err(trouble) = result {
             warn!(ceremony = %id, %trouble, "committed share could not be made current");
             return;
@@ -225,7 +225,7 @@ impl Core {
         })
     }
 
-    pub(super) fn claimed(&mut self, order: Box<Order>, result: Result<StoreReply, String>) {
+    pub(super) fn claimed(&mut self, order: Box<Order>, result: Result<StoreReply, Failure>) {
         match result {
             Ok(StoreReply::Claim(Claim::New)) => self.read_for(order),
             Ok(_) => self.not_ordered(&order, "this attempt was already begun and was lost"),
@@ -268,7 +268,7 @@ impl Core {
         Ok(Some(release.object))
     }
 
-    pub(super) fn order_read(&mut self, mut order: Box<Order>, result: Result<StoreReply, String>) {
+    pub(super) fn order_read(&mut self, mut order: Box<Order>, result: Result<StoreReply, Failure>) {
         match result {
             Ok(StoreReply::Share(Some(share))) => order.blob = share.blob,
             Ok(StoreReply::Object(Some(object))) => order.backup = object,
@@ -305,9 +305,9 @@ impl Core {
         self.effect(Effect::FetchCredentials(ticket));
     }
 
-    pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<message::Credentials, String>) {
+    pub(super) fn credentials(&mut self, ticket: Ticket, result: Result<message::Credentials, Failure>) {
         if let Err(trouble) = &result {
-            if self.observed.kms.text() != trouble {
+            if self.observed.kms.text() != &**trouble {
                 warn!(%trouble, "no AWS credentials for the enclave");
             }
             self.observed.kms.rose(trouble, self.now);
@@ -388,7 +388,7 @@ impl Core {
         }
     }
 
-    pub(super) fn discarded(&mut self, ceremony: &CeremonyId, result: Result<(), String>) {
+    pub(super) fn discarded(&mut self, ceremony: &CeremonyId, result: Result<(), Failure>) {
         if let Err(trouble) = result {
             warn!(%ceremony, %trouble, "pending share not discarded");
             self.observed.dropped.remove(ceremony);

@@ -1,11 +1,15 @@
 //! What the core is told, and what it asks for.
 
+use std::ops::Deref;
+
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
 use ceremonies::record::Memory;
+use ceremonies::text::chain;
 use ceremonies::wire::bus;
 use enclave_link::message::{self, from_enclave, to_enclave};
 use serde_json::Value;
+use thiserror::Error;
 
 use super::shelf::{Shelved, StoredLog};
 use crate::store::{Claim, PendingShare, StoredShare};
@@ -204,6 +208,38 @@ pub struct Object {
     pub bytes: Vec<u8>,
 }
 
+/// Why the shell could not do something, in words for people: nothing is decided by them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Failure(String);
+
+impl Failure {
+    /// An error with its causes.
+    #[must_use]
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        Self(chain(error))
+    }
+}
+
+impl Deref for Failure {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -234,17 +270,17 @@ pub enum Event {
     /// The link to the enclave is lost: every session that it had is over.
     EnclaveLost,
     /// Whether a connection for the enclave to the KMS endpoint came about, else why not.
-    KmsReached(Result<(), String>),
+    KmsReached(Result<(), Failure>),
     /// Whether the enclave is linked, and why not.
-    LinkState(Result<(), String>),
-    /// What the store did. The error is its text.
-    Stored(Ticket, Result<StoreReply, String>),
+    LinkState(Result<(), Failure>),
+    /// What the store did.
+    Stored(Ticket, Result<StoreReply, Failure>),
     /// AWS credentials, or why there are none.
-    Credentials(Ticket, Result<message::Credentials, String>),
+    Credentials(Ticket, Result<message::Credentials, Failure>),
     /// Whether the vault can be written to.
-    Preflighted(Result<(), String>),
+    Preflighted(Result<(), Failure>),
     /// Where the files are now: version and end of the lock of each.
-    Put(Ticket, Result<Vec<(String, UnixMillis)>, String>),
+    Put(Ticket, Result<Vec<(String, UnixMillis)>, Failure>),
 }
 
 /// What the shell is to do. Effects on the stream and on the store are done in order, one at a time; all others at

@@ -10,7 +10,7 @@ use enclave_link::message::{self, from_enclave};
 use prost::Message;
 use tracing::{error, info, warn};
 
-use super::{Asked, Core, Effect, StoreOp, StoreReply, Waiting};
+use super::{Asked, Core, Effect, Failure, StoreOp, StoreReply, Waiting};
 use crate::store::PendingShare;
 
 impl Core {
@@ -47,7 +47,7 @@ impl Core {
             from_enclave::Kind::Said(said) => self.append_said(&said),
             from_enclave::Kind::KmsTried(tried) => match self.asked.remove(&tried.request) {
                 Some(Asked::Kms) if tried.trouble.is_empty() => self.kms_tried(Ok(())),
-                Some(Asked::Kms) => self.kms_tried(Err(tried.trouble)),
+                Some(Asked::Kms) => self.kms_tried(Err(tried.trouble.into())),
                 Some(Asked::Attestation(_) | Asked::Health | Asked::Start(..)) | None => {
                     warn!("the enclave answered what was not asked");
                 }
@@ -112,7 +112,12 @@ impl Core {
     }
 
     /// A ban is in the store before anyone hears of it.
-    pub(super) fn ban_stored(&mut self, id: &CeremonyId, kind: log::event::Kind, result: Result<(), String>) {
+    pub(super) fn ban_stored(
+        &mut self,
+        id: &CeremonyId,
+        kind: log::event::Kind,
+        result: Result<(), Failure>,
+    ) {
         match result {
             Ok(()) => self.say(id, kind),
             Err(trouble) => {
@@ -144,7 +149,7 @@ impl Core {
         &mut self,
         id: &CeremonyId,
         kind: log::event::Kind,
-        result: Result<(), String>,
+        result: Result<(), Failure>,
     ) {
         match result {
             Ok(()) => {
@@ -202,7 +207,7 @@ impl Core {
                 warn!(reason = %refused.reason, "the enclave did not attest");
                 self.observed.enclave.rose(&refused.reason, self.now);
             }
-            Some(Asked::Kms) => self.kms_tried(Err(refused.reason.clone())),
+            Some(Asked::Kms) => self.kms_tried(Err(refused.reason.as_str().into())),
             None => warn!(reason = %refused.reason, "the enclave refused what was not asked"),
         }
     }
@@ -247,13 +252,13 @@ impl Core {
         self.store(StoreOp::PutPending(share), Waiting::SealedStored(ceremony));
     }
 
-    pub(super) fn sealed_stored(&mut self, ceremony: CeremonyId, result: Result<StoreReply, String>) {
+    pub(super) fn sealed_stored(&mut self, ceremony: CeremonyId, result: Result<StoreReply, Failure>) {
         let why = match result {
             Ok(StoreReply::Share(Some(share))) => {
                 let ticket = self.ticket(Waiting::SealedCredentials(ceremony, share.blob));
                 return self.effect(Effect::FetchCredentials(ticket));
             }
-            Ok(_) => "the store did not return the share that it had just stored".to_owned(),
+            Ok(_) => "the store did not return the share that it had just stored".into(),
             Err(trouble) => trouble,
         };
         warn!(%ceremony, %why, "share not stored");

@@ -12,7 +12,7 @@ use prost::Message;
 use tracing::error;
 
 use super::peers::Peers;
-use super::{Asked, Core, Effect, Now, StoreOp, StoreReply, Waiting};
+use super::{Asked, Core, Effect, Failure, Now, StoreOp, StoreReply, Waiting};
 
 /// How old the attestation document in a heartbeat may get before the enclave is asked for another, in
 /// milliseconds: well below any charter's limit, and soon enough that a frozen enclave is noticed.
@@ -71,7 +71,7 @@ pub(super) struct Observed {
     pub(super) vault: Trouble,
     pub(super) enclave: Trouble,
     /// Whether the enclave is linked, and why not.
-    pub(super) link: Result<(), String>,
+    pub(super) link: Result<(), Failure>,
     /// Since when it has been as it is.
     pub(super) linked_at: u64,
     pub(super) document: Vec<u8>,
@@ -97,7 +97,7 @@ impl Default for Observed {
             kms: Trouble::default(),
             vault: Trouble::default(),
             enclave: Trouble::default(),
-            link: Err("not connected yet".to_owned()),
+            link: Err("not connected yet".into()),
             linked_at: 0,
             document: Vec::new(),
             document_asked: None,
@@ -166,7 +166,7 @@ impl Core {
         }
     }
 
-    pub(super) fn probed(&mut self, result: Result<StoreReply, String>) {
+    pub(super) fn probed(&mut self, result: Result<StoreReply, Failure>) {
         self.store_tried(&result);
         // One that does not answer now is in trouble, and has not lost what it listed.
         if let Ok(StoreReply::Held(shares)) = result {
@@ -176,7 +176,7 @@ impl Core {
 
     pub(super) fn enclave_trouble(&self) -> String {
         if let Err(why) = &self.observed.link {
-            return why.clone();
+            return why.to_string();
         }
         let waits = self.asked.values().any(|asked| matches!(asked, Asked::Health));
         let asked = match &self.own {

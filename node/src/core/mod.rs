@@ -36,8 +36,8 @@ use enclave_link::message::{self, to_enclave};
 use tracing::warn;
 
 pub use self::effect::{
-    Effect, Event, Mark, Now, Object, Request, RequestKind, StoreOp, StoreReply, StreamEntry, StreamError,
-    StreamSeen, Ticket,
+    Effect, Event, Failure, Mark, Now, Object, Request, RequestKind, StoreOp, StoreReply, StreamEntry,
+    StreamError, StreamSeen, Ticket,
 };
 use self::health::Observed;
 use self::past::Past;
@@ -344,7 +344,7 @@ impl Core {
         self.retries.push((op, waiting));
     }
 
-    fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, String>) {
+    fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, Failure>) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         match &result {
             // That something can be read says nothing about what could not be written.

@@ -14,7 +14,7 @@ use prost::Message;
 use tracing::{info, warn};
 
 use super::append::Pending;
-use super::{Core, StoreOp, StreamEntry, Waiting};
+use super::{Core, Failure, StoreOp, StreamEntry, Waiting};
 
 /// The most entries of one writer in one ceremony that are kept of other branches, and of entries that follow nothing
 /// known.
@@ -385,7 +385,7 @@ impl Core {
         matches!(self.writer, Writer::Storing { failed: true, .. })
     }
 
-    pub(super) fn record_stored(&mut self, result: Result<(), String>) {
+    pub(super) fn record_stored(&mut self, result: Result<(), Failure>) {
         if let Err(trouble) = result {
             if let Writer::Storing { failed, then, .. } = &mut self.writer {
                 *failed = true;

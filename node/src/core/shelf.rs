@@ -20,7 +20,7 @@ use tracing::{error, warn};
 use super::append::Wish;
 use super::peers::{MAX_RECALLS, MAX_UNKNOWN, Second};
 use super::record::{Log, Work, Writer, place_before};
-use super::{Core, Event, StoreOp, StoreReply, Waiting};
+use super::{Core, Event, Failure, StoreOp, StoreReply, Waiting};
 
 /// The version of the fold's judgement: a line written under another is not believed, and the log is folded again.
 pub(crate) const FOLD: u32 = 3;
@@ -273,7 +273,7 @@ impl Core {
         self.recall(&head.ceremony, Some(Then::Handle(event)));
     }
 
-    pub(super) fn recalled(&mut self, id: &CeremonyId, result: Result<StoreReply, String>) {
+    pub(super) fn recalled(&mut self, id: &CeremonyId, result: Result<StoreReply, Failure>) {
         match result {
             Ok(StoreReply::Log(stored)) => self.put_back(id, *stored),
             Ok(_) => warn!(ceremony = %id, "the store gave an answer of the wrong kind"),
@@ -417,7 +417,7 @@ impl Core {
     }
 
     /// The store has the line. Anything that happened in the meantime keeps the log in memory.
-    pub(super) fn is_shelved(&mut self, line: Shelved, result: Result<(), String>) {
+    pub(super) fn is_shelved(&mut self, line: Shelved, result: Result<(), Failure>) {
         let id = line.ceremony.clone();
         if let Err(trouble) = result {
             return warn!(ceremony = %id, %trouble, "log not shelved");

@@ -5,7 +5,7 @@
 use enclave_link::message::{self, TryKms, to_enclave};
 use tracing::{info, warn};
 
-use super::{Asked, Core, Effect, StoreReply, Waiting};
+use super::{Asked, Core, Effect, Failure, StoreReply, Waiting};
 
 /// How long a success counts when this node attests, in milliseconds.
 const FRESH_MS: u64 = 30_000;
@@ -57,12 +57,12 @@ pub(super) struct Trials {
     /// Whether this enclave has had any answer to a trial of the KMS.
     kms_answered: bool,
     /// Why the KMS endpoint could not be reached at the last attempt.
-    kms_unreached: Option<String>,
+    kms_unreached: Option<Failure>,
     vault: Trial,
 }
 
 impl Trials {
-    pub(super) fn kms_reached(&mut self, reached: Result<(), String>) {
+    pub(super) fn kms_reached(&mut self, reached: Result<(), Failure>) {
         self.kms_unreached = reached.err();
     }
 }
@@ -111,16 +111,16 @@ impl Core {
             self.effect(Effect::Preflight);
         } else {
             let trouble = "the charter asks for backups, but this node has no [vault] in its configuration";
-            self.vault_tried(Err(trouble.to_owned()));
+            self.vault_tried(Err(trouble.into()));
         }
     }
 
-    pub(super) fn vault_tried(&mut self, result: Result<(), String>) {
+    pub(super) fn vault_tried(&mut self, result: Result<(), Failure>) {
         self.trials.vault = Trial::of(&result, self.now.steady);
         match result {
             Ok(()) => self.observed.vault.cleared(),
             Err(trouble) => {
-                if self.observed.vault.text() != trouble {
+                if self.observed.vault.text() != &*trouble {
                     warn!(%trouble, "backups could not be written: this node does not attest");
                 }
                 self.observed.vault.rose(&trouble, self.now);
@@ -140,7 +140,7 @@ impl Core {
     }
 
     /// Credentials for a trial, or why there are none.
-    pub(super) fn trial_credentials(&mut self, lent: Result<message::Credentials, String>) {
+    pub(super) fn trial_credentials(&mut self, lent: Result<message::Credentials, Failure>) {
         match lent {
             Ok(lent) => {
                 let charter = self.identity.charter.text().as_bytes().to_vec();
@@ -153,7 +153,7 @@ impl Core {
         }
     }
 
-    pub(super) fn kms_tried(&mut self, result: Result<(), String>) {
+    pub(super) fn kms_tried(&mut self, result: Result<(), Failure>) {
         // Of a connection that never came about, the enclave sees only the end.
         let result = result.map_err(|trouble| self.trials.kms_unreached.clone().unwrap_or(trouble));
         self.trials.kms = Trial::of(&result, self.now.steady);
@@ -166,7 +166,7 @@ impl Core {
                 self.observed.kms.cleared();
             }
             Err(trouble) => {
-                if self.observed.kms.text() != trouble {
+                if self.observed.kms.text() != &*trouble {
                     warn!(%trouble, "the enclave gets no data key: this node does not attest");
                 }
                 self.observed.kms.rose(&trouble, self.now);
@@ -195,7 +195,7 @@ impl Core {
         self.trials.kms = Trial::Untried;
     }
 
-    pub(super) fn store_tried(&mut self, result: &Result<StoreReply, String>) {
+    pub(super) fn store_tried(&mut self, result: &Result<StoreReply, Failure>) {
         self.trials.store = Trial::of(result, self.now.steady);
     }
 }

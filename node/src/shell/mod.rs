@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::subject;
-use ceremonies::text::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -30,7 +29,7 @@ pub use self::start::{StartError, charter_in_force, check, take_bundle};
 use self::stream::LogStream;
 pub use self::unwell::complain;
 use crate::config::Config;
-use crate::core::{Core, Effect, Event, Now, Pace, StoreOp, StreamError, TICK_MS, Ticket};
+use crate::core::{Core, Effect, Event, Failure, Now, Pace, StoreOp, StreamError, TICK_MS, Ticket};
 use crate::link::{self, EnclaveLink, LinkEvent, LinkState};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -178,7 +177,7 @@ impl Agent {
             }
             Effect::Store(ticket, op) => {
                 if self.store.try_send((ticket, *op)).is_err() {
-                    self.tell(Event::Stored(ticket, Err("the store's queue is full".to_owned())));
+                    self.tell(Event::Stored(ticket, Err("the store's queue is full".into())));
                 }
             }
             Effect::ToEnclave(kind) => {
@@ -221,7 +220,9 @@ async fn hear_enclave(mut messages: mpsc::Receiver<LinkEvent>, events: mpsc::Sen
     while let Some(message) = messages.recv().await {
         let event = match message {
             LinkEvent::Message(kind) => Event::Enclave(kind),
-            LinkEvent::Kms(reached) => Event::KmsReached(reached),
+            LinkEvent::Kms(reached) => {
+                Event::KmsReached(reached.map_err(|unreachable| Failure::of(&unreachable)))
+            }
             LinkEvent::Lost => Event::EnclaveLost,
         };
         if events.send(event).await.is_err() {
@@ -234,7 +235,7 @@ async fn watch_link(mut link: EnclaveLink, events: mpsc::Sender<Event>) {
     loop {
         let state = match link.state() {
             LinkState::Up => Ok(()),
-            LinkState::Down(why) => Err(why),
+            LinkState::Down(why) => Err(why.into()),
         };
         if events.send(Event::LinkState(state)).await.is_err() || link.changed().await.is_err() {
             return;
@@ -251,8 +252,8 @@ async fn keep_store(
     while let Some((ticket, op)) = queue.recv().await {
         let done = tokio::time::timeout(STORE_PATIENCE, store.perform(node, op)).await;
         let result = match done {
-            Ok(done) => done.map_err(|error| chain(&error)),
-            Err(_) => Err(format!("the store did not answer within {} s", STORE_PATIENCE.as_secs())),
+            Ok(done) => done.map_err(|error| Failure::of(&error)),
+            Err(_) => Err(format!("the store did not answer within {} s", STORE_PATIENCE.as_secs()).into()),
         };
         if events.send(Event::Stored(ticket, result)).await.is_err() {
             return;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ceremonies::ids::UnixMillis;
-use ceremonies::text::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::CredentialSource;
-use crate::core::{Event, Object, Ticket};
+use crate::core::{Event, Failure, Object, Ticket};
 use crate::credentials;
 use crate::vault::Vault;
 
@@ -32,10 +31,10 @@ pub(super) struct Slow {
 async fn within<T>(
     limit: Duration,
     what: &str,
-    call: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let done = tokio::time::timeout(limit, call).await;
-    done.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", limit.as_secs())))
+    done.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", limit.as_secs()).into()))
 }
 
 impl Slow {
@@ -59,7 +58,7 @@ impl Slow {
     pub(super) fn fetch_credentials(&mut self, ticket: Ticket) {
         let source = Arc::clone(&self.source);
         self.spawn(async move {
-            let fetched = async { credentials::fetch(&source).await.map_err(|error| chain(&error)) };
+            let fetched = async { credentials::fetch(&source).await.map_err(|error| Failure::of(&error)) };
             Event::Credentials(ticket, within(CREDENTIALS, "the source of AWS credentials", fetched).await)
         });
     }
@@ -69,7 +68,7 @@ impl Slow {
         self.spawn(async move {
             let checked = async {
                 let vault = vault.ok_or("this node has no [vault] in its configuration")?;
-                vault.preflight().await.map_err(|error| chain(&error))
+                vault.preflight().await.map_err(|error| Failure::of(&error))
             };
             Event::Preflighted(within(PREFLIGHT, "the vault", checked).await)
         });
@@ -83,7 +82,7 @@ impl Slow {
                 let mut put = Vec::new();
                 for object in &objects {
                     let stored = vault.put(&object.key, &object.bytes, until);
-                    let stored = stored.await.map_err(|error| chain(&error))?;
+                    let stored = stored.await.map_err(|error| Failure::of(&error))?;
                     put.push((stored.version, stored.locked_until));
                 }
                 Ok(put)

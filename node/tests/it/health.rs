@@ -66,7 +66,7 @@ impl Bench {
                 .collect();
             for ticket in probes {
                 let answer = store.clone().map(|()| StoreReply::Held(Vec::new()));
-                self.feed(Event::Stored(ticket, answer));
+                self.feed(Event::Stored(ticket, answer.map_err(Into::into)));
             }
         }
     }
@@ -175,7 +175,7 @@ fn no_heartbeat_says_that_shares_are_lost_which_were_not_read_yet_or_cannot_be_r
     bench.feed(Event::Stored(probe, Ok(StoreReply::Held(vec![share.clone()]))));
     let probe = bench.probed();
     assert_eq!(bench.said().unwrap().shares, std::slice::from_ref(&share));
-    bench.feed(Event::Stored(probe, Err("the disk is full".to_owned())));
+    bench.feed(Event::Stored(probe, Err("the disk is full".into())));
     bench.probed();
     let said = bench.said().unwrap();
     assert!(said.store_trouble.contains("the disk is full"), "{}", said.store_trouble);
@@ -186,7 +186,7 @@ fn no_heartbeat_says_that_shares_are_lost_which_were_not_read_yet_or_cannot_be_r
 fn store_that_never_answered_is_said_to_be_in_trouble() {
     let mut bench = Bench::new();
     let probe = bench.probed();
-    bench.feed(Event::Stored(probe, Err("the disk is full".to_owned())));
+    bench.feed(Event::Stored(probe, Err("the disk is full".into())));
     bench.probed();
     assert!(bench.said().unwrap().store_trouble.contains("the disk is full"));
 }
@@ -239,7 +239,7 @@ fn missing_credentials_are_a_trouble_of_the_kms_until_there_are_some() {
         Effect::FetchCredentials(ticket) => Some(ticket),
         _ => None,
     });
-    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".to_owned())));
+    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".into())));
     assert!(bench.heartbeat().kms_trouble.starts_with("token expired (at 20"));
     bench.pass(10, &Ok(()));
     let request = bench.tries_kms().unwrap();
@@ -303,7 +303,7 @@ fn endpoint_that_this_node_cannot_reach_is_the_reason_and_not_what_the_enclave_s
     bench.welcome();
     bench.pass(1, &Ok(()));
     let request = bench.tries_kms().unwrap();
-    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.feed(Event::KmsReached(Err("no route to it".into())));
     bench.kms_answers(request, "TLS handshake: end of file");
     assert!(bench.heartbeat().kms_trouble.starts_with("no route to it (at 20"));
     bench.pass(10, &Ok(()));
@@ -319,7 +319,7 @@ fn reason_of_an_earlier_trial_is_not_taken_for_that_of_the_next() {
     bench.welcome();
     bench.pass(1, &Ok(()));
     let request = bench.tries_kms().unwrap();
-    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.feed(Event::KmsReached(Err("no route to it".into())));
     bench.kms_answers(request, "TLS handshake: end of file");
     bench.pass(10, &Ok(()));
     // This one fails before there is a connection, so that nobody says again whether the KMS was reached.
@@ -328,13 +328,13 @@ fn reason_of_an_earlier_trial_is_not_taken_for_that_of_the_next() {
     let told = bench.heartbeat().kms_trouble;
     assert!(told.starts_with("the credentials are malformed (at 20"), "{told}");
     // And nobody had credentials for that one.
-    bench.feed(Event::KmsReached(Err("no route to it".to_owned())));
+    bench.feed(Event::KmsReached(Err("no route to it".into())));
     bench.pass(10, &Ok(()));
     let fetch = bench.take().into_iter().find_map(|effect| match effect {
         Effect::FetchCredentials(ticket) => Some(ticket),
         _ => None,
     });
-    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".to_owned())));
+    bench.feed(Event::Credentials(fetch.unwrap(), Err("token expired".into())));
     let told = bench.heartbeat().kms_trouble;
     assert!(told.starts_with("token expired (at 20"), "{told}");
 }
@@ -371,7 +371,7 @@ fn the_vault_is_tried_from_the_start_and_its_trouble_is_cleared_when_it_works() 
     let mut bench = Bench::new();
     bench.pass(1, &Ok(()));
     assert!(bench.asks_vault());
-    bench.feed(Event::Preflighted(Err("no hard links".to_owned())));
+    bench.feed(Event::Preflighted(Err("no hard links".into())));
     assert!(bench.heartbeat().vault_trouble.starts_with("no hard links (at 20"));
     bench.pass(10, &Ok(()));
     assert!(bench.asks_vault());
@@ -384,7 +384,7 @@ fn the_vault_is_tried_from_the_start_and_its_trouble_is_cleared_when_it_works() 
 #[test]
 fn a_store_that_takes_no_writes_is_a_trouble_until_it_takes_one() {
     let mut bench = Bench::new();
-    bench.pass(3, &Err("store failed: readonly database".to_owned()));
+    bench.pass(3, &Err("store failed: readonly database".into()));
     // The heartbeat goes out before the store answers to the probe of the same second.
     let told = bench.heartbeat().store_trouble;
     assert!(told.starts_with("store failed: readonly database (at 20"), "{told}");

@@ -172,7 +172,7 @@ impl World {
         if log.is_some() && self.strikes(400) {
             return self.crash(at);
         }
-        self.feed(at, Event::Stored(ticket, done));
+        self.feed(at, Event::Stored(ticket, done.map_err(Into::into)));
         if let Some(id) = log {
             self.note_commits(at, &id);
         }

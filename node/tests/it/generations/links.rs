@@ -76,7 +76,7 @@ impl World {
             Some(LinkNews::Message(kind)) => self.feed(at, Event::Enclave(kind)),
             Some(LinkNews::Lost) => {
                 self.feed(at, Event::EnclaveLost);
-                self.feed(at, Event::LinkState(Err("the enclave closed the link".to_owned())));
+                self.feed(at, Event::LinkState(Err("the enclave closed the link".into())));
             }
             None => {}
         }

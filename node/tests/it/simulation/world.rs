@@ -517,7 +517,7 @@ impl World {
                     let delay = self.draw.random_range(1..4);
                     self.after(delay, Happening::StoreStep(at, boot));
                 }
-                self.feed(at, Event::Stored(ticket, done));
+                self.feed(at, Event::Stored(ticket, done.map_err(Into::into)));
             }
             Happening::Tick(..)
             | Happening::Answer(..)
