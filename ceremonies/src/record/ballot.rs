@@ -47,7 +47,8 @@ pub struct Ballot {
     memory: Memory,
     /// The latest statement of each node, this one included.
     heard: BTreeMap<NodeIndex, Heard>,
-    /// Who voted for two branches in one round, and with which heads. Their votes count for nothing here.
+    /// Who voted for two branches in one round, the last such round, and with which heads. What they say in it counts for
+    /// nothing: each node may have heard another part of it first.
     two_faced: BTreeMap<NodeIndex, (SignedHead, SignedHead)>,
 }
 
@@ -87,6 +88,13 @@ impl Ballot {
         &self.two_faced
     }
 
+    /// What the others must hear where nodes disagree: the latest statement of each node, and both votes of whoever voted
+    /// twice in one round, so that all leave out the same ones.
+    pub fn passed_on(&self) -> impl Iterator<Item = (&SignedHead, &[SignedHead])> {
+        let both = self.two_faced.values().flat_map(|(one, other)| [one, other]);
+        self.heads().chain(both.map(|vote| (vote, [].as_slice())))
+    }
+
     /// Takes a node's statement, whose signature has been checked, with the votes that its lock rests on, checked
     /// likewise. Returns whether it is news: a proof for a statement that was known without one is.
     pub fn hear(
@@ -111,7 +119,10 @@ impl Ballot {
             let before = &known.head;
             let both_vote = before.votes && head.votes && before.round == head.round;
             if both_vote && node != self.me && tree.conflicts(before.tip, head.tip) == Some(true) {
-                self.two_faced.entry(node).or_insert_with(|| (before.clone(), head.clone()));
+                let is_known = self.two_faced.get(&node).is_some_and(|(vote, _)| vote.round >= head.round);
+                if !is_known {
+                    self.two_faced.insert(node, (before.clone(), head.clone()));
+                }
             }
             let stage = |head: &SignedHead| (head.round, head.votes);
             let newer = if both_vote {
@@ -142,7 +153,9 @@ impl Ballot {
     }
 
     fn is_counted(&self, node: NodeIndex, members: &BTreeSet<NodeIndex>) -> bool {
-        members.contains(&node) && !self.two_faced.contains_key(&node)
+        let latest = self.head_of(node).map(|head| head.round);
+        let is_two_faced = self.two_faced.get(&node).is_some_and(|(vote, _)| latest <= Some(vote.round));
+        members.contains(&node) && !is_two_faced
     }
 
     /// Locks the last entry that a quorum votes for in this round on the branch that is stood on. Returns whether the lock

@@ -288,6 +288,40 @@ fn ballot_does_not_count_who_votes_for_two_branches_in_one_round() {
 }
 
 #[test]
+fn node_that_voted_twice_counts_again_in_the_next_round() {
+    let mut tree = trunk(3);
+    branch(&mut tree, "b", 0, 3);
+    let mut ballot = ballot(&tree, at_round(1));
+    hear(&mut ballot, &tree, [vote(2, 0, tip(3, "b")), vote(2, 0, tip(3, "a"))]);
+    hear(&mut ballot, &tree, [vote(3, 1, tip(3, "b")), vote(4, 1, tip(3, "b")), vote(5, 1, tip(3, "a"))]);
+    let opponents = ballot.opponents(&tree, &members());
+    assert_eq!(opponents, [node(3), node(4)], "what it said in that round is said by nobody");
+    hear(&mut ballot, &tree, [vote(2, 1, tip(3, "b"))]);
+    assert_eq!(ballot.opponents(&tree, &members()), [node(2), node(3), node(4)]);
+    hear(&mut ballot, &tree, [vote(2, 1, tip(3, "a"))]);
+    assert_eq!(ballot.opponents(&tree, &members()), opponents, "until it votes twice in that one too");
+}
+
+#[test]
+fn whoever_hears_what_is_passed_on_leaves_out_the_same_nodes() {
+    let mut tree = trunk(3);
+    branch(&mut tree, "b", 1, 4);
+    // Two nodes that stand on either branch have each heard another vote of node 3 first, and one of them both.
+    let (ours, theirs) = (vote(3, 0, tip(3, "a")), vote(3, 0, tip(4, "b")));
+    for (first, second) in [(&ours, &theirs), (&theirs, &ours)] {
+        let mut knows_both = ballot(&tree, Memory::default());
+        hear(&mut knows_both, &tree, [first.clone(), second.clone()]);
+        for known in [&ours, &theirs] {
+            let mut knows_one = ballot(&tree, Memory::default());
+            hear(&mut knows_one, &tree, [known.clone()]);
+            assert!(knows_one.two_faced().is_empty());
+            hear(&mut knows_one, &tree, knows_both.passed_on().map(|(head, _)| head.clone()));
+            assert!(knows_one.two_faced().contains_key(&node(3)));
+        }
+    }
+}
+
+#[test]
 fn node_is_not_two_faced_when_it_votes_for_another_branch_in_another_round_or_for_more_of_one() {
     let mut tree = trunk(3);
     branch(&mut tree, "b", 0, 3);

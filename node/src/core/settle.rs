@@ -61,10 +61,10 @@ impl Core {
         let mut heads = Vec::new();
         for log in ids.iter().filter_map(|id| self.logs.get(id)) {
             let contested = !log.ballot.votes() || !log.aside.is_empty();
-            for (head, proof) in log.ballot.heads() {
-                if head.node == self.node() || contested {
-                    heads.push(news(head, if contested { proof } else { &[] }));
-                }
+            if contested {
+                heads.extend(log.ballot.passed_on().map(|(head, proof)| news(head, proof)));
+            } else {
+                heads.extend(log.ballot.head_of(self.node()).map(|head| news(head, &[])));
             }
         }
         for part in heads.chunks(MAX_HEADS) {
