@@ -1,12 +1,24 @@
 //! A ceremony's branches as people read them: who stood or stands on which, and what became of the abandoned one.
 
 use ceremonies::entry::Entry;
-use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::record::Tip;
+use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::record::{SignedHead, Tip, Tree};
 use serde::Serialize;
 
 use crate::cli::event_line;
-use crate::client::{Reading, named};
+use crate::client::{Branches, Heads, Reading, named};
+
+/// How long two entries for one place are ordinary, in milliseconds: nodes leave a round that is stuck after two seconds,
+/// and wait for each other for one.
+pub const SETTLING_MS: i64 = 5_000;
+/// How far a node's clock may be ahead of this console's, in milliseconds.
+const AHEAD_MS: i64 = 2_000;
+
+/// Whether what began at this moment may be two entries at once, between which nodes are about to settle.
+#[must_use]
+pub fn is_settling(began: UnixMillis, now: UnixMillis) -> bool {
+    (-AHEAD_MS..=SETTLING_MS).contains(&now.since(began))
+}
 
 /// What became of an entry of an abandoned branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,6 +76,9 @@ pub struct Fork {
     pub after: u64,
     /// Whether no node that was heard stands on another branch any more.
     pub healed: bool,
+    /// When the first of the entries was appended between which nodes settle; none where nothing is left to be settled, or
+    /// where this is no ordinary contention: a node has voted for two branches in one round, or shows none of its entries.
+    pub began: Option<UnixMillis>,
     /// The branch that is shown.
     pub shown: Branch,
     /// The others.
@@ -72,6 +87,27 @@ pub struct Fork {
 
 fn line(entry: &Entry, fate: Option<Fate>) -> Line {
     Line { seq: entry.seq, node: entry.node, event: event_line(&entry.event), fate }
+}
+
+/// Whether a node has voted for two branches in one round, which no honest node does.
+fn is_two_faced(heads: &Heads, tree: &Tree) -> bool {
+    let contradicts = |one: &SignedHead, other: &SignedHead| {
+        one.node == other.node
+            && one.round == other.round
+            && one.votes
+            && other.votes
+            && tree.conflicts(one.tip, other.tip) == Some(true)
+    };
+    heads.all().any(|one| heads.all().any(|other| contradicts(one, other)))
+}
+
+/// When the first of two entries was appended that stand in each other's way: the one with which another branch leaves the
+/// main one, and the one that the main one has there. None where no node shows it.
+fn began(branches: &Branches, main: &[Entry], end: Tip) -> Option<UnixMillis> {
+    let place = branches.tree().shared(end)? + 1;
+    let at = |log: &[Entry]| log.iter().find(|entry| entry.seq == place).map(|entry| entry.time);
+    let own = at(&branches.log(end)?)?;
+    Some(at(main).map_or(own, |rival| rival.min(own)))
 }
 
 /// Where the log of a reading forks; none if nobody knows of another branch.
@@ -87,19 +123,25 @@ pub fn fork(reading: &Reading) -> Option<Fork> {
     if ends.is_empty() {
         return None;
     }
-    let after = ends.iter().filter_map(|end| tree.shared(*end)).min().unwrap_or(tree.tip().seq);
+    let is_on =
+        |end: Tip, tip: Tip| tip == end || (!tree.is_main(tip) && tree.contains(end, tip) == Some(true));
+    let is_live = |end: Tip| latest.values().any(|head| is_on(end, head.tip));
+    let live: Vec<Tip> = ends.iter().copied().filter(|end| is_live(*end)).collect();
+    let healed = live.is_empty();
+    // What was abandoned before has nothing to do with where nodes part now.
+    let parting = if healed { &ends } else { &live };
+    let after = parting.iter().filter_map(|end| tree.shared(*end)).min().unwrap_or(tree.tip().seq);
     let on = |test: &dyn Fn(Tip) -> bool| -> Vec<Stand> {
         let there = latest.values().filter(|head| test(head.tip));
         there.map(|head| Stand { node: head.node, round: head.round, votes: head.votes }).collect()
     };
-    let is_on =
-        |end: Tip, tip: Tip| tip == end || (!tree.is_main(tip) && tree.contains(end, tip) == Some(true));
-    let healed = !ends.iter().any(|end| latest.values().any(|head| is_on(*end, head.tip)));
     let main = reading.log();
-    let fate = |entry: &Entry| match main.iter().find(|taken| taken.event == entry.event) {
+    let began: Option<Vec<UnixMillis>> = live.iter().map(|end| began(branches, &main, *end)).collect();
+    let began = began.filter(|_| !is_two_faced(reading.heads(), tree)).and_then(|all| all.into_iter().min());
+    let fate = |entry: &Entry, is_live: bool| match main.iter().find(|taken| taken.event == entry.event) {
         Some(taken) => Fate::TakenAgain(taken.seq),
-        None if healed => Fate::NotTaken,
-        None => Fate::Undecided,
+        None if is_live => Fate::Undecided,
+        None => Fate::NotTaken,
     };
     let other = |end: Tip| {
         let shared = tree.shared(end).unwrap_or(after);
@@ -109,17 +151,17 @@ pub fn fork(reading: &Reading) -> Option<Fork> {
             seq: end.seq,
             hash: end.hash,
             nodes: on(&|tip| is_on(end, tip)),
-            entries: own.map(|entry| line(entry, Some(fate(entry)))).collect(),
+            entries: own.map(|entry| line(entry, Some(fate(entry, is_live(end))))).collect(),
         }
     };
-    let others = ends.into_iter().map(other).collect();
+    let others = ends.iter().map(|end| other(*end)).collect();
     let shown = Branch {
         seq: tree.tip().seq,
         hash: tree.tip().hash,
         nodes: on(&|tip| tree.is_main(tip) && tip.seq > after),
         entries: main.iter().filter(|entry| entry.seq > after).map(|entry| line(entry, None)).collect(),
     };
-    Some(Fork { after, healed, shown, others })
+    Some(Fork { after, healed, began, shown, others })
 }
 
 fn stands(stands: &[Stand]) -> String {
@@ -143,14 +185,45 @@ fn stands(stands: &[Stand]) -> String {
 }
 
 impl Fork {
+    /// Whether this is how two appends at once look, or one that not every node has yet: nodes settle that by themselves
+    /// within seconds.
+    #[must_use]
+    pub fn is_settling(&self, now: UnixMillis) -> bool {
+        !self.healed && self.began.is_some_and(|began| is_settling(began, now))
+    }
+
+    /// Whether nodes are on two branches, and do not settle that as usual.
+    #[must_use]
+    pub fn is_alarm(&self, now: UnixMillis) -> bool {
+        !self.healed && !self.is_settling(now)
+    }
+
+    /// The same by somebody who has seen an earlier fork: what lasts is not made new by another entry in the same place.
+    #[must_use]
+    pub fn seen_after(self, before: Option<&Self>) -> Self {
+        match before.filter(|before| !before.healed && !self.healed && before.after == self.after) {
+            Some(before) => Self { began: before.began.min(self.began), ..self },
+            None => self,
+        }
+    }
+
+    fn heading(&self, now: UnixMillis) -> String {
+        let after = self.after;
+        if self.healed {
+            format!("forked after entry {after}; healed: no node stands on another branch")
+        } else if self.is_alarm(now) {
+            format!("FORK after entry {after}: sign nothing in this ceremony until it has healed")
+        } else if self.shown.entries.is_empty() {
+            format!("an entry after entry {after} that not every node has yet")
+        } else {
+            format!("two entries at once after entry {after}: nodes are settling which comes first")
+        }
+    }
+
     /// In lines: what an operator reads during a fork, and after it.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![if self.healed {
-            format!("forked after entry {}; healed: no node stands on another branch", self.after)
-        } else {
-            format!("FORK after entry {}: sign nothing in this ceremony until it has healed", self.after)
-        }];
+    pub fn lines(&self, now: UnixMillis) -> Vec<String> {
+        let mut lines = vec![self.heading(now)];
         let mut branch = |name: &str, branch: &Branch| {
             let short: String = branch.hash.to_string().chars().take(8).collect();
             lines.push(format!("{name}, to entry {} ({short}): {}", branch.seq, stands(&branch.nodes)));
@@ -170,7 +243,7 @@ impl Fork {
             branch("the branch shown", &self.shown);
         }
         for other in &self.others {
-            branch(if self.healed { "the abandoned branch" } else { "another branch" }, other);
+            branch(if other.nodes.is_empty() { "the abandoned branch" } else { "another branch" }, other);
         }
         lines
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::named::one_of;
 use super::{Desk, Output};
 use crate::client::{Row, Scope};
+use crate::room::now;
 
 /// How many ceremonies are listed by default.
 const PAGE: u32 = 50;
@@ -97,7 +98,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
         let agreement = if recorded && row.heads().len() == 1 {
             "seen recorded".to_owned()
         } else {
-            row.agreement(nodes)
+            row.agreement(nodes, now())
         };
         let aside = aside_of(row);
         let state = aside.map_or_else(|| summary.phase.clone(), |log| format!("! SET ASIDE: it {log}"));

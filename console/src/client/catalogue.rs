@@ -15,6 +15,7 @@ use super::failover;
 use super::trouble::{Trouble, Troubles, named, those};
 use super::voices::Voices;
 use super::{Bus, ClientError, Nodes, PACE, malformed};
+use crate::fork::is_settling;
 
 /// Most ceremonies that are listed by one node: what the stream holds, with room.
 const MAX_LISTED: usize = 40_000;
@@ -95,16 +96,30 @@ impl Row {
         })
     }
 
-    /// How far nodes agree, out of this many that were heard: in words.
+    /// Whether nodes name two ends because two entries were appended at once, between which they are about to settle: the
+    /// earlier of the two is of now.
+    fn is_settling(&self, now: UnixMillis) -> bool {
+        let ends = self.heads();
+        let has_rival = |tip: Tip| ends.keys().any(|end| end.seq == tip.seq && *end != tip);
+        let rivals = self.said.values().filter(|summary| has_rival(summary.tip));
+        rivals.map(|summary| summary.last).min().is_some_and(|first| is_settling(first, now))
+    }
+
+    /// How far nodes agree at this moment, out of this many that were heard: in words.
     #[must_use]
-    pub fn agreement(&self, nodes: usize) -> String {
+    pub fn agreement(&self, nodes: usize, now: UnixMillis) -> String {
         let heads = self.heads();
         if heads.len() > 1 {
             let each = heads.iter().rev().map(|(tip, nodes)| format!("entry {} ({})", tip.seq, named(nodes)));
             // Nodes at different places may be on one log, and some behind. Two ends at one place are two logs.
             let places: BTreeSet<u64> = heads.keys().map(|tip| tip.seq).collect();
-            let what =
-                if places.len() == heads.len() { "nodes are at different entries" } else { "NODES DIFFER" };
+            let what = if places.len() == heads.len() {
+                "nodes are at different entries"
+            } else if self.is_settling(now) {
+                "two entries at once, nodes are settling which comes first"
+            } else {
+                "NODES DIFFER"
+            };
             return format!("{what}: {}", each.collect::<Vec<_>>().join(", "));
         }
         if self.is_contradicted() {

@@ -7,7 +7,7 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::Charter;
 use ceremonies::evidence::{self, Expected};
-use ceremonies::ids::{Hash, NodeIndex};
+use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::record::Verdict;
 use ceremonies::wire::bus::Progress;
 use console::client::News;
@@ -204,6 +204,7 @@ fn forked(healed: bool) -> Fork {
     Fork {
         after: 5,
         healed,
+        began: None,
         shown: branch(shown, on(&[1, 2, 3], u32::from(healed)), b"shown"),
         others: vec![branch(other, node_4, b"other")],
     }
@@ -218,6 +219,16 @@ fn ceremony_shows_how_nodes_stand_and_both_branches_of_a_fork() {
     let unknown = Verdict::Unknown { by: nodes(&[1, 2, 3]), elsewhere: nodes(&[4, 5]), silent: Vec::new() };
     stand(&mut model, &unknown, Some(forked(false)));
     snapshot("ceremony_fork", &model);
+    let contended = Fork { began: Some(UnixMillis(model.now.0 - 1200)), ..forked(false) };
+    stand(&mut model, &unknown, Some(contended));
+    snapshot("ceremony_contention", &model);
+    let open = model.open.take();
+    assert!(!drawn(&model, 80, 24).contains("FORK"), "{}", drawn(&model, 80, 24));
+    model.now = model.now.plus(5000);
+    assert!(drawn(&model, 80, 24).contains("FORK "), "{}", drawn(&model, 80, 24));
+    model.open = open;
+    assert!(drawn(&model, 80, 24).contains("FORK after entry 5"), "{}", drawn(&model, 80, 24));
+    model.now = model.now.plus(-5000);
     stand(&mut model, &Verdict::Recorded { by: nodes(&[1, 2, 3, 4]) }, Some(forked(true)));
     snapshot("ceremony_healed", &model);
     model.standings.clear();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::{Desk, Output, note};
 use crate::client::{News, Reading, Recorded};
-use crate::fork::fork;
+use crate::fork::{Fork, fork};
 use crate::room::now;
 use crate::standing::{disputes, withheld};
 
@@ -77,10 +77,16 @@ pub(super) fn rendered(ceremony: &Ceremony, reading: &Reading) -> Value {
         "head_words": head_words(ceremony, &recorded),
         "record": recorded,
         "recorded_to": reading.recorded_tip().map(|tip| tip.seq),
-        "fork": fork(reading),
+        "fork": fork(reading).map(|fork| forked(&fork)),
         "words": ceremony.spoken_words(),
         "steps": steps,
     })
+}
+
+fn forked(fork: &Fork) -> Value {
+    let mut value = json!(fork);
+    value["settling"] = json!(fork.is_settling(now()));
+    value
 }
 
 /// What a ceremony is about, in a few words.
@@ -120,7 +126,7 @@ pub(super) fn described(ceremony: &Ceremony, reading: &Reading) -> String {
     for who in withheld(ceremony) {
         text += &format!("         NOT SENT from here, says {who}\n");
     }
-    for line in fork(reading).iter().flat_map(crate::fork::Fork::lines) {
+    for line in fork(reading).iter().flat_map(|fork| fork.lines(now())) {
         text += &format!("{line}\n");
     }
     for change in manifest.amendment().into_iter().flat_map(|charter| ceremony.charter().changes(charter)) {

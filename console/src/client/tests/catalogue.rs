@@ -5,6 +5,9 @@ use crate::client::Troubles;
 use crate::client::catalogue::{Catalogue, Summary};
 use crate::memory::{Seen, set_back_in_list};
 
+/// Long after what the lists tell of.
+const LATER: UnixMillis = UnixMillis(1_800_000_000_000);
+
 fn summary(seq: u64, opened: i64) -> Summary {
     Summary {
         tip: Tip { seq, hash: Hash::of_bytes(&seq.to_be_bytes()) },
@@ -33,8 +36,8 @@ fn lists_are_brought_together_latest_first_and_last_what_only_one_of_several_lis
     ]);
     let ids: Vec<&str> = catalogue.rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(ids, ["dkg-c-1", "dkg-a-1", "dkg-b-1"]);
-    assert_eq!(catalogue.rows[1].agreement(2), "listed by 2 of 2");
-    assert_eq!(catalogue.rows[2].agreement(2), "only node 1 knows it");
+    assert_eq!(catalogue.rows[1].agreement(2, LATER), "listed by 2 of 2");
+    assert_eq!(catalogue.rows[2].agreement(2, LATER), "only node 1 knows it");
 }
 
 #[test]
@@ -44,7 +47,7 @@ fn one_node_that_tells_another_phase_of_the_same_end_is_outvoted_and_shown() {
     let row = &catalogue.rows[0];
     assert_eq!(row.summary().unwrap().phase, "gathering");
     let told = "NODES DIFFER: node 1 says closed, node 2 says gathering, node 3 says gathering";
-    assert_eq!(row.agreement(5), told);
+    assert_eq!(row.agreement(5, LATER), told);
 }
 
 #[test]
@@ -55,9 +58,34 @@ fn different_heads_are_shown_as_such_and_the_most_decide_what_is_shown() {
         (3, &[("dkg-a-1", Summary { phase: "void".to_owned(), ..summary(12, 99) })]),
     ]);
     let row = &catalogue.rows[0];
-    assert_eq!(row.agreement(5), "nodes are at different entries: entry 12 (3), entry 9 (1, 2)");
+    assert_eq!(row.agreement(5, LATER), "nodes are at different entries: entry 12 (3), entry 9 (1, 2)");
     assert_eq!(row.summary().unwrap().phase, "gathering");
     assert_eq!(row.head().unwrap().0.seq, 9);
+}
+
+#[test]
+fn two_ends_at_one_place_are_settled_at_first_and_a_difference_once_they_last() {
+    let end = |hash: &[u8], last| Summary {
+        tip: Tip { seq: 9, hash: Hash::of_bytes(hash) },
+        last: UnixMillis(last),
+        ..summary(9, 10)
+    };
+    let row = |ours: i64, theirs: i64| {
+        let (ours, theirs) = ([("dkg-a-1", end(b"ours", ours))], [("dkg-a-1", end(b"theirs", theirs))]);
+        let behind = [("dkg-a-1", summary(8, 10))];
+        merged(&[(1, &ours), (2, &ours), (3, &theirs), (4, &behind)]).rows.remove(0)
+    };
+    let now = LATER.0;
+    let said = row(now - 2000, now - 1500).agreement(5, LATER);
+    assert!(
+        said.starts_with("two entries at once, nodes are settling which comes first: entry 9 ("),
+        "{said}"
+    );
+    // Whoever dates an entry as new makes no old one young.
+    for (ours, theirs) in [(now - 9000, now), (now, now - 9000), (now + 60_000, now + 60_000)] {
+        let said = row(ours, theirs).agreement(5, LATER);
+        assert!(said.starts_with("NODES DIFFER: entry 9 ("), "{said}");
+    }
 }
 
 #[test]
@@ -90,7 +118,7 @@ fn listing(ways: &[(u8, Way)]) -> Fake {
 async fn lists_are_read_to_their_last_page() {
     let catalogue = listing(&[]).nodes().catalogue(&[]).await.unwrap();
     assert_eq!((catalogue.rows.len(), catalogue.heard.len()), (5, 5));
-    assert!(catalogue.rows.iter().all(|row| row.agreement(5) == "listed by 5 of 5"));
+    assert!(catalogue.rows.iter().all(|row| row.agreement(5, LATER) == "listed by 5 of 5"));
 }
 
 #[tokio::test]

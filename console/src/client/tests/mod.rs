@@ -98,11 +98,16 @@ fn parsed(reason: &str) -> Event {
 
 /// The log with one more entry, appended by this node.
 fn grown(log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
+    grown_at(UnixMillis(1_800_000_000_000), log, by, reason)
+}
+
+/// The same at another time.
+fn grown_at(time: UnixMillis, log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
     let place = Place {
         ceremony: id(),
         seq: log.len() as u64 + 1,
         prev: log.last().map_or(Hash::ZERO, Entry::hash),
-        time: UnixMillis(1_800_000_000_000),
+        time,
         node: node(by),
     };
     let entry = Entry::create(place, event(reason), |bytes| Ok::<_, EntryError>(sign(by, bytes).unwrap()));

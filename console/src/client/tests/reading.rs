@@ -6,8 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::client::branches::{Budget, Misfit};
 use crate::client::{ClientError, Reading, Troubles};
-use crate::fork::{Fate, fork};
+use crate::fork::{Fate, Fork, fork};
 use crate::memory::{Seen, set_back_in};
+
+/// When every entry here is appended, and long after that.
+const APPENDED: UnixMillis = UnixMillis(1_800_000_000_000);
+const LATER: UnixMillis = UnixMillis(1_800_000_060_000);
 
 async fn read(fake: &Fake) -> Result<Reading, ClientError> {
     fake.nodes().read(&id(), &[]).await
@@ -86,7 +90,7 @@ async fn fork_is_shown_with_both_branches_and_who_signed_them() {
     assert_eq!((fork.after, fork.healed, fork.others.len()), (3, false, 1));
     assert_eq!(fork.others[0].nodes.iter().map(|stand| stand.node.get()).collect::<Vec<_>>(), [4, 5]);
     assert!(fork.others[0].entries.iter().all(|line| line.fate == Some(Fate::Undecided)));
-    let text = fork.lines().join("\n");
+    let text = fork.lines(LATER).join("\n");
     for part in
         ["FORK after entry 3", "round 0: votes of nodes 1, 2, 3", "votes of nodes 4, 5", "theirs", "ours"]
     {
@@ -106,13 +110,105 @@ fn healed_fork_says_what_became_of_the_branch_that_was_left() {
     assert!(fork.healed && reading.recorded().recorded);
     let fates: Vec<_> = fork.others[0].entries.iter().map(|line| line.fate).collect();
     assert_eq!(fates, [Some(Fate::TakenAgain(5)), Some(Fate::NotTaken)]);
-    let text = fork.lines().join("\n");
+    let text = fork.lines(LATER).join("\n");
     assert!(
         text.contains("healed")
             && text.contains("appended again as entry 5")
             && text.contains("not appended again"),
         "{text}"
     );
+}
+
+/// Where these nodes stand on these branches, of which the first is shown.
+fn standing_on(branches: &Branches, heads: &[(u8, HeadNews)]) -> Reading {
+    Reading::new(id(), branches.clone(), own_heads(heads), voices().members(), Troubles::default())
+}
+
+#[test]
+fn two_entries_at_once_are_no_alarm_while_nodes_settle_and_one_once_that_takes_too_long() {
+    let base = log_of(3);
+    let (ours, theirs) = (grown(&base, 1, "ours"), grown(&base, 4, "theirs"));
+    let branches = branches(&ours, &[&theirs]);
+    let on = |by: u8| (by, head(by, if by < 4 { &ours } else { &theirs }, &base));
+    let fork = fork(&standing_on(&branches, &[1, 2, 3, 4, 5].map(on))).unwrap();
+    for soon in [0, 1500, 5000] {
+        let now = APPENDED.plus(soon);
+        let text = fork.lines(now).join("\n");
+        assert!(fork.is_settling(now) && !fork.is_alarm(now));
+        for part in ["two entries at once after entry 3: nodes are settling", "ours", "theirs", "nodes 4, 5"]
+        {
+            assert!(text.contains(part), "{part}:\n{text}");
+        }
+        assert!(!text.contains("FORK"), "{text}");
+    }
+    for late in [5001, 3_600_000, -3000] {
+        let now = APPENDED.plus(late);
+        assert!(fork.is_alarm(now) && fork.lines(now)[0].starts_with("FORK after entry 3"), "{late}");
+    }
+}
+
+#[test]
+fn entry_that_one_node_alone_has_yet_is_no_alarm_until_it_stays_alone() {
+    let base = log_of(3);
+    let more = grown(&base, 4, "more");
+    let branches = branches(&base, &[&more]);
+    let on = |by: u8| (by, head(by, if by == 4 { &more } else { &base }, &base));
+    let reading = standing_on(&branches, &[1, 2, 3, 4, 5].map(on));
+    assert_eq!(reading.log(), base);
+    let fork = fork(&reading).unwrap();
+    let now = APPENDED.plus(900);
+    assert!(fork.lines(now)[0].starts_with("an entry after entry 3 that not every node has yet"));
+    assert!(fork.lines(now).join("\n").contains("votes of nodes 4") && fork.is_alarm(LATER));
+}
+
+#[test]
+fn fork_is_an_alarm_at_once_where_a_node_votes_twice_or_shows_no_entry() {
+    let base = log_of(3);
+    let (ours, theirs) = (grown(&base, 1, "ours"), grown(&base, 4, "theirs"));
+    let now = APPENDED.plus(900);
+    let on = |by: u8| (by, head(by, if by < 4 { &ours } else { &theirs }, &base));
+    let mut heads = own_heads(&[1, 2, 3, 4, 5].map(on));
+    heads.take(&voices(), &id(), node(1), vec![head(4, &ours, &base)]);
+    let members = voices().members();
+    let both = branches(&ours, &[&theirs]);
+    let twice = fork(&Reading::new(id(), both, heads, members, Troubles::default())).unwrap();
+    assert!(twice.is_alarm(now) && twice.began.is_none());
+    let unseen = fork(&standing_on(&branches(&ours, &[]), &[1, 2, 3, 4, 5].map(on))).unwrap();
+    assert!(unseen.is_alarm(now) && unseen.lines(now).join("\n").contains("no node shows its entries"));
+}
+
+#[test]
+fn what_was_abandoned_before_does_not_make_the_next_contention_an_alarm() {
+    let at = |ms: i64, log: &[Entry], by: u8, reason: &str| grown_at(APPENDED.plus(ms), log, by, reason);
+    let base = log_of(3);
+    let left = at(0, &base, 4, "left");
+    let main = at(0, &base, 1, "kept");
+    let (ours, theirs) = (at(60_000, &main, 1, "ours"), at(60_200, &main, 5, "theirs"));
+    let branches = branches(&ours, &[&left, &theirs]);
+    let on = |by: u8| (by, head(by, if by < 4 { &ours } else { &theirs }, &main));
+    let fork = fork(&standing_on(&branches, &[1, 2, 3, 4, 5].map(on))).unwrap();
+    let text = fork.lines(APPENDED.plus(61_000)).join("\n");
+    assert!(text.starts_with("two entries at once after entry 4"), "{text}");
+    assert!(text.contains("the abandoned branch") && text.contains("left: not appended again"), "{text}");
+    assert!(fork.is_alarm(APPENDED.plus(70_000)));
+}
+
+#[test]
+fn another_entry_in_the_same_place_does_not_make_a_lasting_fork_new() {
+    let base = log_of(3);
+    let forked = |ms: i64| {
+        let made_up = grown_at(APPENDED.plus(ms), &base, 4, &format!("made up after {ms}"));
+        let on = |by: u8| (by, head(by, if by == 4 { &made_up } else { &base }, &base));
+        fork(&standing_on(&branches(&base, &[&made_up]), &[1, 2, 3, 4, 5].map(on))).unwrap()
+    };
+    let first = forked(0);
+    let next = forked(4000);
+    let now = APPENDED.plus(7000);
+    assert!(next.is_settling(now));
+    assert!(next.clone().seen_after(Some(&first)).is_alarm(now));
+    assert!(next.clone().seen_after(None).is_settling(now));
+    let elsewhere = Fork { after: 2, ..first };
+    assert!(next.seen_after(Some(&elsewhere)).is_settling(now), "it has nothing to do with that one");
 }
 
 #[test]

@@ -173,7 +173,9 @@ pub(super) fn read(
                 model.standings.get(&id).filter(|known| known.head == head && known.recorded.recorded);
             let recorded =
                 known.filter(|_| !recorded.recorded).map_or(recorded, |known| known.recorded.clone());
-            let standing = Standing { head, recorded, fork: fork(&reading) };
+            let before = model.standings.get(&id).and_then(|standing| standing.fork.as_ref());
+            let fork = fork(&reading).map(|fork| fork.seen_after(before));
+            let standing = Standing { head, recorded, fork };
             model.standings.insert(id.clone(), standing);
             model.unread.remove(&id);
             model.aside.remove(&id);

@@ -202,8 +202,8 @@ fn record(model: &Model, ceremony: &Ceremony, width: usize) -> Vec<Line<'static>
     let mark = if is_old { "? " } else { "" };
     let mut lines = said(&format!("{mark}{}", standing.recorded), width, style);
     if let Some(fork) = &standing.fork {
-        let style = if fork.healed { FAINT } else { alarm(model) };
-        lines.extend(fork.lines().iter().flat_map(|line| said(line, width, style)));
+        let style = if fork.is_alarm(model.now) { alarm(model) } else { FAINT };
+        lines.extend(fork.lines(model.now).iter().flat_map(|line| said(line, width, style)));
     }
     lines
 }

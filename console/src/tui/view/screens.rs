@@ -181,7 +181,7 @@ pub(super) fn ceremonies(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         };
         let selected = place == model.selection();
         let record = match model.standing(&chapter.ceremony) {
-            Some(Standing { fork: Some(fork), .. }) if !fork.healed => "FORK ",
+            Some(Standing { fork: Some(fork), .. }) if fork.is_alarm(model.now) => "FORK ",
             Some(Standing { recorded, .. }) if !recorded.recorded => "unrecorded ",
             Some(_) | None => "",
         };
