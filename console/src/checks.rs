@@ -250,14 +250,14 @@ impl Check {
                 "node-elsewhere",
                 Warn,
                 Some(10),
-                "two other nodes say that it signs another branch of a log than a quorum has locked",
+                "two other nodes say for 5 s that it signs another branch of a log than a quorum has locked",
                 "`signs another branch",
             ),
             Self::Fork => (
                 "node-fork",
                 Warn,
                 Some(10),
-                "a log has two branches, and this node sees no quorum that has locked its own",
+                "a log has two branches for 5 s, and this node sees no quorum that has locked its own",
                 "`FORK after entry",
             ),
             Self::Record => (

@@ -21,6 +21,8 @@ pub(super) struct Around<'a> {
     pub(super) all_are_off: Option<i64>,
     /// What the nodes' heartbeats say of each other.
     said: BTreeMap<NodeIndex, &'a Heartbeat>,
+    /// By which nodes each is said to stand on another branch of a log than a quorum, for longer than it takes to settle.
+    accused: BTreeMap<NodeIndex, BTreeSet<NodeIndex>>,
 }
 
 impl<'a> Around<'a> {
@@ -33,14 +35,21 @@ impl<'a> Around<'a> {
         let is_right = |heard: &Heard| heard.offset_ms().abs() <= CLOCK_MS;
         let missed = roster.iter().filter(|node| !well_heard(**node).is_some_and(is_right));
         let said = roster.iter().filter_map(|node| Some((*node, &well_heard(*node)?.heartbeat)));
-        Self { missed: missed.copied().collect(), all_are_off: all_are_off(&offsets), said: said.collect() }
+        let names = |by: NodeIndex, of| well_heard(by).is_some_and(|heard| heard.keeps_elsewhere(of, now));
+        let accused =
+            roster.iter().map(|of| (*of, roster.iter().copied().filter(|by| names(*by, *of)).collect()));
+        Self {
+            missed: missed.copied().collect(),
+            all_are_off: all_are_off(&offsets),
+            said: said.collect(),
+            accused: accused.collect(),
+        }
     }
 
     /// Whether a node stands on another branch of a log than a quorum, by the word of several others.
     pub(super) fn is_elsewhere(&self, node: NodeIndex) -> bool {
-        let names =
-            |(by, said): &(&NodeIndex, &&Heartbeat)| **by != node && said.elsewhere.contains(&node.into());
-        self.said.iter().filter(names).count() >= ACCUSERS
+        let by = self.accused.get(&node).into_iter().flatten();
+        by.filter(|by| **by != node).count() >= ACCUSERS
     }
 
     /// The nodes whose records differ from this one's, by its word or by theirs, if they are several.
@@ -111,8 +120,12 @@ mod tests {
             (&[(1, &[3]), (2, &[3])], &[3]),
             (&[(1, &[2, 3, 4, 5]), (2, &[1, 3])], &[3]),
         ] {
-            let said = said(names, |heartbeat, of| heartbeat.elsewhere = of);
-            let around = around(&said);
+            let mut around = Around::default();
+            for (by, of) in names {
+                for of in *of {
+                    around.accused.entry(node(u8::try_from(*of).unwrap())).or_default().insert(node(*by));
+                }
+            }
             let found: Vec<u8> = (1..=5).filter(|of| around.is_elsewhere(node(*of))).collect();
             assert_eq!(found, guilty, "{names:?}");
         }

@@ -1,14 +1,17 @@
 //! A heartbeat as it was heard, and when.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ceremonies::attestation::{self, Document};
 use ceremonies::ceremony::Context;
-use ceremonies::ids::UnixMillis;
+use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
 
 /// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
 pub const LOST_MS: i64 = 5_000;
+/// How long nodes that disagree about a log may take to settle that, in milliseconds: it is no trouble before.
+const SETTLING_MS: i64 = crate::fork::SETTLING_MS;
 /// How long others may take to say that they hear a node again which this console does: two heartbeats.
 const RETURN: Duration = Duration::from_secs(4);
 
@@ -29,6 +32,32 @@ impl Moment {
     }
 }
 
+/// What every heartbeat of a node has named lately, and since when.
+#[derive(Debug)]
+struct Named<T>(BTreeMap<T, Instant>);
+
+impl<T: Ord> Named<T> {
+    /// What is named now, by a node that has named some of it before.
+    fn now(named: impl Iterator<Item = T>, at: Instant, before: Option<Self>) -> Self {
+        let mut before = before.map(|before| before.0).unwrap_or_default();
+        let since = |name: T| {
+            let since = before.remove(&name).unwrap_or(at);
+            (name, since)
+        };
+        Self(named.map(since).collect())
+    }
+
+    /// Whether it has been named for longer than nodes take to settle it.
+    fn stays(&self, name: &T, now: Moment) -> bool {
+        self.0.get(name).is_some_and(|since| millis(*since, now.steady) > SETTLING_MS)
+    }
+}
+
+/// The ceremony in what a heartbeat says of a fork.
+fn ceremony(forked: &str) -> String {
+    forked.split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// A heartbeat whose document has been verified, once per document and not once per look.
 #[derive(Debug)]
 pub struct Heard {
@@ -39,6 +68,10 @@ pub struct Heard {
     backdated: Option<Instant>,
     /// When the node was heard again after a silence.
     returned: Option<Instant>,
+    /// The ceremonies whose logs it says fork.
+    forked: Named<String>,
+    /// The nodes that it says stand elsewhere.
+    elsewhere: Named<u32>,
 }
 
 impl Heard {
@@ -48,8 +81,14 @@ impl Heard {
         let returned = before.as_ref().and_then(|before| {
             if before.age_ms(received) > LOST_MS { Some(received.steady) } else { before.returned }
         });
+        let (before, forked, elsewhere) = match before {
+            Some(Self { heartbeat, document, forked, elsewhere, .. }) => {
+                (Some((heartbeat, document)), Some(forked), Some(elsewhere))
+            }
+            None => (None, None, None),
+        };
         let document = match before {
-            Some(before) if document(&before.heartbeat) == document(&heartbeat) => before.document,
+            Some((before, verified)) if document(&before) == document(&heartbeat) => verified,
             Some(_) | None => match document(&heartbeat) {
                 [] => Err("no attestation document yet".to_owned()),
                 bytes => {
@@ -57,7 +96,21 @@ impl Heard {
                 }
             },
         };
-        Self { heartbeat, received, document, backdated: None, returned }
+        let at = received.steady;
+        let forked = Named::now(heartbeat.forked.iter().map(|forked| ceremony(forked)), at, forked);
+        let elsewhere = Named::now(heartbeat.elsewhere.iter().copied(), at, elsewhere);
+        Self { heartbeat, received, document, backdated: None, returned, forked, elsewhere }
+    }
+
+    /// What it says of logs that fork and do not settle.
+    pub(super) fn lasting_forks(&self, now: Moment) -> Vec<&str> {
+        let stays = |forked: &&String| self.forked.stays(&ceremony(forked), now);
+        self.heartbeat.forked.iter().filter(stays).map(String::as_str).collect()
+    }
+
+    /// Whether it keeps saying that a node stands on another branch of a log than a quorum.
+    pub(super) fn keeps_elsewhere(&self, node: NodeIndex, now: Moment) -> bool {
+        self.elsewhere.stays(&node.into(), now)
     }
 
     /// Notes that another heartbeat came that is dated before this one. It says nothing of how the node is now.

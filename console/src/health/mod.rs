@@ -253,15 +253,12 @@ fn judged(book: &Book, node: NodeIndex, voice: Voice<'_>, around: &Around<'_>, n
     let verdict = verdict(context, node, heard, now.wall);
     let heard_ms_ago = heard.age_ms(now);
     let silent = voice.now().is_none();
-    let enclave_trouble =
-        heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.clone()).unwrap_or_default();
     let lately = lately(heartbeat, now.wall);
     let (level, (check, summary)) = if silent {
         let silence = silence(voice, now);
         (silence.0.map_or(Level::Unknown, Check::level), silence)
     } else {
-        let offset = heard.offset_ms();
-        let judged = judge(context, node, heartbeat, &verdict, &enclave_trouble, offset, around);
+        let judged = judge(context, node, heard, &verdict, around, now);
         let is_bad = matches!(&judged, Err((check, _)) if check.level() == Level::Bad);
         let found = match judged {
             _ if accused.is_some() && !is_bad => (Some(Check::Banned), "banned by other nodes".to_owned()),
@@ -342,12 +339,14 @@ fn clock_trouble(late_ms: i64, all_are_off: bool) -> String {
 fn judge(
     context: &Context,
     node: NodeIndex,
-    heartbeat: &Heartbeat,
+    heard: &Heard,
     verdict: &Result<attestation::Attested, String>,
-    enclave_trouble: &str,
-    offset: i64,
     around: &Around<'_>,
+    now: Moment,
 ) -> Result<String, (Check, String)> {
+    let (heartbeat, offset) = (&heard.heartbeat, heard.offset_ms());
+    let enclave_trouble =
+        heartbeat.enclave.as_ref().map(|enclave| enclave.trouble.as_str()).unwrap_or_default();
     // First of all: a node whose store cannot be used may not even have started.
     if !heartbeat.store_trouble.is_empty() {
         return Err((Check::Store, format!("store: {}", one_line(&heartbeat.store_trouble))));
@@ -375,8 +374,8 @@ fn judge(
         let why = "signs another branch of a log than the others have recorded";
         return Err((Check::Elsewhere, why.to_owned()));
     }
-    if let Some(forked) = heartbeat.forked.first() {
-        let more = heartbeat.forked.len() - 1;
+    if let [forked, more @ ..] = heard.lasting_forks(now).as_slice() {
+        let more = more.len();
         let more = if more == 0 { String::new() } else { format!(" and of {more} others") };
         return Err((Check::Fork, format!("the log of {}{more} forks", one_line(forked))));
     }
