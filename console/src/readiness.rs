@@ -12,7 +12,7 @@ use ceremonies::wallet::Record;
 use serde::Serialize;
 
 use crate::checks::Check;
-use crate::health::{Level, NodeStatus};
+use crate::health::{Blind, Level, NodeStatus};
 use crate::standing;
 
 /// How long after its word that it took up a share a node may still send a heartbeat from before, in milliseconds.
@@ -106,6 +106,8 @@ pub struct Readiness {
     pub unfinished: bool,
     /// Whether everything that nodes say comes late, so that rounds may fail.
     pub late: bool,
+    /// Why nothing is known of any share, if that is so.
+    pub blind: Option<Blind>,
     /// The answer.
     pub can_sign: Answer,
 }
@@ -137,6 +139,7 @@ impl Readiness {
             shares,
             unfinished: generation.unfinished,
             late: false,
+            blind: None,
             can_sign,
         }
     }
@@ -145,6 +148,11 @@ impl Readiness {
     pub(crate) fn while_late(self) -> Self {
         let can_sign = self.can_sign.max(Answer::Degraded);
         Self { late: true, can_sign, ..self }
+    }
+
+    /// The same while nothing is known of any node.
+    pub(crate) fn while_blind(self, blind: Blind) -> Self {
+        Self { blind: Some(blind), ..self }
     }
 
     fn nodes(&self, kind: Share) -> Vec<NodeIndex> {
@@ -167,8 +175,23 @@ impl Readiness {
             Answer::Unknown => "not known whether it can sign",
             Answer::No => "CANNOT SIGN",
         };
+        let mut text = match self.blind.filter(|_| self.can_sign == Answer::Unknown) {
+            Some(blind) => format!("{answer}: {}", blind.why()),
+            None => format!("{answer}: {}", self.counted()),
+        };
+        if self.late {
+            text += "; but every node's word comes late, and ceremonies may fail";
+        }
+        if self.unfinished {
+            text += "; NOT FINISHED, receive nothing (see the wallet)";
+        }
+        text
+    }
+
+    /// The shares that are there against those that are needed, then what is missing and where.
+    fn counted(&self) -> String {
         let (present, all) = (self.nodes(Share::Present).len(), self.shares.len());
-        let mut text = format!("{answer}: {present} of {all} shares, {} needed", self.threshold);
+        let mut text = format!("{present} of {all} shares, {} needed", self.threshold);
         for (kind, one, more) in [
             // What comes back fastest is named first.
             (Share::Silent, "is silent", "are silent"),
@@ -182,12 +205,6 @@ impl Readiness {
                 [node] => text += &format!("; node {node} {one}"),
                 nodes => text += &format!("; {} {more}", named(nodes)),
             }
-        }
-        if self.late {
-            text += "; but every node's word comes late, and ceremonies may fail";
-        }
-        if self.unfinished {
-            text += "; NOT FINISHED, receive nothing (see the wallet)";
         }
         text
     }

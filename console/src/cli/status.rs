@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
@@ -22,6 +22,9 @@ use crate::config::Cluster;
 use crate::health::{Health, Hearing, Level, Moment, NodeStatus};
 use crate::readiness::{Answer, Readiness};
 use crate::watch::{LISTEN, Watch};
+
+/// How often the cluster is looked at while somebody watches: what has turned is shown as soon as it is known.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a record that is read again is waited for before the health is shown by the one before.
 const READ_WITHIN: Duration = Duration::from_secs(2);
@@ -100,13 +103,20 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
     let mut record = Record::default();
     record.read(&client);
     let mut hearing = Hearing::begin(Moment::now());
+    let mut connected = client.connected();
     let mut printed = None;
+    let mut patience = LISTEN;
     loop {
-        let until = tokio::time::Instant::now() + LISTEN;
+        let until = tokio::time::Instant::now() + patience;
         let mut is_complete = false;
-        while watch || !is_complete {
+        while !is_complete {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
+                changed = connected.changed() => {
+                    changed.context("the connection to the bus is closed")?;
+                    // What follows from that is shown at once.
+                    is_complete = printed.is_some();
+                }
                 library = record.done() => {
                     let has_come = library.is_some();
                     record.take(library, || Book::clone(&client.amendments()));
@@ -123,19 +133,17 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
                     Some(news) => hearing.hear(&cluster.context, news, Moment::now()),
                 },
             }
-            hearing.has_bus(*client.connected().borrow(), Moment::now());
+            hearing.has_bus(*connected.borrow(), Moment::now());
             let members = record.book.as_ref().map(|book| book.context().charter().members());
-            is_complete = members.is_some_and(|members| hearing.has_heard(&members));
+            is_complete |= printed.is_none() && members.is_some_and(|members| hearing.has_heard(&members));
         }
         // What nodes say of their shares is judged by the record as it is now: one that is just being read is waited for.
-        if let (true, Ok(library)) = (
-            record.reading.is_some() && record.is_read,
-            tokio::time::timeout(READ_WITHIN, record.done()).await,
-        ) {
+        let is_being_read = record.reading.is_some() && record.is_read && *connected.borrow();
+        if is_being_read && let Ok(library) = tokio::time::timeout(READ_WITHIN, record.done()).await {
             record.take(library, || Book::clone(&client.amendments()));
         }
         let known = Arc::new(record.book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
-        let (now, is_connected) = (Moment::now(), *client.connected().borrow());
+        let (now, is_connected) = (Moment::now(), *connected.borrow());
         hearing.has_bus(is_connected, now);
         let health = hearing.health(&known, is_connected, now);
         let charter = known.context().charter();
@@ -161,6 +169,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
             }
             return all_is_well(&health, record.is_read);
         }
+        patience = LOOK;
         record.read_again(&client);
     }
 }

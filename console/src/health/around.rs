@@ -17,6 +17,8 @@ pub(super) struct Around<'a> {
     /// The nodes that this console does not hear, or hardly, or whose clock is wrong: it is no trouble of others if they
     /// miss them too.
     pub(super) missed: BTreeSet<NodeIndex>,
+    /// The nodes that this console heard, or waited for, and does not hear now.
+    pub(super) silent: BTreeSet<NodeIndex>,
     /// By how much all clocks differ from this console's in the same direction, if they do, in milliseconds.
     pub(super) all_are_off: Option<i64>,
     /// What the nodes' heartbeats say of each other.
@@ -34,12 +36,16 @@ impl<'a> Around<'a> {
         // What others miss of a node whose clock is wrong is that node's trouble as well.
         let is_right = |heard: &Heard| heard.offset_ms().abs() <= CLOCK_MS;
         let missed = roster.iter().filter(|node| !well_heard(**node).is_some_and(is_right));
+        let is_silent =
+            |node: &&NodeIndex| matches!(voice(**node), Voice::Silent(..) | Voice::NotYet(Some(_)));
+        let silent = roster.iter().filter(is_silent).copied().collect();
         let said = roster.iter().filter_map(|node| Some((*node, &well_heard(*node)?.heartbeat)));
         let names = |by: NodeIndex, of| well_heard(by).is_some_and(|heard| heard.keeps_elsewhere(of, now));
         let accused =
             roster.iter().map(|of| (*of, roster.iter().copied().filter(|by| names(*by, *of)).collect()));
         Self {
             missed: missed.copied().collect(),
+            silent,
             all_are_off: all_are_off(&offsets),
             said: said.collect(),
             accused: accused.collect(),

@@ -167,24 +167,53 @@ fn each<'a>(book: &Book, voice: impl Fn(NodeIndex) -> Voice<'a>, now: Moment) ->
     Health { wallets: in_use.iter().map(wallet).collect(), nodes }
 }
 
+/// Why nothing is known of any node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blind {
+    /// This console has lost the broker.
+    NoBus,
+    /// No node is heard.
+    AllSilent,
+}
+
+impl Blind {
+    fn check(self) -> Check {
+        match self {
+            Self::NoBus => Check::NoBus,
+            Self::AllSilent => Check::AllSilent,
+        }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::NoBus => "the bus cannot be reached",
+            Self::AllSilent => "no node is heard",
+        }
+    }
+}
+
 /// How a cluster is of which nothing was heard for so many milliseconds, or yet: nobody can tell.
 fn all_silent(book: &Book, silent_ms: Option<i64>, now: Moment) -> Health {
     let silence = silent_ms.map_or_else(|| "yet".to_owned(), |ms| format!("for {} s", ms / 1000));
     let why = format!("no node has been heard {silence}: see to the broker and the way to it");
-    not_known(each(book, |_| Voice::NotYet(None), now), Check::AllSilent, &why)
+    not_known(book, now, Blind::AllSilent, &why)
 }
 
 /// How a cluster is while there is no bus: nobody can tell, and the nodes are not to blame.
 fn without_bus(book: &Book, now: Moment) -> Health {
-    not_known(each(book, |_| Voice::NotYet(None), now), Check::NoBus, "this console has no bus")
+    not_known(book, now, Blind::NoBus, Blind::NoBus.why())
 }
 
-fn not_known(health: Health, check: Check, why: &str) -> Health {
+fn not_known(book: &Book, now: Moment, blind: Blind, why: &str) -> Health {
+    let health = each(book, |_| Voice::NotYet(None), now);
     let unknown = |status: NodeStatus| match status.level {
         Level::Excluded => status,
         Level::Bad | Level::Unknown | Level::Warn | Level::Good => NodeStatus {
-            level: check.level(),
-            check: Some(check),
+            level: blind.check().level(),
+            check: Some(blind.check()),
             summary: format!("not known: {why}"),
             attestation: "unknown".to_owned(),
             image: None,
@@ -192,7 +221,10 @@ fn not_known(health: Health, check: Check, why: &str) -> Health {
             ..status
         },
     };
-    Health { nodes: health.nodes.into_iter().map(unknown).collect(), ..health }
+    Health {
+        wallets: health.wallets.into_iter().map(|wallet| wallet.while_blind(blind)).collect(),
+        nodes: health.nodes.into_iter().map(unknown).collect(),
+    }
 }
 
 /// A node that has lost a share is not well, however well it runs.
@@ -397,8 +429,10 @@ fn judge(
     // A peer that this console does not hear either is that peer's trouble alone.
     let missed: Vec<NodeIndex> = unheard.into_iter().filter(|node| !around.missed.contains(node)).collect();
     if missed.is_empty() {
-        let peers = if heard.len() == 1 { "peer" } else { "peers" };
-        Ok(format!("healthy, hears {} {peers}", heard.len()))
+        // It counts a peer for longer after its last word than this console does, which has one judgement of silence.
+        let count = heard.iter().filter(|node| !around.silent.contains(node)).count();
+        let peers = if count == 1 { "peer" } else { "peers" };
+        Ok(format!("healthy, hears {count} {peers}"))
     } else {
         Err((Check::Peers, format!("does not hear {}", named(&missed))))
     }

@@ -56,6 +56,7 @@ fn health(ms: u64, checks: &[(u8, Check)], can_sign: Answer) -> Health {
         threshold: 3,
         shares: BTreeMap::new(),
         unfinished: false,
+        blind: None,
         late: false,
         can_sign,
     };

@@ -147,6 +147,22 @@ fn without_a_bus_nothing_is_known_whatever_was_heard() {
     assert!(health.wallets[0].shares.values().all(|share| *share == Share::Unknown));
 }
 
+#[test]
+fn no_node_is_said_to_have_shown_nothing_where_none_can_be_heard() {
+    let mut console = Listening::begin();
+    console.beats(1, 5, ALL);
+    let health =
+        |is_connected, ms| console.hearing.health(&console.model.book, is_connected, console.at(ms));
+    for (health, why) in
+        [(health(false, 5_100), "the bus cannot be reached"), (health(true, 60_000), "no node is heard")]
+    {
+        let wallet = &health.wallets[0];
+        assert_eq!(wallet.text(), format!("not known whether it can sign: {why}"));
+        assert!(!health.nodes.iter().any(|status| status.summary.contains("not shown")), "{health:#?}");
+    }
+    assert!(health(true, 5_100).wallets[0].text().contains("of 5 shares, 3 needed"), "they are heard again");
+}
+
 proptest! {
     #[test]
     fn what_is_older_than_five_seconds_is_never_good(

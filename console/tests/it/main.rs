@@ -8,6 +8,7 @@ mod broadcast;
 mod custodian;
 mod drill;
 mod file;
+mod health;
 mod hearing;
 mod inventory;
 mod keys;
