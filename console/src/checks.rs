@@ -23,6 +23,8 @@ pub enum Check {
     NoBus,
     /// All nodes fell silent.
     AllSilent,
+    /// This console itself stood still.
+    Paused,
     /// What all nodes say comes late, or this console's clock is wrong.
     Late,
     /// The node fell silent.
@@ -94,12 +96,13 @@ impl<'de> Deserialize<'de> for Check {
 
 impl Check {
     /// All of them, in the order in which they are looked for.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::WalletCannotSign,
         Self::WalletNotKnown,
         Self::WalletDegraded,
         Self::NoBus,
         Self::AllSilent,
+        Self::Paused,
         Self::Late,
         Self::Silent,
         Self::Unheard,
@@ -154,6 +157,13 @@ impl Check {
                 Some(10),
                 "no node at all was heard for 5 s",
                 "`not known: no node has been heard",
+            ),
+            Self::Paused => (
+                "paused",
+                Unknown,
+                None,
+                "this console was stopped or asleep for more than 3 s, until it has listened for 5 s again",
+                "`not known: this console was paused",
             ),
             Self::Late => (
                 "late",
@@ -298,7 +308,7 @@ impl Check {
     /// Whether what it finds is no single node's or wallet's trouble, though each shows it: the bus's, or this console's.
     #[must_use]
     pub fn is_everyones(self) -> bool {
-        matches!(self, Self::NoBus | Self::AllSilent | Self::Late)
+        matches!(self, Self::NoBus | Self::AllSilent | Self::Paused | Self::Late)
     }
 
     /// How bad it is.

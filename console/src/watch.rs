@@ -60,13 +60,17 @@ impl Watch {
     /// # Errors
     /// [`Closed`].
     pub async fn look(&mut self) -> Result<(Moment, Health), Closed> {
+        self.hearing.begins_again(Moment::now());
         let until = tokio::time::Instant::now() + LOOK;
         while tokio::time::Instant::now() < until
             && let Ok(news) = tokio::time::timeout_at(until, self.news.next()).await
         {
-            self.hearing.hear(self.book.context(), news.ok_or(Closed)?, Moment::now());
+            let now = Moment::now();
+            self.hearing.runs(now);
+            self.hearing.hear(self.book.context(), news.ok_or(Closed)?, now);
         }
         let (now, is_connected) = (Moment::now(), *self.client.connected().borrow());
+        self.hearing.runs(now);
         self.hearing.has_bus(is_connected, now);
         Ok((now, self.hearing.health(&self.book, is_connected, now)))
     }

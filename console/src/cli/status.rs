@@ -13,6 +13,7 @@ use ceremonies::manifest::Manifest;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::output::note;
 use super::{Desk, Output};
@@ -25,6 +26,9 @@ use crate::watch::{LISTEN, Watch};
 
 /// How often the cluster is looked at while somebody watches: what has turned is shown as soon as it is known.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often this console notices that it runs.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How long a record that is read again is waited for before the health is shown by the one before.
 const READ_WITHIN: Duration = Duration::from_secs(2);
@@ -106,16 +110,19 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
     let mut connected = client.connected();
     let mut printed = None;
     let mut patience = LISTEN;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let until = tokio::time::Instant::now() + patience;
         let mut is_complete = false;
-        while !is_complete {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => break,
+        while !is_complete && tokio::time::Instant::now() < until {
+            let heard = tokio::select! {
+                _ = tick.tick() => None,
                 changed = connected.changed() => {
                     changed.context("the connection to the bus is closed")?;
                     // What follows from that is shown at once.
                     is_complete = printed.is_some();
+                    None
                 }
                 library = record.done() => {
                     let has_come = library.is_some();
@@ -123,17 +130,21 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
                     if has_come {
                         record.read_again(&client);
                     }
+                    None
                 }
-                heard = news.next() => match heard {
-                    None => bail!("the connection to the bus is closed"),
-                    Some(News::Log(_)) => {
-                        record.is_stale = true;
-                        record.read_again(&client);
-                    }
-                    Some(news) => hearing.hear(&cluster.context, news, Moment::now()),
-                },
+                heard = news.next() => Some(heard.context("the connection to the bus is closed")?),
+            };
+            let now = Moment::now();
+            hearing.runs(now);
+            hearing.has_bus(*connected.borrow(), now);
+            match heard {
+                Some(News::Log(_)) => {
+                    record.is_stale = true;
+                    record.read_again(&client);
+                }
+                Some(news) => hearing.hear(&cluster.context, news, now),
+                None => {}
             }
-            hearing.has_bus(*connected.borrow(), Moment::now());
             let members = record.book.as_ref().map(|book| book.context().charter().members());
             is_complete |= printed.is_none() && members.is_some_and(|members| hearing.has_heard(&members));
         }
@@ -144,6 +155,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
         }
         let known = Arc::new(record.book.clone().unwrap_or_else(|| Book::clone(&client.amendments())));
         let (now, is_connected) = (Moment::now(), *connected.borrow());
+        hearing.runs(now);
         hearing.has_bus(is_connected, now);
         let health = hearing.health(&known, is_connected, now);
         let charter = known.context().charter();

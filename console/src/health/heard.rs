@@ -1,6 +1,8 @@
 //! A heartbeat as it was heard, and when.
 
 use std::collections::BTreeMap;
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use ceremonies::attestation::{self, Document};
@@ -28,8 +30,28 @@ impl Moment {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        Self { wall: crate::room::now(), steady: Instant::now() }
+        Self { wall: crate::room::now(), steady: steady() }
     }
+}
+
+/// Now, on a clock that also runs while this machine sleeps. [`Instant::now`] stands still then, and what was heard before
+/// would look new.
+#[cfg(target_os = "linux")]
+fn steady() -> Instant {
+    static START: LazyLock<(Instant, Duration)> = LazyLock::new(|| (Instant::now(), since_boot()));
+    let (start, booted) = *START;
+    start + since_boot().saturating_sub(booted)
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn steady() -> Instant {
+    Instant::now()
 }
 
 /// What every heartbeat of a node has named lately, and since when.

@@ -8,8 +8,11 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::ids::NodeIndex;
 
-use super::{Health, Heard, LOST_MS, Moment, all_silent, each, millis, without_bus};
+use super::{Health, Heard, LOST_MS, Moment, all_silent, each, millis, paused, without_bus};
 use crate::client::News;
+
+/// How long a console that looks every second may take to look again, in milliseconds: if it takes longer, it stood still.
+const PAUSE_MS: i64 = 3_000;
 
 /// A console that listens.
 #[derive(Debug)]
@@ -18,6 +21,10 @@ pub struct Hearing {
     /// Since when it listens without a break: nobody is silent for longer.
     since: Instant,
     is_connected: bool,
+    /// When it last ran.
+    ran: Instant,
+    /// When it last went on after it had stood still: stopped, or asleep with its machine.
+    went_on: Option<Instant>,
 }
 
 /// What is heard of one node.
@@ -53,7 +60,23 @@ impl Hearing {
     /// A console that begins to listen.
     #[must_use]
     pub fn begin(now: Moment) -> Self {
-        Self { heard: BTreeMap::new(), since: now.steady, is_connected: false }
+        let (since, ran) = (now.steady, now.steady);
+        Self { heard: BTreeMap::new(), since, is_connected: false, ran, went_on: None }
+    }
+
+    /// Notes that this console runs. Whoever listens says so every second: where that was left out, the console stood still,
+    /// and what waited meanwhile says nothing of now.
+    pub fn runs(&mut self, now: Moment) {
+        if millis(self.ran, now.steady) > PAUSE_MS {
+            self.went_on = Some(now.steady);
+            self.since = now.steady;
+        }
+        self.ran = now.steady;
+    }
+
+    /// Notes that nobody asked this console to listen until now.
+    pub fn begins_again(&mut self, now: Moment) {
+        self.ran = now.steady;
     }
 
     /// Notes whether the bus is there. What nobody could hear is nobody's silence.
@@ -105,6 +128,9 @@ impl Hearing {
     pub fn health(&self, book: &Book, is_connected: bool, now: Moment) -> Health {
         if !is_connected {
             return without_bus(book, now);
+        }
+        if self.went_on.is_some_and(|went_on| millis(went_on, now.steady) <= LOST_MS) {
+            return paused(book, now);
         }
         let members = book.context().charter().members();
         let last = members.iter().filter_map(|node| Some(self.heard.get(node)?.received.steady)).max();

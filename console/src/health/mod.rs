@@ -175,6 +175,8 @@ pub enum Blind {
     NoBus,
     /// No node is heard.
     AllSilent,
+    /// This console stood still, and has not listened for long enough since.
+    Paused,
 }
 
 impl Blind {
@@ -182,6 +184,7 @@ impl Blind {
         match self {
             Self::NoBus => Check::NoBus,
             Self::AllSilent => Check::AllSilent,
+            Self::Paused => Check::Paused,
         }
     }
 
@@ -191,6 +194,7 @@ impl Blind {
         match self {
             Self::NoBus => "the bus cannot be reached",
             Self::AllSilent => "no node is heard",
+            Self::Paused => "this console was paused, and listens again",
         }
     }
 }
@@ -205,6 +209,11 @@ fn all_silent(book: &Book, silent_ms: Option<i64>, now: Moment) -> Health {
 /// How a cluster is while there is no bus: nobody can tell, and the nodes are not to blame.
 fn without_bus(book: &Book, now: Moment) -> Health {
     not_known(book, now, Blind::NoBus, Blind::NoBus.why())
+}
+
+/// How a cluster is after this console itself was paused: what waited for it is old, and no node is silent yet.
+fn paused(book: &Book, now: Moment) -> Health {
+    not_known(book, now, Blind::Paused, Blind::Paused.why())
 }
 
 fn not_known(book: &Book, now: Moment, blind: Blind, why: &str) -> Health {

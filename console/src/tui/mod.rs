@@ -27,6 +27,7 @@ use ratatui::backend::{Backend, CrosstermBackend};
 use signal_hook::consts::{SIGCONT, SIGTSTP};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 use self::model::ReviewAct;
@@ -69,6 +70,7 @@ pub async fn run(cluster: Cluster) -> Result<()> {
     let mut stop = signal(SignalKind::from_raw(SIGTSTP))?;
     let mut go_on = signal(SignalKind::from_raw(SIGCONT))?;
     let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changed = true;
     loop {
         if changed {
@@ -101,7 +103,7 @@ pub async fn run(cluster: Cluster) -> Result<()> {
                 Event::Resized
             }
         };
-        let (visible, effects) = update(&mut model, event);
+        let (visible, effects) = take(&mut model, event, Moment::now());
         changed = visible;
         for effect in effects {
             match effect {
@@ -116,6 +118,18 @@ pub async fn run(cluster: Cluster) -> Result<()> {
             }
         }
     }
+}
+
+/// Takes an event. One that comes long after the last tick has waited while this console stood still, and must not be taken
+/// for one of before.
+fn take(model: &mut Model, event: Event, now: Moment) -> (bool, Vec<Effect>) {
+    let is_late = now.steady.saturating_duration_since(model.steady) > 2 * TICK;
+    if !is_late || matches!(event, Event::Tick(_)) {
+        return update(model, event);
+    }
+    let (_, mut effects) = update(model, Event::Tick(now));
+    effects.extend(update(model, event).1);
+    (true, effects)
 }
 
 /// Draws a frame and notes what it has shown; whether there is more to draw.

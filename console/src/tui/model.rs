@@ -161,7 +161,7 @@ impl Model {
     /// The state before anything is known.
     #[must_use]
     pub fn new(cluster: Cluster, now: UnixMillis, colour: bool) -> Self {
-        let book = Book::new(cluster.context.clone());
+        let (book, steady) = (Book::new(cluster.context.clone()), Moment::now().steady);
         Self {
             cluster,
             book,
@@ -177,9 +177,9 @@ impl Model {
             reading: BTreeSet::new(),
             to_read: BTreeSet::new(),
             now,
-            steady: Instant::now(),
+            steady,
             connected: false,
-            hearing: Hearing::begin(Moment { wall: now, steady: Instant::now() }),
+            hearing: Hearing::begin(Moment { wall: now, steady }),
             known_to: None,
             is_behind: false,
             progress: BTreeMap::new(),

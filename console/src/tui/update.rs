@@ -95,6 +95,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         Event::Shown(shown) => (popups::shown(model, shown), Vec::new()),
         Event::Tick(now) => {
             (model.now, model.steady) = (now.wall, now.steady);
+            model.hearing.runs(now);
             let mut effects = if model.loaded { follow_open(model) } else { Vec::new() };
             if !model.loaded || model.is_behind {
                 effects.extend(load(model));

@@ -151,8 +151,7 @@ fn without_a_bus_nothing_is_known_whatever_was_heard() {
 fn no_node_is_said_to_have_shown_nothing_where_none_can_be_heard() {
     let mut console = Listening::begin();
     console.beats(1, 5, ALL);
-    let health =
-        |is_connected, ms| console.hearing.health(&console.model.book, is_connected, console.at(ms));
+    let health = |is_connected, ms| console.hearing.health(&console.model.book, is_connected, console.at(ms));
     for (health, why) in
         [(health(false, 5_100), "the bus cannot be reached"), (health(true, 60_000), "no node is heard")]
     {
@@ -161,6 +160,48 @@ fn no_node_is_said_to_have_shown_nothing_where_none_can_be_heard() {
         assert!(!health.nodes.iter().any(|status| status.summary.contains("not shown")), "{health:#?}");
     }
     assert!(health(true, 5_100).wallets[0].text().contains("of 5 shares, 3 needed"), "they are heard again");
+}
+
+#[test]
+fn console_that_was_paused_accuses_no_node_until_it_has_listened_again() {
+    for paused_s in [4, 180, 86_400] {
+        let mut console = Listening::begin();
+        for second in 1..=5 {
+            console.hearing.runs(console.at(second * 1000));
+            console.beat(second * 1000, ALL);
+        }
+        let woken = (5 + paused_s) * 1000;
+        console.hearing.runs(console.at(woken));
+        // Of what waited meanwhile, little is left; then each node is heard again in its own time, but for one.
+        console.beat(woken, &[1]);
+        for ms in (woken..woken + 5_000).step_by(250) {
+            console.hearing.runs(console.at(ms));
+            let health = console.health(ms);
+            for status in &health.nodes {
+                assert_eq!((status.level, status.check), (Level::Unknown, Some(Check::Paused)), "{paused_s}");
+                assert!(status.summary.contains("this console was paused"), "{}", status.summary);
+            }
+            assert!(health.wallets[0].text().contains("this console was paused"), "{health:#?}");
+            if ms % 1000 == 0 {
+                console.beat(ms, &[1, 2, 4, 5]);
+            }
+        }
+        console.hearing.runs(console.at(woken + 5_000));
+        console.beat(woken + 5_500, &[1, 2, 4, 5]);
+        let silent: Vec<_> =
+            console.health(woken + 5_501).nodes.into_iter().map(|node| is_silent(&node)).collect();
+        assert_eq!(silent, [false, false, true, false, false], "it has been silent since");
+    }
+}
+
+#[test]
+fn console_that_looks_now_and_then_only_was_not_paused() {
+    let mut console = Listening::begin();
+    console.beats(1, 5, ALL);
+    console.hearing.begins_again(console.at(60_000));
+    console.beat(60_100, ALL);
+    console.hearing.runs(console.at(60_200));
+    assert!(console.health(60_200).nodes.iter().all(|status| status.check != Some(Check::Paused)));
 }
 
 proptest! {

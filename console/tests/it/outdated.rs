@@ -152,3 +152,21 @@ fn silence_without_a_lost_bus_also_makes_the_record_be_read_again() {
     beat(&mut model, 1);
     assert_eq!(loads(&tick(&mut model, 1)), 1, "hints may have been missed");
 }
+
+#[test]
+fn terminal_that_was_stopped_for_minutes_says_so_and_shows_no_node_as_bad() {
+    let mut model = hearing(56);
+    model.screen = Screen::Cluster;
+    tick(&mut model, 1);
+    tick(&mut model, 180);
+    beat(&mut model, 1);
+    for _ in 0..5 {
+        let screen = drawn(&model, 80, 24);
+        assert!(!screen.contains('✗'), "{screen}");
+        assert!(screen.contains("this console was paused"), "{screen}");
+        tick(&mut model, 1);
+        beat(&mut model, 1);
+    }
+    tick(&mut model, 1);
+    assert!(!drawn(&model, 80, 24).contains("this console was paused"), "{}", drawn(&model, 80, 24));
+}
