@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::health::{Blind, Level, NodeStatus};
-use crate::standing;
+use crate::standing::{self, Flaw};
 
 /// How long after its word that it took up a share a node may still send a heartbeat from before, in milliseconds.
 const SETTLED_MS: i64 = 3_000;
@@ -102,8 +102,8 @@ pub struct Readiness {
     pub threshold: u8,
     /// How each node's share is.
     pub shares: BTreeMap<NodeIndex, Share>,
-    /// Whether the ceremony that made the generation is not finished, or its record is disputed.
-    pub unfinished: bool,
+    /// What is wrong with the ceremony that made the generation or its key, if anything is.
+    pub unfinished: Option<Flaw>,
     /// Whether everything that nodes say comes late, so that rounds may fail.
     pub late: bool,
     /// Why nothing is known of any share, if that is so.
@@ -127,7 +127,7 @@ impl Readiness {
             Answer::No
         } else if present < threshold {
             Answer::Unknown
-        } else if present + count(Share::Excluded) < shares.len() || generation.unfinished {
+        } else if present + count(Share::Excluded) < shares.len() || generation.unfinished.is_some() {
             Answer::Degraded
         } else {
             Answer::Yes
@@ -182,8 +182,8 @@ impl Readiness {
         if self.late {
             text += "; but every node's word comes late, and ceremonies may fail";
         }
-        if self.unfinished {
-            text += "; NOT FINISHED, receive nothing (see the wallet)";
+        if let Some(flaw) = self.unfinished {
+            text += &format!("; {flaw} (see the wallet)");
         }
         text
     }
@@ -225,7 +225,7 @@ pub(crate) fn named(nodes: &[NodeIndex]) -> String {
 pub(crate) struct InUse {
     record: Record,
     adopted: BTreeMap<NodeIndex, UnixMillis>,
-    unfinished: bool,
+    unfinished: Option<Flaw>,
 }
 
 /// The generation in use of every wallet.
@@ -237,7 +237,8 @@ pub(crate) fn in_use(book: &Book, now: UnixMillis) -> Vec<InUse> {
             _ => None,
         });
         let adopted = adopted.collect();
-        InUse { adopted, unfinished: standing::unfinished(book, &record, now).is_some(), record }
+        let unfinished = standing::unfinished(book, &record, now).map(|unfinished| unfinished.flaw);
+        InUse { record, adopted, unfinished }
     };
     book.wallets().into_values().map(|wallet| of(wallet.record.clone())).collect()
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ceremonies::book::Book;
+use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{UnixMillis, WalletName};
 use ceremonies::listing::{Standing, Wanted};
@@ -11,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::named::one_of;
 use super::{Desk, Output};
-use crate::client::{Row, Scope};
+use crate::client::{Row, Scope, Summary};
 use crate::room::now;
+use crate::standing::{NOT_SENT, is_unsent, withheld};
 
 /// How many ceremonies are listed by default.
 const PAGE: u32 = 50;
@@ -79,7 +82,33 @@ fn is_listed(wanted: &Wanted, row: &Row, is_set_aside: bool) -> bool {
     row.is_wanted(if is_set_aside { &anywhere } else { wanted })
 }
 
-/// What nodes list, in their words: only the amendments are folded for this. A log found not to fold is shown as such,
+fn is_transfer(summary: &Summary) -> bool {
+    summary.kind == CeremonyKind::Transfer.name()
+}
+
+/// The transfers among these rows. That a transaction was not sent is in the log, and not in what nodes list.
+async fn transfers(desk: &Desk, rows: &[&Row]) -> Option<Book> {
+    let are_transfers = |row: &&&Row| row.summary().is_some_and(is_transfer);
+    let ids: Vec<_> = rows.iter().filter(are_transfers).map(|row| row.id.clone()).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    Some(desk.client.library(&Scope::Ceremonies(ids)).await.ok()?.book)
+}
+
+/// Where a ceremony stands, in the words of the nodes; of a transfer that ended well, with whether it was sent, by its log.
+fn phase(summary: &Summary, log: Option<&Ceremony>) -> String {
+    let phase = &summary.phase;
+    match log {
+        Some(ceremony) if is_unsent(ceremony) => format!("{phase}{NOT_SENT}"),
+        None if is_transfer(summary) && Standing::Closed.is(phase) => {
+            format!("{phase}, not known whether it was sent")
+        }
+        Some(_) | None => phase.clone(),
+    }
+}
+
+/// What nodes list, in their words: only the amendments and transfers are folded for this. A log found not to fold is shown as such,
 /// without a phase. If this console has seen the very head recorded, it says so.
 pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter) -> Result<()> {
     let wanted = filter.wanted();
@@ -91,7 +120,9 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
         catalogue.rows.iter().filter(|row| is_listed(&wanted, row, aside_of(row).is_some())).collect();
     let most = wanted.most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let (mut lines, mut values) = (Vec::new(), Vec::new());
-    for row in fitting.iter().take(most) {
+    let listed = &fitting[..fitting.len().min(most)];
+    let transfers = transfers(&desk, listed).await;
+    for row in listed {
         let Some(summary) = row.summary() else { continue };
         let seen = desk.client.memory().seen(&row.id);
         let recorded = seen.is_some_and(|seen| seen.hash == summary.tip.hash);
@@ -101,7 +132,8 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
             row.agreement(nodes, now())
         };
         let aside = aside_of(row);
-        let state = aside.map_or_else(|| summary.phase.clone(), |log| format!("! SET ASIDE: it {log}"));
+        let log = transfers.as_ref().and_then(|book| book.get(&row.id)).map(|chapter| &chapter.ceremony);
+        let state = aside.map_or_else(|| phase(summary, log), |log| format!("! SET ASIDE: it {log}"));
         lines.push(format!("{}  {:<36} {state}  [{agreement}]", minute(summary.opened), row.id));
         let heads: Vec<Value> = row
             .heads()
@@ -114,6 +146,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
             "wallet": summary.wallet,
             "generation": summary.generation,
             "phase": aside.is_none().then_some(&summary.phase),
+            "withheld": log.map(withheld),
             "set_aside": aside.map(|log| json!({ "from": log.from(), "why": log.to_string() })),
             "opened": summary.opened.to_string(),
             "last": summary.last.to_string(),
@@ -143,8 +176,8 @@ mod tests {
     use ceremonies::record::Tip;
     use clap::Parser;
 
+    use super::super::recorded::book_of;
     use super::*;
-    use crate::client::Summary;
 
     #[derive(Parser)]
     struct Line {
@@ -201,6 +234,25 @@ mod tests {
             assert_eq!(is_listed(&filter(&arguments).wanted(), &row, false), takes, "{arguments:?}");
         }
         assert!(!is_listed(&filter(&["--wallet", "treasury", "--kind", "refresh"]).wanted(), &row, false));
+    }
+
+    #[test]
+    fn transfer_that_was_not_sent_is_marked_and_one_whose_log_was_not_read_is_not_known() {
+        let book = book_of("withheld");
+        let ceremony = |kind| {
+            let mut all = book.iter().map(|(_, chapter)| &chapter.ceremony);
+            all.find(|ceremony| ceremony.manifest().kind == kind).unwrap()
+        };
+        let transfer = Summary { kind: "transfer".to_owned(), ..summary("closed") };
+        assert_eq!(phase(&transfer, Some(ceremony(CeremonyKind::Transfer))), "closed NOT SENT");
+        assert_eq!(phase(&transfer, Some(ceremony(CeremonyKind::Refresh))), "closed");
+        assert_eq!(phase(&transfer, None), "closed, not known whether it was sent");
+        for (kind, standing) in
+            [("transfer", "void: withdrawn"), ("transfer", "gathering"), ("dkg", "closed")]
+        {
+            let other = Summary { kind: kind.to_owned(), ..summary(standing) };
+            assert_eq!(phase(&other, None), standing);
+        }
     }
 
     #[test]

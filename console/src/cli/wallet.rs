@@ -52,7 +52,7 @@ fn render(desk: &Desk, wallet: &Wallet) -> Value {
         "public_key": record.public_key.to_string(),
         "words": words::spoken(&record.fingerprint()),
         "ceremony": record.ceremony,
-        "unfinished": unfinished(&desk.book, record, now()),
+        "unfinished": unfinished(&desk.book, record, now()).map(|why| why.to_string()),
     })
 }
 

@@ -55,7 +55,7 @@ fn health(ms: u64, checks: &[(u8, Check)], can_sign: Answer) -> Health {
         generation: Generation(1),
         threshold: 3,
         shares: BTreeMap::new(),
-        unfinished: false,
+        unfinished: None,
         blind: None,
         late: false,
         can_sign,

@@ -23,6 +23,7 @@ mod reading;
 mod reference;
 mod screens;
 mod set_aside;
+mod standing;
 mod terminal;
 
 use std::path::Path;

@@ -133,7 +133,11 @@ fn a_wallet_whose_ceremony_is_not_finished_is_not_shown_as_ready() {
     let nodes: Vec<_> = all().map(|node| well(&model, node)).collect();
     let treasury = of(&model, &nodes);
     assert_eq!(treasury.can_sign, Answer::Degraded);
-    assert!(treasury.text().contains("NOT FINISHED, receive nothing"), "{}", treasury.text());
+    assert!(
+        treasury.text().ends_with("; NOT FINISHED, do not fund it (see the wallet)"),
+        "{}",
+        treasury.text()
+    );
 }
 
 proptest! {

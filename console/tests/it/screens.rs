@@ -363,7 +363,7 @@ pub(crate) fn with_an_inventory() -> Model {
 }
 
 /// The terminal of the cluster whose ceremony, and what it rests on, is in a bundle.
-fn of_bundle(folder: &str) -> Model {
+pub(crate) fn of_bundle(folder: &str) -> Model {
     let read = |name: &str| std::fs::read(data(folder).join(name)).unwrap();
     let charter = Arc::new(Charter::parse(&read("charter.toml")).unwrap());
     let root = Arc::new(TrustRoot::from_pem(&read("root.pem")).unwrap());
