@@ -2,10 +2,12 @@
 //! subcommands and whoever drives a ceremony from a program.
 
 mod opening;
+mod payees;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use ceremonies::address::Address;
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection};
 use ceremonies::charter::{CeremonyKind, CharterError, Role};
@@ -22,6 +24,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use self::opening::{Opening, Subject, prepare, transfer};
+pub use self::payees::{must_pay_others, pays};
 use crate::client::{Client, ClientError, Receipt, SubmitError};
 use crate::config::{Cluster, Me};
 use crate::signer::{self, SignError};
@@ -132,6 +135,16 @@ pub enum RoomError {
     /// Another ceremony carries the same transaction.
     #[error("{0} has signed this very transaction, or may yet: build another, for the wallet that is to pay")]
     SignedBefore(CeremonyId),
+    /// Nothing would move.
+    #[error(
+        "the transaction pays {address}, which is an address of {wallet} itself, and nobody else: nothing would leave it"
+    )]
+    PaysItself {
+        /// The wallet that pays.
+        wallet: WalletName,
+        /// Its address, the first of those that are paid.
+        address: Address,
+    },
     /// Bans and exclusions leave no signer set.
     #[error("bans and exclusions leave no signer set that could sign")]
     NobodySigns,

@@ -2,6 +2,8 @@
 //!
 //! No network is asked: balances, nonces and fees are given, and everything is shown before anyone signs.
 
+mod link;
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -19,10 +21,11 @@ use ceremonies::wallet::Record;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use self::link::must_ask_for;
 use super::{Desk, Output, note};
 use crate::client::Scope;
 use crate::file::{Readers, write_new};
-use crate::room::now;
+use crate::room::{self, now};
 use crate::standing::unfinished;
 
 #[derive(Args)]
@@ -33,7 +36,8 @@ pub(super) struct SweepArguments {
     /// The wallet that is paid, at the same path.
     #[arg(long, required_unless_present = "to", conflicts_with = "to")]
     to_wallet: Option<WalletName>,
-    /// The address that is paid, or a payment link that contains it (BIP-21, EIP-681).
+    /// The address that is paid, or a payment link that contains it (BIP-21, EIP-681). If the link names an amount, it must
+    /// be the one that is paid.
     #[arg(long)]
     to: Option<String>,
     /// The path of the paying key.
@@ -203,32 +207,29 @@ fn input(text: &str, own: &BitcoinAddress, path: &Path) -> Result<Input> {
 fn own_wallet_paid(
     book: &Book,
     transaction: &Transaction,
-    arguments: &SweepArguments,
+    paying: &WalletName,
 ) -> Result<Option<WalletName>> {
-    let (words, network) = (transaction.words(), arguments.chain.network()?);
-    for record in book.wallets().into_values().map(|wallet| wallet.record) {
-        let own = address(&record, &arguments.path, network)?.to_string();
-        if !words.iter().any(|line| line.starts_with("pays") && line.contains(&own)) {
-            continue;
-        }
-        if record.wallet == arguments.wallet {
-            bail!(
-                "{own} is an address of {} itself: nothing would leave it; nothing was written",
-                record.wallet
-            );
-        }
-        if let Some(why) = unfinished(book, &record, now()) {
-            bail!("wallet {} is paid, and it is {why}; nothing was written", record.wallet);
-        }
-        return Ok(Some(record.wallet));
+    let wallets = book.wallets().into_values().map(|wallet| wallet.record);
+    let Some(record) = wallets.into_iter().find(|record| room::pays(transaction, record)) else {
+        return Ok(None);
+    };
+    if record.wallet == *paying {
+        room::must_pay_others(transaction, &record).context("nothing was written")?;
     }
-    Ok(None)
+    if let Some(why) = unfinished(book, &record, now()) {
+        bail!("wallet {} is paid, and it is {why}; nothing was written", record.wallet);
+    }
+    Ok(Some(record.wallet))
 }
 
-/// Whether a payment link says how much is to be paid (BIP-21, EIP-681).
-fn names_an_amount(link: &str) -> bool {
-    let link = link.to_lowercase();
-    ["amount=", "value="].iter().any(|part| link.contains(part))
+/// How much a transaction of this command pays.
+fn amount(transaction: &Transaction) -> u128 {
+    match transaction {
+        Transaction::Evm(transaction) => transaction.transfer().value.0,
+        Transaction::Bitcoin(transaction) => {
+            transaction.outputs().iter().map(|output| u128::from(output.amount.0)).sum()
+        }
+    }
 }
 
 pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepArguments) -> Result<()> {
@@ -236,10 +237,10 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
     let from = desk.wallet(&arguments.wallet)?.record;
     let to = arguments.to_wallet.as_ref().map(|name| desk.wallet(name)).transpose()?;
     let transaction = build(&arguments, &from, to.map(|wallet| wallet.record).as_ref())?;
-    let own = own_wallet_paid(&desk.book, &transaction, &arguments)?;
+    let own = own_wallet_paid(&desk.book, &transaction, &arguments.wallet)?;
     transaction.keys(&from.public_key, &from.chain_code)?;
-    if arguments.to.as_deref().is_some_and(names_an_amount) {
-        note("note: the amount in the payment link is not looked at; what is paid is shown below");
+    if let Some(link) = &arguments.to {
+        must_ask_for(link, arguments.chain.network()?, amount(&transaction))?;
     }
     note(&match &own {
         Some(wallet) => format!("note: what is paid goes to this cluster's wallet {wallet}"),
@@ -301,7 +302,8 @@ mod tests {
     fn refused(book: &Book, arguments: &SweepArguments) -> Option<String> {
         let record = book.wallets().into_values().next().unwrap().record;
         let transaction = build(arguments, &record, arguments.to_wallet.as_ref().map(|_| &record)).unwrap();
-        own_wallet_paid(book, &transaction, arguments).err().map(|refused| refused.to_string())
+        let paid = own_wallet_paid(book, &transaction, &arguments.wallet);
+        paid.err().map(|refused| format!("{refused:#}"))
     }
 
     #[test]
@@ -379,21 +381,32 @@ mod tests {
     }
 
     #[test]
-    fn amount_in_a_payment_link_is_noticed_and_changes_nothing() {
+    fn amount_in_a_payment_link_is_the_one_that_is_paid() {
+        let record = book(CLOSED).wallets().into_values().next().unwrap().record;
         let address = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
-        let book = book(CLOSED);
-        let record = book.wallets().into_values().next().unwrap().record;
-        let built = |to: &str| build(&arguments(&["--to", to], &BITCOIN), &record, None).unwrap();
-        for (link, names_one) in [
-            (address.to_owned(), false),
-            (format!("bitcoin:{address}?label=rent"), false),
-            (format!("bitcoin:{address}?amount=20.3"), true),
-            (format!("BITCOIN:{address}?label=rent&AMOUNT=20.3"), true),
+        let ether = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let taken = |to: &str, chain: &[&str]| {
+            let arguments = arguments(&["--to", to], chain);
+            let paid = amount(&build(&arguments, &record, None).unwrap());
+            must_ask_for(to, arguments.chain.network().unwrap(), paid).map_err(|refused| refused.to_string())
+        };
+        for link in [
+            address.to_owned(),
+            format!("bitcoin:{address}?label=rent"),
+            format!("bitcoin:{address}?amount=0.000495&label=rent"),
+            format!("BITCOIN:{address}?AMOUNT=.00049500"),
         ] {
-            assert_eq!(names_an_amount(&link), names_one, "{link}");
-            assert_eq!(built(&link), built(address), "{link}");
+            assert_eq!(taken(&link, &BITCOIN), Ok(()), "{link}");
         }
-        assert!(names_an_amount("ethereum:0x00@1?value=2.014e18"));
-        assert!(!names_an_amount("ethereum:0x00@1?gas=1"));
+        let said = taken(&format!("bitcoin:{address}?amount=20.3"), &BITCOIN).unwrap_err();
+        assert!(said.contains("asks for 2030000000 sat") && said.contains("would pay 49500 sat"), "{said}");
+        for link in ["", "@1", "?value=5", "@1?gas=1&value=5e0", "?value=0.5e1"] {
+            assert_eq!(taken(&format!("ethereum:{ether}{link}"), &EVM), Ok(()), "{link}");
+        }
+        let said = taken(&format!("ethereum:{ether}@1?value=2.014e18"), &EVM).unwrap_err();
+        assert!(
+            said.contains("asks for 2014000000000000000 wei") && said.contains("would pay 5 wei"),
+            "{said}"
+        );
     }
 }

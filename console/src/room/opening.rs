@@ -14,7 +14,7 @@ use ceremonies::subsets::{Subset, subsets};
 use ceremonies::transaction::Transaction;
 use ceremonies::wallet::Record;
 
-use super::{RoomError, must_be_among, now, wallet};
+use super::{RoomError, must_be_among, must_pay_others, now, wallet};
 
 /// What a ceremony is to be about.
 #[derive(Debug, Clone)]
@@ -106,7 +106,8 @@ fn carried_by<'a>(book: &'a Book, transaction: &Transaction) -> Option<&'a Cerem
 /// A transfer of this transaction, signed by these nodes; if none are given, by the first that can sign together.
 ///
 /// # Errors
-/// [`RoomError`] for bytes that are not a transaction, or a wallet that is not known.
+/// [`RoomError`] for bytes that are not a transaction, one that pays the wallet itself or was signed before, or a wallet
+/// that is not known.
 pub fn transfer(
     book: &Book,
     wallet: WalletName,
@@ -118,6 +119,7 @@ pub fn transfer(
         return Err(RoomError::SignedBefore(id.clone()));
     }
     let record = super::wallet(book, &wallet)?.record;
+    must_pay_others(&transaction, &record)?;
     let made = book.get(&record.ceremony).map(|chapter| chapter.ceremony.manifest());
     let bans = made.map(|made| book.bans_in(made)).unwrap_or_default();
     let apart = |a: NodeIndex, b: NodeIndex| bans.contains(&(a, b)) || bans.contains(&(b, a));

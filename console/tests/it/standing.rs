@@ -1,10 +1,12 @@
 //! What must not look finished, at a wallet whose key is disputed, whose shares were refreshed twice since, and whose
 //! transaction was signed and not sent.
 
+use ceremonies::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, derive};
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::transaction::Transaction;
+use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
 use ceremonies::transaction::evm::{Evm, Transfer};
+use ceremonies::transaction::{Sats, Transaction};
 use console::readiness::readiness;
 use console::room::{self, RoomError};
 use console::standing;
@@ -80,4 +82,52 @@ fn transaction_that_was_signed_before_is_refused_with_its_ceremony_and_another_i
     let next = Transfer { nonce: evm.transfer().nonce + 1, ..*evm.transfer() };
     let next = Evm::new(evm.path().clone(), next).unwrap();
     assert!(refusal(&model, &Transaction::Evm(next)).is_none());
+}
+
+#[test]
+fn transfer_that_pays_nobody_but_its_own_wallet_is_refused_whichever_of_its_addresses_it_names() {
+    let model = withheld();
+    let record = model.book.wallets().into_values().next().unwrap().record;
+    let key = |path: &str| {
+        derive(&record.public_key, &record.chain_code, &path.parse().unwrap()).unwrap().public_key
+    };
+    let ether = |path: &str, to: EthereumAddress| {
+        let Some(Transaction::Evm(evm)) =
+            ceremony(&model, CeremonyKind::Transfer).manifest().transaction.as_deref().cloned()
+        else {
+            unreachable!("the recorded one is of an EVM chain")
+        };
+        let transfer = Transfer { nonce: 9, to, ..*evm.transfer() };
+        Transaction::Evm(Evm::new(path.parse().unwrap(), transfer).unwrap())
+    };
+    let own = |path: &str| EthereumAddress::of(&key(path)).unwrap();
+    for (path, to) in [("m", "m"), ("m/0/7", "m/0/7"), ("m/0/7", "m")] {
+        let refused = refusal(&model, &ether(path, own(to))).unwrap();
+        assert!(matches!(refused, RoomError::PaysItself { .. }), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains(&own(to).to_string()) && said.contains("nothing would leave it"), "{said}");
+    }
+    assert!(refusal(&model, &ether("m", EthereumAddress::from([7; 20]))).is_none());
+
+    let network = BitcoinNetwork::Regtest;
+    let address = |path: &str| BitcoinAddress::of(network, &key(path));
+    let paying = |outputs: &[BitcoinAddress]| {
+        let input = |byte: u8, path: &str| Input {
+            outpoint: Outpoint { txid: Txid([byte; 32]), index: 0 },
+            amount: Sats(50_000),
+            address: address(path),
+            path: path.parse().unwrap(),
+        };
+        let amount = Sats(99_000 / u64::try_from(outputs.len()).unwrap());
+        let outputs = outputs.iter().map(|address| Output { amount, address: (*address).into() });
+        let inputs = vec![input(1, "m"), input(2, "m/0/7")];
+        Transaction::Bitcoin(Bitcoin::new(network, inputs, outputs.collect()).unwrap())
+    };
+    let stranger = BitcoinAddress::new(network, [9; 20]);
+    for own in [vec![address("m")], vec![address("m/0/7"), address("m")]] {
+        assert!(matches!(refusal(&model, &paying(&own)), Some(RoomError::PaysItself { .. })), "{own:?}");
+    }
+    for others in [vec![stranger], vec![address("m"), stranger]] {
+        assert!(refusal(&model, &paying(&others)).is_none(), "change may come back: {others:?}");
+    }
 }

@@ -103,12 +103,13 @@ async fn signs_elsewhere(room: &mut Room, spent: u8) -> Duration {
         address,
         path: "m".parse().unwrap(),
     };
-    let output = Output { amount: Sats(49_000), address: address.into() };
+    let stranger = BitcoinAddress::new(network, [9; 20]);
+    let output = Output { amount: Sats(49_000), address: stranger.into() };
     let transaction = Transaction::Bitcoin(Bitcoin::new(network, vec![input], vec![output]).unwrap());
     let signers = [1, 2, 3].map(node).to_vec();
     let subject =
         room::transfer(&room.book, "treasury".parse().unwrap(), &transaction.encode(), signers).unwrap();
-    let id = room.open_about(subject, "to itself".parse().unwrap()).await.unwrap();
+    let id = room.open_about(subject, "to a stranger".parse().unwrap()).await.unwrap();
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
     begun.elapsed()
 }

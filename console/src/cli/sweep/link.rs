@@ -1,0 +1,118 @@
+//! The amount that a payment link asks for (BIP-21, EIP-681). What is paid is given otherwise: a link that asks for another
+//! amount is refused, and never quietly overruled.
+
+use anyhow::{Context as _, Result, bail};
+use ceremonies::address::Network;
+use ceremonies::text::one_line;
+
+/// How many decimals of a bitcoin are one satoshi.
+const SATOSHI: i32 = 8;
+
+/// A decimal number, shifted to the left by so many digits; none where that is not whole, or too large.
+fn shifted(number: &str, by: i32) -> Option<u128> {
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let part = part.trim_end_matches('0');
+    let zeros = by.checked_sub(i32::try_from(part.len()).ok()?)?;
+    let is_number = !(whole.is_empty() && part.is_empty() && !number.contains('0'))
+        && whole.bytes().chain(part.bytes()).all(|digit| digit.is_ascii_digit());
+    let digits: u128 = if is_number { format!("0{whole}{part}").parse().ok()? } else { return None };
+    if digits == 0 {
+        return Some(0);
+    }
+    let unit = 10_u128.checked_pow(zeros.unsigned_abs())?;
+    if zeros >= 0 { digits.checked_mul(unit) } else { digits.is_multiple_of(unit).then_some(digits / unit) }
+}
+
+/// An amount as a link of this network writes it, in the network's smallest unit.
+fn smallest(network: Network, text: &str) -> Option<u128> {
+    match network {
+        Network::Bitcoin(_) => shifted(text, SATOSHI),
+        Network::Ethereum(_) => {
+            let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+            shifted(number, exponent.parse().ok()?)
+        }
+    }
+}
+
+/// Refuses a link that asks for another amount than is paid, in the network's smallest unit. An address alone asks for none.
+///
+/// # Errors
+/// What it asks for, and what would be paid.
+pub(super) fn must_ask_for(link: &str, network: Network, paid: u128) -> Result<()> {
+    let (name, unit) = match network {
+        Network::Bitcoin(_) => ("amount", "sat"),
+        Network::Ethereum(_) => ("value", "wei"),
+    };
+    let (_, parameters) = link.split_once('?').unwrap_or_default();
+    let parameters = parameters.split('&').filter_map(|parameter| parameter.split_once('='));
+    for (_, asked) in parameters.filter(|(parameter, _)| parameter.eq_ignore_ascii_case(name)) {
+        let amount = smallest(network, asked).with_context(|| {
+            format!(
+                "the payment link asks for `{}`, which cannot be read as an amount; nothing was written",
+                one_line(asked)
+            )
+        })?;
+        if amount != paid {
+            bail!(
+                "the payment link asks for {amount} {unit}, and this transaction would pay {paid} {unit}; nothing was \
+                 written. To pay that all the same, give the address alone"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amount_is_read_to_the_last_digit_or_not_at_all() {
+        let (bitcoin, ether) = ("bitcoin".parse().unwrap(), "ethereum-1".parse().unwrap());
+        for (text, amount) in [
+            ("20.3", Some(2_030_000_000)),
+            ("0.00000001", Some(1)),
+            (".5", Some(50_000_000)),
+            ("7.", Some(700_000_000)),
+            ("0", Some(0)),
+            ("1.000000000", Some(100_000_000)),
+            ("0.000000001", None),
+            ("1e3", None),
+            ("-1", None),
+            ("+1", None),
+            ("1,5", None),
+            ("", None),
+            (".", None),
+            ("99999999999999999999999999999999999999999", None),
+        ] {
+            assert_eq!(smallest(bitcoin, text), amount, "{text}");
+        }
+        for (text, amount) in [
+            ("2.014e18", Some(2_014_000_000_000_000_000)),
+            ("5", Some(5)),
+            ("5E2", Some(500)),
+            ("500e-2", Some(5)),
+            ("5e-1", None),
+            ("0.5", None),
+            ("1e99", None),
+            ("1e-99", None),
+            ("0e99", Some(0)),
+            ("1e", None),
+            ("1e1e1", None),
+            ("0x10", None),
+        ] {
+            assert_eq!(smallest(ether, text), amount, "{text}");
+        }
+    }
+
+    #[test]
+    fn link_that_names_its_amount_twice_must_mean_the_same_and_one_that_cannot_be_read_is_refused() {
+        let bitcoin: Network = "bitcoin".parse().unwrap();
+        let refused = |link: &str| must_ask_for(link, bitcoin, 5).unwrap_err().to_string();
+        assert!(must_ask_for("bitcoin:1x?amount=0.00000005&amount=.00000005", bitcoin, 5).is_ok());
+        assert!(must_ask_for("bitcoin:1x?value=7&note=amount", bitcoin, 5).is_ok());
+        assert!(refused("bitcoin:1x?amount=0.00000005&AMOUNT=1").contains("asks for 100000000 sat"));
+        assert!(refused("bitcoin:1x?amount=lots\u{1b}[2J").contains("`lots [2J`, which cannot be read"));
+    }
+}
