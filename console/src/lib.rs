@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod privacy;
 pub mod readiness;
 pub mod room;
+mod sentence;
 pub mod signer;
 pub mod standing;
 pub mod terminal;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::health::{Blind, Level, NodeStatus};
+use crate::sentence::joined;
 use crate::standing::{self, Flaw};
 
 /// How long after its word that it took up a share a node may still send a heartbeat from before, in milliseconds.
@@ -212,11 +213,10 @@ impl Readiness {
 
 /// Several nodes in words.
 pub(crate) fn named(nodes: &[NodeIndex]) -> String {
-    let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    match names.as_slice() {
+    match nodes {
         [] => "no node".to_owned(),
         [one] => format!("node {one}"),
-        [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
+        several => format!("nodes {}", joined(several)),
     }
 }
 

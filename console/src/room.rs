@@ -27,6 +27,7 @@ pub use self::opening::{Opening, Subject, prepare, transfer};
 pub use self::payees::{must_pay_others, pays};
 use crate::client::{Client, ClientError, Receipt, SubmitError};
 use crate::config::{Cluster, Me};
+use crate::sentence::joined;
 use crate::signer::{self, SignError};
 
 /// How long a ceremony may take from its opening to its authorisation and commit, unless told otherwise.
@@ -187,11 +188,10 @@ pub enum RoomError {
 
 /// What there is, for whoever named something else.
 fn there_are<T: Display>(what: &str, known: &[T]) -> String {
-    let names: Vec<String> = known.iter().map(ToString::to_string).collect();
-    match names.as_slice() {
+    match known {
         [] => format!("there is no {what} yet"),
         [one] => format!("there is {what} {one}"),
-        [first @ .., last] => format!("there are {what}s {} and {last}", first.join(", ")),
+        several => format!("there are {what}s {}", joined(several)),
     }
 }
 

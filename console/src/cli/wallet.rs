@@ -139,7 +139,7 @@ async fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Re
     for (network, address) in &addresses {
         text += &format!("address     {address}  ({path}, {network})\n");
     }
-    for row in exposure.iter().flat_map(|exposure| ledger::rows(exposure, now())) {
+    for row in exposure.iter().rev().flat_map(|exposure| ledger::rows(exposure, now())) {
         text += &format!("{}\n", row.text);
     }
     let mut value = render(desk, &wallet);

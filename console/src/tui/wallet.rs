@@ -1,12 +1,13 @@
 //! What is known of a wallet: as much as fits on its screen, and all of it in front of that.
 
-use ceremonies::ids::WalletName;
+use ceremonies::ids::{Generation, WalletName};
 use ceremonies::wallet::Record;
 use ceremonies::words;
 
 use super::model::Model;
 use crate::health::{Health, Level};
 use crate::ledger::{self, Row};
+use crate::sentence::joined;
 use crate::standing;
 
 /// A value with its name.
@@ -51,18 +52,19 @@ fn upkeep(model: &Model, wallet: &WalletName) -> String {
 
 /// Whether old copies of its shares still rebuild its key.
 fn exposure(model: &Model, wallet: &WalletName) -> Option<Fact> {
-    let exposed = model.book.exposure(wallet);
-    let exposed = exposed.iter().filter(|exposure| exposure.warns(model.now));
-    let exposed: Vec<String> = exposed.map(|exposure| exposure.generation.to_string()).collect();
-    let text = format!("! copies of generation {} can rebuild the key", exposed.join(", "));
+    let exposed = model.book.exposure(wallet).into_iter().filter(|exposure| exposure.warns(model.now));
+    let mut exposed: Vec<Generation> = exposed.map(|exposure| exposure.generation).collect();
+    exposed.sort_unstable();
+    let generations = if exposed.len() == 1 { "generation" } else { "generations" };
+    let text = format!("! copies of {generations} {} can rebuild the key", joined(&exposed));
     (!exposed.is_empty()).then_some(Fact { name: "exposure", text, level: Some(Level::Warn) })
 }
 
-/// Every copy of its shares, past generations first: they may warn, and a small terminal cuts what comes last.
+/// Every copy of its shares, past generations first, the oldest of them first: they may warn, and a small terminal cuts what comes last.
 pub(super) fn copies(model: &Model, wallet: &WalletName) -> Vec<Row> {
     let (current, past): (Vec<_>, Vec<_>) =
         model.book.exposure(wallet).into_iter().partition(|exposure| exposure.current);
-    past.iter().chain(&current).flat_map(|exposure| ledger::rows(exposure, model.now)).collect()
+    past.iter().rev().chain(&current).flat_map(|exposure| ledger::rows(exposure, model.now)).collect()
 }
 
 /// All that is known of a wallet now.

@@ -71,6 +71,17 @@ fn key_that_is_disputed_stays_marked_after_a_refresh_that_nobody_disputes_in_the
 }
 
 #[test]
+fn past_generations_whose_copies_rebuild_a_key_are_named_in_their_order() {
+    let mut model = withheld();
+    model.screen = Screen::Wallets;
+    let screen = drawn(&model, 160, 50);
+    assert!(screen.contains("! copies of generations 1 and 2 can rebuild the key"), "{screen}");
+    let place = |generation: &str| screen.find(generation).unwrap();
+    assert!(place("generation 1: copies") < place("generation 2: copies"), "{screen}");
+    assert!(place("generation 2: copies") < place("generation 3, in use: copies"), "{screen}");
+}
+
+#[test]
 fn transaction_that_was_signed_before_is_refused_with_its_ceremony_and_another_is_not() {
     let model = withheld();
     let transfer = ceremony(&model, CeremonyKind::Transfer).manifest();
