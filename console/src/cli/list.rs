@@ -6,19 +6,37 @@ use anyhow::Result;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::{UnixMillis, WalletName};
+use ceremonies::ids::{CeremonyId, UnixMillis, WalletName};
 use ceremonies::listing::{Standing, Wanted};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::named::one_of;
 use super::{Desk, Output};
-use crate::client::{Row, Scope, Summary};
+use crate::client::{Catalogue, Row, Scope, Summary};
 use crate::room::now;
+use crate::sentence::joined;
 use crate::standing::{NOT_SENT, is_unsent, withheld};
 
 /// How many ceremonies are listed by default.
 const PAGE: u32 = 50;
+
+/// How many ceremonies are named to somebody who has named one that is not known.
+pub(super) const NAMED: u32 = 5;
+
+/// Which ceremonies there are, the newest of them by name.
+pub(super) fn there_are(catalogue: &Catalogue) -> String {
+    let named = usize::try_from(NAMED).unwrap_or(usize::MAX);
+    let ids: Vec<&CeremonyId> = catalogue.rows.iter().map(|row| &row.id).take(named).collect();
+    let more = catalogue.left.max(catalogue.rows.len() - ids.len());
+    let more =
+        if more == 0 { String::new() } else { format!(", and {more} older ones: custody ceremony list") };
+    match ids.as_slice() {
+        [] => "the nodes list no ceremony".to_owned(),
+        [one] => format!("there is ceremony {one}{more}"),
+        several => format!("there are ceremonies {}{more}", joined(several)),
+    }
+}
 
 /// Which ceremonies are listed. A ceremony that nodes disagree about is listed if any node's report matches.
 #[derive(Debug, Default, Args)]
@@ -204,6 +222,25 @@ mod tests {
     fn row(phases: &[&str]) -> Row {
         let said = (1..).zip(phases).map(|(node, phase)| (NodeIndex::new(node).unwrap(), summary(phase)));
         Row { id: "dkg-treasury-1".parse().unwrap(), said: said.collect::<BTreeMap<_, _>>() }
+    }
+
+    #[test]
+    fn whoever_names_a_ceremony_that_is_not_there_is_told_of_the_newest_that_are() {
+        let listed = |count: usize, left| {
+            let rows = (1..=count).rev().map(|number| Row {
+                id: format!("dkg-treasury-{number}").parse().unwrap(),
+                said: BTreeMap::new(),
+            });
+            there_are(&Catalogue { rows: rows.collect(), left, ..Catalogue::default() })
+        };
+        assert_eq!(listed(0, 0), "the nodes list no ceremony");
+        assert_eq!(listed(1, 0), "there is ceremony dkg-treasury-1");
+        assert_eq!(listed(2, 0), "there are ceremonies dkg-treasury-2 and dkg-treasury-1");
+        for (count, left) in [(5, 7), (12, 0)] {
+            let said = listed(count, left);
+            assert_eq!(said.matches("dkg-treasury-").count(), 5, "{said}");
+            assert!(said.ends_with(", and 7 older ones: custody ceremony list"), "{said}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::listing::Wanted;
 use ceremonies::wallet::Wallet;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -192,17 +193,47 @@ impl Desk {
     /// Reads one ceremony with all that it rests on, and where nodes stand in it.
     async fn open_at(path: Option<PathBuf>, id: &CeremonyId) -> Result<(Self, Reading)> {
         let mut desk = Self::open(path, Scope::Ceremonies(vec![id.clone()])).await?;
-        let reading = desk.catch_up(id).await?;
-        Ok((desk, reading))
+        match desk.client.catch_up(&mut desk.book, id).await {
+            Ok(reading) => {
+                desk.warn_of_set_back(&reading);
+                Ok((desk, reading))
+            }
+            Err(error) => Err(anyhow::Error::new(error).context(desk.unknown(id).await)),
+        }
+    }
+
+    /// Reads what there is of one wallet. If there is none of this name, the others are read, to be named.
+    async fn open_wallet(path: Option<PathBuf>, name: &WalletName) -> Result<Self> {
+        let desk = Self::open(path.clone(), Scope::Wallet(name.clone())).await?;
+        if desk.book.wallet(name).is_some() {
+            return Ok(desk);
+        }
+        Self::open(path, Scope::Current).await
+    }
+
+    /// That a ceremony is not known, and which there are, if nodes still list them.
+    async fn unknown(&self, id: &CeremonyId) -> String {
+        let wanted = Wanted { most: Some(list::NAMED), ..Wanted::default() };
+        let what = format!("ceremony `{id}` is not known here");
+        match self.client.catalogue(&[wanted]).await {
+            Ok(catalogue) if catalogue.row(id).is_none() => {
+                format!("{what}: {}", list::there_are(&catalogue))
+            }
+            Ok(_) | Err(_) => what,
+        }
     }
 
     async fn catch_up(&mut self, id: &CeremonyId) -> Result<Reading> {
         let read = self.client.catch_up(&mut self.book, id).await;
         let reading = read.with_context(|| format!("ceremony `{id}` is not known here"))?;
-        if let Some(set_back) = self.client.set_back_of(&reading) {
+        self.warn_of_set_back(&reading);
+        Ok(reading)
+    }
+
+    fn warn_of_set_back(&mut self, reading: &Reading) {
+        if let Some(set_back) = self.client.set_back_of(reading) {
             warn_once(&mut self.warned, set_back.to_string());
         }
-        Ok(reading)
     }
 
     fn known(&self, id: &CeremonyId) -> &[Entry] {

@@ -37,7 +37,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, command: WalletCo
     match command {
         WalletCommand::List => list(&Desk::open(path, Scope::Current).await?, output),
         WalletCommand::Show { name, path: below } => {
-            show(&Desk::open(path, Scope::Wallet(name.clone())).await?, output, &name, &below).await
+            show(&Desk::open_wallet(path, &name).await?, output, &name, &below).await
         }
     }
 }
