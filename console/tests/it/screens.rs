@@ -499,6 +499,33 @@ fn reason_of_an_end_is_shown_letter_by_letter() {
 }
 
 #[test]
+fn what_is_cut_says_how_much_is_left_and_where_it_is_seen() {
+    let mut model = model(56);
+    model.screen = Screen::Cluster;
+    let places = [" ? help ", "files    ", "charter  ", "bus      "];
+    for height in 15..40 {
+        let screen = drawn(&model, 80, height);
+        let shown = places.iter().filter(|place| screen.contains(**place)).count();
+        let left = format!("Where everything is (… {} more: ? shows them)", places.len() - shown);
+        assert_eq!(screen.contains(&left), shown < places.len(), "{height}: {screen}");
+    }
+    press(&mut model, &[KeyCode::Char('?'), KeyCode::End]);
+    show(&mut model, 80, 24);
+    let help = drawn(&model, 80, 24);
+    for place in ["files    /custody/lab", "charter  ", "bus      nats://127.0.0.1:4222"] {
+        assert!(help.contains(place), "{help}");
+    }
+    model.popup = None;
+    let large = drawn(&model, 160, 50);
+    assert!(large.contains(" Where everything is ─") && large.contains("bus      nats://"), "{large}");
+    model.connected = false;
+    model.load_trouble = "no server answers ".repeat(40);
+    let lines: Vec<String> = drawn(&model, 80, 24).lines().map(str::to_owned).collect();
+    let last = lines.iter().rposition(|line| line.contains("no server answers")).unwrap();
+    assert!(lines[last].trim_end_matches(['"', ' ']).ends_with('…'), "{lines:#?}");
+}
+
+#[test]
 fn nothing_is_told_by_colour_alone() {
     let mut plain = model(56);
     plain.colour = false;

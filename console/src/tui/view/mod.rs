@@ -70,7 +70,8 @@ fn warnings<'a>(model: &Model, width: usize) -> Vec<Line<'a>> {
     let set_back = model.set_back.values().next().map(|set_back| format!("WARNING: {set_back}{more}"));
     let no_bus = Some(&model.load_trouble).filter(|why| !model.connected && !why.is_empty());
     let said = outdated(model).into_iter().chain(set_back).chain(no_bus.cloned());
-    let lines = said.flat_map(|said| wrap(&said, width)).take(MAX_WARNINGS);
+    let said: Vec<String> = said.collect();
+    let lines = few(&said.join("\n"), width, MAX_WARNINGS).into_iter();
     lines.map(|line| Line::styled(format!(" {line} "), style)).collect()
 }
 
@@ -181,11 +182,7 @@ fn message(model: &Model, width: usize) -> Vec<Line<'static>> {
         }
         None => model.message.clone(),
     };
-    let mut lines = wrap(&text, width);
-    if lines.len() > MAX_MESSAGE {
-        let rest = lines.split_off(MAX_MESSAGE - 1).join(" ");
-        lines.push(cut(&rest, width));
-    }
+    let mut lines = few(&text, width, MAX_MESSAGE);
     lines.resize(lines.len().max(1), String::new());
     lines.into_iter().map(|line| Line::raw(format!(" {line}"))).collect()
 }
@@ -248,6 +245,16 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
             }
         }
         lines.push(line);
+    }
+    lines
+}
+
+/// Text wrapped to at most this many lines, with a mark where something is missing.
+fn few(text: &str, width: usize, most: usize) -> Vec<String> {
+    let mut lines = wrap(text, width);
+    if lines.len() > most {
+        let rest = lines.split_off(most.saturating_sub(1)).join(" ");
+        lines.push(cut(&rest, width));
     }
     lines
 }

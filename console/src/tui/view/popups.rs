@@ -7,8 +7,10 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
 
+use super::screens::places;
 use super::{
-    ABOVE, BOLD, FAINT, SELECTED, inner_height, inner_width, key_name, mark, qr, scrolled, tail, window, wrap,
+    ABOVE, BOLD, FAINT, SELECTED, few, inner_height, inner_width, key_name, mark, qr, scrolled, tail, window,
+    wrap,
 };
 use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
@@ -46,7 +48,10 @@ pub(super) struct Front {
 pub(super) fn view(model: &Model, popup: &Popup, frame: &mut Frame<'_>, area: Rect) -> Front {
     let at = model.popup_scroll;
     let beyond = match popup {
-        Popup::Help => text(frame, area, " Help ", (HELP, at), CLOSES),
+        Popup::Help => {
+            let help = format!("{HELP}\n\nWhere everything is:\n{}", places(model).join("\n"));
+            text(frame, area, " Help ", (&help, at), CLOSES)
+        }
         Popup::Message { title, text: message } => {
             text(frame, area, &format!(" {title} "), (message, at), CLOSES)
         }
@@ -280,7 +285,7 @@ fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
     if let Some(doubt) = review.doubts.first() {
         let more = if review.doubts.len() > 1 { " (and others)" } else { "" };
         let text = format!("{doubt}{more}: the ceremony may fail.");
-        lines.extend(wrap(&text, width).into_iter().take(2).map(|l| Line::styled(format!(" {l}"), BOLD)));
+        lines.extend(few(&text, width, 2).into_iter().map(|l| Line::styled(format!(" {l}"), BOLD)));
     }
     lines.push(if review.read {
         let asked = format!(" Type `{SIGN_WORD}`: ");

@@ -84,17 +84,25 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.extend(accused.map(|accused| Line::styled(cut(&format!("     {accused}"), width), style)));
     }
     frame.render_widget(Paragraph::new(lines).block(block(model, title)), nodes);
-    let text = format!(
-        "Enter shows all of a node; o opens a ceremony; ? help\nfiles    {}\ncharter  {}\nbus      {}",
-        model.folder().display(),
-        model.charter().hash(),
-        model.cluster.nats.servers.join(", "),
-    );
-    let lines = text.lines().map(|line| Line::raw(cut(&format!(" {line}"), inner_width(files))));
-    frame.render_widget(
-        Paragraph::new(lines.collect::<Vec<_>>()).block(block(model, " Where everything is ")),
-        files,
-    );
+    let width = inner_width(files);
+    let help = "Enter shows all of a node; o opens a ceremony; ? help".to_owned();
+    let lines =
+        [help].into_iter().chain(places(model)).map(|line| Line::raw(cut(&format!(" {line}"), width)));
+    let lines: Vec<Line<'_>> = lines.collect();
+    let title = match lines.len().saturating_sub(inner_height(files)) {
+        0 => " Where everything is ".to_owned(),
+        left => format!(" Where everything is (… {left} more: ? shows them) "),
+    };
+    frame.render_widget(Paragraph::new(lines).block(block(model, title)), files);
+}
+
+/// Where this console's files, the rules and the bus are.
+pub(super) fn places(model: &Model) -> [String; 3] {
+    [
+        format!("files    {}", model.folder().display()),
+        format!("charter  {}", model.charter().hash()),
+        format!("bus      {}", model.cluster.nats.servers.join(", ")),
+    ]
 }
 
 fn node_at(statuses: &[NodeStatus], selection: usize) -> Option<NodeIndex> {
