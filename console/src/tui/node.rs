@@ -36,7 +36,7 @@ pub(super) fn text(model: &Model, node: NodeIndex) -> String {
         text += &format!("\n{accused}");
     }
     if let Some(check) = status.check {
-        text += &format!("\n\n{}", check.what_to_do());
+        text += &format!("\n\nThe runbook says:\n“{}”", check.what_to_do());
     }
     text
 }

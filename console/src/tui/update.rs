@@ -124,35 +124,41 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             (true, read_next(model))
         }
         Event::Done(ceremony, what) => {
-            model.busy = false;
+            ended(model);
             model.message = what;
             model.screen = Screen::Ceremonies;
             model.open = Some(ceremony);
             (true, follow_open(model))
         }
         Event::Failed(why) => {
-            model.busy = false;
+            ended(model);
             show(model, "Not done", why);
             (true, Vec::new())
         }
         Event::Unclear(why) => {
-            model.busy = false;
+            ended(model);
             show(model, "Outcome unknown", why);
             (true, Vec::new())
         }
         Event::Unwrapped(me, released) => {
-            model.busy = false;
+            ended(model);
             popups::review_release(model, me, *released);
             (true, Vec::new())
         }
         Event::Locked(review) => {
-            model.busy = false;
+            ended(model);
             // Allocated in full at the start: a growing buffer would leave copies behind.
             let typed = Zeroizing::new(String::with_capacity(MAX_TYPED * 4));
             model.popup = Some(Popup::Passphrase { review, typed });
             (true, Vec::new())
         }
     }
+}
+
+/// Notes that what was under way has come to its end: what was said of it, and of whoever it waited for, is over.
+fn ended(model: &mut Model) {
+    model.busy = false;
+    model.message.clear();
 }
 
 fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {

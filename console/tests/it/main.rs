@@ -12,6 +12,7 @@ mod health;
 mod hearing;
 mod inventory;
 mod keys;
+mod live;
 #[path = "../../../ceremonies/tests/it/machine.rs"]
 mod machine;
 mod named;
