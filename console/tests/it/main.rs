@@ -5,6 +5,7 @@
 mod again;
 mod agent;
 mod broadcast;
+mod bus;
 mod custodian;
 mod drill;
 mod file;
