@@ -9,5 +9,6 @@ pub mod kms;
 pub mod listen;
 pub mod scheme;
 pub mod seal;
-pub mod service;
 pub mod session;
+pub mod shell;
+pub mod signer;

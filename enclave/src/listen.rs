@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 use tracing::{info, warn};
 
-use crate::service::Enclave;
+use crate::shell::Enclave;
 
 /// Where the agent finds the enclave.
 #[derive(Debug, Clone)]

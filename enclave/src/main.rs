@@ -11,7 +11,7 @@ use enclave::attest::NitroModule;
 use enclave::guest;
 use enclave::kms::web_roots;
 use enclave::listen::{self, Endpoint};
-use enclave::service::Enclave;
+use enclave::shell::Enclave;
 use tokio_vsock::{VsockAddr, VsockStream};
 
 /// The enclave signer of Custody.

@@ -2,7 +2,7 @@
 //!
 //! Every action is a step that an agent, an enclave, a person or chance may take next; Stateright tries them all. Logs
 //! are folded by the real [`Ceremony`](super::Ceremony), see [`fold`]. What enclave, agent and store do is mirrored in
-//! plain data, after `enclave/src/service/{voice,sessions}.rs`, `node/src/agent/{append,duties,enclave}.rs` and
+//! plain data, after `enclave/src/signer/{voice,life}.rs`, `node/src/core/{append,duties,enclave}.rs` and
 //! `node/src/store.rs`. The model may allow more than they do; it must never allow less, for what it leaves out is not
 //! checked.
 //!

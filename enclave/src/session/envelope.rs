@@ -36,9 +36,15 @@ impl BootKeys {
     /// Fresh keys from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let seed = Zeroizing::new(rand::random::<[u8; 32]>());
-        let identity = SigningKey::from_bytes(&seed);
-        let (sealing, public) = X25519HkdfSha256::gen_keypair();
+        let seed = || Zeroizing::new(rand::random::<[u8; 32]>());
+        Self::from_seeds(&seed(), &seed())
+    }
+
+    /// The keys that follow from these seeds. Whoever knows the seeds has the keys.
+    #[must_use]
+    pub fn from_seeds(identity: &[u8; 32], sealing: &[u8; 32]) -> Self {
+        let identity = SigningKey::from_bytes(identity);
+        let (sealing, public) = X25519HkdfSha256::derive_keypair(sealing);
         let public =
             EnclaveKeys { identity: identity.verifying_key().to_bytes(), sealing: public.to_bytes().into() };
         Self { identity, sealing, public }

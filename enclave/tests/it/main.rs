@@ -25,5 +25,6 @@ mod refresh;
 mod repair;
 mod rooms;
 mod session;
+mod signer;
 mod signing;
 mod toy;

@@ -14,7 +14,7 @@ use ceremonies::wallet::Record;
 use ceremonies::wire::log;
 use ciborium::Value;
 use enclave::attest::{AttestError, SecurityModule};
-use enclave::service::Enclave;
+use enclave::shell::Enclave;
 use enclave_link::message::{Attest, FromEnclave, Log, Start, ToEnclave, from_enclave, to_enclave};
 use enclave_link::{Receiver, Sender, split};
 use prost::Message as _;

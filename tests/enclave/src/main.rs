@@ -11,7 +11,7 @@ use ceremonies::attestation::TrustRoot;
 use clap::Parser;
 use enclave::guest;
 use enclave::listen::{self, Endpoint};
-use enclave::service::Enclave;
+use enclave::shell::Enclave;
 use lab_enclave::{ENCLAVE_PORT, LabModule};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;

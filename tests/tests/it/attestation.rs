@@ -13,7 +13,7 @@ use ceremonies::attestation::{
 };
 use ceremonies::ids::UnixMillis;
 use enclave::attest::{AttestError, SecurityModule as _};
-use enclave::service::{BootError, Enclave};
+use enclave::shell::{BootError, Enclave};
 use lab::kms::attested_under;
 use lab::nsm::{DocumentSpec, LAB_BOOT, LabRoot, ModuleServer, measure, measure_bytes, register};
 use lab_enclave::LabModule;

@@ -7,12 +7,12 @@ use crate::session;
 /// Makes one of this scheme's protocols.
 pub type Factory = session::Factory<Product>;
 
-/// What a protocol was run for.
-pub enum Product {
+/// What a protocol was run for. Another `S` than a [`KeyShare`] stands in for one where nobody looks into shares.
+pub enum Product<S = KeyShare> {
     /// A share of a new key, or a new share of a key.
-    Share(Box<NewShare>),
+    Share(Box<NewShare<S>>),
     /// The share that this party had lost. It can be refreshed, and nothing else.
-    Repaired(Box<KeyShare>),
+    Repaired(Box<S>),
     /// Another party has its share again.
     Helped,
     /// A signature that verifies.

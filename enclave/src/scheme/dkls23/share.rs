@@ -104,9 +104,9 @@ impl KeyShare {
 }
 
 /// What a key generation gives one party: its share, and what all parties can see.
-pub struct NewShare {
+pub struct NewShare<S = KeyShare> {
     /// The secret.
-    pub share: KeyShare,
+    pub share: S,
     /// The wallet's public key.
     pub public_key: Point,
     /// BIP-32 chain code.

@@ -1,35 +1,21 @@
-//! A session on a thread of its own: protocol phases compute for up to a second, and the service must keep listening in
-//! the meantime.
+//! A session on a thread of its own: protocol phases compute for up to a second, and the shell must keep listening in the
+//! meantime.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use ceremonies::ids::NodeIndex;
 use tokio::sync::mpsc;
 
-use super::News;
-use super::orders::Order;
-use crate::scheme::dkls23::Product;
-use crate::session::{Action, Millis, Outcome, Session, SessionFailure, SessionProgress};
-use enclave_link::message;
+use crate::scheme::dkls23::{KeyShare, Product};
+use crate::session::{Action, Millis, Session, SessionProgress};
+use crate::signer::{News, OrderId};
 
 /// How often a session looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
 /// Messages that may wait for a session: each peer is at most one round ahead, with replays.
 const MAX_WAITING: usize = 256;
 
-/// What a session is run for.
-pub(super) struct Job {
-    pub(super) order: Order,
-    pub(super) credentials: message::Credentials,
-    /// The backup that was released, where one is.
-    pub(super) backup: Vec<u8>,
-    /// The agent's number of the order.
-    pub(super) request: u64,
-}
-
-/// A session's thread, as the service holds it. Dropping it ends the thread.
+/// A session's thread, as the shell holds it. Dropping it ends the thread.
 pub(super) struct RunningSession {
     inbox: SyncSender<Vec<u8>>,
 }
@@ -41,52 +27,30 @@ impl RunningSession {
     }
 }
 
-/// What a session reports.
-pub(super) struct SessionNews {
-    pub(super) job: Arc<Job>,
-    pub(super) kind: NewsKind,
-}
-
-pub(super) enum NewsKind {
-    Send {
-        to: NodeIndex,
-        bytes: Vec<u8>,
-    },
-    Progress(SessionProgress),
-    Finished(Box<Outcome<Product>>),
-    /// With the envelopes that show it, if any do.
-    Failed(SessionFailure, Vec<Vec<u8>>),
-}
+type Reports = mpsc::Sender<(OrderId, News<KeyShare>)>;
 
 /// Runs a session until it is over or dropped.
-pub(super) fn run(job: &Arc<Job>, session: Session<Product>, news: mpsc::Sender<News>) -> RunningSession {
+pub(super) fn run(id: OrderId, session: Session<Product>, news: Reports) -> RunningSession {
     let (inbox, messages) = sync_channel(MAX_WAITING);
-    let of = Arc::clone(job);
-    tokio::task::spawn_blocking(move || drive(&of, session, &messages, &news));
+    tokio::task::spawn_blocking(move || drive(id, session, &messages, &news));
     RunningSession { inbox }
 }
 
-fn drive(
-    job: &Arc<Job>,
-    mut session: Session<Product>,
-    messages: &Receiver<Vec<u8>>,
-    news: &mpsc::Sender<News>,
-) {
+fn drive(id: OrderId, mut session: Session<Product>, messages: &Receiver<Vec<u8>>, news: &Reports) {
     let begun = Instant::now();
     let now = || Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut actions = session.start(now());
     let mut told = Told::default();
     loop {
         for action in actions {
-            let kind = match action {
-                Action::Send { to, bytes } => NewsKind::Send { to, bytes },
+            let report = match action {
+                Action::Send { to, bytes } => News::Send { to, bytes },
                 Action::Progress(progress) if told.is_stale(&progress) => continue,
-                Action::Progress(progress) => NewsKind::Progress(progress),
-                Action::Finished(outcome) => NewsKind::Finished(outcome),
-                Action::Failed(failure) => NewsKind::Failed(failure, session.evidence().to_vec()),
+                Action::Progress(progress) => News::Progress(progress),
+                Action::Finished(outcome) => News::Finished(outcome),
+                Action::Failed(failure) => News::Failed(failure, session.evidence().to_vec()),
             };
-            let report = News::Session(SessionNews { job: Arc::clone(job), kind });
-            if news.blocking_send(report).is_err() {
+            if news.blocking_send((id, report)).is_err() {
                 return;
             }
         }

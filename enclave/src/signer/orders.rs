@@ -22,7 +22,7 @@ const MAX_RECORDS: usize = 1024;
 
 /// Why an order is refused.
 #[derive(Debug, Error)]
-pub enum OrderError {
+pub(super) enum OrderError {
     /// The charter is refused.
     #[error("the charter is refused")]
     Charter(#[from] CharterError),
@@ -188,17 +188,16 @@ impl Ledger {
     /// What is known of the cluster with this first charter: an enclave works for one cluster from boot to end. A share
     /// that was sealed under another first charter does not open.
     fn under(&mut self, charter: &[u8], root: &Arc<TrustRoot>) -> Result<&mut Known, OrderError> {
-        let charter = Arc::new(Charter::parse(charter)?);
         let known = match self.known.take() {
             Some(known) => known,
-            None => Known {
-                book: Book::new(Context::new(Arc::clone(&charter), Arc::clone(root))?),
-                charter: Arc::clone(&charter),
-                begun: BTreeSet::new(),
-            },
+            None => Known::of(Arc::new(Charter::parse(charter)?), root)?,
         };
         let known = self.known.insert(known);
-        if known.charter.hash() == charter.hash() { Ok(known) } else { Err(OrderError::OtherCharter) }
+        if known.charter.text().as_bytes() == charter {
+            return Ok(known);
+        }
+        Charter::parse(charter)?;
+        Err(OrderError::OtherCharter)
     }
 }
 
@@ -213,6 +212,12 @@ fn decode(log: &[Vec<u8>]) -> Result<Vec<Entry>, OrderError> {
 }
 
 impl Known {
+    /// Nothing but the charter.
+    fn of(charter: Arc<Charter>, root: &Arc<TrustRoot>) -> Result<Self, OrderError> {
+        let context = Context::new(Arc::clone(&charter), Arc::clone(root))?;
+        Ok(Self { charter, book: Book::new(context), begun: BTreeSet::new() })
+    }
+
     /// Takes a log and adds what is new in it to the known one.
     fn take(&mut self, log: &[Vec<u8>], now: UnixMillis) -> Result<Option<CeremonyId>, OrderError> {
         let entries = decode(log)?;

@@ -1,26 +1,22 @@
-//! The enclave as a service: one connection to its agent at a time, orders in, messages and signed words
-//! out.
+//! What runs the signer in an enclave: one connection to its agent at a time, sessions on threads of their own, the KMS
+//! and the security module over the agent's link, and the clock.
 //!
-//! One task owns everything, and puts schemes and sessions together (`protocols`, `runner`). It must never act on the
-//! agent's word alone (`orders`), sign both a result and an abort of one session (`voice`), or reveal a secret.
+//! One task feeds the signer and does what it wants done, in that order. It decides nothing: which order is followed, what
+//! is signed and what is kept are the signer's to say. It must never reveal a secret.
 
 mod backups;
-mod orders;
 mod protocols;
 mod runner;
 mod sealing;
-mod sessions;
 mod tunnel;
-mod voice;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use ceremonies::attestation::{self, AttestationError, EnclaveKeys, TrustRoot};
-use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::text::chain;
-use ceremonies::wallet::Record;
 use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,21 +24,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use self::orders::Ledger;
-pub use self::orders::OrderError;
-use self::runner::{Job, RunningSession, SessionNews};
-use self::sealing::{SealingNews, Shares};
-use self::sessions::Unproven;
+use self::runner::RunningSession;
 use self::tunnel::Tunnel;
-use self::voice::Voice;
 use crate::attest::{AttestError, SecurityModule};
 use crate::clock::TrustedClock;
 use crate::kms::{KeyError, KmsKeys};
-use crate::session::{BootKeys, Finished};
-use enclave_link::VERSION;
+use crate::scheme::dkls23::KeyShare;
+use crate::session::BootKeys;
+use crate::signer::{Effect, Input, News, OrderId, Signer, Work};
 use enclave_link::message::{
-    Attestation, Deliver, FromEnclave, KmsTried, Refused, ToEnclave, TryKms, Welcome, from_enclave,
-    to_enclave,
+    Attest, Attestation, FromEnclave, KmsTried, Refused, ToEnclave, TryKms, from_enclave, to_enclave,
 };
 
 /// Messages that may wait for the agent; beyond that, the enclave's tasks wait.
@@ -65,7 +56,7 @@ pub enum BootError {
     Document(#[from] AttestationError),
 }
 
-/// What every part of the service needs and nothing changes.
+/// What every part of the shell needs and nothing changes.
 struct Core {
     keys: Arc<BootKeys>,
     kms_keys: Arc<KmsKeys>,
@@ -89,16 +80,7 @@ impl Core {
 /// A booted enclave. Its keys live as long as it does.
 pub struct Enclave {
     core: Arc<Core>,
-    build: String,
-    ledger: Ledger,
-    /// Sessions ever started: none is started twice.
-    started: BTreeSet<Hash>,
-    /// The peers that this enclave has banned and no log has shown yet.
-    bans: BTreeSet<(NodeIndex, NodeIndex)>,
-    shares: Shares,
-    /// New shares that are sealed and proven alongside the ones in use, with the digests of their sealed bytes.
-    staged: BTreeMap<CeremonyId, (Record, Hash)>,
-    voice: Voice,
+    signer: Signer<KeyShare>,
 }
 
 impl Enclave {
@@ -116,31 +98,16 @@ impl Enclave {
             tokio::task::spawn_blocking(KmsKeys::generate).await.map_err(|_| BootError::Interrupted)??;
         let first = module.attest(&[], &keys.public().encode(), kms_keys.spki_der()).await?;
         let clock = TrustedClock::new(attestation::parse_and_verify(&first, &root)?.timestamp);
-        let keys = Arc::new(keys);
-        let voice = Voice::new(Arc::clone(&keys));
-        Ok(Self {
-            core: Arc::new(Core {
-                keys,
-                kms_keys: Arc::new(kms_keys),
-                module,
-                clock,
-                root: Arc::new(root),
-                tls_roots,
-            }),
-            build: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            ledger: Ledger::default(),
-            started: BTreeSet::new(),
-            bans: BTreeSet::new(),
-            shares: Shares::default(),
-            staged: BTreeMap::new(),
-            voice,
-        })
+        let (keys, root) = (Arc::new(keys), Arc::new(root));
+        let signer = Signer::new(Arc::clone(&keys), Arc::clone(&root));
+        let kms_keys = Arc::new(kms_keys);
+        Ok(Self { core: Arc::new(Core { keys, kms_keys, module, clock, root, tls_roots }), signer })
     }
 
     /// The public keys that its attestation documents vouch for.
     #[must_use]
     pub fn public_keys(&self) -> EnclaveKeys {
-        self.core.keys.public()
+        self.signer.public_keys()
     }
 
     /// Serves the agent on one connection until it ends. Sessions still running then are given up.
@@ -171,14 +138,10 @@ impl Enclave {
             tunnel: Tunnel::new(out.clone()),
             out,
             news,
-            open: BTreeMap::new(),
             running: BTreeMap::new(),
-            finished: Finished::default(),
-            waiting: BTreeMap::new(),
-            early: VecDeque::new(),
             trials: JoinSet::new(),
         };
-        connection.welcome().await;
+        connection.feed(Input::Connected).await;
         // Reading has a task of its own: a receive dropped half way would lose the beginning of a frame.
         let (orders, mut ordered) = mpsc::channel(MAX_OUTGOING);
         tasks.spawn(async move {
@@ -198,19 +161,13 @@ impl Enclave {
                     }
                     None => break Ok(()),
                 },
-                Some(news) = arrived.recv() => connection.hear(news).await,
+                Some((id, news)) = arrived.recv() => connection.feed(Input::News(id, news)).await,
                 Some(Ok(Err(error))) = tasks.join_next() => break Err(error),
             }
         };
-        connection.give_up("the link to the agent was lost");
+        connection.feed(Input::Lost).await;
         ended
     }
-}
-
-/// What the service's own tasks report to it.
-enum News {
-    Session(SessionNews),
-    Sealing(SealingNews),
 }
 
 /// One connection to the agent, and the sessions it carries.
@@ -218,14 +175,8 @@ struct Connection<'a> {
     enclave: &'a mut Enclave,
     tunnel: Tunnel,
     out: mpsc::Sender<FromEnclave>,
-    news: mpsc::Sender<News>,
-    /// What has been ordered and has not yet produced an event for the log.
-    open: BTreeMap<Hash, Arc<Job>>,
-    running: BTreeMap<Hash, RunningSession>,
-    finished: Finished,
-    /// Key generations whose sealed share the agent has been given to store.
-    waiting: BTreeMap<CeremonyId, Unproven>,
-    early: VecDeque<Deliver>,
+    news: mpsc::Sender<(OrderId, News<KeyShare>)>,
+    running: BTreeMap<OrderId, RunningSession>,
     /// The running trial of the KMS; it ends with the connection.
     trials: JoinSet<()>,
 }
@@ -236,25 +187,51 @@ impl Connection<'_> {
         let _ = self.out.send(FromEnclave { kind: Some(kind) }).await;
     }
 
-    async fn welcome(&self) {
-        let keys = self.enclave.public_keys();
-        self.send(from_enclave::Kind::Welcome(Welcome {
-            version: VERSION,
-            build: self.enclave.build.clone(),
-            identity: keys.identity.to_vec(),
-            sealing: keys.sealing.to_vec(),
-            said: self.enclave.voice.said().collect(),
-        }))
-        .await;
-        for evidence in self.enclave.voice.evidence() {
-            self.send(from_enclave::Kind::Evidence(evidence)).await;
+    /// Tells the signer what happened, and does what it wants done.
+    async fn feed(&mut self, input: Input<KeyShare>) {
+        let now = self.enclave.core.clock.now();
+        for effect in self.enclave.signer.handle(input, now) {
+            self.perform(effect).await;
         }
     }
 
-    async fn refuse(&self, request: u64, reason: &dyn std::error::Error) {
-        let reason = chain(reason);
-        warn!(%reason, "refused");
-        self.send(from_enclave::Kind::Refused(Refused { request, reason })).await;
+    async fn perform(&mut self, effect: Effect<KeyShare>) {
+        match effect {
+            Effect::Tell(kind) => self.send(kind).await,
+            Effect::Begin(id, begin) => {
+                let session = protocols::session(*begin, Arc::clone(&self.enclave.core.keys));
+                self.running.insert(id, runner::run(id, session, self.news.clone()));
+            }
+            Effect::Hand(id, message) => {
+                if let Some(session) = self.running.get(&id) {
+                    session.deliver(message);
+                }
+            }
+            Effect::End(id) => drop(self.running.remove(&id)),
+            Effect::Work(id, work) => self.work(id, *work),
+        }
+    }
+
+    fn work(&self, id: OrderId, work: Work<KeyShare>) {
+        let (core, tunnel, news) = (Arc::clone(&self.enclave.core), self.tunnel.clone(), self.news.clone());
+        tokio::spawn(async move {
+            let done = work::perform(&core, &tunnel, work).await;
+            // The connection may be gone, and with it whoever would care.
+            let _ = news.send((id, done)).await;
+        });
+    }
+
+    async fn attest(&self, order: Attest) {
+        let request = order.request;
+        let answer = match self.enclave.core.attest(&order.nonce).await {
+            Ok(document) => from_enclave::Kind::Attestation(Attestation { request, document }),
+            Err(error) => {
+                let reason = chain(&error);
+                warn!(%reason, "no attestation");
+                from_enclave::Kind::Refused(Refused { request, reason })
+            }
+        };
+        self.send(answer).await;
     }
 
     /// Answers when the KMS has answered, which may take until its deadline; everything else goes on in the meantime.
@@ -274,21 +251,10 @@ impl Connection<'_> {
 
     async fn order(&mut self, kind: to_enclave::Kind) {
         match kind {
-            to_enclave::Kind::Attest(attest) => match self.enclave.core.attest(&attest.nonce).await {
-                Ok(document) => {
-                    let request = attest.request;
-                    self.send(from_enclave::Kind::Attestation(Attestation { request, document })).await;
-                }
-                Err(error) => self.refuse(attest.request, &error).await,
-            },
-            to_enclave::Kind::Start(start) => {
-                let request = start.request;
-                if let Err(error) = self.start(start).await {
-                    self.refuse(request, &error).await;
-                }
-            }
-            to_enclave::Kind::Deliver(deliver) => self.deliver(deliver).await,
-            to_enclave::Kind::Stored(stored) => self.stored(stored),
+            to_enclave::Kind::Attest(order) => self.attest(order).await,
+            to_enclave::Kind::Start(start) => self.feed(Input::Start(Box::new(start))).await,
+            to_enclave::Kind::Deliver(message) => self.feed(Input::Deliver(message)).await,
+            to_enclave::Kind::Stored(stored) => self.feed(Input::Stored(stored)).await,
             to_enclave::Kind::TryKms(order) => self.try_kms(order),
             to_enclave::Kind::StreamData(data) => self.tunnel.deliver(data),
             to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),

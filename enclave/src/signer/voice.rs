@@ -33,17 +33,25 @@ pub(super) enum Silence {
     Later,
 }
 
+/// How a key generation ended for this enclave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum End {
     Prepared,
     Aborted,
+}
+
+/// What would end one.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    Result(&'a Record),
+    Abort(&'a CeremonyId),
 }
 
 /// The enclave's signing identity and what it has said with it.
 pub(super) struct Voice {
     keys: Arc<BootKeys>,
     /// How each key generation ended for this enclave: once, and for good.
-    generations: BTreeMap<CeremonyId, Word>,
+    generations: BTreeMap<CeremonyId, End>,
     /// The latest generation of each wallet that it signed, and in which ceremony.
     latest: BTreeMap<WalletName, (Generation, CeremonyId)>,
     said: VecDeque<Said>,
@@ -100,16 +108,30 @@ impl Voice {
         said
     }
 
-    /// Decides how a key generation ends for this enclave: the first statement stands.
-    fn decide(&mut self, ceremony: &CeremonyId, word: Word) -> Result<(), Silence> {
-        match self.generations.get(ceremony) {
-            Some(Word::Prepared) => Err(Silence::Prepared),
-            Some(Word::Aborted) => Err(Silence::Aborted),
-            None => {
-                self.generations.insert(ceremony.clone(), word);
-                Ok(())
+    /// Decides how a key generation ends for this enclave: the first statement stands, and no result is signed once this
+    /// or a later generation was made by another ceremony.
+    fn decide(&mut self, word: Word<'_>) -> Result<(), Silence> {
+        let ceremony = match word {
+            Word::Result(record) => &record.ceremony,
+            Word::Abort(ceremony) => ceremony,
+        };
+        let end = match (self.generations.get(ceremony).copied(), word) {
+            (Some(End::Prepared), Word::Result(_) | Word::Abort(_)) => return Err(Silence::Prepared),
+            (Some(End::Aborted), Word::Result(_) | Word::Abort(_)) => return Err(Silence::Aborted),
+            (None, Word::Result(record)) if self.has_signed_later(record) => return Err(Silence::Later),
+            (None, Word::Result(record)) => {
+                self.latest.insert(record.wallet.clone(), (record.generation, record.ceremony.clone()));
+                End::Prepared
             }
-        }
+            (None, Word::Abort(_)) => End::Aborted,
+        };
+        self.generations.insert(ceremony.clone(), end);
+        Ok(())
+    }
+
+    fn has_signed_later(&self, record: &Record) -> bool {
+        let latest = self.latest.get(&record.wallet);
+        latest.is_some_and(|(generation, by)| *generation >= record.generation && *by != record.ceremony)
     }
 
     /// Signs that this node's share is sealed, was opened again, and belongs to this record.
@@ -119,12 +141,7 @@ impl Voice {
         record: &Record,
         blob: &Hash,
     ) -> Result<Said, Silence> {
-        let latest = self.latest.get(&record.wallet);
-        if latest.is_some_and(|(generation, by)| *generation >= record.generation && *by != record.ceremony) {
-            return Err(Silence::Later);
-        }
-        self.decide(&record.ceremony, Word::Prepared)?;
-        self.latest.insert(record.wallet.clone(), (record.generation, record.ceremony.clone()));
+        self.decide(Word::Result(record))?;
         let signature = self.sign(&prepared_message(&record.digest(), node, blob)).to_vec();
         let prepared = log::Prepared {
             node: node.into(),
@@ -200,7 +217,7 @@ impl Voice {
         mut aborted: Aborted,
     ) -> Result<Said, Silence> {
         if generating {
-            self.decide(ceremony, Word::Aborted)?;
+            self.decide(Word::Abort(ceremony))?;
         }
         aborted.signature = self.sign(&aborted.message(manifest));
         let wire = log::Aborted {

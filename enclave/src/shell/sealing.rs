@@ -1,22 +1,20 @@
 //! Sealing a new share and opening a sealed one: KMS, cipher, and the checks that a share is the one that its record
 //! names.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_credential_types::Credentials;
 use ceremonies::charter::{Charter, CharterError};
-use ceremonies::ids::{Generation, Hash, InvalidId, NodeIndex, WalletName};
+use ceremonies::ids::{Generation, InvalidId, NodeIndex};
 use ceremonies::wallet::Record;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
-use super::runner::Job;
 use super::{BootError, Core, Tunnel};
 use crate::context::SealContext;
 use crate::kms::{Clock, Kms, KmsConfig, KmsError};
 use crate::scheme::dkls23::{KeyShare, ShareError};
 use crate::seal::{self, SealError, SealedBlob};
+use crate::signer::{Open, Seal};
 use enclave_link::message;
 
 /// Why a share is not sealed or opened.
@@ -32,47 +30,8 @@ pub(super) enum SealingError {
     Share(#[from] ShareError),
     #[error("the opened share is not node {0}'s share of the recorded generation")]
     OtherShare(NodeIndex),
-    #[error("the certificate names no sealed share of node {0}")]
-    NoBlob(NodeIndex),
-}
-
-/// What a sealing task reports.
-pub(super) enum SealingNews {
-    /// A new share is sealed and can be stored.
-    Sealed { job: Arc<Job>, record: Box<Record>, blob: SealedBlob },
-    /// The stored share was opened again and is the one that was sealed.
-    Reopened { job: Arc<Job>, record: Box<Record>, blob: Hash, share: Arc<KeyShare> },
-    /// The share to sign with is open.
-    Opened { job: Arc<Job>, share: Arc<KeyShare> },
-    /// No share; the session is over.
-    Failed { job: Arc<Job>, error: SealingError },
-}
-
-/// A share, and the key that it is a share of.
-struct Held {
-    wallet: WalletName,
-    generation: Generation,
-    share: Arc<KeyShare>,
-}
-
-/// Shares opened since boot, by their record's digest. They live in the enclave's memory only.
-#[derive(Default)]
-pub(super) struct Shares(BTreeMap<Hash, Held>);
-
-impl Shares {
-    pub(super) fn get(&self, record: &Hash) -> Option<Arc<KeyShare>> {
-        self.0.get(record).map(|held| Arc::clone(&held.share))
-    }
-
-    pub(super) fn keep(&mut self, record: &Record, share: Arc<KeyShare>) {
-        let (wallet, generation) = (record.wallet.clone(), record.generation);
-        self.0.insert(record.digest(), Held { wallet, generation, share });
-    }
-
-    /// Wipes every share of the generations before this record's, as soon as no session holds it.
-    pub(super) fn forget_before(&mut self, record: &Record) {
-        self.0.retain(|_, held| held.wallet != record.wallet || held.generation >= record.generation);
-    }
+    #[error(transparent)]
+    Encoding(ShareError),
 }
 
 fn context(charter: &Charter, record: &Record, node: NodeIndex) -> SealContext {
@@ -113,22 +72,15 @@ fn kms(
 pub(super) async fn seal(
     core: &Arc<Core>,
     tunnel: &Tunnel,
-    job: &Job,
-    share: &Zeroizing<Vec<u8>>,
-    record: &Record,
-) -> Result<SealedBlob, SealingError> {
-    let kms = kms(core, tunnel, &job.order.charter, &job.credentials)?;
-    let context = context(&job.order.charter, record, job.order.node);
+    order: Seal<KeyShare>,
+) -> Result<Vec<u8>, SealingError> {
+    let Seal { charter, credentials, record, node, share } = order;
+    let encoded = share.encode().map_err(SealingError::Encoding)?;
+    drop(share);
+    let kms = kms(core, tunnel, &charter, &credentials)?;
+    let context = context(&charter, &record, node);
     let data_key = kms.generate_data_key(core.attest(&[]).await?, &context).await?;
-    Ok(seal::seal(share, &context, &data_key)?)
-}
-
-/// A sealed share as the agent handed it in, and what it must be.
-pub(super) struct SealedShare<'a> {
-    pub(super) record: &'a Record,
-    pub(super) node: NodeIndex,
-    pub(super) blob: Vec<u8>,
-    pub(super) expected: &'a Hash,
+    Ok(seal::seal(&encoded, &context, &data_key)?.bytes().to_vec())
 }
 
 /// Why a trial of the KMS did not pass.
@@ -174,18 +126,12 @@ pub(super) async fn try_kms(
 
 /// Opens a stored share and checks it against the digest and the public share that the record's enclaves signed: a host
 /// cannot substitute another, however well sealed.
-pub(super) async fn open(
-    core: &Arc<Core>,
-    tunnel: &Tunnel,
-    charter: &Charter,
-    credentials: &message::Credentials,
-    sealed: SealedShare<'_>,
-) -> Result<KeyShare, SealingError> {
-    let SealedShare { record, node, blob, expected } = sealed;
-    let blob = SealedBlob::read(blob, expected)?;
-    let kms = kms(core, tunnel, charter, credentials)?;
-    let context = context(charter, record, node);
+pub(super) async fn open(core: &Arc<Core>, tunnel: &Tunnel, order: Open) -> Result<KeyShare, SealingError> {
+    let Open { charter, credentials, record, node, blob, expected } = order;
+    let blob = SealedBlob::read(blob, &expected)?;
+    let kms = kms(core, tunnel, &charter, &credentials)?;
+    let context = context(&charter, &record, node);
     let data_key = kms.decrypt(core.attest(&[]).await?, blob.wrapped_key(), &context).await?;
     let share = KeyShare::decode(&blob.open(&context, &data_key.key)?)?;
-    if share.belongs_to(record, node) { Ok(share) } else { Err(SealingError::OtherShare(node)) }
+    if share.belongs_to(&record, node) { Ok(share) } else { Err(SealingError::OtherShare(node)) }
 }
