@@ -8,10 +8,11 @@ use ceremonies::attestation::{EnclaveKeys, Measurement, Pcr, TrustRoot};
 use ceremonies::ids::{Hash, UnixMillis};
 use ciborium::Value;
 use coset::{CborSerializable as _, CoseSign1Builder, HeaderBuilder, iana};
-use ed25519_dalek::Signer as _;
+use enclave::session::BootKeys;
 use k256::elliptic_curve::PrimeField as _;
 use k256::elliptic_curve::group::GroupEncoding as _;
 use k256::{ProjectivePoint, Scalar};
+use p384::ecdsa::signature::Signer as _;
 use p384::ecdsa::{DerSignature, Signature, SigningKey};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, PublicKeyData, SignatureAlgorithm};
 
@@ -125,27 +126,8 @@ pub(super) fn image() -> Measurement {
 }
 
 /// An enclave's keys, from a name that stands for one boot of it.
-#[derive(Clone)]
-pub(super) struct BootKeys {
-    identity: ed25519_dalek::SigningKey,
-    sealing: [u8; 32],
-}
-
-impl BootKeys {
-    pub(super) fn new(boot: &str) -> Self {
-        Self {
-            identity: ed25519_dalek::SigningKey::from_bytes(&seed(boot)),
-            sealing: seed(&format!("{boot} x")),
-        }
-    }
-
-    pub(super) fn public(&self) -> EnclaveKeys {
-        EnclaveKeys { identity: self.identity.verifying_key().to_bytes(), sealing: self.sealing }
-    }
-
-    pub(super) fn sign(&self, message: &Hash) -> Vec<u8> {
-        self.identity.sign(message.as_bytes()).to_bytes().to_vec()
-    }
+pub(super) fn boot_keys(boot: &str) -> BootKeys {
+    BootKeys::from_seeds(&seed(boot), &seed(&format!("{boot} x")))
 }
 
 /// A sharing of the wallet's secret, of threshold 2: one for each session that shares it anew.

@@ -1,5 +1,6 @@
 //! The links between agents and enclaves, and what is on its way on them.
 
+use enclave::signer::Input;
 use enclave_link::message::from_enclave;
 use node::core::Event;
 
@@ -17,7 +18,7 @@ impl World {
     pub(super) fn disconnect_enclave(&mut self, at: usize) {
         if std::mem::take(&mut self.nodes[at].is_linked) {
             self.nodes[at].to_enclave.clear();
-            self.connection_ends(at);
+            self.feed_enclave(at, Input::Lost);
         }
     }
 
@@ -41,7 +42,7 @@ impl World {
         node.enclave_boots += 1;
         node.is_behind = false;
         let boot = format!("enclave {}, boot {}, seed {seed}", at + 1, node.enclave_boots);
-        node.enclave = Enclave::new(boot, &self.context);
+        node.enclave = Enclave::new(boot, self.context.root());
     }
 
     pub(super) fn link(&mut self, at: usize) {
@@ -49,9 +50,9 @@ impl World {
             return;
         }
         self.nodes[at].is_linked = true;
+        self.nodes[at].links += 1;
         self.feed(at, Event::LinkState(Ok(())));
-        let welcome = self.nodes[at].enclave.welcome();
-        self.tell_agent(at, welcome);
+        self.feed_enclave(at, Input::Connected);
     }
 
     pub(super) fn tell_agent(&mut self, at: usize, kind: from_enclave::Kind) {

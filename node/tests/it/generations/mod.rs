@@ -1,7 +1,7 @@
 //! Wallets through refreshes and recoveries, in an order of events that chance decides.
 //!
-//! Every schedule begins with a wallet of generation 1 at three nodes. The agents' cores are the real ones; store, stream
-//! and messages are simulated, and enclaves are mirrors that speak the link's messages, see [`enclave`]. The broker
+//! Every schedule begins with a wallet of generation 1 at three nodes. The agents' cores and the enclaves' signers are the
+//! real ones; store, stream, KMS and messages are simulated, and sessions have no rounds, see [`sessions`]. The broker
 //! forgets, acknowledgements and stores are lost, agents die between any two effects and enclaves at any moment, links
 //! break, and people withdraw or are late. What must hold is checked after every step, see [`checks`]. In the end nothing
 //! goes wrong any more, and the wallet is refreshed once more. One thing is left to people: an enclave that was shown a
@@ -15,7 +15,6 @@ mod checks;
 mod enclave;
 mod hosts;
 mod keys;
-mod ledger;
 mod links;
 mod people;
 mod sessions;
@@ -213,7 +212,7 @@ fn promoting_without_a_certificate_is_caught() {
 
 #[test]
 fn staging_before_the_share_is_stored_is_caught() {
-    assert_caught(Slip::StagesBeforeStored, "no refresh succeeds");
+    assert_caught(Slip::HandsBackUnstored, "no refresh succeeds");
 }
 
 #[test]

@@ -239,7 +239,7 @@ impl World {
                 object: backup.whole.digest,
                 sealed: enclave.boot.clone().into_bytes(),
             };
-            (attested.keys == enclave.keys.public()).then_some(Choice {
+            (attested.keys == enclave.keys()).then_some(Choice {
                 step: step.id.clone(),
                 role: Role::Custodian,
                 person: custodian(at),

@@ -1,6 +1,7 @@
 //! Sessions of several enclaves, without their rounds: which party comes to an end, and when.
 
 use ceremonies::ids::Hash;
+use enclave::signer::OrderId;
 use rand::RngExt as _;
 
 use super::world::World;
@@ -21,8 +22,8 @@ pub(super) struct Session {
 
 enum Step {
     LastRound(Hash),
-    Finish(usize, Hash),
-    GiveUp(usize, Hash),
+    Finish(usize, OrderId),
+    GiveUp(usize, OrderId),
 }
 
 impl World {
@@ -33,7 +34,7 @@ impl World {
                 let enclave = &self.nodes[*at].enclave;
                 at == party
                     && enclave.boot == *boot
-                    && enclave.open.contains_key(label)
+                    && enclave.takes_part(label)
                     && Some(context) == session.joined.first().map(|(_, _, context)| context)
             })
         };
@@ -44,27 +45,26 @@ impl World {
     fn session_steps(&self) -> Vec<(usize, Step)> {
         let mut steps = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            for (label, job) in &node.enclave.open {
-                let Some(session) = self.sessions.get(label).filter(|_| !node.enclave.waits_in(job)) else {
-                    continue;
-                };
+            for id in node.enclave.parts.keys() {
+                let label = &id.label;
+                let Some(session) = self.sessions.get(label) else { continue };
                 let is_gone = |(other, boot, _): &(usize, String, Hash)| {
                     let enclave = &self.nodes[*other].enclave;
-                    enclave.boot != *boot || !enclave.open.contains_key(label)
+                    enclave.boot != *boot || !enclave.takes_part(label)
                 };
                 let is_broken = session.joined.iter().any(is_gone);
                 let is_complete = self.is_complete(session, label);
                 let is_late = self.now - session.began > BARRIER_MS;
                 match session.outcome {
-                    Some(_) => steps.push((200, Step::Finish(at, *label))),
+                    Some(_) => steps.push((200, Step::Finish(at, *id))),
                     None if is_complete => steps.push((100, Step::LastRound(*label))),
-                    None if is_broken || is_late => steps.push((50, Step::GiveUp(at, *label))),
+                    None if is_broken || is_late => steps.push((50, Step::GiveUp(at, *id))),
                     None => {}
                 }
                 if !self.is_calm {
                     // The worst moment is when others have come to the end.
                     let is_worst = is_broken || session.outcome.is_some();
-                    steps.push((if is_worst { 20 } else { 1 }, Step::GiveUp(at, *label)));
+                    steps.push((if is_worst { 20 } else { 1 }, Step::GiveUp(at, *id)));
                 }
             }
         }
@@ -90,10 +90,10 @@ impl World {
                     session.outcome = Some(outcome);
                 }
             }
-            Step::Finish(at, label) => self.finish(at, &label),
-            Step::GiveUp(at, label) => {
-                self.note(|| format!("enclave {} gives up {label:.8}", at + 1));
-                self.give_up(at, &label);
+            Step::Finish(at, id) => self.finish(at, id),
+            Step::GiveUp(at, id) => {
+                self.note(|| format!("enclave {} gives up {:.8}", at + 1, id.label.to_string()));
+                self.give_up(at, id);
             }
         }
     }

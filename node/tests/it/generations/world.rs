@@ -5,6 +5,7 @@ use std::fmt;
 
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use enclave::signer::{News, OrderId};
 use enclave_link::message::to_enclave;
 use node::core::{Core, Event, Pace, Request, TICK_MS};
 use rand::rngs::StdRng;
@@ -12,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::charter::NODES;
 use super::checks::Committed;
-use super::enclave::Enclave;
+use super::enclave::{Enclave, Share};
 use super::keys::BEGIN;
 use super::links::LinkNews;
 use super::sessions::Session;
@@ -30,8 +31,8 @@ pub(super) enum Slip {
     DeletesOnFirstAdoption,
     /// A store that makes a share current when it is stored.
     PromotesWithoutCertificate,
-    /// An enclave that stages a share that no store has.
-    StagesBeforeStored,
+    /// An agent that hands a new share back to its enclave instead of storing it.
+    HandsBackUnstored,
     /// A store that discards the pending shares of a ceremony only once: one that is stored afterwards stays for good.
     DropsOnce,
 }
@@ -43,6 +44,8 @@ pub(super) enum Happening {
     Answer(usize, u32, Event),
     /// What a service answers that is neither store nor stream.
     Done(usize, u32, Event),
+    /// What came of an enclave's work, for the connection with this number.
+    Worked(usize, u32, OrderId, Box<News<Share>>),
     Deliver(usize, Message),
     Ask(usize, Request),
     ToEnclave(usize),
@@ -63,6 +66,8 @@ pub(super) struct Node {
     /// Whether the enclave refuses what was made of a log that it was shown before.
     pub(super) is_behind: bool,
     pub(super) is_linked: bool,
+    /// How many connections the enclave has had.
+    pub(super) links: u32,
     pub(super) to_agent: VecDeque<LinkNews>,
     pub(super) to_enclave: VecDeque<to_enclave::Kind>,
     /// Whether it is not connected to the broker.
@@ -87,6 +92,7 @@ impl Node {
             enclave_boots: 0,
             is_behind: false,
             is_linked: false,
+            links: 0,
             to_agent: VecDeque::new(),
             to_enclave: VecDeque::new(),
             is_cut: false,
@@ -158,7 +164,8 @@ impl World {
     /// A cluster without any record, in which nothing goes wrong.
     pub(super) fn new(context: &Context) -> Self {
         let nodes = (0..NODES).map(|at| {
-            Node::new(at, Store::default(), Enclave::new(format!("enclave {}, boot 0", node(at)), context))
+            let boot = format!("enclave {}, boot 0", node(at));
+            Node::new(at, Store::default(), Enclave::new(boot, context.root()))
         });
         let mut world = Self {
             seed: 0,
@@ -186,10 +193,12 @@ impl World {
         world
     }
 
-    /// A schedule that begins with everything as it is here, except that all agents were restarted.
+    /// A schedule that begins with everything as it is here, except that all agents and enclaves were restarted.
     pub(super) fn seeded(&self, seed: u64, slip: Option<Slip>, is_told: bool) -> Self {
         let nodes = self.nodes.iter().enumerate().map(|(at, node)| {
-            let again = Node::new(at, node.host.store.clone(), node.enclave.clone());
+            let boot = format!("enclave {}, boot 0, seed {seed}", at + 1);
+            let enclave = Enclave::new(boot, self.context.root());
+            let again = Node::new(at, node.host.store.clone(), enclave);
             Node { promoted: node.promoted.clone(), ..again }
         });
         let shelve_after_ms = if seed.is_multiple_of(2) { 1000 } else { 3_600_000 };
@@ -221,7 +230,6 @@ impl World {
 
     fn begin(&mut self) {
         for at in 0..NODES {
-            self.nodes[at].enclave.open.clear();
             self.start(at);
         }
         self.after(10, Happening::Sessions);
@@ -318,6 +326,7 @@ impl World {
             | Happening::StreamStep(..)
             | Happening::Answer(..)
             | Happening::Done(..) => {}
+            Happening::Worked(at, link, id, news) => self.worked(at, link, id, *news),
             Happening::Deliver(to, message) => self.feed(to, message.into()),
             Happening::Ask(to, request) => self.feed(to, Event::Request(request)),
             Happening::ToEnclave(at) => {
