@@ -85,7 +85,7 @@ fn past_generations_whose_copies_rebuild_a_key_are_named_in_their_order() {
 fn transaction_that_was_signed_before_is_refused_with_its_ceremony_and_another_is_not() {
     let model = withheld();
     let transfer = ceremony(&model, CeremonyKind::Transfer).manifest();
-    let carried = transfer.transaction.as_deref().unwrap();
+    let carried: &Transaction = transfer.transaction().unwrap();
     let refused = refusal(&model, carried).unwrap();
     assert!(matches!(&refused, RoomError::SignedBefore(id) if *id == transfer.ceremony), "{refused}");
     assert!(refused.to_string().contains(transfer.ceremony.as_str()), "{refused}");
@@ -103,8 +103,10 @@ fn transfer_that_pays_nobody_but_its_own_wallet_is_refused_whichever_of_its_addr
         derive(&record.public_key, &record.chain_code, &path.parse().unwrap()).unwrap().public_key
     };
     let ether = |path: &str, to: EthereumAddress| {
-        let Some(Transaction::Evm(evm)) =
-            ceremony(&model, CeremonyKind::Transfer).manifest().transaction.as_deref().cloned()
+        let Some(Transaction::Evm(evm)) = ceremony(&model, CeremonyKind::Transfer)
+            .manifest()
+            .transaction()
+            .map(|carried| Transaction::clone(carried))
         else {
             unreachable!("the recorded one is of an EVM chain")
         };
