@@ -6,7 +6,7 @@ use ceremonies::record::{SignedHead, Tip, Tree};
 use serde::Serialize;
 
 use crate::cli::event_line;
-use crate::client::{Branches, Heads, Reading, named};
+use crate::client::{Branches, Heads, Reading, named, those};
 
 /// How long two entries for one place are ordinary, in milliseconds: nodes leave a round that is stuck after two seconds,
 /// and wait for each other for one.
@@ -76,6 +76,8 @@ pub struct Fork {
     pub after: u64,
     /// Whether no node that was heard stands on another branch any more.
     pub healed: bool,
+    /// Whether a quorum has locked all of the branch that is shown: nothing else can ever be recorded.
+    pub decided: bool,
     /// When the first of the entries was appended between which nodes settle; none where nothing is left to be settled, or
     /// where this is no ordinary contention: a node has voted for two branches in one round, or shows none of its entries.
     pub began: Option<UnixMillis>,
@@ -161,7 +163,8 @@ pub fn fork(reading: &Reading) -> Option<Fork> {
         nodes: on(&|tip| tree.is_main(tip) && tip.seq > after),
         entries: main.iter().filter(|entry| entry.seq > after).map(|entry| line(entry, None)).collect(),
     };
-    Some(Fork { after, healed, began, shown, others })
+    let decided = reading.recorded().recorded;
+    Some(Fork { after, healed, decided, began, shown, others })
 }
 
 fn stands(stands: &[Stand]) -> String {
@@ -192,10 +195,10 @@ impl Fork {
         !self.healed && self.began.is_some_and(|began| is_settling(began, now))
     }
 
-    /// Whether nodes are on two branches, and do not settle that as usual.
+    /// Whether nodes are on two branches, nothing decides between them, and they do not settle that as usual.
     #[must_use]
     pub fn is_alarm(&self, now: UnixMillis) -> bool {
-        !self.healed && !self.is_settling(now)
+        !self.healed && !self.decided && !self.is_settling(now)
     }
 
     /// The same by somebody who has seen an earlier fork: what lasts is not made new by another entry in the same place.
@@ -213,6 +216,11 @@ impl Fork {
             format!("forked after entry {after}; healed: no node stands on another branch")
         } else if self.is_alarm(now) {
             format!("FORK after entry {after}: sign nothing in this ceremony until it has healed")
+        } else if self.decided && !self.is_settling(now) {
+            let elsewhere = self.others.iter().flat_map(|branch| &branch.nodes);
+            let elsewhere: Vec<_> = elsewhere.map(|stand| stand.node).collect();
+            let who = those(&elsewhere, "on another branch");
+            format!("{who} after entry {after}, which can never be recorded: the others go on")
         } else if self.shown.entries.is_empty() {
             format!("an entry after entry {after} that not every node has yet")
         } else {

@@ -204,6 +204,7 @@ fn forked(healed: bool) -> Fork {
     Fork {
         after: 5,
         healed,
+        decided: false,
         began: None,
         shown: branch(shown, on(&[1, 2, 3], u32::from(healed)), b"shown"),
         others: vec![branch(other, node_4, b"other")],

@@ -162,6 +162,22 @@ fn entry_that_one_node_alone_has_yet_is_no_alarm_until_it_stays_alone() {
 }
 
 #[test]
+fn branch_of_one_node_beside_what_a_quorum_has_locked_keeps_nobody_from_signing() {
+    let base = log_of(3);
+    let (ours, theirs) = (grown(&base, 1, "ours"), grown(&base, 5, "theirs"));
+    let branches = branches(&ours, &[&theirs]);
+    let on = |by: u8| (by, if by == 5 { head(5, &theirs, &base) } else { head(by, &ours, &ours) });
+    let fork = fork(&standing_on(&branches, &[1, 2, 3, 4, 5].map(on))).unwrap();
+    assert!(fork.decided && !fork.healed && !fork.is_alarm(LATER));
+    let text = fork.lines(LATER).join("\n");
+    assert!(
+        text.starts_with("node 5 on another branch after entry 3, which can never be recorded"),
+        "{text}"
+    );
+    assert!(text.contains("theirs") && !text.contains("FORK"), "{text}");
+}
+
+#[test]
 fn fork_is_an_alarm_at_once_where_a_node_votes_twice_or_shows_no_entry() {
     let base = log_of(3);
     let (ours, theirs) = (grown(&base, 1, "ours"), grown(&base, 4, "theirs"));
