@@ -174,6 +174,9 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, reports: &Report
                     one_line(&format!("{error:#}"))
                 ));
                 values.push(json!({ "file": name, "not_a_report": format!("{error:#}") }));
+                if beside(&folder.join(&name)).exists() {
+                    bad.push(one_line(&name));
+                }
                 continue;
             }
         };
