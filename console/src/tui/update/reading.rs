@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ceremonies::entry::Entry;
-use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::ids::{CeremonyId, NodeIndex, StepId};
 use ceremonies::text::chain;
 
 use super::super::model::{Model, Rounds, Screen, Standing};
@@ -154,6 +154,11 @@ pub(super) fn take_library(model: &mut Model, library: Library) {
         library.set_back.into_iter().map(|set_back| (set_back.ceremony.clone(), set_back)).collect();
 }
 
+/// The step that the ceremony in front is at.
+fn open_step(model: &Model) -> Option<StepId> {
+    Some(model.ceremony()?.current_step()?.id.clone())
+}
+
 pub(super) fn read(
     model: &mut Model,
     mut reading: Reading,
@@ -164,8 +169,12 @@ pub(super) fn read(
     if reading.is_proven() {
         heard(model);
     }
+    let step = open_step(model);
     match settle(&mut model.book, &mut reading) {
         Ok(()) => {
+            if open_step(model) != step {
+                model.scroll = 0;
+            }
             let head = reading.branches().tree().tip().hash;
             let recorded = reading.recorded();
             // What a quorum has recorded stays recorded, whoever is silent now.
