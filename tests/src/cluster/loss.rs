@@ -67,6 +67,7 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, or its store is not a file.
     pub async fn lose(&self, node: NodeIndex) -> Result<()> {
+        self.agent(node)?;
         let files = self.store_files(node)?;
         self.while_down(node, || delete(&files)).await
     }
