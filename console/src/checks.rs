@@ -163,7 +163,7 @@ impl Check {
                 Unknown,
                 None,
                 "this console was stopped or asleep for more than 3 s, until it has listened for 5 s again",
-                "`not known: this console was paused",
+                "`not known: this console stood still",
             ),
             Self::Late => (
                 "late",

@@ -198,7 +198,7 @@ impl Readiness {
             (Share::Silent, "is silent", "are silent"),
             (Share::Unusable, "cannot use its share", "cannot use their shares"),
             (Share::Lost, "lost its share and needs a recovery", "lost their shares and need a recovery"),
-            (Share::Unknown, "has not shown its share yet", "have not shown their shares yet"),
+            (Share::Unknown, "is not known to have its share", "are not known to have their shares"),
             (Share::Excluded, "is excluded", "are excluded"),
         ] {
             match self.nodes(kind).as_slice() {

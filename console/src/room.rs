@@ -116,8 +116,9 @@ pub enum RoomError {
     /// A store that holds a share in use, entered as destroyed.
     #[error(
         "node {node}'s store cannot be entered as destroyed: generation {generation} of {wallet} is in use, and its store \
-         holds a share of it. If a disk of the node was destroyed, recover the share first: `custody ceremony open recover \
-         --wallet {wallet} --lost {node}`; the recovery ends in a new generation, and the old one's store can then be entered"
+         holds a share of it. If a disk of the node is gone, recover the share: `custody ceremony open recover --wallet \
+         {wallet} --lost {node}`, which makes the disk's share worthless alone. If the disk turns up, or may have been \
+         copied, enter it as found in this generation: --found {node}=WORDS"
     )]
     StoreInUse {
         /// The wallet.
@@ -134,7 +135,10 @@ pub enum RoomError {
     #[error("the transaction is refused")]
     Transaction(#[from] TransactionError),
     /// Another ceremony carries the same transaction.
-    #[error("{0} has signed this very transaction, or may yet: build another, for the wallet that is to pay")]
+    #[error(
+        "{0} carries this very transaction, and it is signed once: take that ceremony to its end, and send what it \
+         signed with `custody broadcast {0}`"
+    )]
     SignedBefore(CeremonyId),
     /// Nothing would move.
     #[error(

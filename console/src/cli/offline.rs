@@ -19,6 +19,7 @@ use super::in_force::InForce;
 use super::{Desk, Output, note};
 use crate::client::Reading;
 use crate::file::{MAX_SETTINGS, Readers, read, write_new};
+use crate::room::now;
 
 #[derive(Subcommand)]
 pub(super) enum ScriptCommand {
@@ -233,12 +234,16 @@ pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path
         Some(words) => format!("head: {words}"),
         None => format!("the head has no words for paper yet: {recorded}"),
     };
+    let phase = chapter.ceremony.phase_at(now());
+    let said =
+        if phase == Phase::Closed { said } else { format!("NOT COMPLETE, the ceremony is {phase}\n{said}") };
     output.print(
         &json!({
             "file": file,
             "bytes": bundle.len(),
             "head": chapter.ceremony.head().hash,
             "head_words": words,
+            "phase": phase.to_string(),
             "record": recorded,
         }),
         &format!("{} ({} bytes)\n{said}", file.display(), bundle.len()),

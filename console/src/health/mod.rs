@@ -194,7 +194,7 @@ impl Blind {
         match self {
             Self::NoBus => "the bus cannot be reached",
             Self::AllSilent => "no node is heard",
-            Self::Paused => "this console was paused, and listens again",
+            Self::Paused => "this console stood still, and listens again",
         }
     }
 }

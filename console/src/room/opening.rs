@@ -217,7 +217,6 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
             (name, (Generation::FIRST, None), all(manifest::Subject::Charter(Arc::clone(next))))
         }
         Subject::Inventory { wallet: name, generation, origin, items } => {
-            must_strike_no_store_in_use(&wallet(book, name)?.record, origin, items)?;
             let copies = manifest::Subject::Copies(items.clone());
             (name.clone(), (*generation, Some(origin.clone())), all(copies))
         }
@@ -237,6 +236,9 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;
+    if let Subject::Inventory { wallet: name, origin, items, .. } = &opening.subject {
+        must_strike_no_store_in_use(&wallet(book, name)?.record, origin, items)?;
+    }
     let statement = opening_statement(&manifest, charter, &script)?;
     Ok((manifest, statement))
 }

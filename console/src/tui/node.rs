@@ -24,7 +24,7 @@ pub(super) fn text(model: &Model, node: NodeIndex) -> String {
         status.level.mark(),
         status.summary,
         status.attestation,
-        status.build,
+        if status.build.is_empty() { "not known" } else { &status.build },
     );
     if let Some(started) = status.started {
         text += &format!("\nagent runs since {started}");

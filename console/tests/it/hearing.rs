@@ -179,9 +179,9 @@ fn console_that_was_paused_accuses_no_node_until_it_has_listened_again() {
             let health = console.health(ms);
             for status in &health.nodes {
                 assert_eq!((status.level, status.check), (Level::Unknown, Some(Check::Paused)), "{paused_s}");
-                assert!(status.summary.contains("this console was paused"), "{}", status.summary);
+                assert!(status.summary.contains("this console stood still"), "{}", status.summary);
             }
-            assert!(health.wallets[0].text().contains("this console was paused"), "{health:#?}");
+            assert!(health.wallets[0].text().contains("this console stood still"), "{health:#?}");
             if ms % 1000 == 0 {
                 console.beat(ms, &[1, 2, 4, 5]);
             }

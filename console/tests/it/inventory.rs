@@ -101,6 +101,8 @@ fn store_from_which_a_node_signs_is_not_entered_as_destroyed() {
         assert!(refused.contains("open recover --wallet treasury --lost 3`"), "{refused}");
     }
     assert!(opened(&["--found", "3=a disk"]).is_ok());
+    let nobody = opened(&["--store-destroyed", "7=a disk"]).unwrap_err();
+    assert!(!nobody.contains("recover"), "{nobody}");
 }
 
 #[test]

@@ -163,10 +163,10 @@ fn terminal_that_was_stopped_for_minutes_says_so_and_shows_no_node_as_bad() {
     for _ in 0..5 {
         let screen = drawn(&model, 80, 24);
         assert!(!screen.contains('✗'), "{screen}");
-        assert!(screen.contains("this console was paused"), "{screen}");
+        assert!(screen.contains("this console stood still"), "{screen}");
         tick(&mut model, 1);
         beat(&mut model, 1);
     }
     tick(&mut model, 1);
-    assert!(!drawn(&model, 80, 24).contains("this console was paused"), "{}", drawn(&model, 80, 24));
+    assert!(!drawn(&model, 80, 24).contains("this console stood still"), "{}", drawn(&model, 80, 24));
 }
