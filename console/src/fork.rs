@@ -2,7 +2,7 @@
 
 use ceremonies::entry::Entry;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
-use ceremonies::record::{SignedHead, Tip, Tree};
+use ceremonies::record::{HOSTILE, SignedHead, Tip, Tree};
 use serde::Serialize;
 
 use crate::cli::event_line;
@@ -76,7 +76,8 @@ pub struct Fork {
     pub after: u64,
     /// Whether no node that was heard stands on another branch any more.
     pub healed: bool,
-    /// Whether a quorum has locked all of the branch that is shown: nothing else can ever be recorded.
+    /// Whether a quorum has locked all of the branch that is shown, and nothing stands in its way: the others part from it
+    /// before its end, or are the word of no more nodes than may be hostile, of which nobody shows an entry.
     pub decided: bool,
     /// When the first of the entries was appended between which nodes settle; none where nothing is left to be settled, or
     /// where this is no ordinary contention: a node has voted for two branches in one round, or shows none of its entries.
@@ -101,6 +102,13 @@ fn is_two_faced(heads: &Heads, tree: &Tree) -> bool {
             && tree.conflicts(one.tip, other.tip) == Some(true)
     };
     heads.all().any(|one| heads.all().any(|other| contradicts(one, other)))
+}
+
+/// Whether branches are the word of no more nodes than may be hostile, of which nobody shows an entry.
+fn is_mere_word(branches: &[Branch]) -> bool {
+    let live = || branches.iter().filter(|branch| !branch.nodes.is_empty());
+    live().all(|branch| branch.entries.is_empty())
+        && live().map(|branch| branch.nodes.len()).sum::<usize>() <= HOSTILE
 }
 
 /// When the first of two entries was appended that stand in each other's way: the one with which another branch leaves the
@@ -156,14 +164,14 @@ pub fn fork(reading: &Reading) -> Option<Fork> {
             entries: own.map(|entry| line(entry, Some(fate(entry, is_live(end))))).collect(),
         }
     };
-    let others = ends.iter().map(|end| other(*end)).collect();
+    let others: Vec<Branch> = ends.iter().map(|end| other(*end)).collect();
     let shown = Branch {
         seq: tree.tip().seq,
         hash: tree.tip().hash,
         nodes: on(&|tip| tree.is_main(tip) && tip.seq > after),
         entries: main.iter().filter(|entry| entry.seq > after).map(|entry| line(entry, None)).collect(),
     };
-    let decided = reading.recorded().recorded;
+    let decided = reading.recorded().recorded && (!shown.entries.is_empty() || is_mere_word(&others));
     Some(Fork { after, healed, decided, began, shown, others })
 }
 
@@ -220,7 +228,11 @@ impl Fork {
             let elsewhere = self.others.iter().flat_map(|branch| &branch.nodes);
             let elsewhere: Vec<_> = elsewhere.map(|stand| stand.node).collect();
             let who = those(&elsewhere, "on another branch");
-            format!("{who} after entry {after}, which can never be recorded: the others go on")
+            let why = match self.shown.entries.as_slice() {
+                [] => "of which no node shows an entry",
+                [..] => "which can never be recorded",
+            };
+            format!("{who} after entry {after}, {why}: the others go on")
         } else if self.shown.entries.is_empty() {
             format!("an entry after entry {after} that not every node has yet")
         } else {

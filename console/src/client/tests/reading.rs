@@ -178,6 +178,25 @@ fn branch_of_one_node_beside_what_a_quorum_has_locked_keeps_nobody_from_signing(
 }
 
 #[test]
+fn entries_that_one_node_claims_and_nobody_shows_keep_nobody_from_signing_and_those_of_two_do() {
+    let log = log_of(4);
+    let claimed = grown(&grown(&log, 5, "made up"), 5, "made up too");
+    let claims = |by: &[u8]| {
+        let on = |node: u8| {
+            (node, if by.contains(&node) { head(node, &claimed, &log) } else { head(node, &log, &log) })
+        };
+        fork(&standing_on(&branches(&log, &[]), &[1, 2, 3, 4, 5].map(on))).unwrap()
+    };
+    let lone = claims(&[5]);
+    let text = lone.lines(LATER).join("\n");
+    assert!(
+        text.starts_with("node 5 on another branch after entry 4, of which no node shows an entry"),
+        "{text}"
+    );
+    assert!(!lone.is_alarm(LATER) && claims(&[4, 5]).is_alarm(LATER));
+}
+
+#[test]
 fn fork_is_an_alarm_at_once_where_a_node_votes_twice_or_shows_no_entry() {
     let base = log_of(3);
     let (ours, theirs) = (grown(&base, 1, "ours"), grown(&base, 4, "theirs"));
