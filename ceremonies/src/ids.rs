@@ -17,7 +17,7 @@ pub const MAX_NAME: usize = 64;
 /// Longest accepted free text (purpose, reason, title), in characters.
 pub const MAX_TEXT: usize = 240;
 
-/// A word that is none of those that mean something in its place.
+/// A word that has no meaning where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{word}` is not a {what}: use one of {list}", list = .known.join(", "))]
 pub struct UnknownWord {

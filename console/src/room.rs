@@ -208,7 +208,7 @@ pub fn wallet(book: &Book, name: &WalletName) -> Result<Wallet, RoomError> {
     book.wallet(name).ok_or_else(none)
 }
 
-/// Refuses a node that is none of these.
+/// Refuses a node that is not among these.
 ///
 /// # Errors
 /// [`RoomError::NoNode`] names those that there are.

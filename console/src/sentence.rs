@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// `1, 2 and 3`; empty where there is none.
+/// `1, 2 and 3`; empty for an empty list.
 pub(crate) fn joined<T: Display>(things: &[T]) -> String {
     let names: Vec<String> = things.iter().map(ToString::to_string).collect();
     match names.as_slice() {

@@ -202,7 +202,7 @@ impl Desk {
         }
     }
 
-    /// Reads what there is of one wallet. If there is none of this name, the others are read, to be named.
+    /// Reads one wallet. If no wallet has this name, reads the others, so that they can be named.
     async fn open_wallet(path: Option<PathBuf>, name: &WalletName) -> Result<Self> {
         let desk = Self::open(path.clone(), Scope::Wallet(name.clone())).await?;
         if desk.book.wallet(name).is_some() {

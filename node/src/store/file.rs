@@ -119,7 +119,7 @@ mod tests {
         let store = folder.path().join("store.db");
         let file = PrivateFile::create(&store.to_string_lossy()).unwrap();
         let log = folder.path().join("store.db-wal");
-        assert!(file.check_log().is_err(), "there is none");
+        assert!(file.check_log().is_err(), "the write-ahead log is gone");
         std::fs::write(&log, "written").unwrap();
         file.check_log().unwrap();
         std::fs::write(&log, "").unwrap();
