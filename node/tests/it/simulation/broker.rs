@@ -131,4 +131,10 @@ impl World {
         let view = self.views[0];
         self.streams[view].as_mut().unwrap().lose_all_of(&lost);
     }
+
+    /// The stream is made anew, empty and with the required settings.
+    pub(super) fn lose_stream(&mut self) {
+        self.streams.push(Some(Stream::new()));
+        self.views = [self.streams.len() - 1; super::charter::NODES];
+    }
 }

@@ -38,10 +38,10 @@ pub(super) enum Slip {
     StartsByTheClock,
     /// A shell that says that every stream has the required settings.
     TakesAnyStream,
-    /// A shell that says that the stream is the one that was read before.
-    KnowsEveryStream,
     /// A shell that reads no log once more.
     NeverRechecks,
+    /// A shell that moreover says that the stream is the one that was read before.
+    NoticesNoLoss,
 }
 
 enum Happening {
@@ -378,7 +378,7 @@ impl World {
                         self.is_stream_refused[at] = !stream_differences(&seen.config).is_empty();
                         seen.config = Stream::new().config;
                     }
-                    if self.slip == Some(Slip::KnowsEveryStream) {
+                    if self.slip == Some(Slip::NoticesNoLoss) {
                         seen.has_mark = true;
                     }
                 }
@@ -386,7 +386,7 @@ impl World {
             }
             StreamOp::Read(after) => Event::StreamRead(self.read_stream(at, None, after)),
             StreamOp::ReadLog(id, after) => {
-                let is_read = self.slip != Some(Slip::NeverRechecks);
+                let is_read = !matches!(self.slip, Some(Slip::NeverRechecks | Slip::NoticesNoLoss));
                 let never = Err(crate::host::stream::unavailable());
                 Event::LogRead(if is_read { self.read_stream(at, Some(&id), after) } else { never })
             }
