@@ -150,6 +150,8 @@ pub struct Model {
     /// What happened last, at the bottom.
     pub message: String,
     /// Whether something is on its way to the bus.
+    /// Why the ceremony in front could not be read the last time; empty where it was.
+    pub(super) not_read: String,
     pub busy: bool,
     /// Whether colours are used besides words and marks.
     pub colour: bool,
@@ -193,6 +195,7 @@ impl Model {
             filter: String::new(),
             message: "Press 2 for ceremonies, o to open one, ? for help.".to_owned(),
             busy: false,
+            not_read: String::new(),
             colour,
             fits: true,
         }

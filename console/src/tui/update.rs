@@ -119,7 +119,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             if model.open.as_ref() == Some(&id) {
                 // What was known of it is now stale.
                 model.standings.remove(&id);
-                model.message = format!("{id} cannot be read: {why}");
+                model.not_read = format!("{id} cannot be read: {why}");
             }
             (true, read_next(model))
         }
@@ -131,6 +131,7 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             (true, follow_open(model))
         }
         Event::Failed(why) => {
+            model.not_read.clear();
             ended(model);
             show(model, "Not done", why);
             (true, Vec::new())
@@ -290,6 +291,7 @@ fn open_ceremony(model: &mut Model, id: Option<CeremonyId>) {
         model.scroll = 0;
     }
 }
+        model.not_read.clear();
 
 fn show_wallet(model: &mut Model) {
     let wallets = model.wallets();

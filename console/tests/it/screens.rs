@@ -1,5 +1,6 @@
 //! Every screen at 80×24 and 160×50.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ceremonies::attestation::TrustRoot;
@@ -10,7 +11,7 @@ use ceremonies::evidence::{self, Expected};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::record::Verdict;
 use ceremonies::wire::bus::Progress;
-use console::client::News;
+use console::client::{Branches, Heads, News, Reading, Troubles};
 use console::fork::{self, Branch, Fate, Fork, Stand};
 use console::health::Moment;
 use console::memory::{Seen, SetBack};
@@ -20,7 +21,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
-use crate::{data, model, nodes, stand};
+use crate::{data, entries, model, nodes, stand};
 
 pub(crate) fn drawn(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -130,6 +131,53 @@ fn text_above_and_below_what_is_shown_has_a_mark_each() {
     press(&mut signing, &[KeyCode::PageDown]);
     show(&mut signing, 60, 15);
     assert!(drawn(&signing, 60, 15).contains("read it, then sign ↑ more"), "{}", drawn(&signing, 60, 15));
+}
+
+/// Lets the terminal read the first so many entries of the recorded ceremony.
+fn read(model: &mut Model, count: usize) {
+    let log: Vec<_> = entries().into_iter().take(count).collect();
+    let id = log[0].ceremony.clone();
+    let (heads, members, troubles) = (Heads::default(), BTreeSet::new(), Troubles::default());
+    let reading = Reading::new(id.clone(), Branches::new(id, &log), heads, members, troubles);
+    update(model, Event::Read(Box::new(reading), None));
+}
+
+#[test]
+fn pane_of_a_ceremony_shows_its_top_again_when_the_step_changes_and_not_before() {
+    let mut model = model(6);
+    show(&mut model, 80, 24);
+    press(&mut model, &[KeyCode::PageDown]);
+    show(&mut model, 80, 24);
+    let scrolled = model.scroll;
+    assert!(scrolled > 0 && drawn(&model, 80, 24).contains("↑ more"));
+    read(&mut model, 6);
+    assert_eq!(model.scroll, scrolled, "nothing new came");
+    let step = |model: &Model| model.ceremony().unwrap().current_step().unwrap().id.clone();
+    let first = step(&model);
+    for count in 7..20 {
+        read(&mut model, count);
+        if step(&model) != first {
+            break;
+        }
+        assert_eq!(model.scroll, scrolled, "entry {count} leaves the step open");
+    }
+    assert_ne!(step(&model), first);
+    let screen = drawn(&model, 80, 24);
+    assert!(!screen.contains("↑ more") && screen.contains("Waiting for"), "{screen}");
+}
+
+#[test]
+fn that_a_ceremony_cannot_be_read_is_said_until_it_was_read_and_no_longer() {
+    let mut model = model(6);
+    let id = model.open.clone().unwrap();
+    update(&mut model, Event::NotRead(id, "no node answers".to_owned()));
+    assert!(drawn(&model, 80, 24).contains("cannot be read: no node answers"));
+    press(&mut model, &[KeyCode::Char('3')]);
+    assert!(!drawn(&model, 80, 24).contains("cannot be read"), "it is of the ceremony alone");
+    press(&mut model, &[KeyCode::Char('2')]);
+    assert!(drawn(&model, 80, 24).contains("cannot be read: no node answers"), "it still is so");
+    read(&mut model, 6);
+    assert!(!drawn(&model, 80, 24).contains("cannot be read"), "{}", drawn(&model, 80, 24));
 }
 
 #[test]
@@ -342,7 +390,7 @@ fn one_load_and_one_reading_of_a_ceremony_are_under_way_at_a_time() {
         matches!(after.as_slice(), [Effect::CatchUp(of, _)] if *of == id),
         "the hints were not forgotten"
     );
-    assert!(model.message.contains("no answer"));
+    assert!(drawn(&model, 80, 24).contains("no answer"));
     assert!(update(&mut model, Event::NotRead(id, "again".to_owned())).1.is_empty());
     // Hints of one node start no readings without end.
     let started: usize = (0..600)

@@ -169,6 +169,9 @@ pub(super) fn read(
     if reading.is_proven() {
         heard(model);
     }
+    if model.open.as_ref() == Some(&id) {
+        model.not_read.clear();
+    }
     let step = open_step(model);
     match settle(&mut model.book, &mut reading) {
         Ok(()) => {

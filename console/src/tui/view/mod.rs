@@ -182,6 +182,10 @@ fn message(model: &Model, width: usize) -> Vec<Line<'static>> {
         }
         None => model.message.clone(),
     };
+    let is_in_front = model.screen == Screen::Ceremonies && model.open.is_some();
+    let not_read = Some(model.not_read.as_str()).filter(|_| is_in_front).unwrap_or_default();
+    let said: Vec<&str> = [text.as_str(), not_read].into_iter().filter(|said| !said.is_empty()).collect();
+    let text = said.join("\n");
     let mut lines = few(&text, width, MAX_MESSAGE);
     lines.resize(lines.len().max(1), String::new());
     lines.into_iter().map(|line| Line::raw(format!(" {line}"))).collect()
