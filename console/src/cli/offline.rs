@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::in_force::InForce;
 use super::{Desk, Output, note};
-use crate::client::Reading;
+use crate::client::{Reading, Recorded};
 use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 use crate::room::now;
 
@@ -230,13 +230,8 @@ pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path
     let bundle = material.bundle()?;
     write_new(file, &bundle, Readers::Anyone)?;
     let words = super::ceremony::head_words(&chapter.ceremony, &recorded);
-    let said = match &words {
-        Some(words) => format!("head: {words}"),
-        None => format!("the head has no words for paper yet: {recorded}"),
-    };
     let phase = chapter.ceremony.phase_at(now());
-    let said =
-        if phase == Phase::Closed { said } else { format!("NOT COMPLETE, the ceremony is {phase}\n{said}") };
+    let said = said_of_export(&phase, words.as_deref(), &recorded);
     output.print(
         &json!({
             "file": file,
@@ -248,6 +243,15 @@ pub(super) fn export(desk: &Desk, reading: &Reading, output: Output, file: &Path
         }),
         &format!("{} ({} bytes)\n{said}", file.display(), bundle.len()),
     )
+}
+
+/// What is said of a bundle: whether the ceremony is complete, and the words of its head.
+fn said_of_export(phase: &Phase, words: Option<&str>, recorded: &Recorded) -> String {
+    let head = match words {
+        Some(words) => format!("head: {words}"),
+        None => format!("the head has no words for paper yet: {recorded}"),
+    };
+    if *phase == Phase::Closed { head } else { format!("NOT COMPLETE, the ceremony is {phase}\n{head}") }
 }
 
 pub(super) fn verify(
@@ -298,4 +302,38 @@ pub(super) fn verify(
         bail!("the record verifies, but it is disputed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ceremonies::ceremony::Ceremony;
+    use ceremonies::record::Verdict;
+
+    use super::super::recorded::{CLOSED, book};
+    use super::*;
+
+    /// What is said of the recorded ceremony's bundle after so many entries.
+    fn said(entries: usize, is_late: bool) -> Vec<String> {
+        let recorded = Recorded::new(&Verdict::Recorded { by: Vec::new() }, 5);
+        let of = |ceremony: &Ceremony| {
+            let at = if is_late { ceremony.manifest().expires.plus(1) } else { ceremony.head().time };
+            said_of_export(&ceremony.phase_at(at), Some("its words"), &recorded)
+        };
+        book(entries).iter().map(|(_, chapter)| of(&chapter.ceremony)).collect()
+    }
+
+    #[test]
+    fn bundle_of_a_ceremony_that_is_not_closed_is_said_to_be_not_complete_and_why() {
+        for (entries, is_late, phase) in [
+            (6, false, "gathering"),
+            (6, true, "void: its deadline passed"),
+            (13, false, "authorised"),
+            (CLOSED - 1, false, "committed"),
+            (CLOSED - 1, true, "committed"),
+        ] {
+            let expected = format!("NOT COMPLETE, the ceremony is {phase}\nhead: its words");
+            assert_eq!(said(entries, is_late), [expected], "{entries} {is_late}");
+        }
+        assert_eq!(said(CLOSED, true), ["head: its words"]);
+    }
 }

@@ -88,7 +88,11 @@ fn transaction_that_was_signed_before_is_refused_with_its_ceremony_and_another_i
     let carried: &Transaction = transfer.transaction().unwrap();
     let refused = refusal(&model, carried).unwrap();
     assert!(matches!(&refused, RoomError::SignedBefore(id) if *id == transfer.ceremony), "{refused}");
-    assert!(refused.to_string().contains(transfer.ceremony.as_str()), "{refused}");
+    let said = refused.to_string();
+    let sent = format!("`custody broadcast {}`", transfer.ceremony);
+    for words in ["carries this very transaction", "take that ceremony to its end", &sent] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
     let Transaction::Evm(evm) = carried else { unreachable!("the recorded one is of an EVM chain") };
     let next = Transfer { nonce: evm.transfer().nonce + 1, ..*evm.transfer() };
     let next = Evm::new(evm.path().clone(), next).unwrap();

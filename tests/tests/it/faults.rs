@@ -113,6 +113,8 @@ async fn fault_of_one_node_is_named_with_that_node_alone_and_is_gone_once_healed
     ] {
         assert!(cluster.strike(&fault).await.is_err(), "{fault:?}");
     }
+    let refused = cluster.strike(&Fault::LoseNode { node: nobody }).await.unwrap_err().to_string();
+    assert_eq!(refused, "there is no node 9: this cluster has nodes 1 to 3");
     cluster.strike(&Fault::KillEnclave { node: two }).await.unwrap();
     console
         .until("an enclave that was killed and is back", PATIENCE, |health| {
