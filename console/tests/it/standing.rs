@@ -4,6 +4,7 @@
 use ceremonies::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, derive};
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
+use ceremonies::script::Act;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
 use ceremonies::transaction::evm::{Evm, Transfer};
 use ceremonies::transaction::{Sats, Transaction};
@@ -47,6 +48,9 @@ fn transaction_that_was_not_sent_is_marked_in_the_list_and_on_its_own_screen() {
     model.open = Some(transfer);
     let screen = drawn(&model, 160, 50);
     assert!(screen.contains("! NOT SENT from here, says olga as operator: The trustee sends it"), "{screen}");
+    let sending = ceremony(&model, CeremonyKind::Transfer).script().step_for(Act::Broadcast).unwrap();
+    assert!(screen.contains(&format!("! {}", sending.title)), "{screen}");
+    assert!(!screen.contains(&format!("✓ {}", sending.title)) && screen.contains("✓ "), "{screen}");
     model.open = Some(ceremony(&model, CeremonyKind::Refresh).manifest().ceremony.clone());
     assert!(!drawn(&model, 160, 50).contains("NOT SENT"));
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use ceremonies::ceremony::{Ceremony, Phase, StepState};
 use ceremonies::ids::{CeremonyId, UnixMillis};
 use ceremonies::manifest::Manifest;
-use ceremonies::script::Step;
+use ceremonies::script::{Act, Step};
 use ceremonies::statement::Answer;
 use ceremonies::words;
 use futures_util::StreamExt as _;
@@ -14,7 +14,7 @@ use super::super::{Desk, Output, note};
 use crate::client::{News, Reading, Recorded};
 use crate::fork::{Fork, fork};
 use crate::room::now;
-use crate::standing::{disputes, withheld};
+use crate::standing::{disputes, is_unsent, withheld};
 
 /// How far a step is, for programs and for people: its mark, and what there is to say. Once the ceremony has ended, nobody
 /// is waited for any more.
@@ -24,6 +24,9 @@ fn progress(ceremony: &Ceremony, step: &Step, at: UnixMillis) -> (Value, &'stati
         Phase::Closed | Phase::Abandoned(_) | Phase::Void(_) => true,
     };
     match ceremony.step_state(step) {
+        StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => {
+            (json!("not sent"), "[!]", ": NOT SENT from here".to_owned())
+        }
         StepState::Done => (json!("done"), "[x]", String::new()),
         StepState::Open { .. } | StepState::Blocked { .. } if is_over => {
             (json!("not reached"), "[ ]", ": not reached".to_owned())
@@ -231,8 +234,9 @@ pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
-    use super::super::super::recorded::{CLOSED, book};
+    use super::super::super::recorded::{CLOSED, book, book_of};
     use super::*;
 
     /// What is said of each step of the recorded ceremony after so many entries.
@@ -268,6 +272,21 @@ mod tests {
                 closed.iter().all(|(state, text)| *state == json!("done") && text == "[x]"),
                 "{closed:?}"
             );
+        }
+    }
+    #[test]
+    fn broadcast_of_a_transaction_that_was_not_sent_is_not_done_and_all_else_of_it_is() {
+        let book = book_of("withheld");
+        let transfer = book.iter().map(|(_, chapter)| &chapter.ceremony);
+        let transfer =
+            transfer.filter(|ceremony| ceremony.manifest().transaction().is_some()).last().unwrap();
+        for step in transfer.script().steps() {
+            let (state, mark, more) = progress(transfer, step, transfer.head().time);
+            let expected = match step.act {
+                Act::Broadcast => (json!("not sent"), "[!]", ": NOT SENT from here"),
+                _ => (json!("done"), "[x]", ""),
+            };
+            assert_eq!((state, mark, more.as_str()), expected, "{}", step.id);
         }
     }
 }

@@ -18,7 +18,7 @@ use ratatui::widgets::Paragraph;
 use ssh_key::HashAlg;
 
 use super::{BOLD, FAINT, as_of, block, colour, cut, inner_height, inner_width, scrolled, wrap};
-use crate::standing::{disputes, withheld};
+use crate::standing::{disputes, is_unsent, withheld};
 use crate::tui::model::{Model, Rounds};
 
 /// After how long a node's progress is stale, in milliseconds: it is reported whenever something happens.
@@ -61,6 +61,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
                 (if model.as_of().is_some() { "?" } else { "▶" }, BOLD)
             }
             StepState::Blocked { .. } => ("·", FAINT),
+            StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => ("!", BOLD),
         };
         lines.push(Line::styled(cut(&format!(" {mark} {}", step.title), width), style));
         for signed in ceremony.signed(&step.id) {
