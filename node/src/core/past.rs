@@ -17,12 +17,34 @@ const START_MS: u64 = 10_000;
 #[derive(Debug)]
 pub(super) struct Past {
     started: Now,
-    /// What is wrong with a part, in its last words, and since when.
-    now: BTreeMap<&'static str, (Line, UnixMillis)>,
+    /// What is wrong with a part.
+    now: BTreeMap<&'static str, Trouble>,
     /// The parts that were well at some time: only what was never well can still be starting.
     well: BTreeSet<&'static str>,
     /// What is over, the last first.
     over: VecDeque<bus::PastTrouble>,
+}
+
+/// What is wrong with a part, and since when.
+#[derive(Debug)]
+struct Trouble {
+    /// The cause.
+    first: Line,
+    /// What came of it: the words of a recovery that is nearly done say nothing of the cause.
+    last: Line,
+    since: UnixMillis,
+}
+
+impl Trouble {
+    /// The first words, and the last if they say something else. Where only a number has changed, the last say it all.
+    fn words(&self) -> Line {
+        let without_numbers = |line: &Line| line.as_str().replace(|c: char| c.is_ascii_digit(), "");
+        if without_numbers(&self.first) == without_numbers(&self.last) {
+            self.last.clone()
+        } else {
+            Line::lossy(&format!("{}; then: {}", self.first, self.last))
+        }
+    }
 }
 
 impl Past {
@@ -33,19 +55,22 @@ impl Past {
     /// Notes how a part is: what is wrong with it, or nothing.
     pub(super) fn note(&mut self, part: &'static str, trouble: &str, now: Now) {
         if !trouble.is_empty() {
-            let since = self.now.get(part).map_or(now.wall, |(_, since)| *since);
-            self.now.insert(part, (Line::lossy(trouble), since));
+            let last = Line::lossy(trouble);
+            let first = last.clone();
+            let begins = || Trouble { first: first.clone(), last: first, since: now.wall };
+            let known = self.now.entry(part).or_insert_with(begins);
+            known.last = last;
             return;
         }
         let was_well = !self.well.insert(part);
-        if let Some((text, since)) = self.now.remove(part)
+        if let Some(trouble) = self.now.remove(part)
             && (was_well || now.steady.saturating_sub(self.started.steady) > START_MS)
         {
             self.over.truncate(MAX_PAST - 1);
             self.over.push_front(bus::PastTrouble {
                 part: part.to_owned(),
-                text: text.to_string(),
-                since_ms: since.0,
+                text: trouble.words().to_string(),
+                since_ms: trouble.since.0,
                 until_ms: now.wall.0,
             });
         }
@@ -95,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_once_it_is_over_with_its_last_words_and_its_time() {
+    fn trouble_is_told_once_it_is_over_in_words_and_with_its_time() {
         let mut past = Past::new(at(0));
         past.note("enclave", "no answer for 11 s", at(20));
         past.note("enclave", "no answer for 12 s", at(21));
@@ -106,6 +131,33 @@ mod tests {
         assert_eq!(told(&past), [("enclave".to_owned(), "no answer for 12 s".to_owned(), 5)]);
         past.note("store", "", at(27));
         assert_eq!(told(&past)[0], ("store".to_owned(), "full".to_owned(), 5));
+    }
+
+    #[test]
+    fn trouble_is_told_in_its_first_words_and_in_its_last_if_they_say_something_else() {
+        for (words, told_as) in [
+            (&["full"][..], "full"),
+            (&["full", "full"], "full"),
+            (&["no answer for 9 s", "no answer for 12 s"], "no answer for 12 s"),
+            (&["full (at 10:00)", "being read", "full (at 10:07)"], "full (at 10:07)"),
+            (
+                &["the broker is not connected", "not checked", "the stream is being read"],
+                "the broker is not connected; then: the stream is being read",
+            ),
+        ] {
+            let mut past = Past::new(at(0));
+            past.note("stream", "", at(20));
+            for (second, word) in (21..).zip(words) {
+                past.note("stream", word, at(second));
+            }
+            past.note("stream", "", at(30));
+            assert_eq!(told(&past)[0].1, told_as);
+        }
+        let mut past = Past::new(at(0));
+        past.note("stream", &"x".repeat(9000), at(21));
+        past.note("stream", &"y".repeat(9000), at(22));
+        past.note("stream", "", at(30));
+        assert!(told(&past)[0].1.len() <= Line::lossy(&"x".repeat(9000)).as_str().len(), "it has a limit");
     }
 
     #[test]
