@@ -42,6 +42,8 @@ pub enum Share {
     Unusable,
     /// The node has stopped sending heartbeats.
     Silent,
+    /// The node sends heartbeats that are dated before earlier ones: they say nothing of now.
+    Backdated,
     /// The charter excludes the node.
     Excluded,
     /// The node was not heard yet, or has not said yet that it took the share up.
@@ -196,6 +198,7 @@ impl Readiness {
         for (kind, one, more) in [
             // What comes back fastest is named first.
             (Share::Silent, "is silent", "are silent"),
+            (Share::Backdated, "sends heartbeats dated in the past", "send heartbeats dated in the past"),
             (Share::Unusable, "cannot use its share", "cannot use their shares"),
             (Share::Lost, "lost its share and needs a recovery", "lost their shares and need a recovery"),
             (Share::Unknown, "is not known to have its share", "are not known to have their shares"),
@@ -260,7 +263,8 @@ impl InUse {
             return Share::Excluded;
         }
         match status.check {
-            Some(Check::Silent | Check::Unheard | Check::Backdated) => return Share::Silent,
+            Some(Check::Silent | Check::Unheard) => return Share::Silent,
+            Some(Check::Backdated) => return Share::Backdated,
             _ if status.level == Level::Unknown => return Share::Unknown,
             _ => {}
         }

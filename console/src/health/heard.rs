@@ -10,8 +10,10 @@ use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
 
-/// After this long without a heartbeat a node counts as lost, in milliseconds: three are missed.
+/// After this long without a heartbeat a node counts as lost, in milliseconds: they come every second.
 pub const LOST_MS: i64 = 5_000;
+/// For how long a heartbeat says how its node is now, in milliseconds. Between this and the above, nobody knows.
+pub(super) const FRESH_MS: i64 = 3_000;
 /// How long nodes that disagree about a log may take to settle that, in milliseconds: it is no trouble before.
 const SETTLING_MS: i64 = crate::fork::SETTLING_MS;
 /// How long others may take to say that they hear a node again which this console does: two heartbeats.

@@ -8,7 +8,7 @@ use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::ids::NodeIndex;
 
-use super::{Health, Heard, LOST_MS, Moment, all_silent, each, millis, paused, without_bus};
+use super::{FRESH_MS, Health, Heard, LOST_MS, Moment, all_silent, each, millis, paused, without_bus};
 use crate::client::News;
 
 /// How long a console that looks every second may take to look again, in milliseconds: if it takes longer, it stood still.
@@ -148,7 +148,7 @@ impl Hearing {
         let heard = self.heard.get(&node);
         let from = heard.map_or(self.since, |heard| heard.received.steady.max(self.since));
         match heard {
-            Some(heard) if heard.age_ms(now) <= LOST_MS => Voice::Heard(heard),
+            Some(heard) if heard.age_ms(now) <= FRESH_MS => Voice::Heard(heard),
             heard if millis(from, last) > LOST_MS => Voice::Silent(heard, millis(from, now.steady)),
             heard => Voice::NotYet(heard),
         }

@@ -18,8 +18,8 @@ use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
 
 use self::around::{ACCUSERS, Around};
+use self::heard::{FRESH_MS, document, millis};
 pub use self::heard::{Heard, LOST_MS, Moment};
-use self::heard::{document, millis};
 pub use self::hearing::Hearing;
 use self::hearing::Voice;
 pub use self::past::PastTrouble;

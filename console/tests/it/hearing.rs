@@ -82,6 +82,39 @@ fn node_that_stops_is_silent_alone_as_soon_as_others_were_heard_for_as_long() {
 }
 
 #[test]
+fn node_whose_heartbeats_are_dated_in_the_past_is_not_called_silent() {
+    let mut console = Listening::begin();
+    console.beats(1, 3, ALL);
+    for second in 4..=9 {
+        console.beat(second * 1000, &[1, 2, 4, 5]);
+        let now = console.at(second * 1000);
+        let third = NodeIndex::new(3).unwrap();
+        console.hearing.hear(&console.model.cluster.context, News::Backdated(third), now);
+    }
+    assert_eq!(console.node(9_000, 3).check, Some(Check::Backdated));
+    assert_eq!(console.shares(9_000)[2], Share::Backdated);
+    let said = console.health(9_000).wallets[0].text();
+    assert!(said.contains("; node 3 sends heartbeats dated in the past"), "{said}");
+    assert!(!said.contains("silent"), "{said}");
+}
+
+#[test]
+fn node_that_misses_three_heartbeats_is_not_green_though_it_is_too_soon_to_call_it_silent() {
+    let mut console = Listening::begin();
+    console.beats(1, 3, ALL);
+    console.beats(4, 7, &[1, 2, 4, 5]);
+    for (ms, level) in [(5_900, None), (6_001, Some(Level::Unknown)), (8_000, Some(Level::Unknown))] {
+        let third = console.node(ms, 3);
+        assert_eq!(third.level == Level::Unknown, level.is_some(), "{ms}: {third:?}");
+        assert!(
+            level.is_none() || third.summary.contains("too soon to say whether it is silent"),
+            "{third:?}"
+        );
+        assert_eq!(console.shares(ms)[2] == Share::Unknown && level.is_some(), level.is_some(), "{ms}");
+    }
+}
+
+#[test]
 fn console_that_began_to_listen_later_says_the_same_of_a_silent_node_after_five_seconds() {
     let (mut earlier, mut later) = (Listening::begin(), Listening::begin());
     earlier.beats(1, 20, ALL);
@@ -206,7 +239,7 @@ fn console_that_looks_now_and_then_only_was_not_paused() {
 
 proptest! {
     #[test]
-    fn what_is_older_than_five_seconds_is_never_good(
+    fn what_is_older_than_three_seconds_is_never_good(
         beats in proptest::collection::vec((0..20_000u64, 1..6u32), 0..60),
         at in 0..40_000u64,
     ) {
@@ -218,7 +251,7 @@ proptest! {
         }
         for status in console.health(at).nodes {
             let last = beats.iter().filter(|(_, node)| *node == u32::from(status.node)).map(|(ms, _)| *ms).max();
-            let is_fresh = last.is_some_and(|ms| at - ms <= 5_000);
+            let is_fresh = last.is_some_and(|ms| at - ms <= 3_000);
             prop_assert!(is_fresh || status.level <= Level::Unknown, "{status:?}");
         }
     }

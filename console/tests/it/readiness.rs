@@ -77,6 +77,7 @@ fn ways(model: &Model, node: NodeIndex) -> Vec<(Share, NodeStatus)> {
         (Share::Unusable, holds(well(), |held| held.in_use = None)),
         (Share::Silent, NodeStatus { level: Level::Bad, check: Some(Check::Silent), ..well() }),
         (Share::Silent, NodeStatus { level: Level::Bad, check: Some(Check::Unheard), held: None, ..well() }),
+        (Share::Backdated, NodeStatus { level: Level::Bad, check: Some(Check::Backdated), ..well() }),
         (Share::Unknown, NodeStatus { level: Level::Unknown, ..well() }),
         (Share::Excluded, NodeStatus { level: Level::Excluded, held: None, ..well() }),
         (Share::Unknown, NodeStatus { level: Level::Bad, held: None, heard_ms_ago: None, ..well() }),

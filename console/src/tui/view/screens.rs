@@ -57,19 +57,14 @@ pub(super) fn cluster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = Vec::new();
     for status in shown.map(|place| &statuses[place]) {
         let zone = model.charter().node(status.node).map(|node| node.zone.to_string()).unwrap_or_default();
-        let heard = match status.heard_ms_ago {
-            Some(ms) if ms > 3_000 => format!("  (stale: {} s)", ms / 1000),
-            Some(_) | None => String::new(),
-        };
         let style = level_style(model, status.level);
         let selected = mark(node_at(&statuses, model.selection()) == Some(status.node));
         let name = format!("{selected}{} node {:<3}", status.level.mark(), status.node);
-        let left = inner_width(nodes).saturating_sub(name.width() + 15 + heard.width());
+        let left = inner_width(nodes).saturating_sub(name.width() + 15);
         lines.push(Line::from(vec![
             Span::styled(name, style),
             Span::styled(format!("{zone:<14} "), FAINT),
             Span::styled(cut(&status.summary, left), style),
-            Span::styled(heard, style),
         ]));
         let image = status.image.map(|image| format!(", PCR0 {:.16}…", image.pcr0)).unwrap_or_default();
         let shares = match status.shares.as_deref() {
