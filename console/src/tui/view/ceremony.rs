@@ -16,6 +16,7 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use ssh_key::HashAlg;
+use unicode_width::UnicodeWidthStr;
 
 use super::{BOLD, FAINT, as_of, block, colour, cut, inner_height, inner_width, scrolled, wrap};
 use crate::standing::{disputes, is_unsent, withheld};
@@ -34,8 +35,14 @@ pub(super) fn view(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, ar
     script(model, ceremony, frame, left).max(room(model, ceremony, frame, right))
 }
 
-/// Text on as many lines as it takes, each a column from the frame. Nothing is left out.
+/// How many columns are free between a text and the frame on its right.
+const MARGIN: usize = 1;
+
+/// Text on as many lines as it takes, each a column from the frame. Nothing is left out. A word that is whole only without
+/// the margin takes it: at 80 columns, an Ethereum address.
 fn said(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
+    let longest = text.split_whitespace().map(UnicodeWidthStr::width).max();
+    let width = if longest == Some(width + MARGIN) { width + MARGIN } else { width };
     wrap(text, width).into_iter().map(|line| Line::styled(format!(" {line}"), style)).collect()
 }
 
@@ -48,8 +55,8 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
         None => format!("{} of {} g{}", manifest.kind, manifest.wallet, manifest.generation),
         Some(_) => "amendment of the charter".to_owned(),
     };
-    let mut lines = said(&about, width - 1, BOLD);
-    lines.extend(said(manifest.purpose.as_str(), width - 1, FAINT));
+    let mut lines = said(&about, width.saturating_sub(1 + MARGIN), BOLD);
+    lines.extend(said(manifest.purpose.as_str(), width.saturating_sub(1 + MARGIN), FAINT));
     let mut current = 0;
     let over = matches!(ceremony.phase_at(model.now), Phase::Void(_) | Phase::Abandoned(_));
     for step in ceremony.script().steps() {
@@ -123,7 +130,7 @@ fn alarm(model: &Model) -> Style {
 }
 
 fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -> usize {
-    let width = inner_width(area).saturating_sub(2);
+    let width = inner_width(area).saturating_sub(1 + MARGIN);
     let phase = ceremony.phase_at(model.now);
     let mut lines = standing(model, ceremony, &phase, width);
     let running = model.is_running(ceremony);

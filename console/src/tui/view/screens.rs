@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     BOLD, FAINT, SELECTED, as_of, block, cut, inner_height, inner_width, level_style, mark, window, wrap,
@@ -278,9 +278,20 @@ fn fitted(mut lines: Vec<Line<'_>>, height: usize) -> Vec<Line<'_>> {
     lines
 }
 
-/// A whole value with its name, on as many lines as it takes.
+/// How far a value is indented beside its name, and under it.
+const BESIDE: usize = 15;
+const UNDER: usize = 5;
+
+/// A whole value with its name, on as many lines as it takes: under its name if one of its words, such as a key, fits whole
+/// only there.
 fn labelled<'a>(name: &str, value: &str, width: usize) -> Vec<Line<'a>> {
-    let lines = wrap(value, width.saturating_sub(15)).into_iter().enumerate();
+    let longest = value.split(' ').map(UnicodeWidthStr::width).max().unwrap_or_default();
+    if longest > width.saturating_sub(BESIDE) && longest <= width.saturating_sub(UNDER) {
+        let lines = wrap(value, width.saturating_sub(UNDER)).into_iter();
+        let lines = lines.map(|line| Line::raw(format!("{:UNDER$}{line}", "")));
+        return [Line::raw(format!("   {name}"))].into_iter().chain(lines).collect();
+    }
+    let lines = wrap(value, width.saturating_sub(BESIDE)).into_iter().enumerate();
     let named = |(place, line): (usize, String)| {
         Line::raw(format!("   {:<12}{line}", if place == 0 { name } else { "" }))
     };
