@@ -23,8 +23,9 @@ pub fn types(key: &KeyEvent) -> bool {
     (key.modifiers - KeyModifiers::SHIFT).is_empty()
 }
 
-/// What a key does to text being typed, at most this many characters long. Keys without a meaning here change nothing.
-pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) {
+/// What a key does to text being typed, at most this many characters long; false if its character no longer fits. Keys
+/// without a meaning here change nothing.
+pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) -> bool {
     let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('h') if with_control => {
@@ -38,29 +39,37 @@ pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) {
         KeyCode::Backspace => {
             text.pop();
         }
-        KeyCode::Char(c) if types(key) => write(text, c, limit),
+        KeyCode::Char(c) if types(key) => return write(text, c, limit),
         _ => {}
     }
+    true
 }
 
-fn write(text: &mut String, c: char, limit: usize) {
-    if text.chars().count() < limit {
+/// Adds a character, if it fits.
+fn write(text: &mut String, c: char, limit: usize) -> bool {
+    let fits = text.chars().count() < limit;
+    if fits {
         text.push(c);
     }
+    fits
 }
 
-/// Adds pasted text: line ends and tabs become spaces, so that words stay apart, and what commands a terminal is left out.
-pub fn paste(text: &mut String, pasted: &str, limit: usize) {
+/// Adds pasted text, and returns how many characters of it did not fit: line ends and tabs become spaces, so that words stay
+/// apart, and what commands a terminal is left out.
+pub fn paste(text: &mut String, pasted: &str, limit: usize) -> usize {
     let mut pasted = pasted.trim_end_matches(['\r', '\n']).chars().peekable();
+    let mut left = 0;
     while let Some(c) = pasted.next() {
-        match c {
+        let fits = match c {
             // The line feed behind it is the space.
-            '\r' if pasted.peek() == Some(&'\n') => {}
+            '\r' if pasted.peek() == Some(&'\n') => true,
             '\n' | '\r' | '\t' => write(text, ' ', limit),
-            c if c.is_control() => {}
+            c if c.is_control() => true,
             c => write(text, c, limit),
-        }
+        };
+        left += usize::from(!fits);
     }
+    left
 }
 
 /// Gives the screen back, even if the program panics or an error ends it.
@@ -204,7 +213,8 @@ fn read_hidden() -> io::Result<Zeroizing<String>> {
             KeyCode::Char('j') if with_control => return Ok(secret),
             KeyCode::Esc => return Err(io::Error::other("cancelled")),
             KeyCode::Char('c' | 'd') if with_control => return Err(io::Error::other("cancelled")),
-            _ => edit(&mut secret, &key, MAX_SECRET),
+            _ if edit(&mut secret, &key, MAX_SECRET) => {}
+            _ => return Err(io::Error::other(format!("more than {MAX_SECRET} characters: none were taken"))),
         }
     }
 }
@@ -253,5 +263,17 @@ mod tests {
         assert_eq!(pasted("a\u{1b}[2Jb\u{9b}c"), "<a[2Jbc");
         assert_eq!(pasted("\n"), "<");
         assert_eq!(pasted(&"x".repeat(40)).len(), 20);
+    }
+
+    #[test]
+    fn what_no_longer_fits_is_counted() {
+        let mut into = "<".to_owned();
+        assert_eq!(paste(&mut into, "one\r\ntwo\u{1b}\n", 8), 0);
+        assert_eq!(paste(&mut into, &"x".repeat(40), 20), 28);
+        assert_eq!(paste(&mut into, "y\u{1b}\n", 20), 1);
+        let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
+        assert!(!edit(&mut into, &key(KeyCode::Char('y')), 20), "it is full");
+        assert!(edit(&mut into, &key(KeyCode::Backspace), 20));
+        assert!(edit(&mut into, &key(KeyCode::Char('y')), 20));
     }
 }

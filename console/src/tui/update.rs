@@ -86,8 +86,11 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             // It may be a passphrase.
             let pasted = Zeroizing::new(pasted);
             if let Some(text) = model.fits.then(|| typed_text(model)).flatten() {
-                paste(text, &pasted, MAX_TYPED);
+                let left = paste(text, &pasted, MAX_TYPED);
                 forgive(model);
+                if left > 0 {
+                    say_of_field(model, format!("the last {left} characters: the field takes {MAX_TYPED}"));
+                }
             }
             (true, Vec::new())
         }
@@ -128,10 +131,10 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
             model.message = what;
             model.screen = Screen::Ceremonies;
             model.open = Some(ceremony);
+            model.not_read.clear();
             (true, follow_open(model))
         }
         Event::Failed(why) => {
-            model.not_read.clear();
             ended(model);
             show(model, "Not done", why);
             (true, Vec::new())
@@ -288,10 +291,10 @@ fn open_ceremony(model: &mut Model, id: Option<CeremonyId>) {
     if let Some(id) = id {
         model.screen = Screen::Ceremonies;
         model.open = Some(id);
+        model.not_read.clear();
         model.scroll = 0;
     }
 }
-        model.not_read.clear();
 
 fn show_wallet(model: &mut Model) {
     let wallets = model.wallets();
@@ -433,9 +436,21 @@ fn type_into(model: &mut Model, key: &KeyEvent) {
     let Some(text) = typed_text(model) else { return };
     // Not even a copy of what is being typed: it may be a passphrase.
     let before = text.len();
-    edit(text, key, MAX_TYPED);
+    let fits = edit(text, key, MAX_TYPED);
     if text.len() != before {
         forgive(model);
+    }
+    if !fits {
+        say_of_field(model, format!("this key: the field takes {MAX_TYPED} characters"));
+    }
+}
+
+/// Says at the field, or else at the bottom, what of a text was not taken.
+fn say_of_field(model: &mut Model, what: String) {
+    match &mut model.popup {
+        Some(Popup::Open(form)) => form.trouble = format!("not taken: {what}"),
+        Some(Popup::Type(typing)) => typing.trouble = what,
+        Some(_) | None => model.message = format!("Not taken: {what}."),
     }
 }
 
@@ -444,6 +459,7 @@ fn forgive(model: &mut Model) {
     match &mut model.popup {
         Some(Popup::Open(form)) => form.trouble.clear(),
         Some(Popup::Type(typing)) => typing.trouble.clear(),
+        Some(_) | None if !model.busy => model.message.clear(),
         Some(_) | None => {}
     }
 }

@@ -340,6 +340,50 @@ fn pasted_lines_become_one_with_its_words_apart() {
     assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.purpose == "First key of[2J all"));
 }
 
+/// Types and pastes more into a field than it takes; what is said of it each time must be on the screen.
+fn overfill(model: &mut Model) {
+    let on_screen = |model: &Model| {
+        let screen = drawn(model, 80, 40);
+        screen.split_whitespace().filter(|word| !word.contains('│')).collect::<Vec<_>>().join(" ")
+    };
+    update(model, Event::Paste("x".repeat(600)));
+    let pasted = on_screen(model).to_lowercase();
+    assert!(pasted.contains("not taken: the last 88 characters: the field takes 512"), "{pasted}");
+    press(model, KeyCode::Char('y'));
+    let typed = on_screen(model).to_lowercase();
+    assert!(typed.contains("not taken: this key: the field takes 512 characters"), "{typed}");
+    press(model, KeyCode::Backspace);
+    let fits = on_screen(model).to_lowercase();
+    assert!(!fits.contains("not taken"), "{fits}");
+    press(model, KeyCode::Char('y'));
+    assert!(!on_screen(model).to_lowercase().contains("not taken"), "it fits again");
+}
+
+#[test]
+fn what_a_field_no_longer_takes_is_said_whichever_field_it_is() {
+    let mut form = model(6);
+    press(&mut form, KeyCode::Char('o'));
+    overfill(&mut form);
+    let mut reason = model(6);
+    press(&mut reason, KeyCode::Char('w'));
+    press(&mut reason, KeyCode::Enter);
+    assert!(matches!(reason.popup, Some(Popup::Type(_))));
+    overfill(&mut reason);
+    let mut statement = model(6);
+    press(&mut statement, KeyCode::Char('s'));
+    press(&mut statement, KeyCode::Enter);
+    show(&mut statement, 80, 40);
+    overfill(&mut statement);
+    let Some(Popup::Review(review)) = statement.popup.take() else { unreachable!("it is in front") };
+    update(&mut statement, Event::Locked(Box::new(review)));
+    overfill(&mut statement);
+    for key in [':', '/'] {
+        let mut line = model(6);
+        press(&mut line, KeyCode::Char(key));
+        overfill(&mut line);
+    }
+}
+
 #[test]
 fn text_that_nobody_sees_stays_in_the_form_with_its_code_point() {
     for (hidden, code) in [("\u{ad}", "U+00AD"), ("\u{2062}", "U+2062"), ("\u{3164}", "U+3164")] {

@@ -174,8 +174,8 @@ const MAX_MESSAGE: usize = 3;
 /// What is typed at the bottom, or what happened last.
 fn message(model: &Model, width: usize) -> Vec<Line<'static>> {
     let text = match &model.line {
-        Some(model::Line::Command(text)) => format!(":{}▏", tail(text, width.saturating_sub(2))),
-        Some(model::Line::Filter(text)) => format!("/{}▏", tail(text, width.saturating_sub(2))),
+        Some(model::Line::Command(text)) => typed(':', text, &model.message, width),
+        Some(model::Line::Filter(text)) => typed('/', text, &model.message, width),
         None if model.busy => format!("… {}", model.message),
         None if !model.filter.is_empty() => {
             format!("filter: {} (Esc clears)  {}", model.filter, model.message)
@@ -189,6 +189,12 @@ fn message(model: &Model, width: usize) -> Vec<Line<'static>> {
     let mut lines = few(&text, width, MAX_MESSAGE);
     lines.resize(lines.len().max(1), String::new());
     lines.into_iter().map(|line| Line::raw(format!(" {line}"))).collect()
+}
+
+/// A line that is typed, and what is said of it.
+fn typed(sign: char, text: &str, said: &str, width: usize) -> String {
+    let line = format!("{sign}{}▏", tail(text, width.saturating_sub(2)));
+    if said.is_empty() { line } else { format!("{line}\n{said}") }
 }
 
 /// Fewest columns in which a person's name still says something.
