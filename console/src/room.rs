@@ -136,6 +136,12 @@ pub enum RoomError {
     Transaction(#[from] TransactionError),
     /// Another ceremony carries the same transaction.
     #[error(
+    /// A file of another kind.
+    #[error(
+        "the file is not a transaction as `custody sweep` writes it: it seems to be {0}; give the file that `custody sweep \
+         -o FILE` wrote"
+    )]
+    NotATransaction(&'static str),
         "{0} carries this very transaction, and it is signed once: take that ceremony to its end, and send what it \
          signed with `custody broadcast {0}`"
     )]

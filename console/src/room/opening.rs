@@ -11,7 +11,7 @@ use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::{self, CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::Script;
 use ceremonies::subsets::{Subset, subsets};
-use ceremonies::transaction::Transaction;
+use ceremonies::transaction::{Transaction, TransactionError};
 use ceremonies::wallet::Record;
 
 use super::{RoomError, must_be_among, must_pay_others, now, wallet};
@@ -103,6 +103,35 @@ fn carried_by<'a>(book: &'a Book, transaction: &Transaction) -> Option<&'a Cerem
     book.iter().find(|(_, chapter)| carries(&chapter.ceremony)).map(|(id, _)| id)
 }
 
+/// What bytes are instead of a transaction as `custody sweep` writes it, as far as they tell.
+fn seems(bytes: &[u8]) -> Option<&'static str> {
+    let text = std::str::from_utf8(bytes).ok().map(str::trim);
+    let text = text.filter(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace()));
+    Some(match text {
+        Some("") => "empty",
+        Some(text) if text.starts_with('{') || text.starts_with('[') => "JSON",
+        Some(text) if text.starts_with("-----BEGIN ") => "a key, signature or certificate",
+        Some(text) if text.starts_with("0x") || text.bytes().all(|c| c.is_ascii_hexdigit()) => {
+            "a transaction or hash in hexadecimal digits"
+        }
+        Some(_) => "text",
+        None if bytes.starts_with(b"PK") => "a zip archive, such as an evidence bundle",
+        None if Manifest::parse(bytes).is_ok() => "the manifest of a ceremony",
+        // The type of EIP-1559, then a list.
+        None if matches!(bytes, [2, 0xc0..=0xff, ..]) => "the bare bytes of an Ethereum transaction",
+        None => return None,
+    })
+}
+
+/// Reads the file of a transaction. One of another kind is refused with what it is, and not with what its first byte would
+/// stand for.
+fn read_transaction(bytes: &[u8]) -> Result<Transaction, RoomError> {
+    Transaction::parse(bytes).map_err(|error| match seems(bytes) {
+        Some(seems) if !matches!(error, TransactionError::TooLarge(_)) => RoomError::NotATransaction(seems),
+        Some(_) | None => error.into(),
+    })
+}
+
 /// A transfer of this transaction, signed by these nodes; if none are given, by the first that can sign together.
 ///
 /// # Errors
@@ -114,7 +143,7 @@ pub fn transfer(
     transaction: &[u8],
     signers: Vec<NodeIndex>,
 ) -> Result<Subject, RoomError> {
-    let transaction = Transaction::parse(transaction)?;
+    let transaction = read_transaction(transaction)?;
     if let Some(id) = carried_by(book, &transaction) {
         return Err(RoomError::SignedBefore(id.clone()));
     }
