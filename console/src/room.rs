@@ -3,6 +3,7 @@
 
 mod opening;
 mod payees;
+mod rivals;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 pub use self::opening::{Opening, Subject, prepare, transfer};
 pub use self::payees::{must_pay_others, pays};
+pub use self::rivals::{Rival, rivals, rivals_of};
 use crate::client::{Client, ClientError, Receipt, SubmitError};
 use crate::config::{Cluster, Me};
 use crate::sentence::joined;
@@ -134,14 +136,14 @@ pub enum RoomError {
     /// The transaction is refused.
     #[error("the transaction is refused")]
     Transaction(#[from] TransactionError),
-    /// Another ceremony carries the same transaction.
-    #[error(
     /// A file of another kind.
     #[error(
         "the file is not a transaction as `custody sweep` writes it: it seems to be {0}; give the file that `custody sweep \
          -o FILE` wrote"
     )]
     NotATransaction(&'static str),
+    /// Another ceremony carries the same transaction.
+    #[error(
         "{0} carries this very transaction, and it is signed once: take that ceremony to its end, and send what it \
          signed with `custody broadcast {0}`"
     )]

@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::ceremony::{ceremony, someone, submit};
+use super::ceremony::{ceremony, someone, submit, warn_of_rivals};
 use super::hand::{self, Hand};
 use super::named::one_of;
 use super::{Desk, Output, note};
@@ -97,6 +97,7 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: Broadc
         // Nobody can know the hash of a statement yet that will name a block.
         hand.must_be_able_to_ask(UNATTENDED)?;
     }
+    warn_of_rivals(&desk, open).await;
     let answer = match (endpoint, withhold) {
         // Parsed here: a refusal by clap would repeat the address, and with it somebody's key.
         (Some(endpoint), _) => {

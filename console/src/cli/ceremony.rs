@@ -6,6 +6,7 @@ mod step;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, WITHDRAW, opening_statement};
 use ceremonies::charter::{CeremonyKind, MAX_CHARTER, Role};
 use ceremonies::ids::{CeremonyId, Line, NodeIndex, PersonName, WalletName};
@@ -13,6 +14,7 @@ use ceremonies::manifest::{MAX_MANIFEST, Manifest, Way};
 use ceremonies::script::Script;
 use ceremonies::sshsig::{self, MAX_SIGNATURE};
 use ceremonies::statement::Answer;
+use ceremonies::text::chain;
 use ceremonies::transaction::MAX_TRANSACTION;
 use clap::Subcommand;
 use serde_json::json;
@@ -204,6 +206,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             let opening = Opening { subject, purpose, administrator: administrator.clone(), lifetime_ms };
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             warn_of_shares(&desk, &manifest).await?;
+            tell_of_rivals(&desk.book, &manifest);
             if let Some(file) = file {
                 write_new(&file, manifest.as_bytes(), Readers::Anyone)?;
                 return output.print_exactly(&hand::rendered(&statement), &statement);
@@ -220,6 +223,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
             let manifest = Manifest::parse(&read("manifest", &manifest, MAX_MANIFEST)?)
                 .with_context(|| format!("{} is not a manifest", manifest.display()))?;
             warn_of_shares(&desk, &manifest).await?;
+            tell_of_rivals(&desk.book, &manifest);
             let signature = if let Some(file) = signature {
                 read_signature(&file)?
             } else {
@@ -247,12 +251,14 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
         }
         CeremonyCommand::Show { id } => {
             let ceremony = ceremony(&desk, &id)?;
+            warn_of_rivals(&desk, ceremony).await;
             output.print(&rendered(ceremony, &reading), &described(ceremony, &reading))
         }
         CeremonyCommand::Follow { id } => follow(&mut desk, output, &id).await,
         CeremonyCommand::Statement(step) => {
             let ceremony = ceremony(&desk, &step.id)?;
             let statement = statement(&step.signature(&desk, ceremony)?, ceremony, &reading)?;
+            warn_of_rivals(&desk, ceremony).await;
             output.print_exactly(&hand::rendered(&statement), &statement)
         }
         CeremonyCommand::Sign { step, hand } => {
@@ -260,6 +266,7 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
             let signature = step.signature(&desk, ceremony)?;
             let statement = statement(&signature, ceremony, &reading)?;
             warn_of_doubts(&desk, ceremony).await?;
+            warn_of_rivals(&desk, ceremony).await;
             let armoured = hand.sign(&desk, step.role, &signature.person, &statement)?;
             step.submit(&desk, output, &signature, armoured).await
         }
@@ -289,6 +296,34 @@ async fn run_in(mut desk: Desk, reading: Reading, output: Output, command: Cerem
 fn usual_role(people: &[Me], person: Option<&PersonName>) -> Role {
     let listed = people.iter().find(|me| Some(&me.person) == person);
     listed.map_or(Role::Administrator, |me| me.role)
+}
+
+/// Warns of other transfers that can be carried out only in the place of a manifest's, as far as the book has them.
+fn tell_of_rivals(book: &Book, manifest: &Manifest) {
+    if let Some(transaction) = manifest.transaction() {
+        for rival in room::rivals(book, &manifest.wallet, transaction, now()) {
+            note(&format!("WARNING: {rival}"));
+        }
+    }
+}
+
+/// The same of a ceremony under way. A command about one ceremony has read no other: its wallet's are read for this.
+pub(super) async fn warn_of_rivals(desk: &Desk, ceremony: &Ceremony) {
+    let manifest = ceremony.manifest();
+    if manifest.transaction().is_none() {
+        return;
+    }
+    match desk.client.library(&Scope::Wallet(manifest.wallet.clone())).await {
+        Ok(library) => {
+            for rival in room::rivals_of(&library.book, ceremony, now()) {
+                note(&format!("WARNING: {rival}"));
+            }
+        }
+        Err(error) => note(&format!(
+            "note: the wallet's other transfers could not be read, and one of them may stand in the way of this one: {}",
+            chain(&error)
+        )),
+    }
 }
 
 pub(super) fn ceremony<'a>(desk: &'a Desk, id: &CeremonyId) -> Result<&'a Ceremony> {

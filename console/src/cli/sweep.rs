@@ -250,6 +250,9 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
     let text = format!(
         "{}\n\nwritten to {}; open its ceremony with\n  custody ceremony open transfer --wallet {} --transaction {} \
          --purpose TEXT",
+    for rival in room::rivals(&desk.book, &arguments.wallet, &transaction, now()) {
+        note(&format!("WARNING: {rival}"));
+    }
         transaction.words().join("\n"),
         arguments.output.display(),
         arguments.wallet,

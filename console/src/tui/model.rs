@@ -24,6 +24,7 @@ use crate::config::{Cluster, Me};
 use crate::fork::Fork;
 use crate::health::{Health, Hearing, LOST_MS, Moment};
 use crate::memory::SetBack;
+use crate::room::rivals_of;
 
 /// Longest text typed into a field, in characters.
 pub(super) const MAX_TYPED: usize = 512;
@@ -149,9 +150,9 @@ pub struct Model {
     pub filter: String,
     /// What happened last, at the bottom.
     pub message: String,
-    /// Whether something is on its way to the bus.
     /// Why the ceremony in front could not be read the last time; empty where it was.
     pub(super) not_read: String,
+    /// Whether something is on its way to the bus.
     pub busy: bool,
     /// Whether colours are used besides words and marks.
     pub colour: bool,
@@ -194,8 +195,8 @@ impl Model {
             line: None,
             filter: String::new(),
             message: "Press 2 for ceremonies, o to open one, ? for help.".to_owned(),
-            busy: false,
             not_read: String::new(),
+            busy: false,
             colour,
             fits: true,
         }
@@ -235,6 +236,13 @@ impl Model {
         let health = self.health();
         let nodes = health.in_the_way_of(ceremony.manifest());
         nodes.map(|status| (status.node, format!("! node {}: {}", status.node, status.summary))).collect()
+    }
+
+    /// The other transfers that can be carried out only in the place of a ceremony's, each in a sentence.
+    #[must_use]
+    pub fn rivals(&self, ceremony: &Ceremony) -> Vec<String> {
+        let rivals = rivals_of(&self.book, ceremony, self.now).into_iter();
+        rivals.map(|rival| format!("! {rival}")).collect()
     }
 
     /// Why the words for paper of a ceremony are not shown; none where its last entry is recorded.

@@ -340,6 +340,22 @@ fn pasted_lines_become_one_with_its_words_apart() {
     assert!(matches!(&model.popup, Some(Popup::Open(form)) if form.purpose == "First key of[2J all"));
 }
 
+#[test]
+fn transaction_that_can_be_carried_out_only_in_the_place_of_another_says_so_above_the_word() {
+    let mut signing = model(6);
+    press(&mut signing, KeyCode::Char('s'));
+    press(&mut signing, KeyCode::Enter);
+    let Some(Popup::Review(review)) = &mut signing.popup else { unreachable!("it is in front") };
+    assert!(review.rivals.is_empty(), "it carries no transaction");
+    let rival = "! same nonce 7 as transfer transfer-ops-1; only one of both can be carried out";
+    review.rivals = vec![rival.to_owned(), "! another".to_owned()];
+    show(&mut signing, 100, 40);
+    let screen = drawn(&signing, 100, 40);
+    let (before, after) = screen.split_once(rival).unwrap();
+    assert!(before.contains("Custody ceremony statement") && after.contains("Type `sign`"), "{screen}");
+    assert!(after.contains("(and others)."), "{screen}");
+}
+
 /// Types and pastes more into a field than it takes; what is said of it each time must be on the screen.
 fn overfill(model: &mut Model) {
     let on_screen = |model: &Model| {

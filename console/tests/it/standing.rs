@@ -1,13 +1,13 @@
 //! What must not look finished, at a wallet whose key is disputed, whose shares were refreshed twice since, and whose
 //! transaction was signed and not sent.
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, derive};
+use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, derive};
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::script::Act;
 use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
 use ceremonies::transaction::evm::{Evm, Transfer};
-use ceremonies::transaction::{Sats, Transaction};
+use ceremonies::transaction::{Sats, Transaction, Wei};
 use console::readiness::readiness;
 use console::room::{self, RoomError};
 use console::standing;
@@ -150,5 +150,100 @@ fn transfer_that_pays_nobody_but_its_own_wallet_is_refused_whichever_of_its_addr
     }
     for others in [vec![stranger], vec![address("m"), stranger]] {
         assert!(refusal(&model, &paying(&others)).is_none(), "change may come back: {others:?}");
+    }
+}
+
+/// The recorded transaction with these changes.
+fn like_the_recorded(model: &Model, change: impl Fn(&mut Transfer), path: &str) -> Transaction {
+    let carried = ceremony(model, CeremonyKind::Transfer).manifest().transaction().unwrap();
+    let Transaction::Evm(evm) = carried.as_ref() else { unreachable!("the recorded one is of an EVM chain") };
+    let mut transfer = *evm.transfer();
+    change(&mut transfer);
+    Transaction::Evm(Evm::new(path.parse().unwrap(), transfer).unwrap())
+}
+
+#[test]
+fn transaction_with_the_nonce_of_another_is_told_that_only_one_of_both_can_be_carried_out() {
+    let model = withheld();
+    let transfer = ceremony(&model, CeremonyKind::Transfer);
+    let Transaction::Evm(recorded) = transfer.manifest().transaction().unwrap().as_ref() else {
+        unreachable!("the recorded one is of an EVM chain")
+    };
+    let (nonce, path) = (recorded.transfer().nonce, recorded.path().to_string());
+    let rivals = |wallet: &str, transaction: &Transaction| -> Vec<String> {
+        let rivals = room::rivals(&model.book, &wallet.parse().unwrap(), transaction, model.now);
+        rivals.iter().map(ToString::to_string).collect()
+    };
+    let dearer = like_the_recorded(&model, |transfer| transfer.max_fee = Wei(transfer.max_fee.0 + 1), &path);
+    let said = format!(
+        "same nonce {nonce} as transfer {}; only one of both can be carried out",
+        transfer.manifest().ceremony
+    );
+    assert_eq!(rivals("treasury", &dearer), [said], "it was not sent, and anybody who has it may send it");
+    for (what, wallet, other) in [
+        ("itself", "treasury", like_the_recorded(&model, |_| (), &path)),
+        ("the next nonce", "treasury", like_the_recorded(&model, |transfer| transfer.nonce += 1, &path)),
+        ("another account", "treasury", like_the_recorded(&model, |_| (), "m/0/7")),
+        (
+            "another chain",
+            "treasury",
+            like_the_recorded(&model, |transfer| transfer.chain = ChainId::new(424_242).unwrap(), &path),
+        ),
+        ("another wallet", "ops", dearer),
+    ] {
+        assert!(rivals(wallet, &other).is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn file_that_is_not_a_transaction_is_refused_with_what_it_is() {
+    let model = withheld();
+    let refused = |bytes: &[u8]| {
+        let refused =
+            room::transfer(&model.book, "treasury".parse().unwrap(), bytes, Vec::new()).unwrap_err();
+        ceremonies::text::chain(&refused)
+    };
+    let manifest = ceremony(&model, CeremonyKind::Transfer).manifest();
+    let raw = like_the_recorded(&model, |_| (), "m");
+    let Transaction::Evm(evm) = &raw else { unreachable!("made of an EVM chain") };
+    for (bytes, seems) in [
+        (b"Custody ceremony statement\nstep: open\n".as_slice(), "text"),
+        (b"C", "a transaction or hash in hexadecimal digits"),
+        (b"0x02f86c0180\n", "a transaction or hash in hexadecimal digits"),
+        (b" {\"to\": 1}", "JSON"),
+        (b"-----BEGIN SSH SIGNATURE-----\n", "a key, signature or certificate"),
+        (b"", "empty"),
+        (b"PK\x03\x04", "a zip archive, such as an evidence bundle"),
+        (manifest.as_bytes(), "the manifest of a ceremony"),
+        (&evm.unsigned(), "the bare bytes of an Ethereum transaction"),
+    ] {
+        let said = refused(bytes);
+        assert!(said.contains(&format!("it seems to be {seems}; give the file that")), "{seems}: {said}");
+        assert!(!said.contains("kind"), "{said}");
+    }
+    assert!(refused(&[9, 0, 0xff]).contains("of kind 9; use 1 (Ethereum) or 2 (Bitcoin)"));
+    assert!(refused(&vec![b'x'; 17_000]).contains("at most 16384 are read"));
+}
+
+#[test]
+fn address_and_key_are_whole_on_a_line_of_the_narrowest_usual_terminal() {
+    let mut model = withheld();
+    let transfer = ceremony(&model, CeremonyKind::Transfer);
+    let Transaction::Evm(evm) = transfer.manifest().transaction().unwrap().as_ref() else {
+        unreachable!("the recorded one is of an EVM chain")
+    };
+    let (id, paid) = (transfer.manifest().ceremony.clone(), evm.transfer().to.to_string());
+    let mut finished = crate::model(56);
+    finished.screen = Screen::Wallets;
+    let key = finished.book.wallets().into_values().next().unwrap().record.public_key.to_string();
+    for width in [80, 100, 160] {
+        let wallets = drawn(&finished, width, 50);
+        assert!(wallets.contains(&key), "{key} in {width}:\n{wallets}");
+    }
+    model.screen = Screen::Ceremonies;
+    model.open = Some(id);
+    for width in [80, 100, 160] {
+        let screen = drawn(&model, width, 60);
+        assert!(screen.contains(&paid), "{paid} in {width}:\n{screen}");
     }
 }

@@ -179,6 +179,8 @@ pub struct Review {
     pub me: Me,
     /// What stands against the ceremony now.
     pub doubts: Vec<String>,
+    /// Which other transactions can be carried out only in the place of this one.
+    pub rivals: Vec<String>,
     /// The word typed so far.
     pub typed: String,
     /// The statement's first visible line.

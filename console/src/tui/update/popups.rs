@@ -195,12 +195,13 @@ fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
     let page = Page::default();
-    let doubts = Vec::new();
+    let (doubts, rivals) = (Vec::new(), Vec::new());
     Review {
         statement,
         act,
         me,
         doubts,
+        rivals,
         typed: String::new(),
         scroll: 0,
         page,
@@ -319,8 +320,12 @@ fn review_of(model: &Model, me: Me, answer: Answer) -> Result<Review, String> {
     let statement = signature.statement(ceremony, model.now).map_err(|rejection| chain(&rejection))?;
     let act = ReviewAct::Sign(ceremony.manifest().ceremony.clone(), Box::new(SignatureFor(signature)));
     // Who ends a ceremony has a reason.
-    let doubts = if ends { Vec::new() } else { model.doubts(ceremony).into_values().collect() };
-    Ok(Review { doubts, ..review(statement, act, me) })
+    let (doubts, rivals) = if ends {
+        (Vec::new(), Vec::new())
+    } else {
+        (model.doubts(ceremony).into_values().collect(), model.rivals(ceremony))
+    };
+    Ok(Review { doubts, rivals, ..review(statement, act, me) })
 }
 
 /// The word that has to be typed before anything is signed.

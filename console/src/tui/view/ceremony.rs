@@ -61,6 +61,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
     let over = matches!(ceremony.phase_at(model.now), Phase::Void(_) | Phase::Abandoned(_));
     for step in ceremony.script().steps() {
         let (mark, style) = match ceremony.step_state(step) {
+            StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => ("!", BOLD),
             StepState::Done => ("✓", colour(model, Color::Green)),
             StepState::Open { .. } if over => ("·", FAINT),
             StepState::Open { .. } => {
@@ -68,7 +69,6 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
                 (if model.as_of().is_some() { "?" } else { "▶" }, BOLD)
             }
             StepState::Blocked { .. } => ("·", FAINT),
-            StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => ("!", BOLD),
         };
         lines.push(Line::styled(cut(&format!(" {mark} {}", step.title), width), style));
         for signed in ceremony.signed(&step.id) {
@@ -148,6 +148,7 @@ fn room(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect) -
         lines.extend(ladder(model, ceremony, width));
     }
     lines.extend(changes(ceremony, width));
+    lines.extend(model.rivals(ceremony).iter().flat_map(|rival| said(rival, width, alarm(model))));
     if let Some(step) = open {
         lines.push(Line::raw(""));
         lines.extend(said("Read aloud:", width, FAINT));

@@ -282,10 +282,12 @@ fn prompt<'a>(review: &Review, width: usize) -> Vec<Line<'a>> {
     let who = format!("{} signs with {}.", review.me.person, key_name(&review.me.key));
     let mut lines: Vec<Line<'_>> =
         wrap(&who, width).into_iter().map(|line| Line::raw(format!(" {line}"))).collect();
-    if let Some(doubt) = review.doubts.first() {
-        let more = if review.doubts.len() > 1 { " (and others)" } else { "" };
-        let text = format!("{doubt}{more}: the ceremony may fail.");
-        lines.extend(few(&text, width, 2).into_iter().map(|l| Line::styled(format!(" {l}"), BOLD)));
+    let more = |all: &[String]| if all.len() > 1 { " (and others)" } else { "" };
+    let rival = review.rivals.first().map(|rival| format!("{rival}{}.", more(&review.rivals)));
+    let doubt = review.doubts.first();
+    let doubt = doubt.map(|doubt| format!("{doubt}{}: the ceremony may fail.", more(&review.doubts)));
+    for warning in rival.into_iter().chain(doubt) {
+        lines.extend(few(&warning, width, 2).into_iter().map(|l| Line::styled(format!(" {l}"), BOLD)));
     }
     lines.push(if review.read {
         let asked = format!(" Type `{SIGN_WORD}`: ");
