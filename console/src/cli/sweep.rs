@@ -21,7 +21,7 @@ use ceremonies::wallet::Record;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use self::link::must_ask_for;
+use self::link::{must_ask_for, not_taken};
 use super::{Desk, Output, note};
 use crate::client::Scope;
 use crate::file::{Readers, write_new};
@@ -240,19 +240,23 @@ pub(super) async fn run(path: Option<PathBuf>, output: Output, arguments: SweepA
     let own = own_wallet_paid(&desk.book, &transaction, &arguments.wallet)?;
     transaction.keys(&from.public_key, &from.chain_code)?;
     if let Some(link) = &arguments.to {
-        must_ask_for(link, arguments.chain.network()?, amount(&transaction))?;
+        let network = arguments.chain.network()?;
+        must_ask_for(link, network, amount(&transaction))?;
+        if let Some(left) = not_taken(link, network) {
+            note(&left);
+        }
     }
     note(&match &own {
         Some(wallet) => format!("note: what is paid goes to this cluster's wallet {wallet}"),
         None => "note: what is paid goes to none of this cluster's wallets at this path".to_owned(),
     });
+    for rival in room::rivals(&desk.book, &arguments.wallet, &transaction, now()) {
+        note(&format!("WARNING: {rival}"));
+    }
     write_new(&arguments.output, &transaction.encode(), Readers::Anyone)?;
     let text = format!(
         "{}\n\nwritten to {}; open its ceremony with\n  custody ceremony open transfer --wallet {} --transaction {} \
          --purpose TEXT",
-    for rival in room::rivals(&desk.book, &arguments.wallet, &transaction, now()) {
-        note(&format!("WARNING: {rival}"));
-    }
         transaction.words().join("\n"),
         arguments.output.display(),
         arguments.wallet,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use ceremonies::address::Network;
-use ceremonies::text::one_line;
+use ceremonies::text::{one_line, shortened};
 
 /// How many decimals of a bitcoin are one satoshi.
 const SATOSHI: i32 = 8;
@@ -34,18 +34,54 @@ fn smallest(network: Network, text: &str) -> Option<u128> {
     }
 }
 
+/// The name under which a link of this network has its amount.
+fn amount(network: Network) -> &'static str {
+    match network {
+        Network::Bitcoin(_) => "amount",
+        Network::Ethereum(_) => "value",
+    }
+}
+
+/// The parameters of a link, each with its value.
+fn parameters(link: &str) -> impl Iterator<Item = (&str, &str)> {
+    let (_, parameters) = link.split_once('?').unwrap_or_default();
+    parameters.split('&').filter(|parameter| !parameter.is_empty()).map(|parameter| {
+        // One without a value is still asked for.
+        parameter.split_once('=').unwrap_or((parameter, ""))
+    })
+}
+
+/// How much of a value is repeated.
+const SHOWN: usize = 40;
+
+/// What a link says besides address and amount: none of that is taken, and whoever reckons with it must know. None where it
+/// says nothing else.
+pub(super) fn not_taken(link: &str, network: Network) -> Option<String> {
+    let others = parameters(link).filter(|(parameter, _)| !parameter.eq_ignore_ascii_case(amount(network)));
+    let others: Vec<String> = others
+        .map(|(parameter, value)| {
+            one_line(&format!("{}={}", shortened(parameter, SHOWN), shortened(value, SHOWN)))
+        })
+        .collect();
+    let instead = match network {
+        Network::Bitcoin(_) => "",
+        Network::Ethereum(_) => "; gas and fees are those of --gas, --max-fee and --tip",
+    };
+    (!others.is_empty())
+        .then(|| format!("note: not taken from the payment link: {}{instead}", others.join(", ")))
+}
+
 /// Refuses a link that asks for another amount than is paid, in the network's smallest unit. An address alone asks for none.
 ///
 /// # Errors
 /// What it asks for, and what would be paid.
 pub(super) fn must_ask_for(link: &str, network: Network, paid: u128) -> Result<()> {
-    let (name, unit) = match network {
-        Network::Bitcoin(_) => ("amount", "sat"),
-        Network::Ethereum(_) => ("value", "wei"),
+    let name = amount(network);
+    let unit = match network {
+        Network::Bitcoin(_) => "sat",
+        Network::Ethereum(_) => "wei",
     };
-    let (_, parameters) = link.split_once('?').unwrap_or_default();
-    let parameters = parameters.split('&').filter_map(|parameter| parameter.split_once('='));
-    for (_, asked) in parameters.filter(|(parameter, _)| parameter.eq_ignore_ascii_case(name)) {
+    for (_, asked) in parameters(link).filter(|(parameter, _)| parameter.eq_ignore_ascii_case(name)) {
         let amount = smallest(network, asked).with_context(|| {
             format!(
                 "the payment link asks for `{}`, which cannot be read as an amount; nothing was written",
@@ -114,5 +150,32 @@ mod tests {
         assert!(must_ask_for("bitcoin:1x?value=7&note=amount", bitcoin, 5).is_ok());
         assert!(refused("bitcoin:1x?amount=0.00000005&AMOUNT=1").contains("asks for 100000000 sat"));
         assert!(refused("bitcoin:1x?amount=lots\u{1b}[2J").contains("`lots [2J`, which cannot be read"));
+    }
+    #[test]
+    fn what_a_link_says_besides_its_amount_is_said_to_be_not_taken() {
+        let (bitcoin, ether) = ("bitcoin".parse().unwrap(), "ethereum-1".parse().unwrap());
+        for (link, network, left) in [
+            ("0x1", ether, None),
+            ("ethereum:0x1@1?value=5", ether, None),
+            ("ethereum:0x1@1?VALUE=5&", ether, None),
+            ("bitcoin:1x?amount=5", bitcoin, None),
+            (
+                "ethereum:0x1@1?value=5&gas=90000&gasPrice=7e9",
+                ether,
+                Some("link: gas=90000, gasPrice=7e9; gas and"),
+            ),
+            (
+                "ethereum:0x1@1?gasLimit",
+                ether,
+                Some("link: gasLimit=; gas and fees are those of --gas, --max-fee"),
+            ),
+            ("bitcoin:1x?value=5&label=a\u{1b}[2J", bitcoin, Some("link: value=5, label=a [2J")),
+        ] {
+            let said = not_taken(link, network);
+            assert_eq!(said.is_some(), left.is_some(), "{link}: {said:?}");
+            assert!(said.unwrap_or_default().contains(left.unwrap_or_default()), "{link}");
+        }
+        let long = not_taken(&format!("bitcoin:1x?label={}", "x".repeat(9000)), bitcoin).unwrap();
+        assert!(long.len() < 200 && long.ends_with('…'), "{long}");
     }
 }
