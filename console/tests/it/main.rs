@@ -20,6 +20,7 @@ mod named;
 mod outdated;
 mod paper;
 mod program;
+mod quotes;
 mod readiness;
 mod reading;
 mod reference;
