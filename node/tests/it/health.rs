@@ -349,8 +349,9 @@ fn enclave_that_was_lost_and_is_back_at_once_is_remembered() {
     bench.feed(Event::EnclaveLost);
     bench.welcome();
     let past = bench.heartbeat().past;
-    let (part, told) = (past[0].part.as_str(), past[0].text.as_str());
-    assert!(part == "enclave" && told.ends_with("; then: the link was lost"), "{part}: {told}");
+    let told = &past[0].text;
+    assert_eq!(past[0].part, "enclave");
+    assert!(told.ends_with("; then: the link was lost"), "{told}");
     assert!(told.starts_with("no answer for 1"), "it had not answered before: {told}");
 }
 
