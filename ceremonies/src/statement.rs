@@ -7,12 +7,12 @@
 use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
 
+use crate::chain::transaction::Confirmation;
 use crate::charter::{Charter, Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
 use crate::sshsig::{self, FormatError};
 use crate::text::shortened;
-use crate::transaction::Confirmation;
 
 /// The SSHSIG namespace: a signature made in any other does not count here.
 pub const NAMESPACE: &str = "custody-ceremony";

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::Book;
-use ceremonies::entry::Event;
 use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::Event;
 use ceremonies::wallet::Record;
 use serde::Serialize;
 

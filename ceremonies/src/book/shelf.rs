@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Book, Chapter};
 use crate::ceremony::{Ceremony, Phase};
-use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
 use crate::kinds::Outlasts;
+use crate::log::{Entry, Event};
 use crate::manifest::{Manifest, Origin};
 use crate::wallet::Record;
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{Ceremony, MAX_RELEASES, Rejection};
 use crate::charter::BackupRules;
-use crate::entry::{EnclaveSignature, Entry};
+use crate::curve::Point;
 use crate::ids::{Hash, NodeIndex, PersonName};
+use crate::log::{EnclaveSignature, Entry};
 use crate::manifest::Way;
 use crate::script::Act;
 use crate::statement::{Answer, Release};
 use crate::wallet::BackedUp;
-use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
+use crate::wallet::{Wallet, backed_up_message, proved_message};
 
 /// How much shorter a lock may be than the charter requires, to allow for clocks that differ.
 const LOCK_SLACK_MS: i64 = 60 * 60 * 1000;

@@ -8,10 +8,11 @@ use thiserror::Error;
 
 use super::{ArchiveError, EvidenceError, Material, archive};
 use crate::attestation::TrustRoot;
-use crate::ceremony::{Ceremony, Phase, verifies};
+use crate::ceremony::{Ceremony, Phase};
 use crate::charter::ClusterKind;
-use crate::entry::Entry;
+use crate::curve::verifies;
 use crate::ids::{Hash, NodeIndex};
+use crate::log::Entry;
 use crate::subsets::subsets;
 use crate::words;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ceremonies::ceremony::{Context, Duty, MAX_ATTEMPTS, Phase, Rejection, StepState};
 use ceremonies::charter::{Charter, Role};
-use ceremonies::entry::TestSigned;
 use ceremonies::ids::Hash;
+use ceremonies::log::TestSigned;
 use ceremonies::subsets::{Subset, subsets};
 
 use crate::cluster::{CHARTER, context, node};

@@ -25,9 +25,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, WalletName};
 use ceremonies::listing::Wanted;
+use ceremonies::log::Entry;
 use ceremonies::wallet::Wallet;
 use clap::{CommandFactory, Parser, Subcommand};
 

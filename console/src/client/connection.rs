@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::client::RequestErrorKind;
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
-use ceremonies::subject;
+use ceremonies::deploy::subject;
 use futures_util::Stream;
 use tokio::sync::watch;
 

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ceremonies::book::{Book, NotTaken, SetAside};
 use ceremonies::ceremony::Rejection;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
 use ceremonies::listing::{Standing, Wanted};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::{HOSTILE, Tip};
 use futures_util::{StreamExt, stream};
 

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ceremonies::entry::{Entry, EntryError, Event};
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, NodeIndex};
-use ceremonies::subject;
+use ceremonies::log::{Entry, EntryError, Event};
 use ceremonies::text::one_line;
 use ceremonies::wire::{VERSION, bus, log};
 use futures_util::StreamExt;

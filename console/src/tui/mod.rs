@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ceremonies::ceremony::Ceremony;
-use ceremonies::entry::Entry;
 use ceremonies::ids::NodeIndex;
+use ceremonies::log::Entry;
 use ceremonies::manifest::Manifest;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;

@@ -6,8 +6,8 @@ mod signing;
 
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::Entry;
 use ceremonies::script::Act;
 use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};

@@ -30,8 +30,8 @@ mod terminal;
 
 use std::path::Path;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::record::Verdict;
 use ceremonies::wire::log;
 use console::client::Recorded;

@@ -1,12 +1,13 @@
 //! What must not look finished, at a wallet whose key is disputed, whose shares were refreshed twice since, and whose
 //! transaction was signed and not sent.
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, derive};
 use ceremonies::ceremony::Ceremony;
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, Transfer};
+use ceremonies::chain::transaction::{Sats, Transaction};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, Transfer};
-use ceremonies::transaction::{Sats, Transaction};
+use ceremonies::curve::derive;
 use console::readiness::readiness;
 use console::room::{self, RoomError};
 use console::standing;

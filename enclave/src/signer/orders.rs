@@ -8,8 +8,8 @@ use ceremonies::attestation::{EnclaveKeys, TrustRoot};
 use ceremonies::book::{Book, BranchError, NotTaken};
 use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, Phase, Rejection, SessionSpec};
 use ceremonies::charter::{Charter, CharterError};
-use ceremonies::entry::{Entry, EntryError};
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::{Entry, EntryError};
 use ceremonies::wallet::{Record, RecordError, Wallet};
 use thiserror::Error;
 

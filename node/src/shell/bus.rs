@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message};
+use ceremonies::deploy::subject;
 use ceremonies::ids::{ClusterId, Hash, NodeIndex};
-use ceremonies::subject;
 use futures_util::StreamExt;
 use thiserror::Error;
 use tokio::sync::mpsc;

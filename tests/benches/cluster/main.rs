@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Event};
+use ceremonies::log::{Entry, Event};
 use ceremonies::manifest::Way;
 use ceremonies::wire::bus::Progress;
 use console::client::{Client, News};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::NodeIndex;
+use ceremonies::log::{Entry, Place};
 use ceremonies::wire::log;
 use enclave::session::MAX_ENVELOPE;
 use enclave_link::message::{self, Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};

@@ -11,10 +11,10 @@ use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Context, Duty, SessionSpec, test_digest};
 use ceremonies::charter::Charter;
-use ceremonies::entry::{Aborted, Entry, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
+use ceremonies::log::{Aborted, Entry, TestSigned};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, prepared_message};
+use ceremonies::wallet::{Record, Sharing, prepared_message};
 use ceremonies::wire::log;
 use console::room::now;
 use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, NewShare, Product, Signature, Signing};
@@ -339,30 +339,18 @@ impl Mind {
         share: &NewShare,
     ) -> Result<Vec<from_enclave::Kind>> {
         let manifest = play.ceremony.manifest();
-        let mut chain_code = share.chain_code.as_bytes().to_vec();
+        let mut chain_code = *share.chain_code.as_bytes();
         if self.does().contains(&PeerMisdeed::LieAboutResult) {
             chain_code[0] ^= 1;
         }
-        let shares = share
-            .public_shares
-            .iter()
-            .map(|(node, point)| log::PublicShare { node: (*node).into(), point: point.as_bytes().to_vec() });
-        let record = log::GenerationRecord {
-            version: ceremonies::wire::VERSION,
-            cluster: manifest.cluster.to_string(),
-            ceremony: manifest.ceremony.to_string(),
-            manifest: manifest.hash().as_bytes().to_vec(),
-            wallet: manifest.wallet.to_string(),
-            generation: manifest.generation.0,
-            threshold: manifest.threshold.into(),
-            public_key: share.public_key.as_bytes().to_vec(),
-            chain_code,
-            public_shares: shares.collect(),
-            session: session.as_bytes().to_vec(),
-            transcript: transcript.as_bytes().to_vec(),
-            enclaves: play.ceremony.approved_or_current_enclaves().as_bytes().to_vec(),
+        let sharing = Sharing {
+            public_key: share.public_key,
+            chain_code: chain_code.into(),
+            public_shares: share.public_shares.clone(),
+            session,
+            transcript,
         };
-        let record = Record::parse(&record.encode_to_vec())?;
+        let record = Record::parse(&sharing.record(manifest, &play.ceremony.approved_or_current_enclaves()))?;
         let encoded = share.share.encode()?;
         self.shares.insert(record.digest(), Arc::new(KeyShare::decode(&encoded)?));
         // It keeps its share in memory, but gives its agent something to store.

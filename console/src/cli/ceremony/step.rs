@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::ceremony::{Ceremony, WITHDRAW};
+use ceremonies::chain::transaction::Confirmation;
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Hash, InvalidId, Line, PersonName, StepId};
 use ceremonies::statement::{Answer, Release};
-use ceremonies::transaction::Confirmation;
 use ceremonies::wire::log;
 use ceremonies::words;
 use clap::Args;
@@ -140,11 +140,7 @@ pub(super) fn statement(signature: &Signature, ceremony: &Ceremony, reading: &Re
 
 /// The release of a backup as a file, for those who sign it elsewhere: what the log will hold, and no secret.
 pub(in crate::cli) fn write_release(file: &Path, release: &Release) -> Result<()> {
-    let wire = log::Release {
-        node: release.node.into(),
-        object: release.object.as_bytes().to_vec(),
-        sealed: release.sealed.clone(),
-    };
+    let wire = log::Release::from(release.clone());
     Ok(write_new(file, &wire.encode_to_vec(), Readers::Anyone)?)
 }
 
@@ -152,9 +148,7 @@ fn read_release(file: &Path) -> Result<Release> {
     let malformed = || format!("{} is not a release of a backup", file.display());
     let wire =
         log::Release::decode(read("release", file, MAX_SETTINGS)?.as_slice()).with_context(malformed)?;
-    let node = wire.node.try_into().with_context(malformed)?;
-    let object = wire.object.as_slice().try_into().with_context(malformed)?;
-    Ok(Release { node, object, sealed: wire.sealed })
+    wire.try_into().with_context(malformed)
 }
 
 /// The one person of the cluster file in a role who has not signed the step yet; where all have, the first of them.

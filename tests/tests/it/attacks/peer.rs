@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::Event;
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::Event;
 use ceremonies::script::Act;
 use ceremonies::subsets::Subset;
 use console::room::now;
