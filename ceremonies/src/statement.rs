@@ -55,6 +55,14 @@ pub struct Release {
     pub sealed: Vec<u8>,
 }
 
+impl Answer {
+    /// The release, if it is one.
+    #[must_use]
+    pub fn release(&self) -> Option<&Release> {
+        if let Self::Release(release) = self { Some(release) } else { None }
+    }
+}
+
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

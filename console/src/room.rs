@@ -228,10 +228,8 @@ pub fn must_choose_no_signers(kind: CeremonyKind, signers: &[NodeIndex]) -> Resu
     if signers.is_empty() || kind == CeremonyKind::Transfer {
         return Ok(());
     }
-    let instead = match kind {
-        CeremonyKind::TestSign => ": it tests every set of nodes that can sign together",
-        _ => "",
-    };
+    let tests_all = kind == CeremonyKind::TestSign;
+    let instead = if tests_all { ": it tests every set of nodes that can sign together" } else { "" };
     Err(RoomError::NoSigners(kind, instead))
 }
 

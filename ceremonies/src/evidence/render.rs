@@ -74,11 +74,11 @@ pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
 
 /// The phase in the words that bundles have always had: those of earlier versions must still verify, byte for byte.
 fn phase(ceremony: &Ceremony) -> String {
-    match ceremony.phase() {
-        Phase::Void(Void::Faulted { node, reason }) => {
-            format!("void: node {node} lost its enclave: {reason}")
-        }
-        phase => phase.to_string(),
+    let phase = ceremony.phase();
+    if let Phase::Void(Void::Faulted { node, reason }) = &phase {
+        format!("void: node {node} lost its enclave: {reason}")
+    } else {
+        phase.to_string()
     }
 }
 

@@ -229,9 +229,9 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
         not_compared.push(charter);
     }
     let phase = ceremony.phase();
-    let disagreed = |signed: &crate::ceremony::StepSignature| match &signed.answer {
-        crate::statement::Answer::Disagree(reason) => Some(format!("{}: {reason}", signed.person)),
-        _ => None,
+    let disagreed = |signed: &crate::ceremony::StepSignature| {
+        let crate::statement::Answer::Disagree(reason) = &signed.answer else { return None };
+        Some(format!("{}: {reason}", signed.person))
     };
     Ok(Report {
         ceremony: ceremony.manifest().ceremony.to_string(),

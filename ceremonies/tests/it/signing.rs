@@ -1,4 +1,5 @@
 //! Test signatures: which count, and when a signer set has failed.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;

@@ -27,10 +27,8 @@ const MAX_ASIDE: usize = 256;
 
 /// The charter that a log's first entry proposes, for an amendment.
 pub(super) fn proposed(log: &[Entry]) -> Option<std::sync::Arc<Charter>> {
-    match &log.first()?.event {
-        Event::Opened { manifest, .. } => manifest.amendment().cloned(),
-        _ => None,
-    }
+    let Event::Opened { manifest, .. } = &log.first()?.event else { return None };
+    manifest.amendment().cloned()
 }
 
 /// What one node gave of a ceremony.

@@ -88,10 +88,8 @@ impl<B: Bus> Nodes<B> {
         event: log::Event,
     ) -> Result<Receipt, SubmitError> {
         let wanted = Event::try_from(event.clone())?;
-        let opens = match &wanted {
-            Event::Opened { manifest, .. } => manifest.amendment().cloned(),
-            _ => None,
-        };
+        let opens =
+            if let Event::Opened { manifest, .. } = &wanted { manifest.amendment().cloned() } else { None };
         let voices = self.voices(proposed(known).or(opens));
         let mut gathering = Gathering::new(ceremony.clone(), voices.clone(), known);
         let mut tally = Tally::new(ceremony.clone(), voices.nodes(), voices.members());

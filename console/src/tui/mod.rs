@@ -112,7 +112,7 @@ pub async fn run(cluster: Cluster) -> Result<()> {
                     return Ok(());
                 }
                 Effect::Redraw => forget(&mut terminal)?,
-                effect => {
+                effect @ (Effect::Load | Effect::CatchUp(..) | Effect::Unwrap(..) | Effect::Sign(..)) => {
                     tasks.spawn(perform(Arc::clone(&shell), effect));
                 }
             }

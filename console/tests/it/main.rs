@@ -1,5 +1,6 @@
 //! The console through its public interface: what it shows, what keys do, what the program answers.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod again;

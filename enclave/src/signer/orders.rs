@@ -322,7 +322,13 @@ impl Order {
             Duty::Retire => {
                 return Ok(Due::Retire(node, Box::new(ceremony.committed().ok_or_else(nothing)?)));
             }
-            _ => {}
+            Duty::Repair { .. } | Duty::Rebuild | Duty::Generate | Duty::TestSign { .. } => {}
+            Duty::Attest
+            | Duty::Fault
+            | Duty::Restore { .. }
+            | Duty::Backup { .. }
+            | Duty::Prove { .. }
+            | Duty::Adopt => return Err(nothing()),
         }
         check_not_superseded(book, &ceremony)?;
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;

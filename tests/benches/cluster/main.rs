@@ -4,6 +4,7 @@
 //! `cargo bench -p lab -- [--json FILE] [--only NAME…]`; `history-1000`, `history-10000` and `refreshed-1000` run only by
 //! name.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

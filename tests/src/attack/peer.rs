@@ -228,9 +228,9 @@ impl Mind {
             Some(origin) => book.get(&origin.ceremony).and_then(|chapter| chapter.ceremony.committed()),
             None => ceremony.committed(),
         };
-        let fooled = self.does().into_iter().find_map(|misdeed| match misdeed {
-            PeerMisdeed::TwoFaces(fooled) => Some(fooled),
-            _ => None,
+        let fooled = self.does().into_iter().find_map(|misdeed| {
+            let PeerMisdeed::TwoFaces(fooled) = misdeed else { return None };
+            Some(fooled)
         });
         let faces = (0..if fooled.is_some() { 2 } else { 1 })
             .map(|_| self.face(node, &spec, &ceremony, &duty, record.as_ref().map(|wallet| &wallet.record)))
@@ -256,22 +256,21 @@ impl Mind {
         };
         let (threshold, misdeeds) = (spec.threshold, self.does());
         let parties: Vec<NodeIndex> = spec.parties.keys().copied().collect();
-        let factory: Factory = match duty {
-            Duty::TestSign { subset, attempt, .. } => {
-                let record = record.context("no wallet to sign with")?;
-                let share = Arc::clone(self.shares.get(&record.digest()).context("no share to sign with")?);
-                let manifest = ceremony.manifest().hash();
-                let digest = test_digest(&manifest, &record.digest(), subset, *attempt);
-                let key = record.public_key;
-                Box::new(move |session| {
-                    let honest = Signing::new(share, own, &parties, key, digest, session)?;
-                    Ok(Box::new(Cheat { honest, misdeeds }))
-                })
-            }
-            _ => Box::new(move |session| {
+        let factory: Factory = if let Duty::TestSign { subset, attempt, .. } = duty {
+            let record = record.context("no wallet to sign with")?;
+            let share = Arc::clone(self.shares.get(&record.digest()).context("no share to sign with")?);
+            let manifest = ceremony.manifest().hash();
+            let digest = test_digest(&manifest, &record.digest(), subset, *attempt);
+            let key = record.public_key;
+            Box::new(move |session| {
+                let honest = Signing::new(share, own, &parties, key, digest, session)?;
+                Ok(Box::new(Cheat { honest, misdeeds }))
+            })
+        } else {
+            Box::new(move |session| {
                 let honest = KeyGeneration::new(own, parties, threshold, session)?;
                 Ok(Box::new(Cheat { honest, misdeeds }))
-            }),
+            })
         };
         Ok(Session::new(plan, Arc::clone(&self.keys), rand::random(), factory))
     }
@@ -415,9 +414,10 @@ impl Mind {
 
     fn abort(&self, play: &Playing, reason: &str) -> from_enclave::Kind {
         let manifest = play.ceremony.manifest();
-        let (subset, attempt) = match &play.duty {
-            Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
-            _ => (Subset::new(manifest.roster.iter().copied()), 1),
+        let (subset, attempt) = if let Duty::TestSign { subset, attempt, .. } = &play.duty {
+            (subset.clone(), *attempt)
+        } else {
+            (Subset::new(manifest.roster.iter().copied()), 1)
         };
         let mut aborted = Aborted {
             node: play.node,

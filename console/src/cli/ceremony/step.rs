@@ -132,9 +132,12 @@ impl StepArguments {
 
 /// The statement to be signed for the first time. Of one that is on record, it says how well.
 pub(super) fn statement(signature: &Signature, ceremony: &Ceremony, reading: &Reading) -> Result<String> {
-    signature.statement(ceremony, now()).map_err(|error| match error {
-        RoomError::OnRecord { seq, .. } => anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq)),
-        error => error.into(),
+    signature.statement(ceremony, now()).map_err(|error| {
+        if let RoomError::OnRecord { seq, .. } = error {
+            anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq))
+        } else {
+            error.into()
+        }
     })
 }
 
@@ -184,9 +187,10 @@ pub(in crate::cli) async fn submit(
     armoured: Vec<u8>,
 ) -> Result<()> {
     let receipt = desk.client.submit(desk.known(id), id, signature.event(armoured)).await?;
-    let what = match &signature.answer {
-        Answer::Disagree(_) => format!("that they disagree ({})", signature.step),
-        _ => signature.step.to_string(),
+    let what = if let Answer::Disagree(_) = &signature.answer {
+        format!("that they disagree ({})", signature.step)
+    } else {
+        signature.step.to_string()
     };
     let text = format!("{} signed {what} as {}: {receipt}", signature.person, signature.role);
     output.print(&receipt_rendered(&receipt), &text)

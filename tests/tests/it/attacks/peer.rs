@@ -1,5 +1,6 @@
 //! A byzantine enclave in the place of one node's, with documents of the allowed image.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::time::Duration;
