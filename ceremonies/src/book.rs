@@ -23,8 +23,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::ceremony::{Ceremony, Context, Rejection};
-use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
+use crate::log::{Entry, Event};
 use crate::wallet::{Record, Wallet};
 
 pub use self::branch::BranchError;

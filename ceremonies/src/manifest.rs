@@ -10,13 +10,13 @@ use prost::Message;
 use thiserror::Error;
 
 pub use self::subject::{Subject, Way};
+use crate::chain::transaction::{Transaction, TransactionError};
 use crate::charter::{CeremonyKind, Charter, CharterError, Incomplete};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, PersonName, UnixMillis, WalletName,
 };
 use crate::inventory::{InvalidItem, Item};
 use crate::script::Script;
-use crate::transaction::{Transaction, TransactionError};
 use crate::wire;
 
 /// Largest accepted manifest, in bytes.

@@ -123,10 +123,8 @@ pub fn write(signature: &SshSig) -> Result<Vec<u8>, ssh_key::Error> {
 /// The signature's bytes. `ssh-key` itself puts the trailer of an `ecdsa-sk` signature into the string before it.
 fn encoded(signature: &SshSig) -> Result<Vec<u8>, ssh_key::Error> {
     let algorithm = signature.algorithm();
-    let trailer = match algorithm {
-        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => FIDO_TRAILER,
-        _ => 0,
-    };
+    let is_security_key = matches!(algorithm, Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256);
+    let trailer = if is_security_key { FIDO_TRAILER } else { 0 };
     let bytes = signature.signature_bytes();
     let (proper, trailer) =
         bytes.split_at_checked(bytes.len().saturating_sub(trailer)).unwrap_or((bytes, &[]));

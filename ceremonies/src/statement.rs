@@ -7,12 +7,12 @@
 use ssh_key::{Algorithm, PublicKey, SshSig};
 use thiserror::Error;
 
+use crate::chain::transaction::Confirmation;
 use crate::charter::{Charter, Person, Role};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId};
 use crate::manifest::Manifest;
 use crate::sshsig::{self, FormatError};
 use crate::text::shortened;
-use crate::transaction::Confirmation;
 
 /// The SSHSIG namespace: a signature made in any other does not count here.
 pub const NAMESPACE: &str = "custody-ceremony";
@@ -53,6 +53,14 @@ pub struct Release {
     pub object: Hash,
     /// The age file key under HPKE: encapsulated key and ciphertext.
     pub sealed: Vec<u8>,
+}
+
+impl Answer {
+    /// The release, if it is one.
+    #[must_use]
+    pub fn release(&self) -> Option<&Release> {
+        if let Self::Release(release) = self { Some(release) } else { None }
+    }
 }
 
 impl std::fmt::Display for Answer {

@@ -136,6 +136,7 @@ const BLANK: [char; 6] = ['\u{2800}', '\u{fffc}', '\u{13441}', '\u{13442}', '\u{
 /// Most characters without a column of their own on one that has: terminals draw no more.
 const MAX_MARKS: usize = 2;
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "Unicode's thirty categories, most of them harmless")]
 fn flaw_of(c: char) -> Option<Flaw> {
     match GeneralCategory::for_char(c) {
         GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => {

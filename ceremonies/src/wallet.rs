@@ -5,59 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use k256::elliptic_curve::PrimeField;
-use k256::elliptic_curve::group::GroupEncoding;
-use k256::{AffinePoint, ProjectivePoint, Scalar};
 use prost::Message;
 use thiserror::Error;
 
+use crate::curve::{self, InvalidPoint, Point};
 use crate::ids::{
     CeremonyId, ClusterId, Generation, Hash, InvalidId, Line, NodeIndex, UnixMillis, WalletName,
 };
+use crate::manifest::Manifest;
 use crate::subsets::Subset;
 use crate::wire;
-
-/// A point of secp256k1, not the point at infinity; SEC1 compressed, 33 bytes, wherever it is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    bytes: [u8; 33],
-    point: AffinePoint,
-}
-
-impl Point {
-    /// Decodes a compressed point.
-    ///
-    /// # Errors
-    /// [`RecordError::Point`] unless the bytes are a point of the curve other than infinity.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let bytes: [u8; 33] = bytes.try_into().map_err(|_| RecordError::Point)?;
-        let point: Option<AffinePoint> = AffinePoint::from_bytes(&bytes.into()).into();
-        let point = point.filter(|point| *point != AffinePoint::IDENTITY).ok_or(RecordError::Point)?;
-        Ok(Self { bytes, point })
-    }
-
-    fn encode(point: &ProjectivePoint) -> Result<Self, RecordError> {
-        Self::decode(&point.to_affine().to_bytes())
-    }
-
-    /// The compressed encoding.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 33] {
-        &self.bytes
-    }
-}
-
-impl std::fmt::Debug for Point {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.bytes))
-    }
-}
-
-impl std::fmt::Display for Point {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&hex::encode(self.bytes))
-    }
-}
 
 /// Why bytes are not a generation record.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -71,9 +28,9 @@ pub enum RecordError {
     /// A field is not what it must be.
     #[error("generation record contains a malformed name or value")]
     Field(#[from] InvalidId),
-    /// Not a compressed point of secp256k1.
+    /// Not a point of the curve.
     #[error("generation record has a key or public share that is not a point on secp256k1")]
-    Point,
+    Point(#[from] InvalidPoint),
     /// The public shares are not one per node, in order.
     #[error(
         "generation record has {shares} public shares for a threshold of {threshold}, or lists a node twice"
@@ -92,6 +49,49 @@ pub enum RecordError {
     /// The polynomial does not meet the public key.
     #[error("the public shares do not interpolate to the public key")]
     Key,
+}
+
+/// What a session that makes shares gives, the same to each of its parties: a sharing of one key.
+#[derive(Debug, Clone)]
+pub struct Sharing {
+    /// The key.
+    pub public_key: Point,
+    /// BIP-32 chain code.
+    pub chain_code: Hash,
+    /// `share·G` of every node.
+    pub public_shares: BTreeMap<NodeIndex, Point>,
+    /// The protocol session.
+    pub session: Hash,
+    /// Hash of everything broadcast in the session.
+    pub transcript: Hash,
+}
+
+impl Sharing {
+    /// The encoded [`Record`] of the generation that this manifest makes, with the hash of the attested enclave keys.
+    /// Nothing is checked yet.
+    #[must_use]
+    pub fn record(&self, manifest: &Manifest, enclaves: &Hash) -> Vec<u8> {
+        let share = |(node, point): (&NodeIndex, &Point)| wire::log::PublicShare {
+            node: (*node).into(),
+            point: point.as_bytes().to_vec(),
+        };
+        wire::log::GenerationRecord {
+            version: wire::VERSION,
+            cluster: manifest.cluster.to_string(),
+            ceremony: manifest.ceremony.to_string(),
+            manifest: manifest.hash().as_bytes().to_vec(),
+            wallet: manifest.wallet.to_string(),
+            generation: manifest.generation.0,
+            threshold: manifest.threshold.into(),
+            public_key: self.public_key.as_bytes().to_vec(),
+            chain_code: self.chain_code.as_bytes().to_vec(),
+            public_shares: self.public_shares.iter().map(share).collect(),
+            session: self.session.as_bytes().to_vec(),
+            transcript: self.transcript.as_bytes().to_vec(),
+            enclaves: enclaves.as_bytes().to_vec(),
+        }
+        .encode_to_vec()
+    }
 }
 
 /// The validated public outcome of a key generation.
@@ -190,18 +190,7 @@ impl Record {
     /// these parties alone would rebuild it. None when a party has no share or the value is infinity.
     #[must_use]
     pub fn interpolate(&self, subset: &Subset, x: u8) -> Option<Point> {
-        let mut sum = ProjectivePoint::IDENTITY;
-        for i in subset.parties() {
-            let share = self.public_shares.get(i)?;
-            let (mut numerator, mut denominator) = (Scalar::ONE, Scalar::ONE);
-            for j in subset.parties().iter().filter(|j| *j != i) {
-                numerator *= scalar(x) - scalar(j.get());
-                denominator *= scalar(i.get()) - scalar(j.get());
-            }
-            let inverse: Option<Scalar> = denominator.invert().into();
-            sum += ProjectivePoint::from(share.point) * (numerator * inverse?);
-        }
-        Point::encode(&sum).ok()
+        curve::interpolate(&self.public_shares, subset, x)
     }
 
     /// The bytes that were hashed.
@@ -227,10 +216,6 @@ impl Record {
     pub fn fingerprint(&self) -> Hash {
         Hash::of_parts("custody/wallet-fingerprint/v1", &[self.digest.as_bytes()])
     }
-}
-
-fn scalar(value: u8) -> Scalar {
-    Scalar::from_u128(u128::from(value))
 }
 
 /// What each enclave signs under `Prepared`: the record all have in common and its own sealed share.
@@ -318,6 +303,9 @@ pub struct Wallet {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use k256::elliptic_curve::group::GroupEncoding as _;
+    use k256::{ProjectivePoint, Scalar};
+
     use super::*;
 
     /// A sharing of 7 + 3x + 5x².
@@ -377,7 +365,7 @@ mod tests {
         assert!(Record::parse(&record(&SHARES[..2]).encode_to_vec()).is_err());
         let mut infinite = record(&SHARES);
         infinite.public_key = vec![0; 33];
-        assert_eq!(Record::parse(&infinite.encode_to_vec()).unwrap_err(), RecordError::Point);
+        assert_eq!(Record::parse(&infinite.encode_to_vec()).unwrap_err(), RecordError::Point(InvalidPoint));
         assert_eq!(Record::parse(&[0xff; 40]).unwrap_err(), RecordError::Encoding);
     }
 }

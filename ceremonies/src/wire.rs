@@ -1,5 +1,5 @@
 //! The protobuf types as generated from `proto/`. They carry bytes; they mean nothing until validated by
-//! the module that owns them ([`crate::entry`], [`crate::manifest`], …).
+//! the module that owns them ([`crate::log`], [`crate::manifest`], …).
 
 /// The ceremony log (`proto/custody/log.proto`).
 #[expect(missing_docs, clippy::pedantic, reason = "generated from the .proto files, which are documented")]

@@ -62,11 +62,13 @@ impl Agent {
         waiting: Waiting<'_>,
     ) -> Result<Signature, AgentError> {
         let until = Instant::now() + waiting.limit;
-        let failed = |error| match error {
-            Error::AgentCommunicationError(error) if error.kind() == io::ErrorKind::TimedOut => {
-                AgentError::Silent { socket: self.0.clone(), limit: waiting.limit }
+        let failed = |error| {
+            if let Error::AgentCommunicationError(error) = &error
+                && error.kind() == io::ErrorKind::TimedOut
+            {
+                return AgentError::Silent { socket: self.0.clone(), limit: waiting.limit };
             }
-            error => AgentError::Refused(error),
+            AgentError::Refused(error)
         };
         let stream =
             self.connect(waiting.limit).map_err(|error| AgentError::Unreachable(self.0.clone(), error))?;
@@ -100,10 +102,8 @@ impl Timed {
 
 /// The system reports a wait that was too long as one that would block.
 fn timed<T>(done: io::Result<T>) -> io::Result<T> {
-    done.map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
-    })
+    let is_wait = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    done.map_err(|error| if is_wait(&error) { io::ErrorKind::TimedOut.into() } else { error })
 }
 
 impl Read for Timed {

@@ -218,6 +218,20 @@ pub fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), File
     File::open(folder(path)).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
+/// Opens a file that did not exist, to be written bit by bit; only its owner can read it.
+///
+/// # Errors
+/// [`FileError`] when there is one, or none can be made.
+pub fn create_new(path: &Path) -> Result<File, FileError> {
+    File::options().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            FileError::Exists(path.to_owned())
+        } else {
+            FileError::Write(path.to_owned(), error)
+        }
+    })
+}
+
 /// Writes a file that only its owner can read, in place of the one that was there, or that a symbolic link leads to.
 ///
 /// # Errors

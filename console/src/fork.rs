@@ -1,7 +1,7 @@
 //! A ceremony's branches as people read them: who stood or stands on which, and what became of the abandoned one.
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::record::{HOSTILE, SignedHead, Tip, Tree};
 use serde::Serialize;
 

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use ceremonies::broker::{Difference, KEEPER_INBOX, stream_config, stream_differences};
-use ceremonies::subject::STREAM;
+use ceremonies::deploy::broker::{Difference, KEEPER_INBOX, stream_config, stream_differences};
+use ceremonies::deploy::subject::STREAM;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod broadcast;
+pub mod cast;
 pub mod checks;
 pub mod cli;
 pub mod client;

@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::record::Tip;
 use ceremonies::wire::log;
 use prost::Message;

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::Book;
-use ceremonies::entry::Event;
 use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::Event;
 use ceremonies::wallet::Record;
 use serde::Serialize;
 
@@ -235,9 +235,9 @@ pub(crate) struct InUse {
 pub(crate) fn in_use(book: &Book, now: UnixMillis) -> Vec<InUse> {
     let of = |record: Record| {
         let entries = book.get(&record.ceremony).map(|chapter| chapter.entries.as_slice());
-        let adopted = entries.unwrap_or_default().iter().filter_map(|entry| match &entry.event {
-            Event::Adopted { node, .. } => Some((*node, entry.time)),
-            _ => None,
+        let adopted = entries.unwrap_or_default().iter().filter_map(|entry| {
+            let Event::Adopted { node, .. } = &entry.event else { return None };
+            Some((*node, entry.time))
         });
         let adopted = adopted.collect();
         let unfinished = standing::unfinished(book, &record, now).map(|unfinished| unfinished.flaw);

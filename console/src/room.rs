@@ -8,17 +8,18 @@ mod rivals;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use ceremonies::address::Address;
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Ceremony, Rejection};
+use ceremonies::chain::address::Address;
+use ceremonies::chain::transaction::TransactionError;
 use ceremonies::charter::{CeremonyKind, CharterError, Role};
 use ceremonies::ids::{
     CeremonyId, Generation, NodeIndex, PersonName, StepId, UnixMillis, UnknownWord, WalletName,
 };
+use ceremonies::log::Event;
 use ceremonies::manifest::{Manifest, ManifestError, Way};
 use ceremonies::script::{Act, ScriptError};
 use ceremonies::statement::Answer;
-use ceremonies::transaction::TransactionError;
 use ceremonies::wallet::Wallet;
 use ceremonies::wire::log;
 use thiserror::Error;
@@ -235,10 +236,8 @@ pub fn must_choose_no_signers(kind: CeremonyKind, signers: &[NodeIndex]) -> Resu
     if signers.is_empty() || kind == CeremonyKind::Transfer {
         return Ok(());
     }
-    let instead = match kind {
-        CeremonyKind::TestSign => ": it tests every set of nodes that can sign together",
-        _ => "",
-    };
+    let tests_all = kind == CeremonyKind::TestSign;
+    let instead = if tests_all { ": it tests every set of nodes that can sign together" } else { "" };
     Err(RoomError::NoSigners(kind, instead))
 }
 
@@ -265,8 +264,7 @@ pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
 /// The event that opens a ceremony.
 #[must_use]
 pub fn opened(manifest: &Manifest, signature: Vec<u8>) -> log::Event {
-    let opened = log::Opened { manifest: manifest.as_bytes().to_vec(), signature };
-    log::Event { kind: Some(log::event::Kind::Opened(opened)) }
+    Event::Opened { manifest: Box::new(manifest.clone()), signature }.into()
 }
 
 /// Refuses what a person has signed before: an equal signature would be one entry with the first, and its receipt would
@@ -342,34 +340,20 @@ impl Signature {
     /// The event that carries it.
     #[must_use]
     pub fn event(&self, signature: Vec<u8>) -> log::Event {
-        let (person, role) = (self.person.to_string(), self.role.to_string());
-        let opinion = |verdict: log::Verdict, reason: &str| {
-            let reason = reason.to_owned();
-            Some(log::signed::Answer::Opinion(log::Opinion { verdict: verdict.into(), reason }))
-        };
-        let answer = match &self.answer {
-            Answer::None => None,
-            Answer::Words(words) => Some(log::signed::Answer::Words(words.clone())),
-            Answer::Release(release) => Some(log::signed::Answer::Release(log::Release {
-                node: release.node.into(),
-                object: release.object.as_bytes().to_vec(),
-                sealed: release.sealed.clone(),
-            })),
-            Answer::Broadcast(confirmation) => Some(log::signed::Answer::Broadcast(log::Confirmation {
-                transaction: confirmation.transaction.to_string(),
-                block: confirmation.block.as_bytes().to_vec(),
-                height: confirmation.height,
-            })),
-            Answer::Withheld(reason) => Some(log::signed::Answer::Withheld(reason.to_string())),
-            Answer::Agree => opinion(log::Verdict::Agree, ""),
-            Answer::Disagree(reason) => opinion(log::Verdict::Disagree, reason.as_str()),
-            Answer::Withdraw(reason) => {
-                let withdrawn = log::Withdrawn { person, role, reason: reason.to_string(), signature };
-                return log::Event { kind: Some(log::event::Kind::Withdrawn(withdrawn)) };
+        let (person, role) = (self.person.clone(), self.role);
+        let event = match &self.answer {
+            Answer::Withdraw(reason) => Event::Withdrawn { person, role, reason: reason.clone(), signature },
+            answer @ (Answer::None
+            | Answer::Words(_)
+            | Answer::Agree
+            | Answer::Disagree(_)
+            | Answer::Release(_)
+            | Answer::Broadcast(_)
+            | Answer::Withheld(_)) => {
+                Event::Signed { step: self.step.clone(), role, person, answer: answer.clone(), signature }
             }
         };
-        let signed = log::Signed { step: self.step.to_string(), role, person, answer, signature };
-        log::Event { kind: Some(log::event::Kind::Signed(signed)) }
+        event.into()
     }
 }
 

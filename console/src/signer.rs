@@ -167,12 +167,13 @@ fn parse(bytes: &[u8]) -> Result<Key, Unusable> {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     if let Some(rest) = text.strip_prefix(BEGIN) {
         let private = private(rest)?;
-        return match private.algorithm() {
-            Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => {
-                Ok(Key::Handle(Box::new(private.public_key().clone())))
-            }
-            Algorithm::Ed25519 => Ok(Key::Private(Box::new(private))),
-            _ => Err(Unusable::Kind),
+        let algorithm = private.algorithm();
+        return if matches!(algorithm, Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
+            Ok(Key::Handle(Box::new(private.public_key().clone())))
+        } else if algorithm == Algorithm::Ed25519 {
+            Ok(Key::Private(Box::new(private)))
+        } else {
+            Err(Unusable::Kind)
         };
     }
     if text.starts_with("-----BEGIN PUBLIC KEY") || text.starts_with("-----BEGIN RSA PUBLIC KEY") {
@@ -241,9 +242,9 @@ fn unlock(
         return Ok(private);
     }
     let passphrase = passphrase.ok_or_else(|| SignError::Locked(key.to_owned()))?;
-    private.decrypt(passphrase.as_bytes()).map_err(|error| match error {
-        ssh_key::Error::Crypto => SignError::Passphrase(key.to_owned()),
-        error => SignError::Sign(key.to_owned(), error),
+    private.decrypt(passphrase.as_bytes()).map_err(|error| {
+        let is_wrong = error == ssh_key::Error::Crypto;
+        if is_wrong { SignError::Passphrase(key.to_owned()) } else { SignError::Sign(key.to_owned(), error) }
     })
 }
 

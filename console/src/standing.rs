@@ -24,9 +24,9 @@ pub fn disputes(ceremony: &Ceremony) -> Vec<String> {
 /// Who says that the signed transaction was not sent, and why.
 #[must_use]
 pub fn withheld(ceremony: &Ceremony) -> Vec<String> {
-    let withheld = |signed: &StepSignature| match &signed.answer {
-        Answer::Withheld(reason) => Some(format!("{} as {}: {reason}", signed.person, signed.role)),
-        _ => None,
+    let withheld = |signed: &StepSignature| {
+        let Answer::Withheld(reason) = &signed.answer else { return None };
+        Some(format!("{} as {}: {reason}", signed.person, signed.role))
     };
     ceremony.said_of_broadcast().filter_map(withheld).collect()
 }

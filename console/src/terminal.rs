@@ -25,6 +25,7 @@ pub fn types(key: &KeyEvent) -> bool {
 
 /// What a key does to text being typed, at most this many characters long; false if its character no longer fits. Keys
 /// without a meaning here change nothing.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 pub fn edit(text: &mut String, key: &KeyEvent, limit: usize) -> bool {
     let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
@@ -198,6 +199,7 @@ fn watch_signals() -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn read_hidden() -> io::Result<Zeroizing<String>> {
     // Allocated in full at the start: a growing buffer would leave copies behind.
     let mut secret = Zeroizing::new(String::with_capacity(MAX_SECRET * 4));

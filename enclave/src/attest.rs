@@ -52,10 +52,11 @@ struct Device(File);
 
 impl Device {
     fn ask(&self, request: Request) -> Result<Response, AttestError> {
-        match driver::nsm_process_request(self.0.as_raw_fd(), request) {
-            Response::Error(code) => Err(AttestError::Refused(format!("{code:?}"))),
-            response => Ok(response),
+        let response = driver::nsm_process_request(self.0.as_raw_fd(), request);
+        if let Response::Error(code) = response {
+            return Err(AttestError::Refused(format!("{code:?}")));
         }
+        Ok(response)
     }
 
     /// Mixes the module's randomness into the kernel's generator. A write to `/dev/urandom` mixes without
@@ -107,10 +108,11 @@ impl SecurityModule for NitroModule {
         };
         let device = Arc::clone(&self.0);
         let answer = tokio::task::spawn_blocking(move || device.ask(request)).await;
-        match answer.map_err(|_| AttestError::Refused("the request was cancelled".to_owned()))?? {
-            Response::Attestation { document } => Ok(document),
-            _ => Err(AttestError::Refused("an answer of the wrong kind".to_owned())),
-        }
+        let response = answer.map_err(|_| AttestError::Refused("the request was cancelled".to_owned()))??;
+        let Response::Attestation { document } = response else {
+            return Err(AttestError::Refused("an answer of the wrong kind".to_owned()));
+        };
+        Ok(document)
     }
 }
 

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ceremonies::attestation::Measurement;
-use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::charter::{
     AttestationRules, CeremonyKind, Charter, CharterDraft, ClusterKind, ConsoleKey, KmsRules, Node, Quorum,
     Role,
 };
+use ceremonies::deploy::broker::{BrokerHost, nats_config};
+use ceremonies::deploy::kms_policy::key_policy;
 use ceremonies::ids::{NodeIndex, UnixMillis};
-use ceremonies::kms_policy::key_policy;
 use console::keeper::{Made, make_stream};
 use lab_enclave::ENCLAVE_PORT;
 use serde::{Deserialize, Serialize};

@@ -109,10 +109,7 @@ fn decode(mut bytes: &[u8]) -> Result<Value, AttestationError> {
 
 /// Takes payload and signature out of the `COSE_Sign1` message.
 fn open_envelope(message: Value) -> Result<(Vec<u8>, Vec<u8>), AttestationError> {
-    let message = match message {
-        Value::Tag(TAG_COSE_SIGN1, message) => *message,
-        other => other,
-    };
+    let message = if let Value::Tag(TAG_COSE_SIGN1, message) = message { *message } else { message };
     let parts = message.into_array().ok().and_then(|parts| <[Value; 4]>::try_from(parts).ok());
     let Some(
         [Value::Bytes(protected), Value::Map(unprotected), Value::Bytes(payload), Value::Bytes(signature)],
@@ -171,17 +168,13 @@ fn read_payload(payload: Value) -> Result<Document, AttestationError> {
 }
 
 fn read_module_id(value: Value) -> Result<String, AttestationError> {
-    match value {
-        Value::Text(id) if !id.is_empty() => Ok(id),
-        _ => Err(AttestationError::Field { field: "module_id", expected: "non-empty text" }),
-    }
+    let text = value.into_text().ok().filter(|id| !id.is_empty());
+    text.ok_or(AttestationError::Field { field: "module_id", expected: "non-empty text" })
 }
 
 fn read_digest(value: Value) -> Result<String, AttestationError> {
-    match value {
-        Value::Text(digest) if digest == "SHA384" => Ok(digest),
-        _ => Err(AttestationError::Field { field: "digest", expected: "the text SHA384" }),
-    }
+    let text = value.into_text().ok().filter(|digest| digest == "SHA384");
+    text.ok_or(AttestationError::Field { field: "digest", expected: "the text SHA384" })
 }
 
 fn read_timestamp(value: &Value) -> Result<UnixMillis, AttestationError> {
@@ -215,12 +208,9 @@ fn read_certificate(value: Value, field: &'static str) -> Result<Vec<u8>, Attest
 }
 
 fn read_cabundle(value: Value) -> Result<Vec<Vec<u8>>, AttestationError> {
-    match value {
-        Value::Array(list) if !list.is_empty() => {
-            list.into_iter().map(|certificate| read_certificate(certificate, "cabundle")).collect()
-        }
-        _ => Err(AttestationError::Field { field: "cabundle", expected: "a non-empty list" }),
-    }
+    let list = value.into_array().ok().filter(|list| !list.is_empty());
+    let list = list.ok_or(AttestationError::Field { field: "cabundle", expected: "a non-empty list" })?;
+    list.into_iter().map(|certificate| read_certificate(certificate, "cabundle")).collect()
 }
 
 /// An optional field is left out or null.
@@ -242,10 +232,8 @@ fn read_bytes(
     size: RangeInclusive<usize>,
     expected: &'static str,
 ) -> Result<Vec<u8>, AttestationError> {
-    match value {
-        Value::Bytes(bytes) if size.contains(&bytes.len()) => Ok(bytes),
-        _ => Err(AttestationError::Field { field, expected }),
-    }
+    let bytes = value.into_bytes().ok().filter(|bytes| size.contains(&bytes.len()));
+    bytes.ok_or(AttestationError::Field { field, expected })
 }
 
 fn verify_signature(document: &Document, payload: &[u8], signature: &[u8]) -> Result<(), AttestationError> {

@@ -4,8 +4,8 @@ use thiserror::Error;
 
 use super::Book;
 use crate::ceremony::{Ceremony, Rejection};
-use crate::entry::Entry;
 use crate::ids::{CeremonyId, Hash};
+use crate::log::Entry;
 
 /// Why a branch does not replace the known one.
 #[derive(Debug, Error)]

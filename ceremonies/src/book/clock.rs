@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use crate::entry::Entry;
 use crate::ids::{CeremonyId, NodeIndex, UnixMillis};
+use crate::log::Entry;
 
 /// How far ahead an entry may be dated, in milliseconds: more than clocks under NTP differ, and little compared with
 /// the minutes for which charters let attestations hold.

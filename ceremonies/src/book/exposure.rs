@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{Book, Chapter};
 use crate::ceremony::Ceremony;
-use crate::entry::Event;
 use crate::ids::{CeremonyId, Generation, Hash, Line, NodeIndex, UnixMillis, WalletName};
+use crate::log::Event;
 use crate::script::Act;
 use crate::wallet::Object;
 
@@ -206,7 +206,7 @@ impl Book {
     pub fn refresh_due(&self, wallet: &WalletName) -> Option<UnixMillis> {
         let cadence = self.context().charter().backup()?.refresh_ms();
         let made = self.chapters.get(&self.wallet(wallet)?.record.ceremony)?;
-        let prepared = |entry: &&crate::entry::Entry| matches!(entry.event, Event::Prepared { .. });
+        let prepared = |entry: &&crate::log::Entry| matches!(entry.event, Event::Prepared { .. });
         let committed = made.entries.iter().rev().find(prepared)?.time;
         Some(committed.plus(cadence))
     }

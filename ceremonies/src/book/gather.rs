@@ -12,9 +12,9 @@ use thiserror::Error;
 
 use super::{Book, Chapter, NotTaken, Taken};
 use crate::ceremony::{Ceremony, Context, Rejection};
-use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash};
 use crate::kinds::Carries;
+use crate::log::{Entry, Event};
 use crate::manifest::Manifest;
 use crate::text::{chain, one_line};
 

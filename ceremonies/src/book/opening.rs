@@ -8,9 +8,9 @@ use thiserror::Error;
 use super::{Book, Chapter, ItemError};
 use crate::ceremony::{Ceremony, Phase};
 use crate::charter::{CeremonyKind, Incomplete};
-use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
 use crate::kinds::WorksOn;
+use crate::log::{Entry, Event};
 use crate::manifest::{Manifest, Way};
 
 /// Why a ceremony cannot be opened now.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Book, Chapter};
 use crate::ceremony::{Ceremony, Phase};
-use crate::entry::{Entry, Event};
 use crate::ids::{CeremonyId, Hash, UnixMillis, WalletName};
 use crate::kinds::Outlasts;
+use crate::log::{Entry, Event};
 use crate::manifest::{Manifest, Origin};
 use crate::wallet::Record;
 
@@ -99,9 +99,11 @@ pub fn origin_of(log: &[Entry]) -> Option<&Origin> {
 /// The record of this digest, if it is in a log. Whether anybody vouches for it is not looked at.
 #[must_use]
 pub fn record_in(log: &[Entry], digest: &Hash) -> Option<Record> {
-    let mut records = log.iter().filter_map(|entry| match &entry.event {
-        Event::Prepared { record, .. } | Event::Staged { record, .. } => Some(record),
-        _ => None,
+    let mut records = log.iter().filter_map(|entry| {
+        let (Event::Prepared { record, .. } | Event::Staged { record, .. }) = &entry.event else {
+            return None;
+        };
+        Some(record)
     });
     Record::parse(records.find(|record| Record::digest_of(record) == *digest)?).ok()
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{Ceremony, MAX_RELEASES, Rejection};
 use crate::charter::BackupRules;
-use crate::entry::{EnclaveSignature, Entry};
+use crate::curve::Point;
 use crate::ids::{Hash, NodeIndex, PersonName};
+use crate::log::{EnclaveSignature, Entry};
 use crate::manifest::Way;
 use crate::script::Act;
-use crate::statement::{Answer, Release};
+use crate::statement::Release;
 use crate::wallet::BackedUp;
-use crate::wallet::{Point, Wallet, backed_up_message, proved_message};
+use crate::wallet::{Wallet, backed_up_message, proved_message};
 
 /// How much shorter a lock may be than the charter requires, to allow for clocks that differ.
 const LOCK_SLACK_MS: i64 = 60 * 60 * 1000;
@@ -101,13 +102,13 @@ impl Ceremony {
     /// to be restored.
     #[must_use]
     pub fn wanted_backup(&self, act: Act, node: NodeIndex) -> Option<&BackedUp> {
-        match act {
-            Act::Prove if !self.proved.contains(&node) => self.backups.get(&node),
-            Act::Recover if self.manifest.lost().get(&node) == Some(&Way::Backup) => {
-                let open = !self.recovered.contains(&node);
-                self.before().filter(|_| open).and_then(|wallet| wallet.backups.get(&node))
-            }
-            _ => None,
+        if act == Act::Prove {
+            self.backups.get(&node).filter(|_| !self.proved.contains(&node))
+        } else if act == Act::Recover && self.manifest.lost().get(&node) == Some(&Way::Backup) {
+            let open = !self.recovered.contains(&node);
+            self.before().filter(|_| open).and_then(|wallet| wallet.backups.get(&node))
+        } else {
+            None
         }
     }
 
@@ -128,22 +129,17 @@ impl Ceremony {
         let step = self.script.step_for(act)?;
         let since = self.enclaves.get(&node)?.seq;
         let signed = self.signatures.iter().rev();
-        signed.filter(|signed| signed.step == step.id && signed.seq > since).find_map(|signed| match &signed
-            .answer
-        {
-            Answer::Release(release) if release.node == node => Some(release),
-            _ => None,
-        })
+        signed
+            .filter(|signed| signed.step == step.id && signed.seq > since)
+            .filter_map(|signed| signed.answer.release())
+            .find(|release| release.node == node)
     }
 
     /// Every release that was signed for a step of this act, whatever became of it.
     pub(crate) fn releases(&self, act: Act) -> impl Iterator<Item = &Release> {
         let step = self.script.step_for(act).map(|step| &step.id);
         let of_act = self.signatures.iter().filter(move |signed| Some(&signed.step) == step);
-        of_act.filter_map(|signed| match &signed.answer {
-            Answer::Release(release) => Some(release),
-            _ => None,
-        })
+        of_act.filter_map(|signed| signed.answer.release())
     }
 
     pub(super) fn check_release(

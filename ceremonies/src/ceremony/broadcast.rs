@@ -5,8 +5,8 @@
 //! can prove one, so the record keeps who said it.
 
 use super::{Ceremony, Rejection, StepSignature};
+use crate::chain::transaction::{Confirmation, TransactionId};
 use crate::statement::Answer;
-use crate::transaction::{Confirmation, TransactionId};
 
 impl Ceremony {
     /// The id of the transaction that was signed here, once all its signatures are there.

@@ -101,10 +101,8 @@ impl Ceremony {
             return None;
         }
         if self.enclaves.get(&node).is_none_or(|known| known.keys != *own) {
-            return match phase {
-                Phase::Authorised if self.replacing_voids(node) && self.made().is_none() => Some(Duty::Fault),
-                _ => self.may_attest(node).then_some(Duty::Attest),
-            };
+            let is_void = phase == Phase::Authorised && self.replacing_voids(node) && self.made().is_none();
+            return if is_void { Some(Duty::Fault) } else { self.may_attest(node).then_some(Duty::Attest) };
         }
         self.script.steps().iter().find_map(|step| step.act.rules().duty(self, node, &phase))
     }

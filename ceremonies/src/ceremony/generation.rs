@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::{Before, Ceremony, Rejection};
-use crate::entry::{EnclaveSignature, Entry};
 use crate::ids::{Hash, NodeIndex};
+use crate::log::{EnclaveSignature, Entry};
 use crate::manifest::Way;
 use crate::subsets::Subset;
 use crate::wallet::{Record, Wallet, prepared_message, recovered_message, retired_message, staged_message};

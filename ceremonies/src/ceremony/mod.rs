@@ -22,13 +22,13 @@ use std::sync::Arc;
 
 pub use self::duty::{Duty, SessionSpec};
 pub use self::people::{WITHDRAW, opening_statement};
-pub use self::protocol::{ToSign, test_digest, verifies};
+pub use self::protocol::{ToSign, test_digest};
 pub use self::rejection::Rejection;
 pub use self::view::{Phase, StepState, Void};
 use crate::attestation::{EnclaveKeys, Measurement, TrustRoot};
 use crate::charter::{Charter, ClusterKind, Role};
-use crate::entry::{Entry, Event, TestSigned};
 use crate::ids::{Hash, Line, NodeIndex, PersonName, StepId, UnixMillis};
+use crate::log::{Entry, Event, TestSigned};
 use crate::manifest::Manifest;
 use crate::script::Script;
 use crate::statement::{Answer, Presence};

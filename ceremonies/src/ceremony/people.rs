@@ -3,8 +3,8 @@
 use super::acts::Refused;
 use super::{Ceremony, Ending, Phase, Rejection, StepSignature};
 use crate::charter::{Charter, Person, Quorum, Role};
-use crate::entry::Entry;
 use crate::ids::{Line, PersonName, StepId, UnixMillis};
+use crate::log::Entry;
 use crate::manifest::Manifest;
 use crate::script::{Act, Script, Step};
 use crate::statement::{Answer, Established, Statement};

@@ -1,19 +1,16 @@
 //! What enclaves and agents report: attestations, results, adoptions, test signatures, aborts and faults.
 
 use ed25519_dalek::VerifyingKey;
-use k256::ecdsa::signature::hazmat::PrehashVerifier;
 
 use super::{
     AttestedEnclave, Ceremony, Ending, MAX_ATTEMPTS, MAX_ATTESTATIONS, Phase, Rejection, TestSignature,
 };
-use crate::address::Path;
 use crate::attestation::{self, Expectation};
-use crate::entry::{Aborted, EnclaveSignature, Entry, TestSigned};
+use crate::curve::{Path, Point, Signature};
 use crate::ids::{Hash, Line, NodeIndex};
+use crate::log::{Aborted, EnclaveSignature, Entry, TestSigned};
 use crate::script::Act;
 use crate::subsets::Subset;
-use crate::transaction::Signature;
-use crate::wallet::Point;
 
 /// The digest that a test signature signs. It is domain-separated, so it is never a transaction's; the manifest (with
 /// its nonce) and the attempt make it new for every ceremony and every try.
@@ -24,32 +21,6 @@ pub fn test_digest(manifest: &Hash, record: &Hash, subset: &Subset, attempt: u32
         "custody/test-signature/v1",
         &[manifest.as_bytes(), record.as_bytes(), &parties, &attempt.to_be_bytes()],
     )
-}
-
-/// Whether (r, s) is a low-s ECDSA signature of this digest under this key.
-#[must_use]
-pub fn verifies(key: &Point, digest: &Hash, r: &[u8; 32], s: &[u8; 32]) -> bool {
-    let (Ok(key), Ok(signature)) = (
-        k256::ecdsa::VerifyingKey::from_sec1_bytes(key.as_bytes()),
-        k256::ecdsa::Signature::from_scalars(*r, *s),
-    ) else {
-        return false;
-    };
-    signature.normalize_s() == signature && key.verify_prehash(digest.as_bytes(), &signature).is_ok()
-}
-
-/// Whether this is a low-s signature of the digest that recovers to this key with its recovery id, which implies that
-/// it verifies under it.
-fn leads_back(key: &Point, digest: &Hash, signed: &TestSigned) -> bool {
-    let (Ok(signature), Some(id)) = (
-        k256::ecdsa::Signature::from_scalars(signed.r, signed.s),
-        k256::ecdsa::RecoveryId::from_byte(signed.recovery_id),
-    ) else {
-        return false;
-    };
-    signature.normalize_s() == signature
-        && k256::ecdsa::VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, id)
-            .is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes())
 }
 
 /// What a group signs.
@@ -187,7 +158,8 @@ impl Ceremony {
             let is_new = test.reported_by.insert(signed.node);
             return if is_new { Ok(()) } else { Err(Rejection::SaidAlready(signed.node)) };
         }
-        if !leads_back(&key, &digest, signed) {
+        let signature = Signature { r: signed.r, s: signed.s, recovery_id: signed.recovery_id };
+        if signature.check(&digest, &key).is_err() {
             return Err(Rejection::TestSignature);
         }
         if known.is_some() {

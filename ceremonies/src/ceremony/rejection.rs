@@ -4,12 +4,12 @@ use thiserror::Error;
 
 use super::{MAX_APPENDED, MAX_ATTESTATIONS, MAX_RELEASES};
 use crate::attestation::AttestationError;
+use crate::chain::transaction::TransactionId;
 use crate::charter::Role;
 use crate::ids::{CeremonyId, Hash, NodeIndex, PersonName, StepId, UnixMillis};
 use crate::manifest::ManifestError;
 use crate::script::ScriptError;
 use crate::statement::SignatureError;
-use crate::transaction::TransactionId;
 use crate::wallet::RecordError;
 
 /// Why the fold refuses an entry. The ceremony is as it was before.

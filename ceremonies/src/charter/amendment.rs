@@ -55,9 +55,10 @@ impl Change {
     /// Shares and their seals rest on the other articles as the cluster was founded with them. A node or console can be
     /// given another key, but none can be added or removed.
     fn is_allowed(&self) -> bool {
-        match &self.article {
-            Article::Node(_) | Article::Console(_) => self.before.is_some() && self.after.is_some(),
-            article => article.may_change(),
+        if let Article::Node(_) | Article::Console(_) = &self.article {
+            self.before.is_some() && self.after.is_some()
+        } else {
+            self.article.may_change()
         }
     }
 }

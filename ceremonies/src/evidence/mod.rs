@@ -22,8 +22,8 @@ use crate::attestation::{InvalidRoot, TrustRoot};
 use crate::book::{Book, Chapter};
 use crate::ceremony::{Ceremony, Context, ForeignRoot, Rejection};
 use crate::charter::{Charter, CharterError};
-use crate::entry::{Entry, EntryError};
 use crate::ids::{CeremonyId, NodeIndex};
+use crate::log::{Entry, EntryError};
 use crate::record::{HeadError, SignedHead};
 use crate::wire::log;
 

@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{EvidenceError, Material};
-use crate::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network, derive};
 use crate::ceremony::{Ceremony, Phase, Void};
+use crate::chain::address::{BitcoinAddress, BitcoinNetwork, EthereumAddress, Network};
 use crate::charter::{Charter, ClusterKind};
-use crate::entry::{Entry, Event};
+use crate::curve::{Signature, derive};
 use crate::ids::Hash;
+use crate::log::{Entry, Event};
 use crate::statement::{Answer, NAMESPACE};
 use crate::wallet::Object;
 use crate::wallet::Record;
@@ -73,11 +74,11 @@ pub(super) fn readme(ceremony: &Ceremony, material: &Material) -> String {
 
 /// The phase in the words that bundles have always had: those of earlier versions must still verify, byte for byte.
 fn phase(ceremony: &Ceremony) -> String {
-    match ceremony.phase() {
-        Phase::Void(Void::Faulted { node, reason }) => {
-            format!("void: node {node} lost its enclave: {reason}")
-        }
-        phase => phase.to_string(),
+    let phase = ceremony.phase();
+    if let Phase::Void(Void::Faulted { node, reason }) = &phase {
+        format!("void: node {node} lost its enclave: {reason}")
+    } else {
+        phase.to_string()
     }
 }
 
@@ -155,9 +156,8 @@ pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> 
     let complete = ceremony.tests().iter().filter(|test| ceremony.counts(test));
     let rendered: Vec<Value> = complete
         .map(|test| {
-            let der = k256::ecdsa::Signature::from_scalars(test.r, test.s)
-                .map_err(|_| EvidenceError::Render("signatures.json"))?
-                .to_der();
+            let signature = Signature { r: test.r, s: test.s, recovery_id: test.recovery_id };
+            let der = signature.to_der().map_err(|_| EvidenceError::Render("signatures.json"))?;
             Ok(json!({
                 "subset": test.subset,
                 "attempt": test.attempt,
@@ -167,7 +167,7 @@ pub(super) fn signatures(ceremony: &Ceremony) -> Result<Vec<u8>, EvidenceError> 
                 "r": hex::encode(test.r),
                 "s": hex::encode(test.s),
                 "v": test.recovery_id,
-                "der": hex::encode(der.as_bytes()),
+                "der": hex::encode(der),
             }))
         })
         .collect::<Result<_, EvidenceError>>()?;

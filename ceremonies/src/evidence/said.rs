@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{EvidenceError, Material};
 use crate::ceremony::Ceremony;
 use crate::charter::Charter;
-use crate::entry::Entry;
 use crate::ids::{Hash, NodeIndex};
+use crate::log::Entry;
 use crate::record::{SignedHead, Standing, Tip, Tree, Verdict};
 use crate::wire::record;
 

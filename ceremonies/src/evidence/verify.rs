@@ -8,10 +8,11 @@ use thiserror::Error;
 
 use super::{ArchiveError, EvidenceError, Material, archive};
 use crate::attestation::TrustRoot;
-use crate::ceremony::{Ceremony, Phase, verifies};
+use crate::ceremony::{Ceremony, Phase};
 use crate::charter::ClusterKind;
-use crate::entry::Entry;
+use crate::curve::verifies;
 use crate::ids::{Hash, NodeIndex};
+use crate::log::Entry;
 use crate::subsets::subsets;
 use crate::words;
 
@@ -228,9 +229,9 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
         not_compared.push(charter);
     }
     let phase = ceremony.phase();
-    let disagreed = |signed: &crate::ceremony::StepSignature| match &signed.answer {
-        crate::statement::Answer::Disagree(reason) => Some(format!("{}: {reason}", signed.person)),
-        _ => None,
+    let disagreed = |signed: &crate::ceremony::StepSignature| {
+        let crate::statement::Answer::Disagree(reason) = &signed.answer else { return None };
+        Some(format!("{}: {reason}", signed.person))
     };
     Ok(Report {
         ceremony: ceremony.manifest().ceremony.to_string(),

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{ManifestError, value};
+use crate::chain::transaction::Transaction;
 use crate::charter::{CeremonyKind, Charter};
 use crate::ids::{NodeIndex, UnknownWord};
 use crate::inventory::{Item, MAX_ITEMS};
 use crate::kinds::Carries;
-use crate::transaction::Transaction;
 use crate::wire::log;
 
 /// What a ceremony is about, besides its wallet.

@@ -4,8 +4,8 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::charter::Charter;
-use crate::entry::MAX_SEQ;
 use crate::ids::{CeremonyId, ClusterId, Hash, InvalidId, NodeIndex, UnixMillis};
+use crate::log::MAX_SEQ;
 use crate::wire::{VERSION, record};
 
 /// Largest accepted head, in bytes: two ids of 64 characters, two hashes and numbers, with room.

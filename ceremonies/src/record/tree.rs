@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Tip;
-use crate::entry::Entry;
 use crate::ids::Hash;
+use crate::log::Entry;
 
 /// The shape of a ceremony's log, as far as it is known. It holds hashes only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use ceremonies::ceremony::{MAX_APPENDED, MAX_ATTEMPTS, MAX_ATTESTATIONS, MAX_RELEASES, Rejection};
 use ceremonies::charter::Role;
-use ceremonies::entry::{Entry, EntryError, MAX_ENTRY, MAX_SEQ};
 use ceremonies::ids::Hash;
+use ceremonies::log::{Entry, EntryError, MAX_ENTRY, MAX_SEQ};
 use ceremonies::statement::{Answer, Release};
 use ceremonies::wire::log;
 use prost::Message as _;

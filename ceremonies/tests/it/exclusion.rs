@@ -5,19 +5,20 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, Path};
 use ceremonies::book::{self, Book, Copy, OpeningError};
-use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::ceremony::{Ceremony, Phase, Rejection};
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::{Sats, Transaction};
 use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, CharterError, Role};
-use ceremonies::entry::Place;
+use ceremonies::curve::Path;
+use ceremonies::deploy::broker::{BrokerHost, nats_config};
 use ceremonies::evidence::{Expected, Material, verify};
 use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::log::Place;
 use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::{Sats, Transaction};
 use ceremonies::wallet::Wallet;
 use ceremonies::wire::log::{self, event::Kind};
 use prost::Message as _;

@@ -8,8 +8,8 @@ use ceremonies::book::{
 };
 use ceremonies::ceremony::{Phase, Rejection};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::manifest::{Manifest, ManifestError, Origin, Way};
 use ceremonies::script::Script;
 use ceremonies::wire::log::{self, event::Kind};

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Context, Rejection, opening_statement, test_digest};
 use ceremonies::charter::{CeremonyKind, Charter, Node, Role};
-use ceremonies::entry::{Aborted, Entry, Place, TestSigned};
+use ceremonies::curve::Point;
 use ceremonies::evidence::Material;
 use ceremonies::ids::{Generation, Hash, Line, UnixMillis};
+use ceremonies::log::{Aborted, Entry, Place, TestSigned};
 use ceremonies::manifest::{Manifest, Origin, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::{Answer, NAMESPACE, Release};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{
-    Point, Record, Wallet, backed_up_message, prepared_message, proved_message, recovered_message,
-    retired_message, staged_message,
+    Record, Wallet, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
+    staged_message,
 };
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
@@ -102,12 +103,13 @@ pub(crate) fn entry(place: Place, event: Kind) -> Entry {
     entry_by(&key, place, event)
 }
 
-/// An entry signed by whatever key.
+/// An entry signed by whatever key. Its event would be written as it was read.
 pub(crate) fn entry_by(key: &NKey, place: Place, event: Kind) -> Entry {
-    Entry::create(place, log::Event { kind: Some(event) }, |bytes| {
-        key.sign(bytes).map_err(Box::<dyn std::error::Error>::from)
-    })
-    .unwrap()
+    let event = log::Event { kind: Some(event) };
+    let sign = |bytes: &[u8]| key.sign(bytes).map_err(Box::<dyn std::error::Error>::from);
+    let entry = Entry::create(place, event.clone(), sign).unwrap();
+    assert_eq!(log::Event::from(entry.event.clone()), event);
+    entry
 }
 
 /// The place of a log's first entry.

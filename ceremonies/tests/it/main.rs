@@ -21,6 +21,7 @@ mod rebuild;
 mod record;
 mod renewal;
 mod reports;
+mod rooms;
 mod said;
 mod shelf;
 mod signing;

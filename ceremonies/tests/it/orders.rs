@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use ceremonies::book::{Book, Needed, NotTaken};
 use ceremonies::ceremony::Rejection;
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::manifest::{Manifest, Origin, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::wallet::Record;
@@ -250,7 +250,7 @@ fn generation_that_is_known_by_its_record_is_worked_on_only_once_its_certificate
         assert_eq!(ceremony.before().is_none(), ceremony.rests_on_a_record());
         ceremony.rests_on_a_record()
     };
-    let is_prepared = |entry: &Entry| matches!(entry.event, ceremonies::entry::Event::Prepared { .. });
+    let is_prepared = |entry: &Entry| matches!(entry.event, ceremonies::log::Event::Prepared { .. });
     let last = papers[3].log.iter().rposition(is_prepared).unwrap();
     for (known, expected) in [(&papers[3].log[..last], true), (&papers[3].log[..], false)] {
         assert!(rests(&book));

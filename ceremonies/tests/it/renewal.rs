@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Duty, Phase, Rejection, StepState, Void, test_digest};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{Generation, Hash};
+use ceremonies::log::Entry;
 use ceremonies::manifest::{ManifestError, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::entry::{Entry, Place};
 use ceremonies::evidence::{EvidenceError, Expected, Material, Report, VerifyError, verify};
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::log::{Entry, Place};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::text::chain;
 use ceremonies::wire::log;

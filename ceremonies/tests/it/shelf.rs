@@ -3,9 +3,9 @@
 
 use ceremonies::book::{Book, record_in};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
 use ceremonies::inventory::{Change, Item};
+use ceremonies::log::Entry;
 use ceremonies::manifest::Subject;
 
 use crate::cluster::{context, line, node};

@@ -1,12 +1,13 @@
 //! Test signatures: which count, and when a signer set has failed.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
 use ceremonies::ceremony::{Context, Duty, MAX_ATTEMPTS, Phase, Rejection, StepState};
 use ceremonies::charter::{Charter, Role};
-use ceremonies::entry::TestSigned;
 use ceremonies::ids::Hash;
+use ceremonies::log::TestSigned;
 use ceremonies::subsets::{Subset, subsets};
 
 use crate::cluster::{CHARTER, context, node};

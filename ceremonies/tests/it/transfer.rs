@@ -4,19 +4,20 @@
 use std::io::{Cursor, Read as _};
 use std::sync::{Arc, LazyLock};
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path};
 use ceremonies::book::{Book, OpeningError};
 use ceremonies::ceremony::{Phase, Rejection, StepState};
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, MIN_GAS, Transfer};
+use ceremonies::chain::transaction::{Confirmation, Sats, Transaction, TransactionId, Wei};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::{EntryError, TestSigned};
+use ceremonies::curve::Path;
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::Hash;
+use ceremonies::log::{EntryError, TestSigned};
 use ceremonies::manifest::Subject;
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::Answer;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
-use ceremonies::transaction::{Confirmation, Sats, Transaction, TransactionId, Wei};
 use ceremonies::wire::log::{self, event::Kind};
 use serde_json::{Value, json};
 use zip::ZipArchive;
@@ -312,7 +313,7 @@ fn malformed_confirmations_are_no_entries() {
             answer: Some(answer),
             signature: vec![1],
         };
-        ceremonies::entry::Event::try_from(log::Event { kind: Some(Kind::Signed(signed)) })
+        ceremonies::log::Event::try_from(log::Event { kind: Some(Kind::Signed(signed)) })
     };
     let confirmed = |change: &dyn Fn(&mut log::Confirmation)| {
         let mut changed = good.clone();

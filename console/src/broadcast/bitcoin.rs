@@ -1,7 +1,7 @@
 //! Bitcoin: the REST interface of Esplora, which block explorers and companion servers of nodes offer.
 
+use ceremonies::chain::transaction::{Confirmation, TransactionId};
 use ceremonies::ids::{Hash, Line};
-use ceremonies::transaction::{Confirmation, TransactionId};
 use hyper::StatusCode;
 use serde::Deserialize;
 

@@ -1,8 +1,8 @@
 //! Ethereum and other EVM chains: JSON-RPC 2.0, as every node speaks it.
 
-use ceremonies::address::ChainId;
+use ceremonies::chain::address::ChainId;
+use ceremonies::chain::transaction::{Confirmation, TransactionId};
 use ceremonies::ids::{Hash, Line};
-use ceremonies::transaction::{Confirmation, TransactionId};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Endpoint};

@@ -11,9 +11,9 @@ mod http;
 use std::fmt;
 use std::time::Duration;
 
-use ceremonies::address::ChainId;
+use ceremonies::chain::address::ChainId;
+use ceremonies::chain::transaction::{Confirmation, Transaction, TransactionId};
 use ceremonies::ids::Line;
-use ceremonies::transaction::{Confirmation, Transaction, TransactionId};
 use hyper::StatusCode;
 use thiserror::Error;
 use tokio::time::Instant;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ceremonies::charter::Charter;
-use ceremonies::entry::Entry;
 use ceremonies::evidence;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
 use ceremonies::listing::Wanted;
+use ceremonies::log::Entry;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ceremonies::ceremony::Ceremony;
+use ceremonies::chain::transaction::Confirmation;
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Line, PersonName};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
-use ceremonies::transaction::Confirmation;
 use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, WITHDRAW, opening_statement};
+use ceremonies::chain::transaction::MAX_TRANSACTION;
 use ceremonies::charter::{CeremonyKind, MAX_CHARTER, Role};
 use ceremonies::ids::{CeremonyId, Line, NodeIndex, PersonName, WalletName};
 use ceremonies::manifest::{MAX_MANIFEST, Manifest, Way};
@@ -15,7 +16,6 @@ use ceremonies::script::Script;
 use ceremonies::sshsig::{self, MAX_SIGNATURE};
 use ceremonies::statement::Answer;
 use ceremonies::text::chain;
-use ceremonies::transaction::MAX_TRANSACTION;
 use clap::Subcommand;
 use serde_json::json;
 

@@ -22,12 +22,12 @@ mod wallet;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, WalletName};
 use ceremonies::listing::Wanted;
+use ceremonies::log::Entry;
 use ceremonies::wallet::Wallet;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// Record what the terminal screens show in a new file (asciicast v2); custody replay shows it again.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -100,6 +103,11 @@ enum Command {
     /// Charters.
     #[command(subcommand)]
     Charter(offline::CharterCommand),
+    /// Show a recording of the terminal screens again; q ends it.
+    Replay {
+        /// The recording.
+        file: PathBuf,
+    },
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -273,10 +281,15 @@ fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
 /// # Errors
 /// Whatever was refused or failed.
 pub async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { cluster: path, json, command } = arguments;
+    let Arguments { cluster: path, json, record, command } = arguments;
     let output = Output { json };
+    ensure!(
+        record.is_none() || command.is_none(),
+        "only the terminal screens are recorded: leave the command out"
+    );
     match command {
-        None => crate::tui::run(cluster(path)?).await,
+        None => crate::tui::run(cluster(path)?, record.as_deref()).await,
+        Some(Command::Replay { file }) => crate::tui::replay(&file).await,
         Some(Command::Status { checks: true, .. }) => status::checks(output),
         Some(Command::Status { watch, checks: false }) => status::run(cluster(path)?, output, watch).await,
         Some(Command::Wallet(command)) => wallet::run(path, output, command).await,

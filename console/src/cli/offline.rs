@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::attestation::{Measurement, TrustRoot};
-use ceremonies::broker::{BrokerHost, nats_config};
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Charter, ClusterKind, MAX_CHARTER};
+use ceremonies::deploy::broker::{BrokerHost, nats_config};
+use ceremonies::deploy::kms_policy::key_policy;
 use ceremonies::evidence::{Expected, MAX_BUNDLE, Material, verify as verify_bundle};
 use ceremonies::ids::UnixMillis;
-use ceremonies::kms_policy::key_policy;
 use ceremonies::script::{MAX_SCRIPT, Script};
 use ceremonies::text::utf8;
 use clap::Subcommand;

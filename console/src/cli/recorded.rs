@@ -9,8 +9,8 @@ use ceremonies::attestation::TrustRoot;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::Charter;
-use ceremonies::entry::Entry;
 use ceremonies::evidence::{self, Expected};
+use ceremonies::log::Entry;
 use ceremonies::wire::log;
 use prost::Message as _;
 

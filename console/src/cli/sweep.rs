@@ -7,16 +7,16 @@ mod link;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use ceremonies::address::{
-    Address, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Network, Path,
-    derive,
-};
 use ceremonies::book::Book;
+use ceremonies::chain::address::{
+    Address, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Network,
+};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output as Payment, Txid};
+use ceremonies::chain::transaction::evm::{Evm, Transfer};
+use ceremonies::chain::transaction::{Sats, Transaction, Wei};
+use ceremonies::curve::{Path, derive};
 use ceremonies::ids::WalletName;
 use ceremonies::text::one_line;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output as Payment, Txid};
-use ceremonies::transaction::evm::{Evm, Transfer};
-use ceremonies::transaction::{Sats, Transaction, Wei};
 use ceremonies::wallet::Record;
 use clap::{Args, Subcommand};
 use serde_json::json;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use ceremonies::address::{Address, BitcoinNetwork, ChainId, Network, Path, derive};
+use ceremonies::chain::address::{Address, BitcoinNetwork, ChainId, Network};
 use ceremonies::charter::ClusterKind;
+use ceremonies::curve::{Path, derive};
 use ceremonies::ids::{UnixMillis, WalletName};
 use ceremonies::wallet::{Record, Wallet};
 use ceremonies::words;

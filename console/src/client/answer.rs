@@ -1,8 +1,8 @@
 //! One node's answer to one question: who signed it, and whether it is valid.
 
+use ceremonies::deploy::subject;
 use ceremonies::ids::NodeIndex;
 use ceremonies::said::{SaidError, Topic};
-use ceremonies::subject;
 use ceremonies::wire::record;
 use prost::Message;
 

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::{Tip, Tree};
 use thiserror::Error;
 

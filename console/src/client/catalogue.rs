@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::listing::{Line, Wanted};
 use ceremonies::record::{HOSTILE, Tip};
-use ceremonies::subject;
 use ceremonies::text::one_line;
 use ceremonies::wire::{VERSION, bus};
 use prost::Message;

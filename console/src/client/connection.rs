@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::client::RequestErrorKind;
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
-use ceremonies::subject;
+use ceremonies::deploy::subject;
 use futures_util::Stream;
 use tokio::sync::watch;
 
@@ -105,17 +105,12 @@ impl Client {
             .event_callback(move |event| {
                 let (sender, teller) = (sender.clone(), teller.clone());
                 async move {
-                    match event {
-                        Event::Connected => {
-                            sender.send_replace(true);
-                        }
-                        Event::Disconnected | Event::Closed => {
-                            sender.send_replace(false);
-                        }
-                        Event::ClientError(async_nats::ClientError::Other(why)) => {
-                            teller.send_replace(Some(why));
-                        }
-                        _ => {}
+                    if event == Event::Connected {
+                        sender.send_replace(true);
+                    } else if matches!(event, Event::Disconnected | Event::Closed) {
+                        sender.send_replace(false);
+                    } else if let Event::ClientError(async_nats::ClientError::Other(why)) = event {
+                        teller.send_replace(Some(why));
                     }
                 }
             })

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ceremonies::book::{Book, NotTaken, SetAside};
 use ceremonies::ceremony::Rejection;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, NodeIndex, WalletName};
 use ceremonies::listing::{Standing, Wanted};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::{HOSTILE, Tip};
 use futures_util::{StreamExt, stream};
 
@@ -111,12 +111,8 @@ impl Library {
 
 /// The ceremony that a log's ceremony works on, and the wallet.
 fn origin(log: &[Entry]) -> Option<(CeremonyId, WalletName)> {
-    match &log.first()?.event {
-        Event::Opened { manifest, .. } => {
-            Some((manifest.origin.as_ref()?.ceremony.clone(), manifest.wallet.clone()))
-        }
-        _ => None,
-    }
+    let Event::Opened { manifest, .. } = &log.first()?.event else { return None };
+    Some((manifest.origin.as_ref()?.ceremony.clone(), manifest.wallet.clone()))
 }
 
 /// The ceremonies of a list to read. Those that only one node lists are not read without limit.

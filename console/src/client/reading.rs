@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::charter::Charter;
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::{Tip, Verdict};
 use ceremonies::said::SaidError;
 use ceremonies::text::one_line;
@@ -20,17 +20,15 @@ use super::receipt::Recorded;
 use super::trouble::{Trouble, Troubles};
 use super::voices::Voices;
 use super::{Bus, ClientError, Nodes, PACE};
-use ceremonies::subject;
+use ceremonies::deploy::subject;
 
 /// The most entries of other branches that are read from one answer.
 const MAX_ASIDE: usize = 256;
 
 /// The charter that a log's first entry proposes, for an amendment.
 pub(super) fn proposed(log: &[Entry]) -> Option<std::sync::Arc<Charter>> {
-    match &log.first()?.event {
-        Event::Opened { manifest, .. } => manifest.amendment().cloned(),
-        _ => None,
-    }
+    let Event::Opened { manifest, .. } = &log.first()?.event else { return None };
+    manifest.amendment().cloned()
 }
 
 /// What one node gave of a ceremony.

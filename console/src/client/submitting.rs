@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ceremonies::entry::{Entry, EntryError, Event};
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, NodeIndex};
-use ceremonies::subject;
+use ceremonies::log::{Entry, EntryError, Event};
 use ceremonies::text::one_line;
 use ceremonies::wire::{VERSION, bus, log};
 use futures_util::StreamExt;
@@ -88,10 +88,8 @@ impl<B: Bus> Nodes<B> {
         event: log::Event,
     ) -> Result<Receipt, SubmitError> {
         let wanted = Event::try_from(event.clone())?;
-        let opens = match &wanted {
-            Event::Opened { manifest, .. } => manifest.amendment().cloned(),
-            _ => None,
-        };
+        let opens =
+            if let Event::Opened { manifest, .. } = &wanted { manifest.amendment().cloned() } else { None };
         let voices = self.voices(proposed(known).or(opens));
         let mut gathering = Gathering::new(ceremony.clone(), voices.clone(), known);
         let mut tally = Tally::new(ceremony.clone(), voices.nodes(), voices.members());

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use ceremonies::entry::EntryError;
 use ceremonies::ids::NodeIndex;
+use ceremonies::log::EntryError;
 use ceremonies::said::SaidError;
 use ceremonies::text::chain;
 use thiserror::Error;

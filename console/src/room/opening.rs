@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase, opening_statement};
+use ceremonies::chain::transaction::{Transaction, TransactionError};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, WalletName};
 use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::{self, CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
 use ceremonies::script::Script;
 use ceremonies::subsets::{Subset, subsets};
-use ceremonies::transaction::{Transaction, TransactionError};
 use ceremonies::wallet::Record;
 
 use super::{RoomError, must_be_among, must_pay_others, now, wallet};

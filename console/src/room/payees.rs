@@ -1,7 +1,8 @@
 //! Whom a transaction pays: a wallet of this cluster, or somebody else.
 
-use ceremonies::address::{Address, Network, Path, derive};
-use ceremonies::transaction::Transaction;
+use ceremonies::chain::address::{Address, Network};
+use ceremonies::chain::transaction::Transaction;
+use ceremonies::curve::{Path, derive};
 use ceremonies::wallet::Record;
 
 use super::RoomError;

@@ -6,11 +6,11 @@ use std::fmt;
 
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
+use ceremonies::chain::transaction::Transaction;
+use ceremonies::chain::transaction::bitcoin::Outpoint;
+use ceremonies::chain::transaction::evm::Evm;
 use ceremonies::ids::{CeremonyId, UnixMillis, WalletName};
 use ceremonies::statement::Answer;
-use ceremonies::transaction::Transaction;
-use ceremonies::transaction::bitcoin::Outpoint;
-use ceremonies::transaction::evm::Evm;
 
 /// What only one of two transactions can use up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +65,9 @@ impl fmt::Display for Rival {
 
 /// The block that a ceremony's transaction is in, by the word of whoever sent it.
 fn block(ceremony: &Ceremony) -> Option<u64> {
-    ceremony.said_of_broadcast().find_map(|signed| match &signed.answer {
-        Answer::Broadcast(confirmation) => Some(confirmation.height),
-        _ => None,
+    ceremony.said_of_broadcast().find_map(|signed| {
+        let Answer::Broadcast(confirmation) = &signed.answer else { return None };
+        Some(confirmation.height)
     })
 }
 

@@ -4,18 +4,20 @@
 
 mod model;
 mod node;
+mod recording;
 mod turn;
 mod update;
 mod view;
 mod wallet;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use ceremonies::ceremony::Ceremony;
-use ceremonies::entry::Entry;
 use ceremonies::ids::NodeIndex;
+use ceremonies::log::Entry;
 use ceremonies::manifest::Manifest;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
@@ -32,8 +34,10 @@ use zeroize::Zeroizing;
 
 use self::model::ReviewAct;
 pub use self::model::{Model, OpenForm, Page, Popup, Review, Screen, Shown, Standing};
+pub use self::recording::replay;
 pub use self::update::{Effect, Event, SIGN_WORD, update};
 pub use self::view::view;
+use crate::cast::{self, Recorder};
 use crate::client::{Client, ClientError, Scope, SubmitError};
 use crate::config::{Cluster, Me};
 use crate::health::Moment;
@@ -47,16 +51,18 @@ const MAX_WAITING: usize = 1024;
 /// The clock's step.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs the terminal until the person quits.
+/// Runs the terminal until the person quits; where a file is named, all that it shows is recorded there.
 ///
 /// # Errors
 /// When there is no terminal, or the bus cannot be set up.
-pub async fn run(cluster: Cluster) -> Result<()> {
+pub async fn run(cluster: Cluster, record: Option<&Path>) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut model = Model::new(cluster.clone(), room::now(), colour);
+    let tape = record.map(|file| recording::begin(file, &cluster)).transpose()?;
     let screen = terminal::Screen::take()?;
-    let mut terminal = Terminal::new(CrosstermBackend::new(std::io::stdout()))?;
+    let recorder = Recorder::new(std::io::stdout(), tape.clone());
+    let mut terminal = Terminal::new(CrosstermBackend::new(recorder))?;
     let (events, mut queue) = mpsc::channel(MAX_WAITING);
     let shell = Arc::new(Shell { client, cluster, events: events.clone() });
     let mut tasks = tokio::task::JoinSet::new();
@@ -75,6 +81,10 @@ pub async fn run(cluster: Cluster) -> Result<()> {
     loop {
         if changed {
             changed = draw(&mut terminal, &mut model)?;
+            if let Some(trouble) = tape.as_ref().and_then(|tape| cast::locked(tape).trouble()) {
+                model.message = trouble;
+                changed = true;
+            }
             continue;
         }
         let event = tokio::select! {
@@ -103,6 +113,9 @@ pub async fn run(cluster: Cluster) -> Result<()> {
                 Event::Resized
             }
         };
+        if let (Event::Resized, Some(tape)) = (&event, &tape) {
+            cast::locked(tape).resized(crossterm::terminal::size()?);
+        }
         let (visible, effects) = take(&mut model, event, Moment::now());
         changed = visible;
         for effect in effects {
@@ -112,7 +125,7 @@ pub async fn run(cluster: Cluster) -> Result<()> {
                     return Ok(());
                 }
                 Effect::Redraw => forget(&mut terminal)?,
-                effect => {
+                effect @ (Effect::Load | Effect::CatchUp(..) | Effect::Unwrap(..) | Effect::Sign(..)) => {
                     tasks.spawn(perform(Arc::clone(&shell), effect));
                 }
             }

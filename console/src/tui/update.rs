@@ -6,8 +6,8 @@ mod signing;
 
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::Entry;
 use ceremonies::script::Act;
 use ceremonies::words;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -165,6 +165,7 @@ fn ended(model: &mut Model) {
     model.message.clear();
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn pressed(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
@@ -240,6 +241,7 @@ const LEAF: usize = 10;
 
 /// Where a key that moves in a list or text leads from here; none for any other key. Who goes too far is led back when the
 /// end is known.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn scrolled(at: usize, code: KeyCode) -> Option<usize> {
     match code {
         KeyCode::Up | KeyCode::Char('k') => Some(at.saturating_sub(1)),
@@ -382,6 +384,7 @@ fn fingerprint(model: &mut Model) {
     });
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn in_line(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
     match key.code {
         KeyCode::Esc => model.line = None,

@@ -9,10 +9,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, Path};
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
-use ceremonies::transaction::{Confirmation, Sats, Transaction, Wei};
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, MIN_GAS, Transfer};
+use ceremonies::chain::transaction::{Confirmation, Sats, Transaction, Wei};
+use ceremonies::curve::Path;
 use console::broadcast::{BroadcastError, HttpError, Patience, broadcast};
 use serde_json::{Value, json};
 

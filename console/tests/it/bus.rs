@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ceremonies::charter::Charter;
+use ceremonies::deploy::subject::health;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::said::{Topic, say};
-use ceremonies::subject::health;
 use ceremonies::wire::{VERSION, bus};
 use nkeys::KeyPair;
 use prost::Message as _;

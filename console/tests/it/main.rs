@@ -1,5 +1,6 @@
 //! The console through its public interface: what it shows, what keys do, what the program answers.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod again;
@@ -31,8 +32,8 @@ mod terminal;
 
 use std::path::Path;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{NodeIndex, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::record::Verdict;
 use ceremonies::wire::log;
 use console::client::Recorded;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ceremonies::entry::Event;
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::log::Event;
 use ceremonies::manifest::Way;
 use console::checks::Check;
 use console::health::{Health, Level, NodeStatus};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ceremonies::book::{Book, SetAside};
-use ceremonies::entry::Entry;
 use ceremonies::evidence::{self, Expected};
+use ceremonies::log::Entry;
 use console::client::{Catalogue, Library};
 use console::tui::{Event, Model, Screen, update};
 use crossterm::event::KeyCode;

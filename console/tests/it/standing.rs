@@ -1,13 +1,14 @@
 //! What must not look finished, at a wallet whose key is disputed, whose shares were refreshed twice since, and whose
 //! transaction was signed and not sent.
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, derive};
 use ceremonies::ceremony::Ceremony;
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, Transfer};
+use ceremonies::chain::transaction::{Sats, Transaction, Wei};
 use ceremonies::charter::CeremonyKind;
+use ceremonies::curve::derive;
 use ceremonies::script::Act;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, Transfer};
-use ceremonies::transaction::{Sats, Transaction, Wei};
 use console::readiness::readiness;
 use console::room::{self, RoomError};
 use console::standing;

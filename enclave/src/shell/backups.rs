@@ -6,7 +6,7 @@ use super::Core;
 use crate::backup::{self, BackupError};
 use crate::scheme::dkls23::{KeyShare, ShareError};
 use crate::signer::{BackUp, Released};
-use ceremonies::wallet::Point;
+use ceremonies::curve::Point;
 
 /// Why a backup is not written or opened.
 #[derive(Debug, Error)]

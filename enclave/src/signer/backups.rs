@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use ceremonies::ceremony::Duty;
+use ceremonies::curve::Point;
 use ceremonies::ids::Hash;
 use ceremonies::script::Act;
-use ceremonies::wallet::{Point, Record, release_info};
+use ceremonies::wallet::{Record, release_info};
 use enclave_link::message::{self, from_enclave};
 use thiserror::Error;
 

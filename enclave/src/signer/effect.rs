@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ceremony::ToSign;
 use ceremonies::charter::Charter;
+use ceremonies::curve::Point;
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::{Point, Record};
+use ceremonies::wallet::Record;
 use enclave_link::message::{Credentials, Deliver, Start, Stored, from_enclave};
 
 use crate::scheme::dkls23::Product;

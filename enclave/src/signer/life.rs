@@ -4,14 +4,12 @@
 use std::sync::Arc;
 
 use ceremonies::ceremony::{Ceremony, Duty};
-use ceremonies::entry::{Aborted, TestSigned};
 use ceremonies::ids::{CeremonyId, Hash, Line, NodeIndex};
+use ceremonies::log::{Aborted, TestSigned};
 use ceremonies::subsets::Subset;
 use ceremonies::text::chain;
-use ceremonies::wallet::{Record, Wallet};
-use ceremonies::wire::log;
+use ceremonies::wallet::{Record, Sharing, Wallet};
 use enclave_link::message::{self, Credentials, Start, Stored, from_enclave};
-use prost::Message as _;
 use tracing::{info, warn};
 
 use super::orders::{Order, OrderError};
@@ -421,25 +419,12 @@ impl<S> Signer<S> {
 }
 
 fn record_of<S>(job: &Job, session: Hash, transcript: Hash, new: &NewShare<S>) -> Vec<u8> {
-    let manifest = job.ceremony().manifest();
-    log::GenerationRecord {
-        version: ceremonies::wire::VERSION,
-        cluster: manifest.cluster.to_string(),
-        ceremony: manifest.ceremony.to_string(),
-        manifest: manifest.hash().as_bytes().to_vec(),
-        wallet: manifest.wallet.to_string(),
-        generation: manifest.generation.0,
-        threshold: manifest.threshold.into(),
-        public_key: new.public_key.as_bytes().to_vec(),
-        chain_code: new.chain_code.as_bytes().to_vec(),
-        public_shares: new
-            .public_shares
-            .iter()
-            .map(|(node, point)| log::PublicShare { node: (*node).into(), point: point.as_bytes().to_vec() })
-            .collect(),
-        session: session.as_bytes().to_vec(),
-        transcript: transcript.as_bytes().to_vec(),
-        enclaves: job.ceremony().approved_or_current_enclaves().as_bytes().to_vec(),
-    }
-    .encode_to_vec()
+    let sharing = Sharing {
+        public_key: new.public_key,
+        chain_code: new.chain_code,
+        public_shares: new.public_shares.clone(),
+        session,
+        transcript,
+    };
+    sharing.record(job.ceremony().manifest(), &job.ceremony().approved_or_current_enclaves())
 }

@@ -8,8 +8,8 @@ use ceremonies::attestation::{EnclaveKeys, TrustRoot};
 use ceremonies::book::{Book, BranchError, NotTaken};
 use ceremonies::ceremony::{Ceremony, Context, Duty, ForeignRoot, Phase, Rejection, SessionSpec};
 use ceremonies::charter::{Charter, CharterError};
-use ceremonies::entry::{Entry, EntryError};
 use ceremonies::ids::{CeremonyId, Generation, Hash, InvalidId, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::{Entry, EntryError};
 use ceremonies::wallet::{Record, RecordError, Wallet};
 use thiserror::Error;
 
@@ -322,7 +322,13 @@ impl Order {
             Duty::Retire => {
                 return Ok(Due::Retire(node, Box::new(ceremony.committed().ok_or_else(nothing)?)));
             }
-            _ => {}
+            Duty::Repair { .. } | Duty::Rebuild | Duty::Generate | Duty::TestSign { .. } => {}
+            Duty::Attest
+            | Duty::Fault
+            | Duty::Restore { .. }
+            | Duty::Backup { .. }
+            | Duty::Prove { .. }
+            | Duty::Adopt => return Err(nothing()),
         }
         check_not_superseded(book, &ceremony)?;
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use ceremonies::entry::{Aborted, EnclaveSignature, TestSigned};
+use ceremonies::curve::Point;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, WalletName};
-use ceremonies::subsets::Subset;
+use ceremonies::log::{Aborted, EnclaveSignature, Event, TestSigned};
 use ceremonies::wallet::{
-    Point, Record, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
+    Record, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
     staged_message,
 };
 use ceremonies::wire::log;
@@ -58,14 +58,6 @@ pub(super) struct Voice {
     evidence: VecDeque<Evidence>,
 }
 
-fn number(party: Option<NodeIndex>) -> u32 {
-    party.map_or(0, u32::from)
-}
-
-fn numbers(subset: &Subset) -> Vec<u32> {
-    subset.parties().iter().map(|party| u32::from(*party)).collect()
-}
-
 impl Voice {
     pub(super) fn new(keys: Arc<BootKeys>) -> Self {
         Self {
@@ -98,8 +90,8 @@ impl Voice {
         self.keys.sign(message)
     }
 
-    fn say(&mut self, ceremony: &CeremonyId, kind: log::event::Kind) -> Said {
-        let event = log::Event { kind: Some(kind) }.encode_to_vec();
+    fn say(&mut self, ceremony: &CeremonyId, event: Event) -> Said {
+        let event = log::Event::from(event).encode_to_vec();
         let said = Said { ceremony: ceremony.to_string(), event };
         self.said.push_back(said.clone());
         if self.said.len() > MAX_SAID {
@@ -142,26 +134,16 @@ impl Voice {
         blob: &Hash,
     ) -> Result<Said, Silence> {
         self.decide(Word::Result(record))?;
-        let signature = self.sign(&prepared_message(&record.digest(), node, blob)).to_vec();
-        let prepared = log::Prepared {
-            node: node.into(),
-            record: record.as_bytes().to_vec(),
-            blob: blob.as_bytes().to_vec(),
-            signature,
-        };
-        Ok(self.say(&record.ceremony, log::event::Kind::Prepared(prepared)))
+        let signature = self.sign(&prepared_message(&record.digest(), node, blob));
+        let (bytes, blob) = (record.as_bytes().to_vec(), *blob);
+        Ok(self.say(&record.ceremony, Event::Prepared { node, record: bytes, blob, signature }))
     }
 
     /// Signs that this node's new share is sealed and was opened again, alongside the one in use.
     pub(super) fn staged(&mut self, node: NodeIndex, record: &Record, blob: &Hash) -> Said {
-        let signature = self.sign(&staged_message(&record.digest(), node, blob)).to_vec();
-        let staged = log::Staged {
-            node: node.into(),
-            record: record.as_bytes().to_vec(),
-            blob: blob.as_bytes().to_vec(),
-            signature,
-        };
-        self.say(&record.ceremony, log::event::Kind::Staged(staged))
+        let signature = self.sign(&staged_message(&record.digest(), node, blob));
+        let (bytes, blob) = (record.as_bytes().to_vec(), *blob);
+        self.say(&record.ceremony, Event::Staged { node, record: bytes, blob, signature })
     }
 
     /// Signs the digests of this node's backups: the whole share's and the root share's. The agent adds where they are
@@ -184,28 +166,21 @@ impl Voice {
         object: &Hash,
         point: &Point,
     ) -> Said {
-        let signature = self.sign(&proved_message(manifest, node, object, point)).to_vec();
-        let proved = log::Proved {
-            node: node.into(),
-            object: object.as_bytes().to_vec(),
-            point: point.as_bytes().to_vec(),
-            signature,
-        };
-        self.say(ceremony, log::event::Kind::Proved(proved))
+        let signature = self.sign(&proved_message(manifest, node, object, point));
+        self.say(ceremony, Event::Proved { node, object: *object, point: *point, signature })
     }
 
     /// Signs that this node has its lost share again.
     pub(super) fn recovered(&mut self, ceremony: &CeremonyId, manifest: &Hash, node: NodeIndex) -> Said {
-        let signature = self.sign(&recovered_message(manifest, node)).to_vec();
-        self.say(ceremony, log::event::Kind::Recovered(log::Recovered { node: node.into(), signature }))
+        let signature = self.sign(&recovered_message(manifest, node));
+        self.say(ceremony, Event::Recovered { node, signature })
     }
 
     /// Signs that this enclave has forgotten its shares of the generations before this record.
     pub(super) fn retired(&mut self, node: NodeIndex, record: &Record) -> Said {
-        let signature = self.sign(&retired_message(&record.digest(), node)).to_vec();
-        let retired =
-            log::Retired { node: node.into(), record: record.digest().as_bytes().to_vec(), signature };
-        self.say(&record.ceremony, log::event::Kind::Retired(retired))
+        let digest = record.digest();
+        let signature = self.sign(&retired_message(&digest, node));
+        self.say(&record.ceremony, Event::Retired { node, record: digest, signature })
     }
 
     /// Signs that this enclave gave a session up. For a key generation this holds for good.
@@ -220,16 +195,7 @@ impl Voice {
             self.decide(Word::Abort(ceremony))?;
         }
         aborted.signature = self.sign(&aborted.message(manifest));
-        let wire = log::Aborted {
-            node: aborted.node.into(),
-            subset: numbers(&aborted.subset),
-            attempt: aborted.attempt,
-            reason: aborted.reason.into(),
-            culprit: number(aborted.culprit),
-            banned: number(aborted.banned),
-            signature: aborted.signature.to_vec(),
-        };
-        Ok(self.say(ceremony, log::event::Kind::Aborted(wire)))
+        Ok(self.say(ceremony, Event::Aborted(Box::new(aborted))))
     }
 
     /// Signs that this enclave took part in a test signature.
@@ -240,17 +206,6 @@ impl Voice {
         mut signed: TestSigned,
     ) -> Said {
         signed.signature = self.sign(&signed.message(manifest));
-        let wire = log::TestSigned {
-            node: signed.node.into(),
-            subset: numbers(&signed.subset),
-            attempt: signed.attempt,
-            session: signed.session.as_bytes().to_vec(),
-            r: signed.r.to_vec(),
-            s: signed.s.to_vec(),
-            recovery_id: signed.recovery_id.into(),
-            signature: signed.signature.to_vec(),
-            input: signed.input,
-        };
-        self.say(ceremony, log::event::Kind::TestSigned(wire))
+        self.say(ceremony, Event::TestSigned(Box::new(signed)))
     }
 }

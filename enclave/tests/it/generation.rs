@@ -28,7 +28,7 @@ fn key_generation(n: u8, threshold: u8) -> impl Fn(NodeIndex) -> Factory {
 
 fn recorded(outcome: Outcome<Product>, threshold: u8, generation: u32) -> (Vec<u8>, KeyShare) {
     let Product::Share(new) = outcome.product else { panic!("no share") };
-    let share = |(node, point): (&NodeIndex, &ceremonies::wallet::Point)| log::PublicShare {
+    let share = |(node, point): (&NodeIndex, &ceremonies::curve::Point)| log::PublicShare {
         node: (*node).into(),
         point: point.as_bytes().to_vec(),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ceremonies::ceremony::verifies;
+use ceremonies::curve::verifies;
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::subsets::subsets;
 use enclave::scheme::dkls23::{Factory, Product, Signature, Signing};

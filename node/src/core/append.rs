@@ -2,8 +2,8 @@
 
 use ceremonies::book::{Examined, NotTaken};
 use ceremonies::ceremony::Rejection;
-use ceremonies::entry::{Entry, EntryError, Place};
 use ceremonies::ids::{CeremonyId, Hash, Line};
+use ceremonies::log::{Entry, EntryError, Event, Place};
 use ceremonies::text::chain;
 use ceremonies::wire::{bus, log};
 use thiserror::Error;
@@ -101,8 +101,8 @@ impl Core {
         self.plan(Work::Append(id.clone()));
     }
 
-    pub(super) fn append_own(&mut self, id: &CeremonyId, kind: log::event::Kind) {
-        self.append(id, log::Event { kind: Some(kind) }, Wish::Own);
+    pub(super) fn append_own(&mut self, id: &CeremonyId, event: Event) {
+        self.append(id, event.into(), Wish::Own);
     }
 
     pub(super) fn append_once(&mut self, id: &CeremonyId, kind: log::event::Kind) {
@@ -110,8 +110,8 @@ impl Core {
     }
 
     pub(super) fn fault(&mut self, id: &CeremonyId, reason: &str) {
-        let faulted = log::Faulted { node: self.node().into(), reason: Line::lossy(reason).to_string() };
-        self.append_once(id, log::event::Kind::Faulted(faulted));
+        let faulted = Event::Faulted { node: self.node(), reason: Line::lossy(reason) };
+        self.append(id, faulted.into(), Wish::Once);
     }
 
     pub(super) fn append_what_was_left(&mut self, id: &CeremonyId, left: &[Entry]) {

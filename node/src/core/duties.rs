@@ -2,11 +2,10 @@
 
 use ceremonies::book::Chapter;
 use ceremonies::ceremony::{Ceremony, Duty, Phase};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::{HOSTILE, quorum};
 use ceremonies::script::Act;
-use ceremonies::wire::log;
 use enclave_link::check_size;
 use enclave_link::message::{self, Attest, Start, ToEnclave, to_enclave};
 use tracing::{info, warn};
@@ -193,8 +192,7 @@ impl Core {
         let committed = self.book.get(id).and_then(|chapter| chapter.ceremony.committed());
         let Some(record) = committed.map(|wallet| wallet.record) else { return };
         info!(ceremony = %id, wallet = %record.wallet, generation = %record.generation, "share made current");
-        let adopted = log::Adopted { node: self.node().into(), record: record.digest().as_bytes().to_vec() };
-        self.append_own(id, log::event::Kind::Adopted(adopted));
+        self.append_own(id, Event::Adopted { node: self.node(), record: record.digest() });
     }
 
     /// Hands the enclave the log and lets it do what is due, once per connection and session: an enclave that lost the

@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::Entry;
 use ceremonies::record::Memory;
 use ceremonies::text::chain;
 use ceremonies::wire::bus;

@@ -2,9 +2,10 @@
 
 use ceremonies::attestation::EnclaveKeys;
 use ceremonies::ceremony::Duty;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex};
+use ceremonies::log::Event;
 use ceremonies::said::{self, Topic};
-use ceremonies::subject;
 use ceremonies::wire::{bus, log};
 use enclave_link::message::{self, from_enclave};
 use prost::Message;
@@ -180,8 +181,8 @@ impl Core {
     fn attested(&mut self, attestation: message::Attestation) {
         match self.asked.remove(&attestation.request) {
             Some(Asked::Attestation(ceremony)) => {
-                let attested = log::Attested { node: self.node().into(), document: attestation.document };
-                self.append_own(&ceremony, log::event::Kind::Attested(attested));
+                let attested = Event::Attested { node: self.node(), document: attestation.document };
+                self.append_own(&ceremony, attested);
             }
             Some(Asked::Health) => {
                 self.observed.enclave.cleared();

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use ceremonies::attestation::heartbeat_nonce;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Hash, WalletName};
 use ceremonies::said::{self, Topic};
-use ceremonies::subject;
 use ceremonies::wire::{bus, log};
 use enclave_link::message::{Attest, to_enclave};
 use prost::Message;

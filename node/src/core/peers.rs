@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ceremonies::entry::Entry;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::Entry;
 use ceremonies::record::{Ballot, SignedHead};
 use ceremonies::said::{self, Topic};
-use ceremonies::subject;
 use ceremonies::wire::record::{self, to_peer};
 use ceremonies::wire::{VERSION, bus};
 use prost::Message;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::Entry;
 use ceremonies::record::Tip;
 use tracing::warn;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ceremonies::book::{Examined, Next, NotTaken, SetAside, check_clock};
 use ceremonies::charter::Charter;
-use ceremonies::entry::{Entry, Event as LogEvent};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::log::{Entry, Event as LogEvent};
 use ceremonies::record::{Ballot, HOSTILE, Memory, SignedHead, Tip, Tree};
 use ceremonies::text::chain;
 use ceremonies::wire::log;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use ceremonies::book::OpeningError;
 use ceremonies::ceremony::Ceremony;
-use ceremonies::entry::{Entry, EntryError, Event as LogEvent};
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
 use ceremonies::listing::{self, Line, Wanted};
+use ceremonies::log::{Entry, EntryError, Event as LogEvent};
 use ceremonies::said::{self, Topic};
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus, log};

@@ -1,8 +1,8 @@
 //! Where this node stands in each ceremony: announcing it, locking what a quorum votes for, and healing forks.
 
+use ceremonies::deploy::subject;
 use ceremonies::ids::CeremonyId;
 use ceremonies::record::{Head, SignedHead, quorum};
-use ceremonies::subject;
 use ceremonies::wire::record;
 use prost::Message;
 use tracing::{error, warn};

@@ -9,8 +9,8 @@ use std::ops::Bound;
 
 use ceremonies::ceremony::{self, Ceremony};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis, WalletName};
+use ceremonies::log::Entry;
 use ceremonies::record::{HOSTILE, Head, Lock, Memory, SignedHead, Standing, Tip, Tree};
 use ceremonies::text::chain;
 use ceremonies::wallet::Record;

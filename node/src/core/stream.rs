@@ -1,6 +1,6 @@
 //! The broker's stream as this node finds it: whether it is the one that it read before, and how far it has read.
 
-use ceremonies::broker::{Difference, stream_differences};
+use ceremonies::deploy::broker::{Difference, stream_differences};
 use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Manifest;
 use tracing::{info, warn};

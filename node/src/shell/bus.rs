@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message};
+use ceremonies::deploy::subject;
 use ceremonies::ids::{ClusterId, Hash, NodeIndex};
-use ceremonies::subject;
 use futures_util::StreamExt;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -73,10 +73,12 @@ pub(super) async fn connect(
             let events = events.clone();
             async move {
                 // The agent may be gone; then nobody needs to know.
-                match event {
-                    async_nats::Event::Connected => drop(events.send(Event::Connected).await),
-                    async_nats::Event::Disconnected => drop(events.send(Event::Disconnected).await),
-                    event => warn!(%event, "bus"),
+                if event == async_nats::Event::Connected {
+                    drop(events.send(Event::Connected).await);
+                } else if event == async_nats::Event::Disconnected {
+                    drop(events.send(Event::Disconnected).await);
+                } else {
+                    warn!(%event, "bus");
                 }
             }
         })

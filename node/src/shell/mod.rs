@@ -13,8 +13,8 @@ mod unwell;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
-use ceremonies::subject;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, HeaderMap, Message, StatusCode, jetstream};
+use ceremonies::deploy::subject;
 use ceremonies::ids::CeremonyId;
-use ceremonies::subject;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 

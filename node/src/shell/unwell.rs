@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use ceremonies::deploy::subject;
 use ceremonies::ids::UnixMillis;
 use ceremonies::said::{self, Topic};
-use ceremonies::subject;
 use ceremonies::text::chain;
 use ceremonies::wire::{VERSION, bus};
 use prost::Message as _;

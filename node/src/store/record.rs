@@ -1,7 +1,7 @@
 //! The record: this node's copy of every log, the branches that it does not stand on, and its ballots.
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::Entry;
 use ceremonies::record::{Lock, Memory, SignedHead, Tip};
 use ceremonies::wire::{log, record};
 use prost::Message;

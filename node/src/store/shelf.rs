@@ -2,8 +2,8 @@
 
 use ceremonies::book::{origin_of, record_in};
 use ceremonies::ceremony::Head;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::manifest::Origin;
 use ceremonies::wallet::Record;
 use ceremonies::wire::log;

@@ -340,6 +340,7 @@ pub enum VaultError {
 }
 
 /// What to do about a file that cannot be used, where that is known.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which grows")]
 fn remedy(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "; check that the folder exists and is mounted",

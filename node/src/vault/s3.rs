@@ -227,6 +227,10 @@ impl S3 {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a library's enum, of which two causes are told apart"
+    )]
     fn failed<E>(&self, operation: &'static str, error: SdkError<E, HttpResponse>) -> VaultError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,

@@ -1,5 +1,6 @@
 //! The node agent through its public interface.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -10,8 +10,8 @@ use ceremonies::attestation::TrustRoot;
 use ceremonies::book::{Book, SetAside};
 use ceremonies::ceremony::{Context, Phase};
 use ceremonies::charter::Charter;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis, WalletName};
+use ceremonies::log::Entry;
 use node::store::{Claim, Store, sqlite_url};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use ceremonies::curve::Point;
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::{Point, Record};
+use ceremonies::wallet::Record;
 use ceremonies::wire::log;
 use enclave::scheme::dkls23::{
     Factory, KeyGeneration, KeyShare, NewShare, Product, Refreshing, Repairing, Signing,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ceremonies::attestation::{self, Expectation};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
-use ceremonies::entry::{Entry, Event};
+use ceremonies::log::{Entry, Event};
 use ceremonies::statement;
 
 use crate::report::Report;

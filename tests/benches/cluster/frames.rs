@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ceremonies::attestation::heartbeat_nonce;
 use ceremonies::charter::Role;
-use ceremonies::entry::{Entry, EntryError, Place};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::log::{Entry, EntryError, Place};
 use ceremonies::statement::Answer;
 use ceremonies::wire::{bus, log};
 use console::client::News;

@@ -3,7 +3,7 @@
 //! They are test signings that were withdrawn at once, with a wallet that the cluster's own enclaves hold.
 
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
+use ceremonies::log::Entry;
 use ceremonies::statement::Answer;
 use console::room::Subject;
 

@@ -4,6 +4,7 @@
 //! `cargo bench -p lab -- [--json FILE] [--only NAME…]`; `history-1000`, `history-10000` and `refreshed-1000` run only by
 //! name.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Event};
+use ceremonies::log::{Entry, Event};
 use ceremonies::manifest::Way;
 use ceremonies::wire::bus::Progress;
 use console::client::{Client, News};

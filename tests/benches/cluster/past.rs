@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
+use ceremonies::log::Entry;
 use ceremonies::record::Tip;
 use ceremonies::wire::bus::Heartbeat;
 use console::client::{Client, News, Scope};

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{Duty, Phase};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, WalletName};
+use ceremonies::log::Entry;
 use console::room::{Subject, now};
 use enclave_link::message::{Log, Start};
 use prost::Message as _;

@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use ceremonies::book::{Book, Taken};
 use ceremonies::ceremony::{Ceremony, Duty};
 use ceremonies::charter::Role;
-use ceremonies::entry::{Entry, TestSigned};
+use ceremonies::curve::Point;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, StepId};
+use ceremonies::log::{Entry, TestSigned};
 use ceremonies::script::Act;
 use ceremonies::statement::{Answer, Release};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{
-    Record, backed_up_message, prepared_message, proved_message, retired_message, staged_message,
+    Record, Sharing, backed_up_message, prepared_message, proved_message, retired_message, staged_message,
 };
-use ceremonies::wire::VERSION;
 use ceremonies::wire::log::{self, event::Kind};
 use console::config::Me;
 use console::room::{self, LIFETIME_MS, Opening, Signature, Subject, now};
@@ -29,7 +29,6 @@ use lab::attack::Host;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use lab::nsm::{DocumentSpec, LabRoot};
-use prost::Message as _;
 
 /// A cluster's people and nodes, with enclaves that nobody runs.
 pub(crate) struct Stage<'a> {
@@ -198,34 +197,26 @@ impl<'a> Stage<'a> {
         Kind::Attested(log::Attested { node: node.into(), document: self.nsm.sign(&spec).unwrap() })
     }
 
-    fn public_share(&self, x: u8) -> Vec<u8> {
+    fn public_share(&self, x: u8) -> Point {
         let x = Scalar::from(u64::from(x));
         let share = self.sharing.iter().rev().fold(Scalar::ZERO, |sum, coefficient| sum * x + coefficient);
-        (ProjectivePoint::GENERATOR * share).to_affine().to_bytes().to_vec()
+        Point::decode(&(ProjectivePoint::GENERATOR * share).to_affine().to_bytes()).unwrap()
     }
 
     fn record(&self, ceremony: &Ceremony) -> Vec<u8> {
         let manifest = ceremony.manifest();
-        let share = |node: &NodeIndex| log::PublicShare {
-            node: (*node).into(),
-            point: self.public_share(node.get()),
-        };
-        let record = log::GenerationRecord {
-            version: VERSION,
-            cluster: manifest.cluster.to_string(),
-            ceremony: manifest.ceremony.to_string(),
-            manifest: manifest.hash().as_bytes().to_vec(),
-            wallet: manifest.wallet.to_string(),
-            generation: manifest.generation.0,
-            threshold: manifest.threshold.into(),
+        let sharing = Sharing {
             public_key: self.public_share(0),
-            chain_code: vec![2; 32],
-            public_shares: manifest.roster.iter().map(share).collect(),
-            session: manifest.hash().as_bytes().to_vec(),
-            transcript: manifest.hash().as_bytes().to_vec(),
-            enclaves: ceremony.approved_or_current_enclaves().as_bytes().to_vec(),
+            chain_code: Hash::from([2; 32]),
+            public_shares: manifest
+                .roster
+                .iter()
+                .map(|node| (*node, self.public_share(node.get())))
+                .collect(),
+            session: manifest.hash(),
+            transcript: manifest.hash(),
         };
-        record.encode_to_vec()
+        sharing.record(manifest, &ceremony.approved_or_current_enclaves())
     }
 
     fn staged(&self, ceremony: &Ceremony, node: NodeIndex) -> Kind {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use ceremonies::ceremony::Ceremony;
-use ceremonies::entry::{Entry, MAX_ENTRY};
+use ceremonies::log::{Entry, MAX_ENTRY};
 use custody_fuzz::recorded::{ENTRIES, STAGES, context};
 use libfuzzer_sys::fuzz_target;
 

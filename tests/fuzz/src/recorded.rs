@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use ceremonies::attestation::TrustRoot;
 use ceremonies::ceremony::{Ceremony, Context};
 use ceremonies::charter::Charter;
-use ceremonies::entry::Entry;
+use ceremonies::log::Entry;
 use ceremonies::evidence::Material;
 use ceremonies::wire::log;
 use prost::Message as _;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::NodeIndex;
+use ceremonies::log::{Entry, Place};
 use ceremonies::wire::log;
 use enclave::session::MAX_ENVELOPE;
 use enclave_link::message::{self, Deliver, FromEnclave, ToEnclave, from_enclave, to_enclave};
@@ -244,6 +244,7 @@ impl Shared {
         kinds.into_iter().map(|kind| ToEnclave { kind: Some(kind) }).collect()
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other misdeeds happen elsewhere")]
     fn start(&self, mut start: message::Start) -> Vec<to_enclave::Kind> {
         let misdeeds = self.state().misdeeds.clone();
         let mut again = None;
@@ -288,6 +289,7 @@ impl State {
         self.misdeeds.contains(misdeed)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other misdeeds happen elsewhere")]
     fn deliver(&mut self, deliver: Deliver) -> Vec<Deliver> {
         let mut arriving = Vec::new();
         let mut copy = |change: &dyn Fn(&mut Deliver)| {
@@ -380,7 +382,14 @@ fn outward(shared: &Shared, message: &FromEnclave) -> Option<Passing> {
             log::event::Kind::Staged(_) => Some(Passing::Staged),
             log::event::Kind::Proved(_) => Some(Passing::Proved),
             log::event::Kind::Retired(_) => Some(Passing::Retired),
-            _ => None,
+            log::event::Kind::Opened(_)
+            | log::event::Kind::Attested(_)
+            | log::event::Kind::Signed(_)
+            | log::event::Kind::Adopted(_)
+            | log::event::Kind::Aborted(_)
+            | log::event::Kind::Faulted(_)
+            | log::event::Kind::Withdrawn(_)
+            | log::event::Kind::BackedUp(_) => None,
         },
         from_enclave::Kind::Welcome(_)
         | from_enclave::Kind::Refused(_)

@@ -11,10 +11,10 @@ use ceremonies::attestation::{Measurement, TrustRoot};
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Context, Duty, SessionSpec, test_digest};
 use ceremonies::charter::Charter;
-use ceremonies::entry::{Aborted, Entry, TestSigned};
 use ceremonies::ids::{Hash, Line, NodeIndex};
+use ceremonies::log::{Aborted, Entry, TestSigned};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, prepared_message};
+use ceremonies::wallet::{Record, Sharing, prepared_message};
 use ceremonies::wire::log;
 use console::room::now;
 use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, NewShare, Product, Signature, Signing};
@@ -228,9 +228,9 @@ impl Mind {
             Some(origin) => book.get(&origin.ceremony).and_then(|chapter| chapter.ceremony.committed()),
             None => ceremony.committed(),
         };
-        let fooled = self.does().into_iter().find_map(|misdeed| match misdeed {
-            PeerMisdeed::TwoFaces(fooled) => Some(fooled),
-            _ => None,
+        let fooled = self.does().into_iter().find_map(|misdeed| {
+            let PeerMisdeed::TwoFaces(fooled) = misdeed else { return None };
+            Some(fooled)
         });
         let faces = (0..if fooled.is_some() { 2 } else { 1 })
             .map(|_| self.face(node, &spec, &ceremony, &duty, record.as_ref().map(|wallet| &wallet.record)))
@@ -256,22 +256,21 @@ impl Mind {
         };
         let (threshold, misdeeds) = (spec.threshold, self.does());
         let parties: Vec<NodeIndex> = spec.parties.keys().copied().collect();
-        let factory: Factory = match duty {
-            Duty::TestSign { subset, attempt, .. } => {
-                let record = record.context("no wallet to sign with")?;
-                let share = Arc::clone(self.shares.get(&record.digest()).context("no share to sign with")?);
-                let manifest = ceremony.manifest().hash();
-                let digest = test_digest(&manifest, &record.digest(), subset, *attempt);
-                let key = record.public_key;
-                Box::new(move |session| {
-                    let honest = Signing::new(share, own, &parties, key, digest, session)?;
-                    Ok(Box::new(Cheat { honest, misdeeds }))
-                })
-            }
-            _ => Box::new(move |session| {
+        let factory: Factory = if let Duty::TestSign { subset, attempt, .. } = duty {
+            let record = record.context("no wallet to sign with")?;
+            let share = Arc::clone(self.shares.get(&record.digest()).context("no share to sign with")?);
+            let manifest = ceremony.manifest().hash();
+            let digest = test_digest(&manifest, &record.digest(), subset, *attempt);
+            let key = record.public_key;
+            Box::new(move |session| {
+                let honest = Signing::new(share, own, &parties, key, digest, session)?;
+                Ok(Box::new(Cheat { honest, misdeeds }))
+            })
+        } else {
+            Box::new(move |session| {
                 let honest = KeyGeneration::new(own, parties, threshold, session)?;
                 Ok(Box::new(Cheat { honest, misdeeds }))
-            }),
+            })
         };
         Ok(Session::new(plan, Arc::clone(&self.keys), rand::random(), factory))
     }
@@ -339,30 +338,18 @@ impl Mind {
         share: &NewShare,
     ) -> Result<Vec<from_enclave::Kind>> {
         let manifest = play.ceremony.manifest();
-        let mut chain_code = share.chain_code.as_bytes().to_vec();
+        let mut chain_code = *share.chain_code.as_bytes();
         if self.does().contains(&PeerMisdeed::LieAboutResult) {
             chain_code[0] ^= 1;
         }
-        let shares = share
-            .public_shares
-            .iter()
-            .map(|(node, point)| log::PublicShare { node: (*node).into(), point: point.as_bytes().to_vec() });
-        let record = log::GenerationRecord {
-            version: ceremonies::wire::VERSION,
-            cluster: manifest.cluster.to_string(),
-            ceremony: manifest.ceremony.to_string(),
-            manifest: manifest.hash().as_bytes().to_vec(),
-            wallet: manifest.wallet.to_string(),
-            generation: manifest.generation.0,
-            threshold: manifest.threshold.into(),
-            public_key: share.public_key.as_bytes().to_vec(),
-            chain_code,
-            public_shares: shares.collect(),
-            session: session.as_bytes().to_vec(),
-            transcript: transcript.as_bytes().to_vec(),
-            enclaves: play.ceremony.approved_or_current_enclaves().as_bytes().to_vec(),
+        let sharing = Sharing {
+            public_key: share.public_key,
+            chain_code: chain_code.into(),
+            public_shares: share.public_shares.clone(),
+            session,
+            transcript,
         };
-        let record = Record::parse(&record.encode_to_vec())?;
+        let record = Record::parse(&sharing.record(manifest, &play.ceremony.approved_or_current_enclaves()))?;
         let encoded = share.share.encode()?;
         self.shares.insert(record.digest(), Arc::new(KeyShare::decode(&encoded)?));
         // It keeps its share in memory, but gives its agent something to store.
@@ -427,9 +414,10 @@ impl Mind {
 
     fn abort(&self, play: &Playing, reason: &str) -> from_enclave::Kind {
         let manifest = play.ceremony.manifest();
-        let (subset, attempt) = match &play.duty {
-            Duty::TestSign { subset, attempt, .. } => (subset.clone(), *attempt),
-            _ => (Subset::new(manifest.roster.iter().copied()), 1),
+        let (subset, attempt) = if let Duty::TestSign { subset, attempt, .. } = &play.duty {
+            (subset.clone(), *attempt)
+        } else {
+            (Subset::new(manifest.roster.iter().copied()), 1)
         };
         let mut aborted = Aborted {
             node: play.node,

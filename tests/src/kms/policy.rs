@@ -257,8 +257,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
     use ceremonies::attestation::{Measurement, Pcr};
+    use ceremonies::deploy::kms_policy::key_policy;
     use ceremonies::ids::UnixMillis;
-    use ceremonies::kms_policy::key_policy;
     use serde_json::json;
 
     use super::*;

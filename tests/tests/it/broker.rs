@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
 use ceremonies::charter::CeremonyKind;
+use ceremonies::deploy::subject;
 use ceremonies::script::Act;
-use ceremonies::subject;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use prost::Message as _;

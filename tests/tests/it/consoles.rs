@@ -237,7 +237,7 @@ fn tells_a_watcher_each_entry_once(folder: &Path, cluster: &Path, room: &Room, i
         }
         (told.len() >= log.len()).then_some(())
     });
-    assert_eq!(told, log.iter().map(ceremonies::entry::Entry::hash).collect::<Vec<_>>());
+    assert_eq!(told, log.iter().map(ceremonies::log::Entry::hash).collect::<Vec<_>>());
     assert_eq!(run(cluster, &tail, None).unwrap(), "");
     std::fs::write(&cursor, "half of a curs").unwrap();
     assert!(run(cluster, &tail, None).unwrap_err().contains("is not a cursor"));

@@ -9,18 +9,19 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
-use ceremonies::address::{
-    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress, Path, derive,
+use ceremonies::chain::address::{
+    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress,
 };
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, MIN_GAS, Transfer};
+use ceremonies::chain::transaction::{Sats, Transaction, Wei};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
+use ceremonies::curve::{Path, derive};
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis, WalletName};
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
-use ceremonies::transaction::{Sats, Transaction, Wei};
 use ceremonies::wallet::Record;
 use console::config::Me;
 use console::custodian;
@@ -83,7 +84,7 @@ async fn two_exposed_shares_are_made_worthless_and_the_ledger_says_what_old_copi
 }
 
 /// The key that a record has at a path.
-fn key(record: &Record, path: &Path) -> ceremonies::wallet::Point {
+fn key(record: &Record, path: &Path) -> ceremonies::curve::Point {
     derive(&record.public_key, &record.chain_code, path).unwrap().public_key
 }
 

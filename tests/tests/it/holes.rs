@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::CeremonyId;
+use ceremonies::log::{Entry, Event};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
 use console::room::{self, Signature, now};

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{MAX_ATTESTATIONS, Phase};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::{Entry, Event};
+use ceremonies::deploy::subject;
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::log::{Entry, Event};
 use ceremonies::record::Tip;
 use ceremonies::said::Topic;
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
-use ceremonies::subject;
 use ceremonies::wire::{bus, log};
 use console::checks::Check;
 use console::client::News;
@@ -250,11 +250,11 @@ async fn stream_that_is_lost_or_foreign_is_said_not_written_to_and_given_back() 
     // Somebody was quicker than the keeper, with a stream that discards messages.
     let seed = std::fs::read_to_string(cluster.layout().keeper()).unwrap();
     let keeper = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
-        .custom_inbox_prefix(ceremonies::broker::KEEPER_INBOX)
+        .custom_inbox_prefix(ceremonies::deploy::broker::KEEPER_INBOX)
         .connect(cluster.nats_url())
         .await
         .unwrap();
-    let mut foreign = ceremonies::broker::stream_config(1);
+    let mut foreign = ceremonies::deploy::broker::stream_config(1);
     foreign["storage"] = "memory".into();
     let made = keeper.request("$JS.API.STREAM.CREATE.CEREMONIES", foreign.to_string().into()).await.unwrap();
     assert!(String::from_utf8_lossy(&made.payload).contains("memory"));
@@ -397,7 +397,7 @@ async fn nobody_waits_for_a_frozen_agent_or_an_endless_answer() {
     cluster.agent(node(3)).unwrap().resume().await;
     assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
     let log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 2).await;
-    assert!(log.iter().any(|entry| matches!(entry.event, ceremonies::entry::Event::Withdrawn { .. })));
+    assert!(log.iter().any(|entry| matches!(entry.event, ceremonies::log::Event::Withdrawn { .. })));
     cluster.stop().await;
 }
 

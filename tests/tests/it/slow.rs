@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ceremonies::address::{BitcoinAddress, BitcoinNetwork};
+use ceremonies::chain::address::{BitcoinAddress, BitcoinNetwork};
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::{Sats, Transaction};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::{Sats, Transaction};
 use console::client::News;
 use console::room;
 use futures_util::StreamExt as _;

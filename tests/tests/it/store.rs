@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use ceremonies::ceremony::Head;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Generation, Hash, NodeIndex, UnixMillis};
+use ceremonies::log::{Entry, Place};
 use ceremonies::record::{Lock, Memory, Tip};
 use ceremonies::wire::log;
 use lab::postgres::{self, Postgres};

@@ -6,14 +6,14 @@
 use std::time::{Duration, Instant};
 
 use bitcoinconsensus::{VERIFY_ALL_PRE_TAPROOT, verify_with_flags};
-use ceremonies::address::{
-    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, Child, EthereumAddress, Path, derive,
+use ceremonies::chain::address::{
+    BitcoinAddress, BitcoinNetwork, BitcoinRecipient, ChainId, EthereumAddress,
 };
+use ceremonies::chain::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
+use ceremonies::chain::transaction::evm::{Evm, MIN_GAS, Transfer};
+use ceremonies::chain::transaction::{Sats, Transaction, Wei};
+use ceremonies::curve::{Child, Path, Point, Signature, derive};
 use ceremonies::ids::Hash;
-use ceremonies::transaction::bitcoin::{Bitcoin, Input, Outpoint, Output, Txid};
-use ceremonies::transaction::evm::{Evm, MIN_GAS, Transfer};
-use ceremonies::transaction::{Sats, Signature, Transaction, Wei};
-use ceremonies::wallet::Point;
 use k256::Scalar;
 use k256::ecdsa::SigningKey;
 use lab::hardhat::{self, Hardhat};

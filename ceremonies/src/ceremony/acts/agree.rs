@@ -9,9 +9,10 @@ pub(super) struct Agree;
 
 impl Rules for Agree {
     fn check_answer(&self, _: &Ceremony, _: &PersonName, answer: &Answer) -> Result<(), Refused> {
-        match answer {
-            Answer::Agree | Answer::Disagree(_) => Ok(()),
-            _ => Err(Refused::Asks("a verdict: agree, or disagree with a reason")),
+        if matches!(answer, Answer::Agree | Answer::Disagree(_)) {
+            Ok(())
+        } else {
+            Err(Refused::Asks("a verdict: agree, or disagree with a reason"))
         }
     }
 }

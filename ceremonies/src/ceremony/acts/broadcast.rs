@@ -12,7 +12,12 @@ impl Rules for Broadcast {
         match answer {
             Answer::Broadcast(confirmation) => Ok(ceremony.check_confirmation(confirmation)?),
             Answer::Withheld(_) => Ok(()),
-            _ => Err(Refused::Asks(
+            Answer::None
+            | Answer::Words(_)
+            | Answer::Agree
+            | Answer::Disagree(_)
+            | Answer::Withdraw(_)
+            | Answer::Release(_) => Err(Refused::Asks(
                 "the block that the transaction is in, or why it is not sent: custody broadcast",
             )),
         }

@@ -19,10 +19,8 @@ impl Rules for Prove {
     }
 
     fn check_answer(&self, ceremony: &Ceremony, person: &PersonName, answer: &Answer) -> Result<(), Refused> {
-        match answer {
-            Answer::Release(release) => Ok(ceremony.check_release(Act::Prove, person, release)?),
-            _ => Err(Refused::Asks("the release of a backup: custody backup prove, or restore")),
-        }
+        let asks = Refused::Asks("the release of a backup: custody backup prove, or restore");
+        Ok(ceremony.check_release(Act::Prove, person, answer.release().ok_or(asks)?)?)
     }
 
     fn is_done(&self, ceremony: &Ceremony, _: &Step) -> bool {

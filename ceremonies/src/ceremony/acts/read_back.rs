@@ -9,9 +9,7 @@ pub(super) struct ReadBack;
 
 impl Rules for ReadBack {
     fn check_answer(&self, ceremony: &Ceremony, _: &PersonName, answer: &Answer) -> Result<(), Refused> {
-        match answer {
-            Answer::Words(typed) => Ok(ceremony.check_words(typed)?),
-            _ => Err(Refused::Asks("the words as you heard them")),
-        }
+        let Answer::Words(typed) = answer else { return Err(Refused::Asks("the words as you heard them")) };
+        Ok(ceremony.check_words(typed)?)
     }
 }

@@ -20,10 +20,8 @@ impl Rules for Recover {
     }
 
     fn check_answer(&self, ceremony: &Ceremony, person: &PersonName, answer: &Answer) -> Result<(), Refused> {
-        match answer {
-            Answer::Release(release) => Ok(ceremony.check_release(Act::Recover, person, release)?),
-            _ => Err(Refused::Asks("the release of a backup: custody backup prove, or restore")),
-        }
+        let asks = Refused::Asks("the release of a backup: custody backup prove, or restore");
+        Ok(ceremony.check_release(Act::Recover, person, answer.release().ok_or(asks)?)?)
     }
 
     fn is_done(&self, ceremony: &Ceremony, _: &Step) -> bool {

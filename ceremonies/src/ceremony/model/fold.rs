@@ -11,7 +11,6 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use k256::elliptic_curve::group::GroupEncoding as _;
 use k256::{ProjectivePoint, Scalar};
 use nkeys::{KeyPair, KeyPairType};
-use prost::Message as _;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use super::super::{AttestedEnclave, Ceremony, Context, Duty, Ending, Head, Phase, Rejection, StepSignature};
@@ -20,13 +19,14 @@ use crate::attestation::{EnclaveKeys, Measurement, Pcr, TrustRoot};
 use crate::charter::{
     AttestationRules, CeremonyKind, Charter, CharterDraft, ClusterKind, KmsRules, Node, Person, Quorum, Role,
 };
-use crate::entry::{Aborted, Entry, Place};
+use crate::curve::Point;
 use crate::ids::{Hash, Line, NodeIndex, UnixMillis};
+use crate::log::{Aborted, Entry, Place};
 use crate::manifest::{Proposal, Subject};
 use crate::script::{Act, Script};
 use crate::statement::{Answer, Presence};
 use crate::subsets::Subset;
-use crate::wallet::{Record, prepared_message};
+use crate::wallet::{Record, Sharing, prepared_message};
 use crate::wire::log::{self, event::Kind};
 
 const OPENED: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -199,28 +199,16 @@ fn record(ceremony: &Ceremony, secret: u64) -> Record {
     let point = |x: u8| {
         let powers = (1..manifest.threshold).map(|power| u64::from(x).pow(power.into()));
         let value = Scalar::from(secret + powers.sum::<u64>());
-        (ProjectivePoint::GENERATOR * value).to_affine().to_bytes().to_vec()
+        Point::decode(&(ProjectivePoint::GENERATOR * value).to_affine().to_bytes()).unwrap()
     };
-    let shares = manifest
-        .roster
-        .iter()
-        .map(|node| log::PublicShare { node: (*node).into(), point: point(node.get()) });
-    let record = log::GenerationRecord {
-        version: crate::wire::VERSION,
-        cluster: manifest.cluster.to_string(),
-        ceremony: manifest.ceremony.to_string(),
-        manifest: manifest.hash().as_bytes().to_vec(),
-        wallet: manifest.wallet.to_string(),
-        generation: manifest.generation.0,
-        threshold: manifest.threshold.into(),
+    let sharing = Sharing {
         public_key: point(0),
-        chain_code: vec![2; 32],
-        public_shares: shares.collect(),
-        session: vec![3; 32],
-        transcript: vec![4; 32],
-        enclaves: ceremony.approved_or_current_enclaves().as_bytes().to_vec(),
+        chain_code: Hash::from([2; 32]),
+        public_shares: manifest.roster.iter().map(|node| (*node, point(node.get()))).collect(),
+        session: Hash::from([3; 32]),
+        transcript: Hash::from([4; 32]),
     };
-    Record::parse(&record.encode_to_vec()).unwrap()
+    Record::parse(&sharing.record(manifest, &ceremony.approved_or_current_enclaves())).unwrap()
 }
 
 impl Fold {

@@ -207,8 +207,8 @@ pub(super) async fn follow(desk: &mut Desk, output: Output, id: &CeremonyId) -> 
 }
 
 /// An event in one line.
-pub(crate) fn event_line(event: &ceremonies::entry::Event) -> String {
-    use ceremonies::entry::Event;
+pub(crate) fn event_line(event: &ceremonies::log::Event) -> String {
+    use ceremonies::log::Event;
     match event {
         Event::Opened { manifest, .. } => {
             format!("opened by {}: {}", manifest.administrator, manifest.purpose)

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::ceremony::{Ceremony, WITHDRAW};
+use ceremonies::chain::transaction::Confirmation;
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Hash, InvalidId, Line, PersonName, StepId};
 use ceremonies::statement::{Answer, Release};
-use ceremonies::transaction::Confirmation;
 use ceremonies::wire::log;
 use ceremonies::words;
 use clap::Args;
@@ -132,19 +132,18 @@ impl StepArguments {
 
 /// The statement to be signed for the first time. Of one that is on record, it says how well.
 pub(super) fn statement(signature: &Signature, ceremony: &Ceremony, reading: &Reading) -> Result<String> {
-    signature.statement(ceremony, now()).map_err(|error| match error {
-        RoomError::OnRecord { seq, .. } => anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq)),
-        error => error.into(),
+    signature.statement(ceremony, now()).map_err(|error| {
+        if let RoomError::OnRecord { seq, .. } = error {
+            anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq))
+        } else {
+            error.into()
+        }
     })
 }
 
 /// The release of a backup as a file, for those who sign it elsewhere: what the log will hold, and no secret.
 pub(in crate::cli) fn write_release(file: &Path, release: &Release) -> Result<()> {
-    let wire = log::Release {
-        node: release.node.into(),
-        object: release.object.as_bytes().to_vec(),
-        sealed: release.sealed.clone(),
-    };
+    let wire = log::Release::from(release.clone());
     Ok(write_new(file, &wire.encode_to_vec(), Readers::Anyone)?)
 }
 
@@ -152,9 +151,7 @@ fn read_release(file: &Path) -> Result<Release> {
     let malformed = || format!("{} is not a release of a backup", file.display());
     let wire =
         log::Release::decode(read("release", file, MAX_SETTINGS)?.as_slice()).with_context(malformed)?;
-    let node = wire.node.try_into().with_context(malformed)?;
-    let object = wire.object.as_slice().try_into().with_context(malformed)?;
-    Ok(Release { node, object, sealed: wire.sealed })
+    wire.try_into().with_context(malformed)
 }
 
 /// The one person of the cluster file in a role who has not signed the step yet; where all have, the first of them.
@@ -190,9 +187,10 @@ pub(in crate::cli) async fn submit(
     armoured: Vec<u8>,
 ) -> Result<()> {
     let receipt = desk.client.submit(desk.known(id), id, signature.event(armoured)).await?;
-    let what = match &signature.answer {
-        Answer::Disagree(_) => format!("that they disagree ({})", signature.step),
-        _ => signature.step.to_string(),
+    let what = if let Answer::Disagree(_) = &signature.answer {
+        format!("that they disagree ({})", signature.step)
+    } else {
+        signature.step.to_string()
     };
     let text = format!("{} signed {what} as {}: {receipt}", signature.person, signature.role);
     output.print(&receipt_rendered(&receipt), &text)

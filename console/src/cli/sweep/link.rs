@@ -2,7 +2,7 @@
 //! amount is refused, and never quietly overruled.
 
 use anyhow::{Context as _, Result, bail};
-use ceremonies::address::Network;
+use ceremonies::chain::address::Network;
 use ceremonies::text::{one_line, shortened};
 
 /// How many decimals of a bitcoin are one satoshi.

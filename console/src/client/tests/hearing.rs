@@ -101,7 +101,7 @@ fn answer_belongs_to_its_node_and_its_question() {
         (2, "ceremony.read.dkg-w-1.3", request, by_two.clone()),
         (2, subject, request, said(topic, 2, 3, &body)),
         (2, subject, request, body.encode_to_vec()),
-        (2, subject, request, vec![0; ceremonies::subject::MAX_PAYLOAD + 1]),
+        (2, subject, request, vec![0; ceremonies::deploy::subject::MAX_PAYLOAD + 1]),
     ] {
         assert!(verified(&voices(), node(asked), (subject, request), &answer).is_err());
     }

@@ -1,5 +1,6 @@
 //! A cluster of five nodes that answer in this process, each as its test wants it to.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod catalogue;
@@ -16,8 +17,8 @@ use bytes::Bytes;
 use ceremonies::attestation::TrustRoot;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::Charter;
-use ceremonies::entry::{Entry, EntryError, Event, Place};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
+use ceremonies::log::{Entry, EntryError, Event, Place};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::said::{self, Topic};
 use ceremonies::wire::record::HeadNews;

@@ -111,6 +111,7 @@ const KINDS: [CeremonyKind; CeremonyKind::ALL.len()] = [
     CeremonyKind::Inventory,
 ];
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyEvent) {
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
@@ -211,6 +212,7 @@ fn review(statement: String, act: ReviewAct, me: Me) -> Review {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn in_who(model: &mut Model, mut who: Who, code: KeyCode) -> Vec<Effect> {
     match code {
         KeyCode::Up | KeyCode::Char('k') => who.selected = who.selected.saturating_sub(1),
@@ -266,6 +268,7 @@ pub(super) fn review_release(model: &mut Model, me: Me, released: Released) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn in_verdict(model: &mut Model, me: Me, code: KeyCode) {
     match code {
         KeyCode::Char('a') => review_step(model, me, Answer::Agree),
@@ -331,6 +334,7 @@ fn review_of(model: &Model, me: Me, answer: Answer) -> Result<Review, String> {
 /// The word that has to be typed before anything is signed.
 pub const SIGN_WORD: &str = "sign";
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing here, or are typed")]
 fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEvent) -> Vec<Effect> {
     let last = review.page.lines.saturating_sub(review.page.height);
     let leaf = review.page.height.saturating_sub(1).max(1);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, NodeIndex, StepId};
+use ceremonies::log::Entry;
 use ceremonies::text::chain;
 
 use super::super::model::{Model, Rounds, Screen, Standing};

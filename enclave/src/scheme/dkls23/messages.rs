@@ -39,6 +39,7 @@ pub(super) fn private_to<T: Serialize>(
 /// An abort of the crate: which party it names, and whether it is a ban. A message of another signing session names no
 /// culprit: our own share may be of another generation.
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's other reasons name nobody")]
 pub(super) fn abort(abort: Abort) -> ProtocolAbort {
     let ban = match abort.kind {
         AbortKind::BanCounterparty(peer) => node(peer),

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::address::Path;
+use ceremonies::curve::{Path, Point};
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::{Point, Record};
+use ceremonies::wallet::Record;
 use dkls23::protocols::{Parameters, PartyIndex};
 use dkls23::secp256k1::{Party, PublicKeyPackage};
 use dkls23::utilities::zero_shares::ZeroShare;

@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ceremonies::ceremony::verifies;
+use ceremonies::curve::{Point, verifies};
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::Point;
 use dkls23::protocols::signing::{
     Broadcast3to4, KeepPhase1to2, KeepPhase2to3, SignData, TransmitPhase1to2, TransmitPhase2to3,
     UniqueKeep1to2, UniqueKeep2to3,

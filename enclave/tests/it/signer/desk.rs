@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ceremonies::curve::Point;
 use ceremonies::ids::Hash;
-use ceremonies::wallet::Point;
 use ceremonies::wire::log;
 use ceremonies::wire::log::event::Kind;
 use ciborium::Value;
@@ -84,9 +84,9 @@ impl Desk {
 
     /// What an honest agent orders that knows this ceremony and the first one.
     pub(crate) fn order(&mut self, paper: &Paper) -> Start {
-        let encoded = |paper: &Paper| paper.log.iter().map(ceremonies::entry::Entry::encode).collect();
+        let encoded = |paper: &Paper| paper.log.iter().map(ceremonies::log::Entry::encode).collect();
         let others = paper.origins.iter().map(|origin| {
-            let entries = origin.iter().map(ceremonies::entry::Entry::encode).collect();
+            let entries = origin.iter().map(ceremonies::log::Entry::encode).collect();
             Log { entries }
         });
         self.requests += 1;

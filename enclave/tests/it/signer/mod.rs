@@ -258,7 +258,7 @@ fn ban_holds_before_any_log_shows_it_and_its_evidence_is_told_on_every_connectio
     let next = authorised(next);
     let mut order = desk.order(&next);
     order.others.push(enclave_link::message::Log {
-        entries: withdrawn.log.iter().map(ceremonies::entry::Entry::encode).collect(),
+        entries: withdrawn.log.iter().map(ceremonies::log::Entry::encode).collect(),
     });
     let effects = desk.feed(Input::Start(Box::new(order)), &next);
     assert!(refused(&effects).contains("banned pair"), "{}", refused(&effects));
@@ -376,7 +376,7 @@ fn order_to_prove_another_backup_than_was_released_is_refused_and_nothing_is_ope
     let effects = desk.feed(Input::Start(Box::new(order)), &paper);
     let [Effect::Work(id, work)] = effects.as_slice() else { panic!("{} effects", effects.len()) };
     assert!(matches!(&**work, Work::Prove(_)));
-    let point = ceremonies::wallet::Point::decode(&paper.sharing().point(OWN)).unwrap();
+    let point = ceremonies::curve::Point::decode(&paper.sharing().point(OWN)).unwrap();
     assert!(matches!(said(&desk.news(*id, News::Proved(point))), Kind::Proved(_)));
 }
 

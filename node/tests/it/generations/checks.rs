@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::entry::{Entry, Event};
 use ceremonies::ids::{CeremonyId, Generation, Hash};
+use ceremonies::log::{Entry, Event};
 use node::store::ShareState;
 
 use super::charter::{NODES, THRESHOLD};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use ceremonies::attestation::{EnclaveKeys, TrustRoot};
+use ceremonies::curve::Point;
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::{Point, Record};
+use ceremonies::wallet::Record;
 use enclave::scheme::dkls23::{NewShare, Product, Signature};
 use enclave::session::{Outcome, SessionFailure};
 use enclave::signer::{Begin, Effect, Input, News, Open, OrderId, Released, Signer, Task, Work};

@@ -1,7 +1,7 @@
 //! The agents of a schedule: how they start and die, what their cores ask for, and what they are told.
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::log::Entry;
 use enclave_link::message::Credentials;
 use node::core::{Effect, Event, Object, StoreOp, StoreReply, StreamError, TICK_MS};
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use ceremonies::ceremony::{Ceremony, Phase, StepState, opening_statement};
 use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Generation, Hash, StepId};
 use ceremonies::manifest::{Origin, Proposal, Subject, Way};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::{Answer, Release};
-use ceremonies::subject;
 use ceremonies::wire::log::{self, event::Kind, signed};
 use ceremonies::wire::{VERSION, bus};
 use node::core::{Request, RequestKind};

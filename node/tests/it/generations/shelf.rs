@@ -5,8 +5,8 @@ use std::mem::discriminant;
 
 use ceremonies::book::Book;
 use ceremonies::ceremony::{Ceremony, Phase};
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::log::Entry;
 
 use super::charter::NODES;
 use super::world::World;

@@ -8,8 +8,8 @@ pub(crate) mod stream;
 use std::collections::VecDeque;
 
 use ceremonies::ceremony::Context;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
-use ceremonies::subject;
 use node::core::{Core, Event, Identity, Mark, Now, Pace, StoreOp, Ticket};
 
 use self::store::{Order, Store};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::{Book, origin_of, record_in};
 use ceremonies::ceremony::Context;
-use ceremonies::entry::Entry;
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::Entry;
 use ceremonies::manifest::Origin;
 use ceremonies::record::Memory;
 use ceremonies::wallet::Record;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ceremonies::broker::stream_config;
+use ceremonies::deploy::broker::stream_config;
 use ceremonies::ids::CeremonyId;
 use node::core::{Mark, StreamEntry, StreamError, StreamSeen};
 use serde_json::{Value, json};

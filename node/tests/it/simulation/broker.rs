@@ -1,7 +1,7 @@
 //! What the broker says about its streams to a node that it lies to.
 
-use ceremonies::entry::Entry;
 use ceremonies::ids::CeremonyId;
+use ceremonies::log::Entry;
 use node::core::{Mark, StreamEntry, StreamError, StreamSeen};
 use rand::RngExt as _;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! What goes wrong: a host with one node's NKey that does anything with it, a broker that lies, machines that fail.
 
-use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
+use ceremonies::log::{Entry, Place};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::wire::record::{self, to_peer};
 use ceremonies::wire::{VERSION, log};

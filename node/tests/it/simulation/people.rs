@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use ceremonies::ceremony::{Phase, opening_statement};
 use ceremonies::charter::{CeremonyKind, Role};
-use ceremonies::entry::Entry;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
+use ceremonies::log::Entry;
 use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Proposal, Subject};
 use ceremonies::record::{SignedHead, Standing, Tip, Tree};
 use ceremonies::said::{self, Topic};
 use ceremonies::script::{Act, Script};
 use ceremonies::statement::Answer;
-use ceremonies::subject;
 use ceremonies::wire::log::{self, event::Kind};
 use ceremonies::wire::{VERSION, bus};
 use node::core::{Request, RequestKind};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::{Book, Examined, MAX_AHEAD_MS};
 use ceremonies::ceremony::{Head, Phase};
-use ceremonies::entry::{Entry, Place};
 use ceremonies::ids::{CeremonyId, Hash};
+use ceremonies::log::{Entry, Place};
 use ceremonies::record::{HOSTILE, Lock, SignedHead, Tip, quorum};
 use ceremonies::wire::{bus, log, record};
 use node::core::Remembered;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use ceremonies::book::Book;
-use ceremonies::broker::stream_config;
 use ceremonies::ceremony;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::{Entry, Place};
+use ceremonies::deploy::broker::stream_config;
 use ceremonies::ids::{CeremonyId, Generation, Hash, UnixMillis};
+use ceremonies::log::{Entry, Place};
 use ceremonies::manifest::{Origin, Proposal, Subject};
 use ceremonies::record::{Head, Lock, SignedHead, Tip};
 use ceremonies::script::Script;

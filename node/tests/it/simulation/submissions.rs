@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use ceremonies::book::Book;
-use ceremonies::broker::stream_config;
 use ceremonies::ceremony::opening_statement;
 use ceremonies::charter::CeremonyKind;
+use ceremonies::deploy::broker::stream_config;
+use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Generation, Hash};
 use ceremonies::manifest::{Origin, Proposal, Subject, Way};
 use ceremonies::said::{self, Topic};
 use ceremonies::script::Script;
-use ceremonies::subject;
 use ceremonies::wire::bus::submit_reply::Outcome;
 use ceremonies::wire::log::{self, event::Kind};
 use ceremonies::wire::{VERSION, bus};

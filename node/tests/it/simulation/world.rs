@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use ceremonies::broker::stream_differences;
-use ceremonies::entry::Entry;
+use ceremonies::deploy::broker::stream_differences;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
+use ceremonies::log::Entry;
 use node::core::{Effect, Event, Pace, Request, StoreOp, TICK_MS};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

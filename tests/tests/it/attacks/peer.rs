@@ -1,13 +1,14 @@
 //! A byzantine enclave in the place of one node's, with documents of the allowed image.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the variants that it is about")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::time::Duration;
 
 use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::CeremonyKind;
-use ceremonies::entry::Event;
 use ceremonies::ids::{CeremonyId, NodeIndex};
+use ceremonies::log::Event;
 use ceremonies::script::Act;
 use ceremonies::subsets::Subset;
 use console::room::now;

@@ -2,11 +2,11 @@
 //! witnesses (BIP-144), for the network.
 
 use super::{Bitcoin, BitcoinError, Input, Outpoint, Output, Txid};
-use crate::address::{BitcoinAddress, BitcoinNetwork, BitcoinRecipient};
+use crate::chain::address::{BitcoinAddress, BitcoinNetwork, BitcoinRecipient};
+use crate::chain::transaction::amount::Sats;
+use crate::chain::transaction::bytes::{Reader, Truncated, put_path};
+use crate::curve::Point;
 use crate::ids::Hash;
-use crate::transaction::amount::Sats;
-use crate::transaction::bytes::{Reader, Truncated, put_path};
-use crate::wallet::Point;
 
 /// The transaction's version; 2 since BIP-68.
 pub(super) const VERSION: [u8; 4] = [2, 0, 0, 0];
@@ -41,7 +41,7 @@ impl Output {
 impl Bitcoin {
     /// One byte for the network, the transaction without witnesses as every Bitcoin tool reads it, and for
     /// each input what it spends: the amount, the address's program and the key's path.
-    pub(in crate::transaction) fn encode(&self) -> Vec<u8> {
+    pub(in crate::chain::transaction) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![network_byte(self.network)];
         bytes.extend(self.unsigned());
         for input in &self.inputs {
@@ -53,7 +53,7 @@ impl Bitcoin {
     }
 
     /// What [`Bitcoin::encode`] writes.
-    pub(in crate::transaction) fn parse(bytes: &[u8]) -> Result<Self, BitcoinError> {
+    pub(in crate::chain::transaction) fn parse(bytes: &[u8]) -> Result<Self, BitcoinError> {
         let mut reader = Reader::new(bytes);
         let network = network_of(reader.byte()?)?;
         must_be("version", reader.take()?, VERSION)?;
@@ -165,9 +165,8 @@ fn network_of(byte: u8) -> Result<BitcoinNetwork, BitcoinError> {
     found.ok_or(BitcoinError::Network(byte))
 }
 
-/// A witness of P2WPKH (BIP-141): the signature and the key.
-pub(super) fn witness(signature: &k256::ecdsa::Signature, key: &Point) -> Vec<u8> {
-    let mut signature = signature.to_der().as_bytes().to_vec();
+/// A witness of P2WPKH (BIP-141): the signature, given in DER, and the key.
+pub(super) fn witness(mut signature: Vec<u8>, key: &Point) -> Vec<u8> {
     signature.push(SIGHASH_ALL);
     let mut bytes = vec![2, count(signature.len())];
     bytes.extend(signature);

@@ -151,7 +151,7 @@ impl<'a> Items<'a> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
-    use crate::address::keccak256;
+    use crate::chain::address::keccak256;
 
     /// A signed type 2 transaction of the main network, which clients of Ethereum use as their test vector.
     #[test]

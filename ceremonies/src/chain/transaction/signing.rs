@@ -1,22 +1,9 @@
-//! Signatures on their way into a transaction, which never gets one that a network would refuse.
+//! Why a transaction is not put together: a network would refuse it, or its keys are not the wallet's.
 
-use k256::ecdsa::{RecoveryId, VerifyingKey};
 use thiserror::Error;
 
-use crate::address::{BitcoinAddress, Path};
-use crate::ids::Hash;
-use crate::wallet::Point;
-
-/// An ECDSA signature as the cluster makes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature {
-    /// r, big-endian.
-    pub r: [u8; 32],
-    /// s, big-endian, in the lower half.
-    pub s: [u8; 32],
-    /// 0 to 3; its lowest bit is the parity of the nonce's y.
-    pub recovery_id: u8,
-}
+use crate::chain::address::BitcoinAddress;
+use crate::curve::{DeriveError, InvalidSignature, Path, Point};
 
 /// Why a transaction cannot be put together from signatures.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -71,7 +58,7 @@ pub enum SigningError {
 pub enum KeysError {
     /// No key at a path.
     #[error("one of the transaction's keys cannot be derived")]
-    Derive(#[from] crate::address::DeriveError),
+    Derive(#[from] DeriveError),
     /// An input spends what the wallet does not own.
     #[error(
         "input {index} spends from {address}, which is not the wallet's key {path}: correct the path or the address"
@@ -86,25 +73,12 @@ pub enum KeysError {
     },
 }
 
-impl Signature {
-    /// Checks that it is a low-s signature of the digest that recovers to the key. `index` is for the error.
-    pub(super) fn checked(
-        &self,
-        index: usize,
-        digest: &Hash,
-        key: &Point,
-    ) -> Result<k256::ecdsa::Signature, SigningError> {
-        let signature = k256::ecdsa::Signature::from_scalars(self.r, self.s);
-        let signature = signature.map_err(|_| SigningError::Malformed(index))?;
-        let recovery = RecoveryId::from_byte(self.recovery_id).ok_or(SigningError::Malformed(index))?;
-        if signature.normalize_s() != signature {
-            return Err(SigningError::HighS(index));
-        }
-        let found = VerifyingKey::recover_from_prehash(digest.as_bytes(), &signature, recovery);
-        if found.is_ok_and(|found| found.to_sec1_point(true).as_bytes() == key.as_bytes()) {
-            Ok(signature)
-        } else {
-            Err(SigningError::OtherSigner { index, key: Box::new(*key) })
+impl SigningError {
+    pub(super) fn of(index: usize, key: &Point, why: InvalidSignature) -> Self {
+        match why {
+            InvalidSignature::Malformed => Self::Malformed(index),
+            InvalidSignature::HighS => Self::HighS(index),
+            InvalidSignature::OtherKey => Self::OtherSigner { index, key: Box::new(*key) },
         }
     }
 }

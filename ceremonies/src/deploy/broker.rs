@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::charter::{Charter, Node};
-use crate::subject;
+use crate::deploy::subject;
 
 pub use self::stream::{Difference, stream_config, stream_differences};
 

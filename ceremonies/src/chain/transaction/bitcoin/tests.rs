@@ -43,9 +43,8 @@ fn the_digest_is_that_of_bip_143() {
 
     let signature = "304402203609e17b84f6a7d30c80bfa610b5b4542f32a8a0d5447a12fb1366d7f01cc44a\
                      0220573a954c4518331561406f90300e8f3358f51928d43c212a8caed02de67eebee";
-    let der = k256::ecdsa::Signature::from_der(&hex::decode(signature).unwrap()).unwrap();
     let expected = format!("0247{signature}0121{key}");
-    assert_eq!(hex::encode(witness(&der, &key)), expected);
+    assert_eq!(hex::encode(witness(hex::decode(signature).unwrap(), &key)), expected);
 }
 
 fn address(byte: u8) -> BitcoinAddress {
@@ -91,7 +90,7 @@ fn a_transaction_id_leaves_the_witnesses_out() {
     let transaction = made(vec![input(1, 10_000)], vec![output(2, 1000), output(1, 8800)]).unwrap();
     let id = "ca57e15c1b16f5f09dbb64dfa3d550d6d2a0348bdf8701534e5ae8e051327ed8";
     let signed = transaction.with_witnesses(&[vec![0]]);
-    let transaction = crate::transaction::Transaction::Bitcoin(transaction);
+    let transaction = crate::chain::transaction::Transaction::Bitcoin(transaction);
     assert_eq!(transaction.id(&signed).to_string(), id);
 }
 

@@ -1,6 +1,6 @@
 //! Reading a transaction's bytes from the front, and the one part that both kinds share: the key's path.
 
-use crate::address::{InvalidPath, Path};
+use crate::curve::{InvalidPath, Path};
 
 /// The bytes end before what is read does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use k256::elliptic_curve::sec1::ToSec1Point as _;
 use sha3::{Digest as _, Keccak256};
 
-use super::derive::curve_point;
 use super::{AddressError, BitcoinNetwork, BitcoinRecipient, ChainId, quoted};
-use crate::wallet::Point;
+use crate::curve::Point;
 
 /// An Ethereum address. It is the same on every chain, so it does not name one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,9 +52,7 @@ impl EthereumAddress {
 
     /// The address of a public key: Keccak-256 of its coordinates, the last twenty bytes.
     pub fn of(key: &Point) -> Result<Self, AddressError> {
-        let point = curve_point(key).ok_or(AddressError::Key)?.to_sec1_point(false);
-        let coordinates = point.as_bytes().get(1..).ok_or(AddressError::Key)?;
-        let hash = keccak256(coordinates);
+        let hash = keccak256(&key.coordinates());
         hash.last_chunk().copied().map(Self).ok_or(AddressError::Key)
     }
 

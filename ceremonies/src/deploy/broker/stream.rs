@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::entry::MAX_ENTRY;
-use crate::subject;
+use crate::deploy::subject;
+use crate::log::MAX_ENTRY;
 use crate::text::shortened;
 
 /// Largest message: an entry, with room for headers.

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text::shortened;
+
 /// The most levels in a path. Wallets use two to five; each costs a step whenever an address is checked.
 pub const MAX_LEVELS: usize = 8;
 /// From here on indices are hardened.
@@ -64,7 +66,7 @@ impl fmt::Display for Path {
 impl FromStr for Path {
     type Err = InvalidPath;
     fn from_str(text: &str) -> Result<Self, InvalidPath> {
-        let form = || InvalidPath::Form(super::quoted(text));
+        let form = || InvalidPath::Form(shortened(text, 80));
         let mut parts = text.split('/');
         if parts.next() != Some("m") {
             return Err(form());
@@ -72,7 +74,7 @@ impl FromStr for Path {
         let mut levels = Vec::new();
         for part in parts {
             if part.ends_with(['\'', 'h', 'H']) {
-                return Err(InvalidPath::Hardened(super::quoted(text)));
+                return Err(InvalidPath::Hardened(shortened(text, 80)));
             }
             levels.push(part.parse().map_err(|_| form())?);
         }

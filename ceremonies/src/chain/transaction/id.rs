@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::Transaction;
 use super::bitcoin::Txid;
-use crate::address::keccak256;
+use crate::chain::address::keccak256;
 use crate::ids::Hash;
 use crate::text::shortened;
 

@@ -6,8 +6,8 @@ use bech32::{Hrp, segwit};
 use ripemd::{Digest as _, Ripemd160};
 
 use super::{AddressError, BitcoinNetwork};
+use crate::curve::Point;
 use crate::ids::Hash;
-use crate::wallet::Point;
 
 /// A P2WPKH address on one network, which is what a wallet's keys have. Whoever the wallet pays is a
 /// [`super::BitcoinRecipient`].

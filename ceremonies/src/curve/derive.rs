@@ -2,21 +2,16 @@
 
 use hmac::{Hmac, Mac as _};
 use k256::elliptic_curve::PrimeField as _;
-use k256::elliptic_curve::group::GroupEncoding as _;
-use k256::{AffinePoint, ProjectivePoint, Scalar};
+use k256::{ProjectivePoint, Scalar};
 use sha2::Sha512;
 use thiserror::Error;
 
-use super::Path;
+use super::{Path, Point};
 use crate::ids::Hash;
-use crate::wallet::Point;
 
 /// Why there is no key at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeriveError {
-    /// The parent is no point.
-    #[error("the public key is not a point on secp256k1, so nothing can be derived from it")]
-    Key,
     /// BIP-32 skips this index; the chance of that is 1 in 2^127.
     #[error("key path {path} has no key at index {index}: use the next index (BIP-32)")]
     Missing {
@@ -44,10 +39,9 @@ pub fn derive(public_key: &Point, chain_code: &Hash, path: &Path) -> Result<Chil
     let mut child = Child { public_key: *public_key, chain_code: *chain_code, tweak: Scalar::ZERO };
     for index in path.levels() {
         let missing = || DeriveError::Missing { path: path.clone(), index: *index };
-        let point = curve_point(&child.public_key).ok_or(DeriveError::Key)?;
         let (offset, chain_code) = offset(&child, *index).ok_or_else(missing)?;
-        let point = ProjectivePoint::from(point) + ProjectivePoint::GENERATOR * offset;
-        let public_key = Point::decode(&point.to_affine().to_bytes()).map_err(|_| missing())?;
+        let point = ProjectivePoint::from(child.public_key.affine()) + ProjectivePoint::GENERATOR * offset;
+        let public_key = Point::encode(&point).map_err(|_| missing())?;
         child = Child { public_key, chain_code, tweak: child.tweak + offset };
     }
     Ok(child)
@@ -64,9 +58,4 @@ fn offset(parent: &Child, index: u32) -> Option<(Scalar, Hash)> {
     let left: [u8; 32] = left.try_into().ok()?;
     let scalar: Option<Scalar> = Scalar::from_repr(left.into()).into();
     Some((scalar?, Hash::try_from(right).ok()?))
-}
-
-/// The point of an encoding that was checked when it was read.
-pub(super) fn curve_point(point: &Point) -> Option<AffinePoint> {
-    AffinePoint::from_bytes(&(*point.as_bytes()).into()).into()
 }

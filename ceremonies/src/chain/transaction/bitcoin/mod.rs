@@ -12,12 +12,11 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use super::amount::Sats;
-use super::signature::{KeysError, Signature, SigningError};
-use crate::address::{
-    AddressError, BitcoinAddress, BitcoinNetwork, BitcoinRecipient, Child, InvalidPath, Path, derive,
-};
+use super::signing::{KeysError, SigningError};
+use crate::chain::address::{AddressError, BitcoinAddress, BitcoinNetwork, BitcoinRecipient};
+use crate::curve::Point;
+use crate::curve::{Child, InvalidPath, Path, Signature, derive};
 use crate::ids::Hash;
-use crate::wallet::Point;
 
 /// The most inputs, and the most outputs: more than people check. The largest signed transaction then has 18 kB.
 pub const MAX_PARTS: usize = 100;
@@ -257,7 +256,9 @@ impl Bitcoin {
             if BitcoinAddress::of(self.network, key) != address {
                 return Err(SigningError::NotOwner { index, address, key: Box::new(*key) });
             }
-            witnesses.push(bytes::witness(&signature.checked(index, digest, key)?, key));
+            let der = signature.check(digest, key).and_then(|()| signature.to_der());
+            let der = der.map_err(|why| SigningError::of(index, key, why))?;
+            witnesses.push(bytes::witness(der, key));
         }
         Ok(self.with_witnesses(&witnesses))
     }

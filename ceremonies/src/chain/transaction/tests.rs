@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::bitcoin::{Input, Outpoint, Output, Txid};
 use super::evm::Transfer;
 use super::*;
-use crate::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress, MAX_LEVELS, Path};
+use crate::chain::address::{BitcoinAddress, BitcoinNetwork, ChainId, EthereumAddress};
+use crate::curve::{MAX_LEVELS, Path};
 
 fn path() -> impl Strategy<Value = Path> {
     prop::collection::vec(0u32..1 << 31, 0..=MAX_LEVELS).prop_map(|levels| Path::new(levels).unwrap())

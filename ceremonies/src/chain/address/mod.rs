@@ -4,10 +4,8 @@
 //! module knows no transactions and no wallets; it must never hold a private key.
 
 mod bitcoin;
-mod derive;
 mod ethereum;
 mod network;
-mod path;
 mod recipient;
 
 use std::fmt;
@@ -15,14 +13,12 @@ use std::fmt;
 use thiserror::Error;
 
 pub use self::bitcoin::BitcoinAddress;
-pub use self::derive::{Child, DeriveError, derive};
 pub use self::ethereum::EthereumAddress;
 pub(crate) use self::ethereum::keccak256;
 pub use self::network::{BitcoinNetwork, ChainId, InvalidNetwork, Network};
-pub use self::path::{InvalidPath, MAX_LEVELS, Path};
 pub use self::recipient::BitcoinRecipient;
+use crate::curve::Point;
 use crate::text::shortened;
-use crate::wallet::Point;
 
 /// Why text is not an address, or a key has none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

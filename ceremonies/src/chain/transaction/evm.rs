@@ -5,10 +5,11 @@ use thiserror::Error;
 use super::amount::Wei;
 use super::bytes::{Reader, put_path};
 use super::rlp::{self, Items, RlpError};
-use super::signature::{KeysError, Signature, SigningError};
-use crate::address::{ChainId, Child, EthereumAddress, InvalidNetwork, InvalidPath, Path, derive, keccak256};
+use super::signing::{KeysError, SigningError};
+use crate::chain::address::{ChainId, EthereumAddress, InvalidNetwork, keccak256};
+use crate::curve::Point;
+use crate::curve::{Child, InvalidPath, Path, Signature, derive};
 use crate::ids::Hash;
-use crate::wallet::Point;
 
 /// The transaction's type (EIP-2718, EIP-1559).
 const TYPE: u8 = 0x02;
@@ -201,7 +202,7 @@ impl Evm {
 
     /// The signed bytes, as `eth_sendRawTransaction` takes them.
     pub fn signed(&self, signature: &Signature, key: &Point) -> Result<Vec<u8>, SigningError> {
-        signature.checked(0, &self.digest(), key)?;
+        signature.check(&self.digest(), key).map_err(|why| SigningError::of(0, key, why))?;
         if signature.recovery_id > 1 {
             return Err(SigningError::Parity(0));
         }

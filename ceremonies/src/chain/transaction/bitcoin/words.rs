@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Bitcoin, Outpoint, Output, Txid, rate};
-use crate::address::BitcoinRecipient;
+use crate::chain::address::BitcoinRecipient;
 
 impl fmt::Display for Txid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ mod bytes;
 pub mod evm;
 mod id;
 mod rlp;
-mod signature;
+mod signing;
 
 use thiserror::Error;
 
@@ -19,10 +19,10 @@ use self::bitcoin::{Bitcoin, BitcoinError};
 use self::evm::{Evm, EvmError};
 pub use self::id::{Confirmation, InvalidTransactionId, TransactionId};
 pub use self::rlp::RlpError;
-pub use self::signature::{KeysError, Signature, SigningError};
-use crate::address::{Child, Path};
+pub use self::signing::{KeysError, SigningError};
+use crate::curve::Point;
+use crate::curve::{Child, Path, Signature};
 use crate::ids::Hash;
-use crate::wallet::Point;
 
 /// Largest accepted transaction, in bytes; a Bitcoin transaction of a hundred inputs and outputs is smaller.
 pub const MAX_TRANSACTION: usize = 16 * 1024;
