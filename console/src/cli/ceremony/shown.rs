@@ -282,10 +282,9 @@ mod tests {
             transfer.filter(|ceremony| ceremony.manifest().transaction().is_some()).last().unwrap();
         for step in transfer.script().steps() {
             let (state, mark, more) = progress(transfer, step, transfer.head().time);
-            let expected = match step.act {
-                Act::Broadcast => (json!("not sent"), "[!]", ": NOT SENT from here"),
-                _ => (json!("done"), "[x]", ""),
-            };
+            let is_unsent = step.act == Act::Broadcast;
+            let not_sent = (json!("not sent"), "[!]", ": NOT SENT from here");
+            let expected = if is_unsent { not_sent } else { (json!("done"), "[x]", "") };
             assert_eq!((state, mark, more.as_str()), expected, "{}", step.id);
         }
     }
