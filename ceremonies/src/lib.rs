@@ -2,6 +2,7 @@
 
 mod act;
 pub mod address;
+pub mod allowance;
 pub mod attestation;
 pub mod book;
 pub mod broker;
