@@ -11,6 +11,7 @@ mod diagnosis;
 mod failover;
 mod heads;
 mod library;
+mod listening;
 mod news;
 mod reading;
 mod receipt;
