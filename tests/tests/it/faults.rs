@@ -51,6 +51,19 @@ impl Console {
         .await;
     }
 
+    /// Waits until this check fails of a node, and no longer than it says, whatever is wrong with others.
+    pub(crate) async fn finds(&mut self, of: u8, check: Check) {
+        let patience = Duration::from_secs(check.within_s().unwrap().into()) + SLACK;
+        let is_found = |status: &NodeStatus| status.node == node(of) && status.check == Some(check);
+        self.until(check.id(), patience, |health| health.nodes.iter().any(is_found)).await;
+    }
+
+    /// Waits until no node is shown as anything but well.
+    pub(crate) async fn shows_all_nodes_well(&mut self) {
+        let is_well = |health: &Health| health.nodes.iter().all(|status| status.level == Level::Good);
+        self.until("healed", PATIENCE, is_well).await;
+    }
+
     /// Waits until this check fails of the struck nodes, with these words, and no longer than it says. Until then, no
     /// other node may be shown as anything but well.
     pub(crate) async fn names(&mut self, struck: &[u8], check: Check, words: &str) {
