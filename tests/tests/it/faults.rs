@@ -15,6 +15,7 @@ use lab::drive::Room;
 use lab::fault::Fault;
 
 use crate::ceremonies::{PATIENCE, node, open, plan};
+use crate::consoles::custody;
 
 /// What a busy machine adds to the time within which a fault must be shown.
 const SLACK: Duration = Duration::from_secs(6);
@@ -177,4 +178,52 @@ async fn fault_of_what_all_share_is_named_as_that_and_blames_no_node() {
         breaks(&cluster, &mut console, fault, (&all, check, words)).await;
     }
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opener_is_told_of_a_lost_share_and_its_node_says_once_why_it_does_not_attest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, room) = with_wallet(folder.path()).await;
+    let mut console = Console::at(&room).await;
+    console.is_well().await;
+    cluster.lose(node(2)).await.unwrap();
+    console.finds(2, Check::ShareLost).await;
+    for (kind, told) in
+        [("test-sign", "not every signer's share is known to be there"), ("refresh", "node 2")]
+    {
+        let manifest = folder.path().join(kind);
+        let open = custody()
+            .arg("--cluster")
+            .arg(cluster.layout().console())
+            .args(["ceremony", "open", kind, "--wallet", "treasury", "--purpose", "a test", "--manifest"])
+            .arg(manifest)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(open.stderr).unwrap();
+        assert!(open.status.success() && said.contains("WARNING") && said.contains(told), "{kind}: {said}");
+    }
+
+    let id = open(&room, CeremonyKind::TestSign, "treasury").await;
+    let log = cluster.layout().node(node(2)).join("agent.log");
+    let times = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.lines().filter(|line| line.contains("not attesting") && line.contains(id.as_str())).count()
+    };
+    let begun = Instant::now();
+    while times() == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        console.look().await;
+    }
+    // It sees to its duties with each heartbeat.
+    for _ in 0..4 {
+        heartbeat_after(&room, 2).await;
+    }
+    assert_eq!(times(), 1);
+    cluster.stop().await;
+}
+
+/// Waits for a heartbeat that a node sends from now on.
+async fn heartbeat_after(room: &Room, index: u8) {
+    let now = console::room::now();
+    crate::record::heartbeat(room, index, |heartbeat| heartbeat.time_ms > now.0).await;
 }
