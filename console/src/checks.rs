@@ -45,6 +45,8 @@ pub enum Check {
     ShareLost,
     /// Others have banned it.
     Banned,
+    /// More comes in its name than a node may send.
+    Surplus,
     /// The KMS gives its enclave no data key.
     Kms,
     /// It cannot write backups.
@@ -96,7 +98,7 @@ impl<'de> Deserialize<'de> for Check {
 
 impl Check {
     /// All of them, in the order in which they are looked for.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::WalletCannotSign,
         Self::WalletNotKnown,
         Self::WalletDegraded,
@@ -113,6 +115,7 @@ impl Check {
         Self::Attestation,
         Self::ShareLost,
         Self::Banned,
+        Self::Surplus,
         Self::Kms,
         Self::Backups,
         Self::Stream,
@@ -234,6 +237,13 @@ impl Check {
                 Some(10),
                 "the enclaves of two other nodes have banned it",
                 "`⊘ … EXCLUDED`",
+            ),
+            Self::Surplus => (
+                "node-surplus",
+                Warn,
+                Some(10),
+                "more came in its name than a node may send, in the last 10 s: the surplus is dropped unread",
+                "`sends more than a node may",
             ),
             Self::Kms => (
                 "node-kms",

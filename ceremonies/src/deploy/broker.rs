@@ -5,6 +5,9 @@
 //! only under its own number; a console may ask and listen, but not write. A node that the charter excludes has no
 //! user. Nobody may subscribe to the log's subjects, so that nobody sees where another node waits for its
 //! acknowledgement; only the stream's keeper may make it.
+//!
+//! Nodes answer consoles on the subjects that the broker makes up for answers from one account to another. They may not
+//! answer on whatever subject a request names (`allow_responses`): a node that asks itself would choose any.
 
 mod stream;
 
@@ -34,6 +37,9 @@ const NODE_API: [&str; 2] = ["$JS.API.STREAM.INFO.CEREMONIES", "$JS.API.DIRECT.G
 /// What the stream's keeper needs.
 const KEEPER_API: [&str; 2] = ["$JS.API.STREAM.CREATE.CEREMONIES", "$JS.API.STREAM.INFO.CEREMONIES"];
 
+/// Where answers to another account go: the broker puts this in the place of a console's inbox.
+const ANSWERS: &str = "_R_.>";
+
 /// The inbox prefix of the stream's keeper.
 pub const KEEPER_INBOX: &str = "_INBOX_keeper";
 
@@ -55,6 +61,7 @@ fn node_user(node: &Node) -> String {
         format!("progress.*.{i}"),
         subject::head(i),
         format!("record.*.{i}"),
+        ANSWERS.to_owned(),
     ];
     publish.extend(owned(&NODE_API));
     let subscribe = [
@@ -68,14 +75,13 @@ fn node_user(node: &Node) -> String {
         subject::HEALTH.to_owned(),
         subject::HEADS.to_owned(),
     ];
-    user(&node.nkey, &publish, &subscribe, true)
+    user(&node.nkey, &publish, &subscribe)
 }
 
-fn user(nkey: &str, publish: &[String], subscribe: &[String], responds: bool) -> String {
-    let responses = if responds { "\n          allow_responses: { max: 1, expires: \"1m\" }" } else { "" };
+fn user(nkey: &str, publish: &[String], subscribe: &[String]) -> String {
     format!(
         "      {{\n        nkey: {nkey}\n        permissions: {{\n          publish: {{ allow: {} }}\n          \
-         subscribe: {{ allow: {} }}{responses}\n        }}\n      }}\n",
+         subscribe: {{ allow: {} }}\n        }}\n      }}\n",
         list(publish),
         list(subscribe)
     )
@@ -102,7 +108,7 @@ pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
     for node in charter.nodes().iter().filter(|node| !node.excluded) {
         text.push_str(&node_user(node));
     }
-    text.push_str(&user(host.keeper, &owned(&KEEPER_API), &[format!("{KEEPER_INBOX}.>")], false));
+    text.push_str(&user(host.keeper, &owned(&KEEPER_API), &[format!("{KEEPER_INBOX}.>")]));
     text.push_str("    ]\n    exports: [\n");
     for service in services {
         // Writing to a String cannot fail.
@@ -115,7 +121,7 @@ pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
     for console in charter.consoles() {
         let mut subscribe = vec![format!("{}.>", subject::console_inbox(console.name.as_str()))];
         subscribe.extend(owned(&streams));
-        text.push_str(&user(&console.nkey, &owned(&services), &subscribe, false));
+        text.push_str(&user(&console.nkey, &owned(&services), &subscribe));
     }
     text.push_str("    ]\n    imports: [\n");
     for service in services {

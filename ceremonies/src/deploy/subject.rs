@@ -119,6 +119,18 @@ pub fn progress(ceremony: &CeremonyId, node: NodeIndex) -> String {
     format!("progress.{ceremony}.{node}")
 }
 
+/// A node's progress in all ceremonies.
+#[must_use]
+pub fn progress_of(node: NodeIndex) -> String {
+    format!("progress.*.{node}")
+}
+
+/// All session messages of one node to another.
+#[must_use]
+pub fn sessions_from(to: NodeIndex, from: NodeIndex) -> String {
+    format!("mpc.{to}.*.{from}")
+}
+
 /// The inbox prefix of a node: nobody else may listen there.
 #[must_use]
 pub fn node_inbox(node: NodeIndex) -> String {

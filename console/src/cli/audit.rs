@@ -117,7 +117,7 @@ pub(super) async fn run(cluster: Cluster, command: AuditCommand) -> Result<()> {
             loop {
                 match news.next().await {
                     Some(News::Log(_)) => return Ok(()),
-                    Some(News::Health(_) | News::Backdated(_) | News::Progress(_)) => {}
+                    Some(News::Health(_) | News::Backdated(_) | News::Surplus(_) | News::Progress(_)) => {}
                     None => bail!("the connection to the bus is closed"),
                 }
             }

@@ -211,32 +211,38 @@ const LISTEN_BEFORE: Duration = Duration::from_millis(2_500);
 pub(super) async fn warn_of_doubts(desk: &Desk, ceremony: &Ceremony) -> Result<()> {
     let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
     let health = watch.settled(&ceremony.manifest().roster, LISTEN_BEFORE).await?;
-    for warning in doubts(&health, ceremony) {
+    for warning in doubts(&health, ceremony.manifest()) {
         note(&warning);
     }
     Ok(())
 }
 
-/// Warns of shares that are not known to be there, before somebody opens a ceremony that signs with them.
+/// Warns of nodes that could not do their part, and of shares that are not known to be there, before somebody opens a
+/// ceremony that would wait for them or fail.
 pub(super) async fn warn_of_shares(desk: &Desk, manifest: &Manifest) -> Result<()> {
-    if !matches!(manifest.kind, CeremonyKind::TestSign | CeremonyKind::Transfer) {
+    if !manifest.kind.uses_enclaves() {
         return Ok(());
     }
     let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
     let health = watch.settled(&manifest.roster, LISTEN).await?;
-    let wallet = health.wallets.iter().find(|readiness| readiness.wallet == manifest.wallet);
+    let signs = matches!(manifest.kind, CeremonyKind::TestSign | CeremonyKind::Transfer);
+    let wallet = health.wallets.iter().find(|readiness| signs && readiness.wallet == manifest.wallet);
     if let Some(why) = wallet.and_then(|readiness| readiness.lacking(&manifest.roster)) {
         note(&format!("WARNING: {}: {why}: the ceremony would fail", manifest.wallet));
+    }
+    let doubts = if signs { Vec::new() } else { doubts(&health, manifest) };
+    for warning in doubts {
+        note(&warning);
     }
     Ok(())
 }
 
 /// What is said of each node that stands in the way.
-fn doubts(health: &Health, ceremony: &Ceremony) -> Vec<String> {
+fn doubts(health: &Health, manifest: &Manifest) -> Vec<String> {
     let of = |status: &NodeStatus| {
         format!("WARNING: node {}: {}: what is signed now may be wasted", status.node, status.summary)
     };
-    health.in_the_way_of(ceremony.manifest()).map(of).collect()
+    health.in_the_way_of(manifest).map(of).collect()
 }
 
 /// What `status` prints: first whether each wallet can sign, then how each node is.
@@ -371,12 +377,12 @@ mod tests {
         };
         let mut hearing = Hearing::begin(now);
         hearing.hear(book.context(), News::Health(Box::new(heartbeat)), now);
-        let said = doubts(&hearing.health(&book, true, now), ceremony);
+        let said = doubts(&hearing.health(&book, true, now), ceremony.manifest());
         let warning =
             |node: u8, why: &str| format!("WARNING: node {node}: {why}: what is signed now may be wasted");
         assert_eq!(said.len(), 5);
         assert_eq!(said[2], warning(3, "store: the disk is full"));
         assert_eq!(said[3], warning(4, "not heard yet since this console listens"));
-        assert!(doubts(&hearing.health(&book, false, now), ceremony).is_empty());
+        assert!(doubts(&hearing.health(&book, false, now), ceremony.manifest()).is_empty());
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use async_nats::client::RequestErrorKind;
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
-use ceremonies::deploy::subject;
+use ceremonies::deploy::{allowance, subject};
 use futures_util::Stream;
 use tokio::sync::watch;
 
 use super::diagnosis::diagnose;
-use super::news::{self, News};
+use super::listening::Listening;
+use super::news::News;
 use super::trouble::Trouble;
 use super::{Bus, ClientError, Nodes};
 use crate::config::Cluster;
@@ -135,15 +136,22 @@ impl Client {
         self.nats.connected.clone()
     }
 
-    /// What nodes announce without being asked, if they have signed it.
+    /// What nodes announce without being asked, if they have signed it, and no more of each than it may send.
     ///
     /// # Errors
     /// [`ClientError::Subscribe`].
     pub async fn news(&self) -> Result<impl Stream<Item = News> + Send + use<>, ClientError> {
-        let mut all = Vec::new();
-        for name in [subject::HEADS, subject::HEALTH, subject::PROGRESS] {
-            all.push(self.nats.client.subscribe(name).await.map_err(ClientError::Subscribe)?);
+        let mut listening = Listening::default();
+        for node in self.nodes.charter().nodes().iter().map(|node| node.index) {
+            for (subject, limit) in [
+                (subject::head(node), allowance::HEADS),
+                (subject::health(node), allowance::HEALTH),
+                (subject::progress_of(node), allowance::PROGRESS),
+            ] {
+                let heard = self.nats.client.subscribe(subject).await.map_err(ClientError::Subscribe)?;
+                listening.to(node, limit, heard);
+            }
         }
-        Ok(news::heard(self.nodes.clone(), futures_util::stream::select_all(all)))
+        Ok(listening.news(self.nodes.clone()))
     }
 }

@@ -178,7 +178,7 @@ impl<B: Bus> Nodes<B> {
         head: Option<Tip>,
         proven: bool,
     ) -> Result<Vec<Entry>, Trouble> {
-        let voices = self.voices(proposed(cached));
+        let voices = self.voices_in(cached);
         for known in [cached, &[]] {
             let given = self.pages(&voices, id, node, known.len() as u64 + 1, Budget::default()).await?;
             if let Some(error) = given.unverified.filter(|_| proven) {

@@ -11,6 +11,7 @@ mod diagnosis;
 mod failover;
 mod heads;
 mod library;
+mod listening;
 mod news;
 mod reading;
 mod receipt;
@@ -53,6 +54,7 @@ pub use self::voices::Voices;
 use crate::file::FileError;
 use crate::memory::Memory;
 use failover::Pace;
+use reading::proposed;
 
 /// How long to wait for nodes, for anything that they answer at once.
 const PACE: Pace = Pace { patience: Duration::from_secs(1), limit: Duration::from_secs(5) };
@@ -182,6 +184,12 @@ impl<B: Bus> Nodes<B> {
 
     fn voices(&self, proposed: Option<Arc<Charter>>) -> Voices {
         Voices::new(self.charter(), proposed)
+    }
+
+    /// Whose words count in a ceremony with this log: for an amendment that a person has opened, also those of the nodes that
+    /// it would bring. Anybody can make up an opening, and with it nodes that say what they like.
+    fn voices_in(&self, log: &[Entry]) -> Voices {
+        self.voices(proposed(log).filter(|_| self.opens(log)))
     }
 
     /// Whether a log begins with an opening that its administrator has signed.

@@ -4,15 +4,14 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use ceremonies::deploy::allowance;
 use ceremonies::ids::{CeremonyId, NodeIndex, UnixMillis};
 use ceremonies::record::SignedHead;
 use ceremonies::said::Topic;
 use ceremonies::wire::{bus, record};
-use futures_util::{Stream, StreamExt};
 use prost::Message;
 
 use super::voices::Voices;
-use super::{Bus, Nodes};
 
 /// What a node tells.
 #[derive(Debug, Clone)]
@@ -23,6 +22,8 @@ pub enum News {
     Health(Box<bus::Heartbeat>),
     /// A node's heartbeat that is dated before one heard earlier: its clock was set back, or somebody repeats an old one.
     Backdated(NodeIndex),
+    /// More comes in a node's name than a node may send: the surplus was dropped unread.
+    Surplus(NodeIndex),
     /// A node's progress in a session.
     Progress(Box<bus::Progress>),
 }
@@ -44,8 +45,8 @@ fn within_bounds(mut heartbeat: bus::Heartbeat) -> bus::Heartbeat {
     heartbeat
 }
 
-/// Most heads that are looked at in one message.
-const MAX_HEADS: usize = 64;
+/// The most heads in one message of which nobody may know the node: of an amendment that this console has yet to read.
+const MAX_STRANGERS: usize = 16;
 
 /// What tells news from messages that no node signed, or that were heard before.
 #[derive(Debug, Default)]
@@ -102,24 +103,15 @@ impl Ear {
                 order.is_ge().then(|| News::Progress(Box::new(progress)))
             }
             "head" => {
+                if !allowance::is_news(payload) {
+                    return None;
+                }
                 let news = record::News::decode(payload).ok()?;
-                let heads = news.heads.into_iter().take(MAX_HEADS).filter_map(|news| news.head);
-                let mut heads = heads.filter_map(|head| SignedHead::from_wire(head).ok());
+                let heads = news.heads.into_iter().filter_map(|news| news.head);
+                let mut heads = heads.filter_map(|head| SignedHead::from_wire(head).ok()).take(MAX_STRANGERS);
                 heads.find(|head| voices.signed(head)).map(|head| News::Log(head.ceremony.clone()))
             }
             _ => None,
         }
     }
-}
-
-/// The messages that are news.
-pub(super) fn heard<B: Bus>(
-    nodes: Nodes<B>,
-    messages: impl Stream<Item = async_nats::Message> + Send,
-) -> impl Stream<Item = News> + Send {
-    let hear = move |ear: &mut Ear, message: async_nats::Message| {
-        let news = ear.hear(&nodes.voices(None), message.subject.as_str(), &message.payload);
-        std::future::ready(Some(news))
-    };
-    messages.scan(Ear::default(), hear).filter_map(std::future::ready)
 }

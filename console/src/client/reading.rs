@@ -25,7 +25,7 @@ use ceremonies::deploy::subject;
 /// The most entries of other branches that are read from one answer.
 const MAX_ASIDE: usize = 256;
 
-/// The charter that a log's first entry proposes, for an amendment.
+/// The charter that a log's first entry proposes, for an amendment: that entry may be anybody's.
 pub(super) fn proposed(log: &[Entry]) -> Option<std::sync::Arc<Charter>> {
     let Event::Opened { manifest, .. } = &log.first()?.event else { return None };
     manifest.amendment().cloned()
@@ -348,7 +348,7 @@ impl<B: Bus> Nodes<B> {
     /// # Errors
     /// [`ClientError::Nodes`] if no node gave anything usable.
     pub async fn read(&self, ceremony: &CeremonyId, known: &[Entry]) -> Result<Reading, ClientError> {
-        let voices = self.voices(proposed(known));
+        let voices = self.voices_in(known);
         let mut gathering = Gathering::new(ceremony.clone(), voices, known);
         if known.is_empty() {
             // One gives it whole; of the others only the heads are needed.
@@ -366,7 +366,7 @@ impl<B: Bus> Nodes<B> {
                 Ok((node, given, troubles)) => {
                     self.remember_quiet(&troubles);
                     gathering.start = given.entries.len() as u64 + 1;
-                    gathering.voices = self.voices(proposed(&given.entries));
+                    gathering.voices = self.voices_in(&given.entries);
                     gathering.next.insert(node, 1);
                     gathering.take(node, given);
                     gathering.start = gathering.branches.tree().tip().seq + 1;
@@ -377,9 +377,8 @@ impl<B: Bus> Nodes<B> {
         self.poll(&mut gathering, PACE).await;
         if gathering.take_strange() {
             let log = gathering.branches.main();
-            // Only an opening that a person has signed makes its charter's nodes heard.
             if self.opens(&log) {
-                gathering.voices = self.voices(proposed(&log));
+                gathering.voices = self.voices_in(&log);
                 gathering.start = log.len() as u64 + 1;
                 gathering.troubles = Troubles::default();
                 self.poll(&mut gathering, PACE).await;

@@ -16,6 +16,8 @@ pub const LOST_MS: i64 = 5_000;
 pub(super) const FRESH_MS: i64 = 3_000;
 /// How long nodes that disagree about a log may take to settle that, in milliseconds: it is no trouble before.
 const SETTLING_MS: i64 = crate::fork::SETTLING_MS;
+/// How long it is shown that a node sent more than it may, in milliseconds: a flood need not be even.
+const SURPLUS_MS: i64 = 10_000;
 /// How long others may take to say that they hear a node again which this console does: two heartbeats.
 const RETURN: Duration = Duration::from_secs(4);
 
@@ -90,6 +92,8 @@ pub struct Heard {
     pub(super) document: Result<Document, String>,
     /// When another one last came that is dated before this one.
     backdated: Option<Instant>,
+    /// When more last came in its name than a node may send.
+    surplus: Option<Instant>,
     /// When the node was heard again after a silence.
     returned: Option<Instant>,
     /// The ceremonies whose logs it says fork.
@@ -105,6 +109,7 @@ impl Heard {
         let returned = before.as_ref().and_then(|before| {
             if before.age_ms(received) > LOST_MS { Some(received.steady) } else { before.returned }
         });
+        let surplus = before.as_ref().and_then(|before| before.surplus);
         let (before, forked, elsewhere) = match before {
             Some(Self { heartbeat, document, forked, elsewhere, .. }) => {
                 (Some((heartbeat, document)), Some(forked), Some(elsewhere))
@@ -123,7 +128,7 @@ impl Heard {
         let at = received.steady;
         let forked = Named::now(heartbeat.forked.iter().map(|forked| ceremony(forked)), at, forked);
         let elsewhere = Named::now(heartbeat.elsewhere.iter().copied(), at, elsewhere);
-        Self { heartbeat, received, document, backdated: None, returned, forked, elsewhere }
+        Self { heartbeat, received, document, backdated: None, surplus, returned, forked, elsewhere }
     }
 
     /// What it says of logs that fork and do not settle.
@@ -140,6 +145,16 @@ impl Heard {
     /// Notes that another heartbeat came that is dated before this one. It says nothing of how the node is now.
     pub fn came_backdated(&mut self, at: Instant) {
         self.backdated = Some(at);
+    }
+
+    /// Notes that more came in its name than a node may send.
+    pub(super) fn came_in_surplus(&mut self, at: Instant) {
+        self.surplus = Some(at);
+    }
+
+    /// Whether more came in its name lately than a node may send.
+    pub(super) fn sends_too_much(&self, now: Moment) -> bool {
+        self.surplus.is_some_and(|at| millis(at, now.steady) <= SURPLUS_MS)
     }
 
     /// Whether others lately came that are dated before it: why there is no later one.

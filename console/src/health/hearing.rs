@@ -104,8 +104,20 @@ impl Hearing {
                     heard.came_backdated(now.steady);
                 }
             }
+            // What waited for a console that stood still comes all at once, and accuses nobody.
+            News::Surplus(_) if self.has_just_gone_on(now) => {}
+            News::Surplus(node) => {
+                if let Some(heard) = self.heard.get_mut(&node) {
+                    heard.came_in_surplus(now.steady);
+                }
+            }
             News::Log(_) | News::Progress(_) => {}
         }
+    }
+
+    /// Whether it went on a moment ago, after it had stood still.
+    fn has_just_gone_on(&self, now: Moment) -> bool {
+        self.went_on.is_some_and(|went_on| millis(went_on, now.steady) <= LOST_MS)
     }
 
     /// When any node was last heard.
@@ -129,7 +141,7 @@ impl Hearing {
         if !is_connected {
             return without_bus(book, now);
         }
-        if self.went_on.is_some_and(|went_on| millis(went_on, now.steady) <= LOST_MS) {
+        if self.has_just_gone_on(now) {
             return paused(book, now);
         }
         let members = book.context().charter().members();

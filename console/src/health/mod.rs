@@ -401,6 +401,10 @@ fn judge(
     if let Err(why) = verdict {
         return Err((Check::Attestation, format!("attestation: {why}")));
     }
+    if heard.sends_too_much(now) {
+        let why = "sends more than a node may: the surplus is dropped unread";
+        return Err((Check::Surplus, why.to_owned()));
+    }
     let broken = |check, part, trouble: &str| {
         if trouble.is_empty() { Ok(()) } else { Err((check, format!("{part}: {}", one_line(trouble)))) }
     };

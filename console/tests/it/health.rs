@@ -7,6 +7,7 @@ use ceremonies::attestation::{EnclaveKeys, heartbeat_nonce};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::Charter;
+use ceremonies::ids::NodeIndex;
 use ceremonies::wire::bus::{Heartbeat, PeerHealth};
 use ciborium::Value;
 use console::checks::Check;
@@ -87,6 +88,12 @@ impl Console {
         }
     }
 
+    /// More comes in a node's name than a node may send.
+    fn sends_too_much(&mut self, second: u64, node: u8) {
+        let (context, now) = (self.book.context().clone(), self.at(second));
+        self.hearing.hear(&context, News::Surplus(NodeIndex::new(node).unwrap()), now);
+    }
+
     fn nodes(&self, second: u64) -> Vec<NodeStatus> {
         self.hearing.health(&self.book, true, self.at(second)).nodes
     }
@@ -144,4 +151,35 @@ fn node_that_is_about_to_follow_the_others_is_not_accused_and_one_that_never_doe
     console.beats(15..=16, ALL, accuse);
     assert_eq!(console.check(16, 5), Some(Check::Elsewhere));
     assert!((1..5).all(|node| console.check(16, node).is_none()));
+}
+
+#[test]
+fn node_that_sends_too_much_is_named_alone_and_no_longer_once_it_stopped() {
+    let mut console = Console::begin();
+    console.beats(1..=3, ALL, |_, _| ());
+    for second in 4..=20 {
+        console.sends_too_much(second, 3);
+        console.beats(second..=second, ALL, |_, _| ());
+        assert_eq!(console.check(second, 3), Some(Check::Surplus), "{second}");
+        assert_eq!(
+            console.nodes(second)[2].summary,
+            "sends more than a node may: the surplus is dropped unread"
+        );
+        assert!([1, 2, 4, 5].into_iter().all(|node| console.check(second, node).is_none()));
+    }
+    console.beats(21..=31, ALL, |_, _| ());
+    assert_eq!(console.check(31, 3), None);
+}
+
+#[test]
+fn what_waited_for_a_console_that_stood_still_accuses_nobody() {
+    let mut console = Console::begin();
+    console.beats(1..=3, ALL, |_, _| ());
+    console.hearing.runs(console.at(3));
+    console.hearing.runs(console.at(100));
+    for node in 1..=5 {
+        console.sends_too_much(100, node);
+    }
+    console.beats(100..=106, ALL, |_, _| ());
+    assert!((1..=5).all(|node| console.check(106, node).is_none()), "{:?}", console.nodes(106));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ceremonies::charter::Role;
+use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::script::Act;
 use ceremonies::wire::bus::Heartbeat;
 use console::client::News;
@@ -599,6 +599,37 @@ fn opener_of_a_test_signing_is_told_of_shares_that_nobody_shows() {
     write(&mut model, "Yearly test");
     press(&mut model, KeyCode::Enter);
     assert!(trouble(&model).contains("not every signer's share is known to be there"), "{}", trouble(&model));
+    press(&mut model, KeyCode::Enter);
+    assert!(matches!(&model.popup, Some(Popup::Review(_))), "a person may know better");
+}
+
+#[test]
+fn opener_of_a_refresh_is_told_of_a_lost_share_for_which_it_would_wait() {
+    let mut model = model(56);
+    update(&mut model, Event::Connected(true));
+    // Long enough after its node took the share up.
+    let without_shares = Heartbeat { node: 2, time_ms: model.now.0 + 60_000, ..Heartbeat::default() };
+    update(&mut model, Event::News(News::Health(Box::new(without_shares))));
+    press(&mut model, KeyCode::Char('o'));
+    press(&mut model, KeyCode::BackTab);
+    let is_refresh =
+        |model: &Model| matches!(&model.popup, Some(Popup::Open(form)) if form.kind == CeremonyKind::Refresh);
+    for _ in 0..CeremonyKind::ALL.len() {
+        if !is_refresh(&model) {
+            press(&mut model, KeyCode::Right);
+        }
+    }
+    assert!(is_refresh(&model));
+    press(&mut model, KeyCode::Tab);
+    write(&mut model, "treasury");
+    press(&mut model, KeyCode::Tab);
+    write(&mut model, "Yearly refresh");
+    press(&mut model, KeyCode::Enter);
+    assert!(
+        trouble(&model).contains("node 2 has lost its share, and would never attest"),
+        "{}",
+        trouble(&model)
+    );
     press(&mut model, KeyCode::Enter);
     assert!(matches!(&model.popup, Some(Popup::Review(_))), "a person may know better");
 }

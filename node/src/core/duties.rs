@@ -73,6 +73,7 @@ impl Core {
         }
         for id in over {
             self.running.remove(&id);
+            self.declined.remove(&id);
         }
         self.ask_for_heads(&unheard);
         for (ceremony, duty) in due {
@@ -141,17 +142,30 @@ impl Core {
             return;
         }
         let Some(chapter) = self.book.get(id) else { return };
-        if let Some(rival) = self.book.rival(&chapter.ceremony, self.now.wall) {
-            warn!(ceremony = %id, %rival, "not attesting: another ceremony makes the same generation");
-            return;
-        }
-        if !self.has_its_share_for(&chapter.ceremony) {
-            warn!(ceremony = %id, "not attesting: this node has no share of the wallet");
-            return;
+        if let Some(why) = self.why_not_attest(&chapter.ceremony) {
+            return self.decline(id, why);
         }
         let nonce = chapter.ceremony.manifest().hash().as_bytes().to_vec();
+        self.declined.remove(id);
         let request = self.request_id(Asked::Attestation(id.clone()));
         self.tell_enclave(to_enclave::Kind::Attest(Attest { request, nonce }));
+    }
+
+    /// Why this node's enclave must not take part in a ceremony as things are.
+    fn why_not_attest(&self, ceremony: &Ceremony) -> Option<String> {
+        if let Some(rival) = self.book.rival(ceremony, self.now.wall) {
+            return Some(format!("another ceremony makes the same generation: {rival}"));
+        }
+        let lacks = !self.has_its_share_for(ceremony);
+        lacks.then(|| format!("this node has no share of {}", ceremony.manifest().wallet))
+    }
+
+    /// Reports once why this node does not attest, and again if that changes: it may wait for as long as the ceremony lasts.
+    fn decline(&mut self, id: &CeremonyId, why: String) {
+        if self.declined.get(id) != Some(&why) {
+            warn!(ceremony = %id, %why, "not attesting");
+            self.declined.insert(id.clone(), why);
+        }
     }
 
     /// Whether this node has a share of the wallet that a ceremony which has not begun works with: nobody should approve what

@@ -191,6 +191,8 @@ pub struct Core {
     past: Past,
     /// Ceremonies that are not over.
     running: BTreeSet<CeremonyId>,
+    /// Of these, the ones in which this node does not attest, and why, as was last reported.
+    declined: BTreeMap<CeremonyId, String>,
     /// Ceremonies whose ballot an event or time may move.
     unsettled: BTreeSet<CeremonyId>,
     /// Whether anything happened that may have given this node something to do.
@@ -231,6 +233,7 @@ impl Core {
             observed: Observed::default(),
             past: Past::new(now),
             running: BTreeSet::new(),
+            declined: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             duties_due: true,
             retries: Vec::new(),

@@ -1,24 +1,25 @@
 //! The connection to the bus: what arrives becomes events, with one task per sender, so that a sender who floods the
-//! bus crowds out only itself.
+//! bus crowds out only itself, and costs no more than it may send.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message};
-use ceremonies::deploy::subject;
+use ceremonies::deploy::{allowance, subject};
 use ceremonies::ids::{ClusterId, Hash, NodeIndex};
-use futures_util::StreamExt;
+use enclave_link::message::Deliver;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::intake::{Source, Surplus, pass_on};
 use crate::config;
 use crate::core::{Event, Request, RequestKind};
 use crate::file::{self, MAX_SETTINGS};
 
-/// Messages of one sender that may wait before the newest are lost.
+/// Messages of one subscription that may wait before the newest are lost.
 pub(super) const MAX_WAITING: usize = 256;
 
 /// How often the broker is asked for a sign of life. After two without an answer the connection counts as lost: a frozen
@@ -94,31 +95,26 @@ pub(super) async fn connect(
 pub(super) async fn subscribe(
     client: &Client,
     node: NodeIndex,
-    peers: impl IntoIterator<Item = NodeIndex>,
+    surplus: &Surplus,
     events: &mpsc::Sender<Event>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), BusError> {
-    let mut subjects = vec![
-        subject::submissions_to(node),
-        subject::reads_of(node),
-        subject::list(node),
-        subject::backup(node),
-    ];
-    for peer in peers {
-        subjects.extend([subject::head(peer), subject::health(peer), subject::peer(node, peer)]);
-    }
-    for subject in subjects {
-        let mut subscription = client.subscribe(subject).await.map_err(BusError::Subscribe)?;
-        let events = events.clone();
-        tasks.spawn(async move {
-            while let Some(message) = subscription.next().await {
-                if let Some(event) = read(message)
-                    && events.send(event).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
+    let requests =
+        [subject::submissions_to(node), subject::reads_of(node), subject::list(node), subject::backup(node)];
+    let from_consoles = |subject| (subject, Source::Consoles(allowance::REQUESTS));
+    let from_peer = |peer| {
+        let from = |limit| Source::Peer(peer, limit, surplus.clone());
+        [
+            (subject::head(peer), from(allowance::HEADS)),
+            (subject::health(peer), from(allowance::HEALTH)),
+            (subject::peer(node, peer), from(allowance::PEERS)),
+        ]
+    };
+    for (subject, source) in
+        requests.map(from_consoles).into_iter().chain(surplus.peers().flat_map(from_peer))
+    {
+        let subscription = client.subscribe(subject).await.map_err(BusError::Subscribe)?;
+        tasks.spawn(pass_on(subscription, source, read, events.clone()));
     }
     Ok(())
 }
@@ -132,7 +128,7 @@ fn read(message: Message) -> Option<Event> {
         Some(Event::Request(Request { kind, subject: name.to_string(), payload, reply }))
     };
     match name.split('.').collect::<Vec<_>>().as_slice() {
-        ["head", _] => Some(Event::Heads(payload)),
+        ["head", _] => allowance::is_news(&payload).then_some(Event::Heads(payload)),
         ["health", _] => Some(Event::Heartbeat(payload)),
         ["record", _, _] => Some(Event::FromPeer(subject::node(&name).ok()?, payload)),
         ["ceremony", "submit", ..] => {
@@ -147,6 +143,13 @@ fn read(message: Message) -> Option<Event> {
     }
 }
 
+/// A protocol message, for the enclave.
+fn deliver(message: &Message) -> Option<Deliver> {
+    let (label, from) = subject::parse_session(&message.subject).ok()?;
+    let label = label.as_bytes().to_vec();
+    Some(Deliver { label, from: from.into(), payload: message.payload.to_vec() })
+}
+
 /// Passes protocol messages between bus and enclave, so that nothing else that the agent does holds them up.
 ///
 /// # Errors
@@ -154,19 +157,21 @@ fn read(message: Message) -> Option<Event> {
 pub(super) async fn relay(
     client: &Client,
     node: NodeIndex,
+    surplus: &Surplus,
     link: crate::link::EnclaveLink,
     mut outgoing: mpsc::Receiver<enclave_link::message::Send>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), BusError> {
-    let mut incoming = client.subscribe(subject::sessions_to(node)).await.map_err(BusError::Subscribe)?;
+    // Each sender waits for its turn; none waits behind what another has sent before.
+    let (sender, mut incoming) = mpsc::channel(1);
+    for peer in surplus.peers() {
+        let from = subject::sessions_from(node, peer);
+        let subscription = client.subscribe(from).await.map_err(BusError::Subscribe)?;
+        let source = Source::Peer(peer, allowance::SESSIONS, surplus.clone());
+        tasks.spawn(pass_on(subscription, source, |message| deliver(&message), sender.clone()));
+    }
     tasks.spawn(async move {
-        while let Some(message) = incoming.next().await {
-            let Ok((label, from)) = subject::parse_session(&message.subject) else { continue };
-            let deliver = enclave_link::message::Deliver {
-                label: label.as_bytes().to_vec(),
-                from: from.into(),
-                payload: message.payload.to_vec(),
-            };
+        while let Some(deliver) = incoming.recv().await {
             link.send(enclave_link::message::to_enclave::Kind::Deliver(deliver)).await;
         }
     });

@@ -15,6 +15,8 @@ use metrics_util::MetricKindMask;
 use tokio::task::JoinSet;
 use tracing::error;
 
+use super::intake::Surplus;
+
 /// After how long without news of it a wallet or peer is no longer listed.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -22,12 +24,18 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 pub(super) struct Metrics {
     recorder: PrometheusRecorder,
     node: NodeIndex,
+    surplus: Surplus,
 }
 
 impl Metrics {
     /// Serves metrics at an address for as long as the tasks run. An address that cannot be used is reported, and keeps
     /// nobody from signing: Prometheus notices.
-    pub(super) fn serve(node: NodeIndex, at: SocketAddr, tasks: &mut JoinSet<()>) -> Option<Self> {
+    pub(super) fn serve(
+        node: NodeIndex,
+        at: SocketAddr,
+        surplus: Surplus,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Self> {
         let builder = PrometheusBuilder::new()
             .with_http_listener(at)
             .add_global_label("node", node.to_string())
@@ -45,7 +53,7 @@ impl Metrics {
             }
         });
         with_local_recorder(&recorder, describe);
-        Some(Self { recorder, node })
+        Some(Self { recorder, node, surplus })
     }
 
     /// Takes what the node says of itself.
@@ -66,6 +74,9 @@ impl Metrics {
         let hears = |peer: NodeIndex| heartbeat.peers.iter().any(|heard| heard.node == u32::from(peer));
         for peer in charter.members().into_iter().filter(|peer| *peer != self.node) {
             gauge!("custody_peer_heard", "peer" => peer.to_string()).set(yes(hears(peer)));
+        }
+        for (peer, bytes) in self.surplus.so_far().filter(|(peer, _)| charter.node(*peer).is_some()) {
+            counter!("custody_peer_surplus_bytes_total", "peer" => peer.to_string()).absolute(bytes);
         }
         let in_use = heartbeat.shares.iter().filter(|share| share.state == "current");
         for share in in_use {
@@ -106,6 +117,10 @@ fn describe() {
     describe_gauge!(
         "custody_peer_heard",
         "1 while another node's heartbeats arrive here, 0 while they do not."
+    );
+    describe_counter!(
+        "custody_peer_surplus_bytes_total",
+        "Bytes dropped unread because another node sent more than it may."
     );
     describe_gauge!("custody_wallet_generation", "The generation whose share this node has in use.");
     describe_counter!("custody_log_entries_total", "Entries taken since the agent was started.");

@@ -4,6 +4,7 @@
 //! tasks of their own with deadlines, and protocol messages bypass it altogether. It decides nothing.
 
 mod bus;
+mod intake;
 mod metrics;
 mod slow;
 mod start;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::bus::BusError;
+use self::intake::Surplus;
 use self::metrics::Metrics;
 use self::slow::Slow;
 use self::start::Ready;
@@ -94,9 +96,10 @@ impl Agent {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let client = bus::connect(&config.nats, node, &cluster, sender.clone()).await?;
         let peers = (1..=MAX_INDEX).filter_map(|index| NodeIndex::new(index).ok());
-        bus::subscribe(&client, node, peers.filter(|peer| *peer != node), &sender, &mut tasks).await?;
+        let surplus = Surplus::of(peers.filter(|peer| *peer != node));
+        bus::subscribe(&client, node, &surplus, &sender, &mut tasks).await?;
         let (link, incoming) = link::start(config.enclave.clone(), config.kms.endpoint.clone(), &mut tasks);
-        bus::relay(&client, node, link.clone(), incoming.to_peers, &mut tasks).await?;
+        bus::relay(&client, node, &surplus, link.clone(), incoming.to_peers, &mut tasks).await?;
         tasks.spawn(hear_enclave(incoming.events, sender.clone()));
         tasks.spawn(watch_link(link.clone(), sender.clone()));
         let (store_ops, queue) = mpsc::channel(MAX_STORE_OPS);
@@ -112,7 +115,7 @@ impl Agent {
             recheck_ms: RECHECK_MS,
         };
         let metrics = config.metrics.as_ref();
-        let metrics = metrics.and_then(|at| Metrics::serve(node, at.listen.address(), &mut tasks));
+        let metrics = metrics.and_then(|at| Metrics::serve(node, at.listen.address(), surplus, &mut tasks));
         let slow = Slow::new(config.kms.credentials.clone(), vault, sender.clone());
         let core = Core::new(identity, remembered, pace, steady(begun));
         let store = store_ops;

@@ -203,6 +203,35 @@ impl Host {
         Ok(self.client.flush().await?)
     }
 
+    /// Floods the bus with a head of a ceremony, so many times in a message, and so many messages a second, until the
+    /// returned task is aborted.
+    ///
+    /// # Errors
+    /// When the head cannot be signed.
+    pub fn flood_heads(
+        &self,
+        ceremony: &CeremonyId,
+        heads: usize,
+        per_second: u32,
+    ) -> Result<JoinHandle<()>> {
+        let tip = Tip { seq: 1, hash: Hash::of_bytes(b"made up") };
+        let told = record::HeadNews {
+            head: Some(self.head(ceremony, 0, tip, None)?.raw().clone()),
+            proof: Vec::new(),
+        };
+        let news = bytes::Bytes::from(record::News { heads: vec![told; heads] }.encode_to_vec());
+        let (client, subject) = (self.client.clone(), subject::head(self.node));
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
+        Ok(tokio::spawn(async move {
+            loop {
+                pace.tick().await;
+                if client.publish(subject.clone(), news.clone()).await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+
     /// Answers every submission to this node with a receipt for entry `seq`, and records nothing. Its own agent must be
     /// stopped.
     ///

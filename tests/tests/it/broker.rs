@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::ceremonies::{PATIENCE, node, open, plan};
 
 /// A client with this seed, and what the broker complains of.
-async fn client(url: &str, seed: &Path, inbox: String) -> (Client, mpsc::Receiver<String>) {
+pub(crate) async fn client(url: &str, seed: &Path, inbox: String) -> (Client, mpsc::Receiver<String>) {
     let (sender, complaints) = mpsc::channel(64);
     let seed = std::fs::read_to_string(seed).unwrap();
     let client = ConnectOptions::with_nkey(seed.trim().to_owned())
@@ -36,7 +36,7 @@ async fn client(url: &str, seed: &Path, inbox: String) -> (Client, mpsc::Receive
     (client, complaints)
 }
 
-async fn is_forbidden(client: &Client, complaints: &mut mpsc::Receiver<String>, subject: &str) {
+pub(crate) async fn is_forbidden(client: &Client, complaints: &mut mpsc::Receiver<String>, subject: &str) {
     client.publish(subject.to_owned(), "x".into()).await.unwrap();
     client.flush().await.unwrap();
     let complaint = tokio::time::timeout(Duration::from_secs(5), complaints.recv()).await;

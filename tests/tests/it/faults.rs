@@ -15,6 +15,7 @@ use lab::drive::Room;
 use lab::fault::Fault;
 
 use crate::ceremonies::{PATIENCE, node, open, plan};
+use crate::consoles::custody;
 
 /// What a busy machine adds to the time within which a fault must be shown.
 const SLACK: Duration = Duration::from_secs(6);
@@ -49,6 +50,19 @@ impl Console {
                 && health.wallets.iter().all(|wallet| wallet.text().starts_with("can sign: 3 of 3"))
         })
         .await;
+    }
+
+    /// Waits until this check fails of a node, and no longer than it says, whatever is wrong with others.
+    pub(crate) async fn finds(&mut self, of: u8, check: Check) {
+        let patience = Duration::from_secs(check.within_s().unwrap().into()) + SLACK;
+        let is_found = |status: &NodeStatus| status.node == node(of) && status.check == Some(check);
+        self.until(check.id(), patience, |health| health.nodes.iter().any(is_found)).await;
+    }
+
+    /// Waits until no node is shown as anything but well.
+    pub(crate) async fn shows_all_nodes_well(&mut self) {
+        let is_well = |health: &Health| health.nodes.iter().all(|status| status.level == Level::Good);
+        self.until("healed", PATIENCE, is_well).await;
     }
 
     /// Waits until this check fails of the struck nodes, with these words, and no longer than it says. Until then, no
@@ -166,4 +180,52 @@ async fn fault_of_what_all_share_is_named_as_that_and_blames_no_node() {
         breaks(&cluster, &mut console, fault, (&all, check, words)).await;
     }
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opener_is_told_of_a_lost_share_and_its_node_says_once_why_it_does_not_attest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, room) = with_wallet(folder.path()).await;
+    let mut console = Console::at(&room).await;
+    console.is_well().await;
+    cluster.lose(node(2)).await.unwrap();
+    console.finds(2, Check::ShareLost).await;
+    for (kind, told) in
+        [("test-sign", "not every signer's share is known to be there"), ("refresh", "node 2")]
+    {
+        let manifest = folder.path().join(kind);
+        let open = custody()
+            .arg("--cluster")
+            .arg(cluster.layout().console())
+            .args(["ceremony", "open", kind, "--wallet", "treasury", "--purpose", "a test", "--manifest"])
+            .arg(manifest)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(open.stderr).unwrap();
+        assert!(open.status.success() && said.contains("WARNING") && said.contains(told), "{kind}: {said}");
+    }
+
+    let id = open(&room, CeremonyKind::TestSign, "treasury").await;
+    let log = cluster.layout().node(node(2)).join("agent.log");
+    let times = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.lines().filter(|line| line.contains("not attesting") && line.contains(id.as_str())).count()
+    };
+    let begun = Instant::now();
+    while times() == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        console.look().await;
+    }
+    // It sees to its duties with each heartbeat.
+    for _ in 0..4 {
+        heartbeat_after(&room, 2).await;
+    }
+    assert_eq!(times(), 1);
+    cluster.stop().await;
+}
+
+/// Waits for a heartbeat that a node sends from now on.
+async fn heartbeat_after(room: &Room, index: u8) {
+    let now = console::room::now();
+    crate::record::heartbeat(room, index, |heartbeat| heartbeat.time_ms > now.0).await;
 }

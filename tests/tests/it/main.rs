@@ -11,6 +11,7 @@ mod disasters;
 mod drills;
 mod exclusion;
 mod faults;
+mod floods;
 mod history;
 mod holes;
 mod inventory;

@@ -1,8 +1,11 @@
 //! Which messages are heard: those that a node of the charter signed, for this purpose, once.
 
+use ceremonies::deploy::allowance::Limit;
 use ceremonies::wire::record;
+use futures_util::{StreamExt as _, stream};
 
 use super::*;
+use crate::client::listening::Listening;
 use crate::client::{Ear, News, verified};
 
 fn said(topic: Topic, by: u8, key: u8, body: &impl Message) -> Vec<u8> {
@@ -87,6 +90,78 @@ fn head_is_a_hint_only_when_a_node_signed_it() {
     assert!(!hears(&mut ear, "head.2", &news(vec![forged.clone()])));
     assert!(!hears(&mut ear, "head.2", &news(Vec::new())));
     assert!(hears(&mut ear, "head.2", &news(vec![forged, head(1, &log, &log)])));
+}
+
+#[test]
+fn news_with_more_heads_than_nodes_send_is_dropped_unread() {
+    let log = log_of(2);
+    let news = |heads| record::News { heads: vec![head(2, &log, &log); heads] }.encode_to_vec();
+    let mut ear = Ear::default();
+    assert!(hears(&mut ear, "head.2", &news(64)));
+    assert!(!hears(&mut ear, "head.2", &news(65)));
+    assert!(!hears(&mut ear, "head.2", &news(2_000)));
+}
+
+#[test]
+fn no_more_forged_heads_are_checked_than_an_amendment_can_explain() {
+    let log = log_of(2);
+    let mut forged = head(2, &log, &log);
+    forged.head.as_mut().unwrap().signature[0] ^= 1;
+    let behind = |forgeries| {
+        let heads = [vec![forged.clone(); forgeries], vec![head(1, &log, &log)]].concat();
+        record::News { heads }.encode_to_vec()
+    };
+    let mut ear = Ear::default();
+    assert!(hears(&mut ear, "head.2", &behind(15)));
+    assert!(!hears(&mut ear, "head.2", &behind(16)));
+}
+
+/// A message as it comes from the bus.
+fn message(subject: &str, payload: Vec<u8>) -> async_nats::Message {
+    let length = payload.len();
+    async_nats::Message {
+        subject: subject.into(),
+        reply: None,
+        payload: payload.into(),
+        headers: None,
+        status: None,
+        description: None,
+        length,
+    }
+}
+
+/// All that a console takes as news of these messages, of nodes 1, 2 and so on, which are there at once.
+async fn news_of(messages: Vec<Vec<async_nats::Message>>) -> Vec<News> {
+    let mut listening = Listening::default();
+    for (index, said) in (1..).zip(messages) {
+        let limit = Limit { per_second: 1, at_once: 64 * 1024 };
+        listening.to(node(index), limit, stream::iter(said));
+    }
+    listening.news(Fake::default().nodes()).collect().await
+}
+
+#[tokio::test]
+async fn node_that_floods_is_named_and_what_others_say_is_heard() {
+    let beat =
+        |by, time| message(&format!("health.{by}"), said(Topic::Heartbeat, by, by, &heartbeat(by, time)));
+    let junk = |_| message("health.3", vec![7; 4_096]);
+    let flood = (0..1_000).map(junk).collect();
+    let news = news_of(vec![vec![beat(1, 1_000)], vec![beat(2, 1_000), beat(2, 2_000)], flood]).await;
+    let heard = |by| news.iter().filter(|news| matches!(news, News::Health(beat) if beat.node == by)).count();
+    assert_eq!((heard(1), heard(2), heard(3)), (1, 2, 0));
+    let named: Vec<_> = news.iter().filter(|news| matches!(news, News::Surplus(_))).collect();
+    assert!(matches!(named.as_slice(), [News::Surplus(by)] if *by == node(3)), "{named:?}");
+}
+
+#[tokio::test]
+async fn what_the_broker_delivers_in_a_nodes_name_counts_for_nobody() {
+    let beat = message("health.1", said(Topic::Heartbeat, 1, 1, &heartbeat(1, 1_000)));
+    let mut stored = message("health.1", vec![7; 4_096]);
+    stored.headers = Some(async_nats::HeaderMap::new());
+    let answer = message("health.1", [b"{".to_vec(), vec![b' '; 4_096]].concat());
+    let delivered = (0..200).flat_map(|_| [stored.clone(), answer.clone()]).chain([beat]).collect();
+    let news = news_of(vec![delivered]).await;
+    assert!(matches!(news.as_slice(), [News::Health(_)]), "{news:?}");
 }
 
 #[test]

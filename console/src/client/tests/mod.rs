@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod catalogue;
+mod forged;
 mod hearing;
 mod reading;
 mod submitting;
@@ -104,8 +105,13 @@ fn grown(log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
 
 /// The same at another time.
 fn grown_at(time: UnixMillis, log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
+    grown_in(&id(), time, log, by, reason)
+}
+
+/// The same in any ceremony.
+fn grown_in(ceremony: &CeremonyId, time: UnixMillis, log: &[Entry], by: u8, reason: &str) -> Vec<Entry> {
     let place = Place {
-        ceremony: id(),
+        ceremony: ceremony.clone(),
         seq: log.len() as u64 + 1,
         prev: log.last().map_or(Hash::ZERO, Entry::hash),
         time,
@@ -120,6 +126,17 @@ fn log_of(entries: usize) -> Vec<Entry> {
     (1..=entries).fold(Vec::new(), |log, number| grown(&log, 1, &format!("reason {number}")))
 }
 
+/// The same in another ceremony.
+fn log_in(ceremony: &CeremonyId, entries: usize) -> Vec<Entry> {
+    let time = UnixMillis(1_800_000_000_000);
+    (1..=entries)
+        .fold(Vec::new(), |log, number| grown_in(ceremony, time, &log, 1, &format!("reason {number}")))
+}
+
+fn other_id() -> CeremonyId {
+    "dkg-w-2".parse().unwrap()
+}
+
 fn tip(log: &[Entry]) -> Tip {
     log.last().map_or(Tip::ROOT, |entry| Tip { seq: entry.seq, hash: entry.hash() })
 }
@@ -131,20 +148,26 @@ fn head_by(key: u8, head: Head) -> HeadNews {
 
 /// A node's head at the end of this log, locked on the end of that one.
 fn head(by: u8, log: &[Entry], locked: &[Entry]) -> HeadNews {
-    let lock = (!locked.is_empty()).then(|| Lock { round: 0, tip: tip(locked) });
-    head_by(
-        by,
-        Head {
-            cluster: KEYS.charter.cluster().clone(),
-            ceremony: id(),
-            node: node(by),
-            round: 0,
-            votes: true,
-            tip: tip(log),
-            lock,
-            time: UnixMillis(0),
-        },
-    )
+    head_in(&id(), by, log, locked)
+}
+
+/// The same in any ceremony.
+fn head_in(ceremony: &CeremonyId, by: u8, log: &[Entry], locked: &[Entry]) -> HeadNews {
+    head_by(by, claim(ceremony, by, log, locked))
+}
+
+/// What a head says.
+fn claim(ceremony: &CeremonyId, of: u8, log: &[Entry], locked: &[Entry]) -> Head {
+    Head {
+        cluster: KEYS.charter.cluster().clone(),
+        ceremony: ceremony.clone(),
+        node: node(of),
+        round: 0,
+        votes: true,
+        tip: tip(log),
+        lock: (!locked.is_empty()).then(|| Lock { round: 0, tip: tip(locked) }),
+        time: UnixMillis(0),
+    }
 }
 
 /// Heads that nodes gave themselves.
@@ -176,6 +199,14 @@ enum Way {
     Another,
     /// Never comes to an end.
     Endless,
+    /// Answers every question as it answered the first of its kind, whoever asked that.
+    Replays,
+    /// Answers with another ceremony.
+    Elsewhere,
+    /// Answers questions of one kind as if they were of another.
+    Confuses,
+    /// Answers with heads in the names of others besides.
+    Borrows,
 }
 
 #[derive(Default)]
@@ -188,6 +219,10 @@ struct World {
     /// Whether honest nodes lock what they accept.
     locks: bool,
     private: BTreeMap<NodeIndex, Vec<Entry>>,
+    /// The first answers of nodes, by the kind of the question.
+    first: BTreeMap<(NodeIndex, String), Bytes>,
+    /// The heads that a node borrows.
+    borrowed: Vec<HeadNews>,
     /// What every node lists, latest first.
     listed: Vec<CeremonyId>,
     /// Who was handed an event.
@@ -277,6 +312,15 @@ impl World {
         if log.is_empty() {
             return bus::ReadReply { refusal: "no such ceremony".to_owned(), ..Default::default() };
         }
+        if self.way(at) == Way::Elsewhere {
+            let entries: Vec<Entry> = log_in(&other_id(), log.len());
+            return bus::ReadReply {
+                entries: entries.iter().map(|entry| entry.raw().clone()).collect(),
+                last_seq: log.len() as u64,
+                heads: vec![head_in(&other_id(), at.get(), &entries, &entries)],
+                ..Default::default()
+            };
+        }
         // On a branch of its own a node may well say that it is locked on what nobody else has.
         let locked = self.locked.min(log.len());
         let skip = usize::try_from(read.from_seq).unwrap() - 1;
@@ -285,9 +329,13 @@ impl World {
         bus::ReadReply {
             entries,
             last_seq: if self.way(at) == Way::Endless { u64::MAX } else { log.len() as u64 },
-            heads: vec![head(at.get(), log, &log[..locked])],
+            heads: [vec![head(at.get(), log, &log[..locked])], self.borrowed_by(at)].concat(),
             ..Default::default()
         }
+    }
+
+    fn borrowed_by(&self, at: NodeIndex) -> Vec<HeadNews> {
+        if self.way(at) == Way::Borrows { self.borrowed.clone() } else { Vec::new() }
     }
 }
 
@@ -309,12 +357,27 @@ impl Bus for Fake {
             "list" => world.list(at, &bus::List::decode(request.as_slice()).unwrap()).encode_to_vec(),
             other => panic!("nobody is asked for {other}"),
         });
+        let body = match subject.split('.').nth(1) {
+            Some("submit") if way == Way::Confuses => {
+                bus::ListReply { more: true, ..Default::default() }.encode_to_vec()
+            }
+            Some(_) if way == Way::Confuses => {
+                bus::SubmitReply { outcome: Some(bus::submit_reply::Outcome::Seq(5)) }.encode_to_vec()
+            }
+            _ => body,
+        };
         let signer = if way == Way::Another { 1 } else { at.get() };
         let sign = |bytes: &[u8]| {
             if way == Way::Stranger { KeyPair::new_user().sign(bytes) } else { sign(signer, bytes) }
         };
         let topic = Topic::answer_to(&subject, &request);
-        Ok(said::say(KEYS.charter.cluster(), topic, node(signer), body, sign).unwrap().into())
+        let answer: Bytes =
+            said::say(KEYS.charter.cluster(), topic, node(signer), body, sign).unwrap().into();
+        if way == Way::Replays {
+            let kind = subject.split('.').nth(1).unwrap().to_owned();
+            return Ok(self.world(|world| world.first.entry((at, kind)).or_insert(answer).clone()));
+        }
+        Ok(answer)
     }
 }
 

@@ -19,7 +19,7 @@ use super::signing::sign;
 use super::{Effect, scrolled, show, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
-use crate::readiness::Share;
+use crate::readiness::{Readiness, Share};
 use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
 use crate::terminal::types;
 
@@ -176,18 +176,27 @@ fn doubt(model: &Model, form: &OpenForm) -> Option<String> {
         // It tests every set of nodes that can sign together.
         CeremonyKind::TestSign => wallet.lacking(wallet.shares.keys())?,
         CeremonyKind::Recover => {
-            let lost = lost_nodes(&form.lost).ok()?;
-            let present = lost.keys().find(|node| wallet.shares.get(node) == Some(&Share::Present))?;
-            format!("node {present} shows its share, so it has not lost it")
+            let named = lost_nodes(&form.lost).ok()?;
+            match named.keys().find(|node| wallet.shares.get(node) == Some(&Share::Present)) {
+                Some(present) => format!("node {present} shows its share, so it has not lost it"),
+                None => lost_besides(wallet, &named)?,
+            }
         }
-        CeremonyKind::Dkg
-        | CeremonyKind::Transfer
-        | CeremonyKind::Amend
-        | CeremonyKind::Refresh
-        | CeremonyKind::Rebuild
-        | CeremonyKind::Inventory => return None,
+        // It waits for every node's enclave, and none attests without its share.
+        CeremonyKind::Refresh => lost_besides(wallet, &BTreeMap::new())?,
+        CeremonyKind::Rebuild => lost_besides(wallet, &lost_nodes(&form.lost).ok()?)?,
+        CeremonyKind::Dkg | CeremonyKind::Transfer | CeremonyKind::Amend | CeremonyKind::Inventory => {
+            return None;
+        }
     };
     Some(format!("{}: {why}. Press Enter again to open it all the same.", wallet.wallet))
+}
+
+/// A node that has lost its share, and is not to get it back in this ceremony.
+fn lost_besides(wallet: &Readiness, named: &BTreeMap<NodeIndex, Way>) -> Option<String> {
+    let is_lost = |(node, share): &(&NodeIndex, &Share)| **share == Share::Lost && !named.contains_key(node);
+    let (node, _) = wallet.shares.iter().find(is_lost)?;
+    Some(format!("node {node} has lost its share, and would never attest: recover it"))
 }
 
 fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {

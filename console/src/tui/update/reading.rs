@@ -32,7 +32,7 @@ pub(super) fn told(model: &mut Model, news: News) -> (bool, Vec<Effect>) {
             model.hearing.hear(&model.cluster.context, news, now);
             (model.screen == Screen::Cluster, Vec::new())
         }
-        News::Backdated(_) => {
+        News::Backdated(_) | News::Surplus(_) => {
             let now = model.moment();
             model.hearing.hear(&model.cluster.context, news, now);
             (model.screen == Screen::Cluster, Vec::new())

@@ -1,0 +1,77 @@
+//! What one node can make the others read, keep and carry: a bounded share, which is shown, and nothing once it stopped.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::time::Instant;
+
+use ceremonies::charter::CeremonyKind;
+use ceremonies::deploy::subject;
+use console::checks::Check;
+use lab::attack::Host;
+use lab::cluster::Cluster;
+
+use crate::broker::client;
+use crate::ceremonies::{PATIENCE, node, open};
+use crate::consoles::run;
+use crate::faults::{Console, with_wallet};
+use crate::record::SOON;
+
+/// How much an agent may grow while another node floods the bus: some of what that node may have waiting.
+const MAX_GROWTH: u64 = 24 * 1024 * 1024;
+
+/// The resident memory of a node's agent.
+fn memory(cluster: &Cluster, index: u8) -> u64 {
+    let own = cluster.layout().node(node(index)).join("node.toml");
+    let is_its = |process: &std::path::PathBuf| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(own.to_str().unwrap())
+    };
+    let mut processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let status = std::fs::read_to_string(processes.find(is_its).unwrap().join("status")).unwrap();
+    let resident = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    resident.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_floods_the_bus_is_named_and_costs_the_others_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = with_wallet(folder.path()).await;
+    let mut console = Console::at(&room).await;
+    console.is_well().await;
+    let id = open(&room, CeremonyKind::Dkg, "savings").await;
+    let before = memory(&cluster, 1);
+
+    let host = Host::with_credentials_of(&cluster, node(3)).await.unwrap();
+    let flood = host.flood_heads(&id, 2_000, 60).unwrap();
+    console.names(&[3], Check::Surplus, "sends more than a node may").await;
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    let begun = Instant::now();
+    run(&cluster.layout().console(), &["ceremony", "show", id.as_str()], None).unwrap();
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    let grown = memory(&cluster, 1).saturating_sub(before);
+    assert!(grown < MAX_GROWTH, "an agent grew by {grown} bytes");
+    cluster.agent(node(2)).unwrap().freeze().await;
+    console.finds(2, Check::Silent).await;
+    cluster.agent(node(2)).unwrap().thaw().await;
+
+    flood.abort();
+    console.shows_all_nodes_well().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_asks_itself_may_answer_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, _room) = with_wallet(folder.path()).await;
+    let seed = cluster.layout().node(node(2)).join("nats.seed");
+    let (second, mut complaints) = client(&cluster.nats_url(), &seed, subject::node_inbox(node(2))).await;
+    let mut own = second.subscribe(subject::head(node(2))).await.unwrap();
+    second.flush().await.unwrap();
+    for elsewhere in ["head.3", "health.3", "record.1.3", "ceremony.list.1", "_INBOX_node_1.x"] {
+        second.publish_with_reply(subject::head(node(2)), elsewhere, "?".into()).await.unwrap();
+        // That it has arrived is what would let it answer.
+        while futures_util::StreamExt::next(&mut own).await.unwrap().reply.as_deref() != Some(elsewhere) {}
+        crate::broker::is_forbidden(&second, &mut complaints, elsewhere).await;
+    }
+    cluster.stop().await;
+}
