@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use ceremonies::attestation::{self, Document};
+use ceremonies::attestation::{self, AttestationError, Document};
 use ceremonies::ceremony::Context;
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::wire::bus::Heartbeat;
+use thiserror::Error;
 
 /// After this long without a heartbeat a node counts as lost, in milliseconds: they come every second.
 pub const LOST_MS: i64 = 5_000;
@@ -84,12 +85,23 @@ fn ceremony(forked: &str) -> String {
     forked.split(' ').next().unwrap_or_default().to_owned()
 }
 
+/// Why a node's enclave has not attested itself.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum NotAttested {
+    /// Its heartbeats carry no document.
+    #[error("no attestation document yet")]
+    Yet,
+    /// Its document is refused.
+    #[error(transparent)]
+    Refused(#[from] AttestationError),
+}
+
 /// A heartbeat whose document has been verified, once per document and not once per look.
 #[derive(Debug)]
 pub struct Heard {
     pub(super) heartbeat: Heartbeat,
     pub(super) received: Moment,
-    pub(super) document: Result<Document, String>,
+    pub(super) document: Result<Document, NotAttested>,
     /// When another one last came that is dated before this one.
     backdated: Option<Instant>,
     /// When more last came in its name than a node may send.
@@ -119,10 +131,8 @@ impl Heard {
         let document = match before {
             Some((before, verified)) if document(&before) == document(&heartbeat) => verified,
             Some(_) | None => match document(&heartbeat) {
-                [] => Err("no attestation document yet".to_owned()),
-                bytes => {
-                    attestation::parse_and_verify(bytes, context.root()).map_err(|error| error.to_string())
-                }
+                [] => Err(NotAttested::Yet),
+                bytes => attestation::parse_and_verify(bytes, context.root()).map_err(NotAttested::from),
             },
         };
         let at = received.steady;

@@ -18,7 +18,7 @@ use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use serde::Serialize;
 
 use self::around::{ACCUSERS, Around};
-use self::heard::{FRESH_MS, document, millis};
+use self::heard::{FRESH_MS, NotAttested, millis};
 pub use self::heard::{Heard, LOST_MS, Moment};
 pub use self::hearing::Hearing;
 use self::hearing::Voice;
@@ -139,7 +139,7 @@ fn verdict(
     node: NodeIndex,
     heard: &Heard,
     now: UnixMillis,
-) -> Result<attestation::Attested, String> {
+) -> Result<attestation::Attested, NotAttested> {
     let nonce = attestation::heartbeat_nonce(context.charter().cluster(), node);
     let rules = context.charter().attestation();
     let expected = Expectation {
@@ -149,7 +149,7 @@ fn verdict(
         at: now,
         max_age_ms: u64::from(rules.max_age_s) * 1000,
     };
-    attestation::judge(heard.document.clone()?, &expected).map_err(|error| error.to_string())
+    Ok(attestation::judge(heard.document.clone()?, &expected)?)
 }
 
 /// How the cluster is, by what is heard of each node.
@@ -319,7 +319,7 @@ fn judged(book: &Book, node: NodeIndex, voice: Voice<'_>, around: &Around<'_>, n
         attestation: match &verdict {
             _ if silent => "unknown".to_owned(),
             Ok(_) => "accepted".to_owned(),
-            Err(why) if document(heartbeat).is_empty() => why.clone(),
+            Err(NotAttested::Yet) => NotAttested::Yet.to_string(),
             Err(why) => format!("REFUSED: {why}"),
         },
         image: verdict.ok().filter(|_| !silent).map(|attested| attested.measurement),
@@ -381,7 +381,7 @@ fn judge(
     context: &Context,
     node: NodeIndex,
     heard: &Heard,
-    verdict: &Result<attestation::Attested, String>,
+    verdict: &Result<attestation::Attested, NotAttested>,
     around: &Around<'_>,
     now: Moment,
 ) -> Result<String, (Check, String)> {

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::KmsError;
 use async_trait::async_trait;
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
@@ -132,16 +133,17 @@ impl Connector {
         clock: Clock,
         connect_timeout: Duration,
         dial: Arc<dyn Dial>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, KmsError> {
         if roots.is_empty() {
-            return Err("there are no TLS roots".to_owned());
+            return Err(KmsError::Config("there are no TLS roots".to_owned()));
         }
-        let server = ServerName::try_from(host.to_owned()).map_err(|e| format!("host `{host}`: {e}"))?;
-        let header = HeaderValue::from_str(host).map_err(|e| format!("host `{host}`: {e}"))?;
+        let no_host = |why: String| KmsError::Config(format!("host `{host}`: {why}"));
+        let server = ServerName::try_from(host.to_owned()).map_err(|error| no_host(error.to_string()))?;
+        let header = HeaderValue::from_str(host).map_err(|error| no_host(error.to_string()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_safe_default_protocol_versions()
-            .map_err(|e| format!("TLS: {e}"))?
+            .map_err(|error| KmsError::Config(format!("TLS: {error}")))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self { dial, tls: TlsConnector::from(Arc::new(tls)), server, host: header, connect_timeout })

@@ -170,8 +170,7 @@ impl Kms {
         if key.is_empty() || key.contains("alias/") {
             return Err(KmsError::Config(format!("`{key}` is not the ARN or id of a key")));
         }
-        let connector =
-            Connector::new(&host, roots, clock.clone(), connect_timeout, dial).map_err(KmsError::Config)?;
+        let connector = Connector::new(&host, roots, clock.clone(), connect_timeout, dial)?;
         let connector = SharedHttpConnector::new(connector);
         let http: SharedHttpClient = http_client_fn(move |_, _| connector.clone());
         // Built field by field, never from the environment, which the parent could influence.

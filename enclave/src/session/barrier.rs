@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use ceremonies::ids::{Hash, NodeIndex};
 
+use super::SessionFailure;
 use super::echo::Seen;
 use super::envelope::BootKeys;
 use super::plan::SessionPlan;
@@ -18,20 +19,22 @@ pub(super) const SLOTS: u32 = 2;
 pub(super) const PHASES: [&str; 2] = ["ready", "agree on the session"];
 
 /// Whether a session can be run as planned at all.
-pub(super) fn check(plan: &SessionPlan, keys: &BootKeys) -> Result<(), String> {
+pub(super) fn check(plan: &SessionPlan, keys: &BootKeys) -> Result<(), SessionFailure> {
     if plan.parties.get(&plan.own) != Some(&keys.public()) {
-        return Err(format!(
+        return Err(SessionFailure::new(format!(
             "node {}'s attested keys are not this enclave's: attest this enclave, then open a new ceremony",
             plan.own
-        ));
+        )));
     }
     if plan.parties.len() < 2 {
-        return Err("a session needs at least two parties: check the manifest's roster".to_owned());
+        let reason = "a session needs at least two parties: check the manifest's roster";
+        return Err(SessionFailure::new(reason.to_owned()));
     }
     let mut known = BTreeSet::new();
     for (party, keys) in &plan.parties {
         if !known.insert(keys.identity) || !known.insert(keys.sealing) {
-            return Err(format!("node {party} attested another node's keys: check both nodes' enclaves"));
+            let reason = format!("node {party} attested another node's keys: check both nodes' enclaves");
+            return Err(SessionFailure::new(reason));
         }
     }
     Ok(())

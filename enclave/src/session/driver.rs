@@ -72,8 +72,8 @@ impl<T> Session<T> {
 
     /// Begins: says hello to all parties. Call it once, before anything else.
     pub fn start(&mut self, now: Millis) -> Vec<Action<T>> {
-        if let Err(reason) = barrier::check(&self.plan, &self.keys) {
-            return vec![self.fail(SessionFailure::new(reason))];
+        if let Err(failure) = barrier::check(&self.plan, &self.keys) {
+            return vec![self.fail(failure)];
         }
         self.deadline = now.saturating_add(self.plan.barrier_ms);
         let mut actions = self.say(now, self.to_all(&self.hello()));
