@@ -18,8 +18,8 @@ use ceremonies::script::Script;
 use ceremonies::statement::{Answer, NAMESPACE, Release};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{
-    Record, Wallet, backed_up_message, prepared_message, proved_message, recovered_message, retired_message,
-    staged_message,
+    self, Record, Wallet, backed_up_message, prepared_message, proved_message, recovered_message,
+    retired_message, staged_message,
 };
 use ceremonies::wire::log::{self, event::Kind};
 use ciborium::Value;
@@ -396,24 +396,17 @@ impl Paper {
 
     /// The outcome of a key generation, as the enclaves would all write it.
     pub(crate) fn record(&self, sharing: &Sharing) -> log::GenerationRecord {
-        let manifest = self.ceremony.manifest();
-        log::GenerationRecord {
-            version: 1,
-            cluster: manifest.cluster.to_string(),
-            ceremony: manifest.ceremony.to_string(),
-            manifest: manifest.hash().as_bytes().to_vec(),
-            wallet: manifest.wallet.to_string(),
-            generation: manifest.generation.0,
-            threshold: manifest.threshold.into(),
-            public_key: sharing.point(0),
-            chain_code: vec![2; 32],
-            public_shares: (1..=5)
-                .map(|x| log::PublicShare { node: x.into(), point: sharing.point(x) })
-                .collect(),
-            session: vec![3; 32],
-            transcript: vec![4; 32],
-            enclaves: self.ceremony.approved_or_current_enclaves().as_bytes().to_vec(),
-        }
+        let point = |x| Point::decode(&sharing.point(x)).unwrap();
+        let made = wallet::Sharing {
+            public_key: point(0),
+            chain_code: Hash::from([2; 32]),
+            public_shares: (1..=5).map(|x| (node(x), point(x))).collect(),
+            session: Hash::from([3; 32]),
+            transcript: Hash::from([4; 32]),
+        };
+        let enclaves = self.ceremony.approved_or_current_enclaves();
+        let record = made.record(self.ceremony.manifest(), &enclaves);
+        log::GenerationRecord::decode(record.as_slice()).unwrap()
     }
 
     /// How the secret is shared in the generation that this ceremony makes or works on.
@@ -613,18 +606,7 @@ impl Paper {
         };
         let signature = self.enclaves[&by].sign(&aborted.message(&self.manifest_hash()));
         aborted.signature.copy_from_slice(&signature);
-        self.append(
-            by,
-            Kind::Aborted(log::Aborted {
-                node: by.into(),
-                subset: numbers(subset),
-                attempt,
-                reason: aborted.reason.into(),
-                culprit: banned.unwrap_or(0).into(),
-                banned: banned.unwrap_or(0).into(),
-                signature,
-            }),
-        )
+        self.append(by, Kind::Aborted(aborted.into()))
     }
 
     pub(crate) fn withdraw(&mut self, person: &str, role: Role) -> Result<(), Rejection> {
@@ -657,20 +639,7 @@ impl Paper {
     pub(crate) fn report(&mut self, signed: &TestSigned) -> Result<(), Rejection> {
         let by = signed.node.get();
         let signature = self.enclaves[&by].sign(&signed.message(&self.manifest_hash()));
-        self.append(
-            by,
-            Kind::TestSigned(log::TestSigned {
-                node: by.into(),
-                subset: numbers(&signed.subset),
-                attempt: signed.attempt,
-                session: signed.session.as_bytes().to_vec(),
-                r: signed.r.to_vec(),
-                s: signed.s.to_vec(),
-                recovery_id: signed.recovery_id.into(),
-                signature,
-                input: signed.input,
-            }),
-        )
+        self.append(by, Kind::TestSigned(log::TestSigned { signature, ..signed.clone().into() }))
     }
 
     pub(crate) fn test_sign(&mut self, by: u8, subset: &Subset, attempt: u32) -> Result<(), Rejection> {
@@ -734,8 +703,4 @@ fn sealed(by: u8) -> Hash {
 
 fn digest(record: &[u8]) -> Hash {
     Hash::of_parts("custody/generation-record/v1", &[record])
-}
-
-pub(crate) fn numbers(subset: &Subset) -> Vec<u32> {
-    subset.parties().iter().map(|party| u32::from(*party)).collect()
 }
