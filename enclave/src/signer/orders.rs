@@ -322,13 +322,17 @@ impl Order {
             Duty::Retire => {
                 return Ok(Due::Retire(node, Box::new(ceremony.committed().ok_or_else(nothing)?)));
             }
-            Duty::Repair { .. } | Duty::Rebuild | Duty::Generate | Duty::TestSign { .. } => {}
+            // What has no session and no share to work with is refused below.
             Duty::Attest
             | Duty::Fault
+            | Duty::Repair { .. }
+            | Duty::Rebuild
+            | Duty::Generate
             | Duty::Restore { .. }
             | Duty::Backup { .. }
             | Duty::Prove { .. }
-            | Duty::Adopt => return Err(nothing()),
+            | Duty::Adopt
+            | Duty::TestSign { .. } => {}
         }
         check_not_superseded(book, &ceremony)?;
         let spec = ceremony.session(&duty).ok_or_else(nothing)?;
