@@ -35,6 +35,8 @@ pub enum Check {
     Backdated,
     /// Its store cannot be written to.
     Store,
+    /// It has a charter in force, with several others, that this console has not read.
+    Unread,
     /// It has another charter in force.
     Charter,
     /// Its agent cannot use its enclave.
@@ -98,7 +100,7 @@ impl<'de> Deserialize<'de> for Check {
 
 impl Check {
     /// All of them, in the order in which they are looked for.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::WalletCannotSign,
         Self::WalletNotKnown,
         Self::WalletDegraded,
@@ -110,6 +112,7 @@ impl Check {
         Self::Unheard,
         Self::Backdated,
         Self::Store,
+        Self::Unread,
         Self::Charter,
         Self::Enclave,
         Self::Attestation,
@@ -202,6 +205,13 @@ impl Check {
                 Some(10),
                 "a write to the store failed: one is tried every second",
                 "`store: …`",
+            ),
+            Self::Unread => (
+                "charter-unread",
+                Unknown,
+                Some(10),
+                "at least three nodes say that the same other charter is in force: this console could not read the record",
+                "`works, as others do, under a charter that this console has not read`",
             ),
             Self::Charter => (
                 "node-charter",

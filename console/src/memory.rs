@@ -68,9 +68,14 @@ impl std::fmt::Display for SetBack {
             let verb = if self.nodes.len() == 1 { "shows" } else { "show" };
             those(&self.nodes, &format!("{verb} {}", if self.other { "another" } else { "an older" }))
         };
+        let why = if self.nodes.len() == 1 && !self.other {
+            "it lost its store and reads the record again, or somebody rolled its store back"
+        } else {
+            "somebody rolled stores back"
+        };
         write!(
             f,
-            "{who} log of {} than this console has seen: it saw entry {} recorded at {}; somebody rolled stores back",
+            "{who} log of {} than this console has seen: it saw entry {} recorded at {}; {why}",
             self.ceremony, self.seen.seq, self.seen.at
         )
     }
@@ -209,5 +214,27 @@ impl Memory {
         dated.sort_unstable_by(|one, other| other.cmp(one));
         let ids = dated.into_iter().take(most).map(|(_, id)| id);
         ids.filter_map(|id| self.seen(&id).map(|seen| (id, seen))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn one_node_alone_that_shows_less_may_have_lost_its_store_and_several_were_set_back() {
+        let said = |nodes: &[u8], other| {
+            let nodes = nodes.iter().map(|node| NodeIndex::new(*node).unwrap()).collect();
+            let seen = Seen { seq: 7, hash: Hash::ZERO, at: UnixMillis(0) };
+            SetBack { ceremony: "dkg-w-1".parse().unwrap(), seen, nodes, other }.to_string()
+        };
+        assert!(
+            said(&[4], false)
+                .ends_with("it lost its store and reads the record again, or somebody rolled its store back")
+        );
+        for (nodes, other) in [(&[4][..], true), (&[1, 2], false), (&[], false)] {
+            assert!(said(nodes, other).ends_with("; somebody rolled stores back"), "{nodes:?} {other}");
+        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Held {
     pub at: UnixMillis,
     /// The digests of the generation records whose shares it has in use; none if its store cannot be read.
     pub in_use: Option<BTreeSet<Hash>>,
+    /// The latest generation of each wallet of which it has a share in use.
+    pub latest: BTreeMap<String, Generation>,
     /// Whether its enclave gets data keys, without which it opens no share.
     pub opens: bool,
 }
@@ -277,8 +279,13 @@ impl InUse {
         }
     }
 
-    /// A share that is not in its store: lost, unless the node may only not have taken it up yet.
+    /// A share that is not in its store: lost, unless the node may only not have taken it up yet, or has one of a later
+    /// generation, which this console has not read.
     fn missing(&self, node: NodeIndex, held: &Held) -> Share {
+        let latest = held.latest.get(self.record.wallet.as_str());
+        if latest.is_some_and(|latest| *latest > self.record.generation) {
+            return Share::Unknown;
+        }
         let settled = self.adopted.get(&node).is_some_and(|at| held.at.since(*at) >= SETTLED_MS);
         if settled { Share::Lost } else { Share::Unknown }
     }

@@ -87,6 +87,12 @@ pub enum RoomError {
     /// Given something that such a ceremony is not about.
     #[error("a ceremony of kind {0} is about a {1}: give --{1} and nothing else")]
     Subject(CeremonyKind, &'static str),
+    /// A transfer of nothing.
+    #[error(
+        "a transfer is about a wallet and a transaction: give --wallet and --transaction, a file as `custody sweep` \
+         writes it"
+    )]
+    NoTransaction,
     /// A recovery without a loss, or a loss without a recovery.
     #[error(
         "a recovery or rebuild needs the nodes that lost their shares, as in --lost 4, and no other ceremony takes \

@@ -43,7 +43,7 @@ pub(super) enum CeremonyCommand {
         #[arg(value_parser = one_of(&CeremonyKind::ALL))]
         kind: CeremonyKind,
         /// The wallet; for an amendment, give --charter instead.
-        #[arg(long, required_unless_present = "charter", conflicts_with = "charter")]
+        #[arg(long, conflicts_with = "charter")]
         wallet: Option<WalletName>,
         /// The new charter, for an amendment.
         #[arg(long, value_name = "FILE")]

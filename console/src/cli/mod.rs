@@ -22,7 +22,7 @@ mod wallet;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{CeremonyId, WalletName};
@@ -206,7 +206,10 @@ impl Desk {
                 desk.warn_of_set_back(&reading);
                 Ok((desk, reading))
             }
-            Err(error) => Err(anyhow::Error::new(error).context(desk.unknown(id).await)),
+            Err(error) => Err(match desk.others_than(id).await {
+                Some(others) => anyhow!("ceremony `{id}` is not known here: {others}"),
+                None => anyhow::Error::new(error).context(format!("ceremony `{id}` is not known here")),
+            }),
         }
     }
 
@@ -219,16 +222,11 @@ impl Desk {
         Self::open(path, Scope::Current).await
     }
 
-    /// That a ceremony is not known, and which there are, if nodes still list them.
-    async fn unknown(&self, id: &CeremonyId) -> String {
+    /// Which ceremonies there are, if nodes list others and not this one.
+    async fn others_than(&self, id: &CeremonyId) -> Option<String> {
         let wanted = Wanted { most: Some(list::NAMED), ..Wanted::default() };
-        let what = format!("ceremony `{id}` is not known here");
-        match self.client.catalogue(&[wanted]).await {
-            Ok(catalogue) if catalogue.row(id).is_none() => {
-                format!("{what}: {}", list::there_are(&catalogue))
-            }
-            Ok(_) | Err(_) => what,
-        }
+        let catalogue = self.client.catalogue(&[wanted]).await.ok()?;
+        catalogue.row(id).is_none().then(|| list::there_are(&catalogue))
     }
 
     async fn catch_up(&mut self, id: &CeremonyId) -> Result<Reading> {

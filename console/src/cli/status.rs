@@ -363,6 +363,25 @@ mod tests {
     }
 
     #[test]
+    fn charter_of_which_several_nodes_speak_and_this_console_has_not_read_accuses_none_of_them() {
+        let (book, now) = (book(6), Moment::now());
+        let health = |speaking: u32| {
+            let mut hearing = Hearing::begin(now);
+            for node in 1..=5 {
+                let charter = if node <= speaking { vec![9; 32] } else { Vec::new() };
+                let heartbeat = Heartbeat { node, time_ms: now.wall.0, charter, ..Heartbeat::default() };
+                hearing.hear(book.context(), News::Health(Box::new(heartbeat)), now);
+            }
+            let checks: Vec<_> = hearing.health(&book, true, now).nodes;
+            checks.into_iter().filter_map(|node| node.check).collect::<Vec<_>>()
+        };
+        assert_eq!(health(2)[..2], [Check::Charter; 2], "two may lie");
+        assert_eq!(health(3)[..3], [Check::Unread; 3]);
+        assert_eq!(health(3)[3..], [Check::Charter; 2], "whose charter only they have");
+        assert_eq!(Check::Unread.level(), Level::Unknown);
+    }
+
+    #[test]
     fn node_in_the_way_is_named_with_its_trouble_before_somebody_signs_and_what_is_not_known_warns_of_nothing()
      {
         let book = book(6);

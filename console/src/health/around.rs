@@ -52,6 +52,11 @@ impl<'a> Around<'a> {
         }
     }
 
+    /// Whether more nodes than could lie about it say that this charter is in force: then it is this console that lacks one.
+    pub(super) fn share_a_charter(&self, charter: &[u8]) -> bool {
+        self.said.values().filter(|said| said.charter == charter).count() > ACCUSERS
+    }
+
     /// Whether a node stands on another branch of a log than a quorum, by the word of several others.
     pub(super) fn is_elsewhere(&self, node: NodeIndex) -> bool {
         let by = self.accused.get(&node).into_iter().flatten();

@@ -5,13 +5,13 @@ mod heard;
 mod hearing;
 mod past;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::attestation::{self, Expectation, Measurement};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Context;
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis};
 use ceremonies::manifest::Manifest;
 use ceremonies::text::one_line;
 use ceremonies::wire::bus::{Heartbeat, HeldShare};
@@ -249,10 +249,17 @@ fn with_losses(in_use: &[InUse], status: NodeStatus) -> NodeStatus {
 
 /// What a heartbeat says of the shares in its node's store.
 fn held(heartbeat: &Heartbeat) -> Held {
-    let in_use = heartbeat.shares.iter().filter(|share| share.state == "current");
+    let current = || heartbeat.shares.iter().filter(|share| share.state == "current");
     let in_use: BTreeSet<Hash> =
-        in_use.filter_map(|share| Hash::try_from(share.record.as_slice()).ok()).collect();
+        current().filter_map(|share| Hash::try_from(share.record.as_slice()).ok()).collect();
+    let mut latest = BTreeMap::<String, Generation>::new();
+    for share in current() {
+        let generation = Generation(share.generation);
+        let known = latest.entry(share.wallet.clone()).or_insert(generation);
+        *known = generation.max(*known);
+    }
     Held {
+        latest,
         at: UnixMillis(heartbeat.time_ms),
         in_use: heartbeat.store_trouble.is_empty().then_some(in_use),
         opens: heartbeat.kms_trouble.is_empty(),
@@ -393,6 +400,10 @@ fn judge(
         return Err((Check::Store, format!("store: {}", one_line(&heartbeat.store_trouble))));
     }
     if heartbeat.charter != context.charter().hash().as_bytes() {
+        if around.share_a_charter(&heartbeat.charter) {
+            let why = "works, as others do, under a charter that this console has not read";
+            return Err((Check::Unread, why.to_owned()));
+        }
         return Err((Check::Charter, "works under another charter".to_owned()));
     }
     if !enclave_trouble.is_empty() {

@@ -72,6 +72,7 @@ impl Subject {
             }
             (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
             (CeremonyKind::Inventory, _, _) => Err(RoomError::Generation),
+            (CeremonyKind::Transfer, _, _) => Err(RoomError::NoTransaction),
             (_, _, _) => Err(RoomError::Subject(kind, "wallet")),
         }
     }

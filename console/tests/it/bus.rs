@@ -333,6 +333,7 @@ fn ceremony_or_wallet_that_is_not_there_is_answered_with_those_that_are() {
         let bus = Bus::of_nodes_that_list(listed);
         let said = refused(&mut bus.custody(&["ceremony", "show", "nope"]));
         assert!(said.contains(&format!("ceremony `nope` is not known here: {there_are}")), "{said}");
+        assert!(!said.contains("usable answer"), "they all answered: {said}");
     }
     let bus = Bus::of_nodes_that_list(&[]);
     let said = refused(&mut bus.custody(&["wallet", "show", "nope"]));

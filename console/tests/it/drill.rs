@@ -47,7 +47,12 @@ fn health(ms: u64, checks: &[(u8, Check)], can_sign: Answer) -> Health {
             started: None,
             lately: Vec::new(),
             accused: None,
-            held: Some(Held { at: UnixMillis(ms.try_into().unwrap()), in_use: None, opens: true }),
+            held: Some(Held {
+                at: UnixMillis(ms.try_into().unwrap()),
+                in_use: None,
+                opens: true,
+                latest: BTreeMap::new(),
+            }),
         }
     };
     let wallet = Readiness {

@@ -1,8 +1,8 @@
 //! Whether a wallet can sign: the shares that nodes show against the threshold, and never more than they show.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
+use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis};
 use ceremonies::log::Event;
 use ceremonies::manifest::Way;
 use console::checks::Check;
@@ -34,6 +34,7 @@ fn well(model: &Model, node: NodeIndex) -> NodeStatus {
         at: UnixMillis(adopted(model, node).0 + 60_000),
         in_use: Some(BTreeSet::from([digest(model)])),
         opens: true,
+        latest: BTreeMap::new(),
     };
     NodeStatus {
         node,
@@ -58,6 +59,12 @@ fn holds(status: NodeStatus, change: impl FnOnce(&mut Held)) -> NodeStatus {
     NodeStatus { held: Some(held), ..status }
 }
 
+/// Another record than the console's of this generation of the wallet.
+fn later(generation: u32) -> (Option<BTreeSet<Hash>>, BTreeMap<String, Generation>) {
+    let record = BTreeSet::from([Hash::of_bytes(b"another one")]);
+    (Some(record), BTreeMap::from([("treasury".to_owned(), Generation(generation))]))
+}
+
 /// Every way in which a share can be as it is.
 fn ways(model: &Model, node: NodeIndex) -> Vec<(Share, NodeStatus)> {
     let well = || well(model, node);
@@ -70,6 +77,8 @@ fn ways(model: &Model, node: NodeIndex) -> Vec<(Share, NodeStatus)> {
             Share::Lost,
             holds(well(), |held| held.in_use = Some(BTreeSet::from([Hash::of_bytes(b"an older one")]))),
         ),
+        (Share::Unknown, holds(well(), |held| (held.in_use, held.latest) = later(2))),
+        (Share::Lost, holds(well(), |held| (held.in_use, held.latest) = later(1))),
         (Share::Unusable, NodeStatus { level: Level::Bad, ..well() }),
         (Share::Present, NodeStatus { level: Level::Bad, check: Some(Check::ShareLost), ..well() }),
         (Share::Unusable, NodeStatus { accused: Some("banned by 1, 2".to_owned()), ..well() }),

@@ -34,11 +34,11 @@ fn smallest(network: Network, text: &str) -> Option<u128> {
     }
 }
 
-/// The name under which a link of this network has its amount.
-fn amount(network: Network) -> &'static str {
+/// The name under which a link of this network has its amount, and the one under which those of others have theirs.
+fn amount(network: Network) -> (&'static str, &'static str) {
     match network {
-        Network::Bitcoin(_) => "amount",
-        Network::Ethereum(_) => "value",
+        Network::Bitcoin(_) => ("amount", "value"),
+        Network::Ethereum(_) => ("value", "amount"),
     }
 }
 
@@ -57,7 +57,7 @@ const SHOWN: usize = 40;
 /// What a link says besides address and amount: none of that is taken, and whoever reckons with it must know. None where it
 /// says nothing else.
 pub(super) fn not_taken(link: &str, network: Network) -> Option<String> {
-    let others = parameters(link).filter(|(parameter, _)| !parameter.eq_ignore_ascii_case(amount(network)));
+    let others = parameters(link).filter(|(parameter, _)| !parameter.eq_ignore_ascii_case(amount(network).0));
     let others: Vec<String> = others
         .map(|(parameter, value)| {
             one_line(&format!("{}={}", shortened(parameter, SHOWN), shortened(value, SHOWN)))
@@ -76,7 +76,16 @@ pub(super) fn not_taken(link: &str, network: Network) -> Option<String> {
 /// # Errors
 /// What it asks for, and what would be paid.
 pub(super) fn must_ask_for(link: &str, network: Network, paid: u128) -> Result<()> {
-    let name = amount(network);
+    let (name, elsewhere) = amount(network);
+    if let Some((_, asked)) =
+        parameters(link).find(|(parameter, _)| parameter.eq_ignore_ascii_case(elsewhere))
+    {
+        bail!(
+            "the payment link says `{elsewhere}={}`, and links of this network say `{name}`: ask its author what is to \
+             be paid, and give the address alone; nothing was written",
+            one_line(&shortened(asked, SHOWN))
+        );
+    }
     let unit = match network {
         Network::Bitcoin(_) => "sat",
         Network::Ethereum(_) => "wei",
@@ -147,7 +156,13 @@ mod tests {
         let bitcoin: Network = "bitcoin".parse().unwrap();
         let refused = |link: &str| must_ask_for(link, bitcoin, 5).unwrap_err().to_string();
         assert!(must_ask_for("bitcoin:1x?amount=0.00000005&amount=.00000005", bitcoin, 5).is_ok());
-        assert!(must_ask_for("bitcoin:1x?value=7&note=amount", bitcoin, 5).is_ok());
+        assert!(must_ask_for("bitcoin:1x?note=amount", bitcoin, 5).is_ok());
+        assert!(
+            refused("bitcoin:1x?Value=7").contains("says `value=7`, and links of this network say `amount`")
+        );
+        let ether = "ethereum-1".parse().unwrap();
+        let wrong = must_ask_for("ethereum:0x1@1?amount=5&value=5", ether, 5).unwrap_err().to_string();
+        assert!(wrong.contains("says `amount=5`, and links of this network say `value`"), "{wrong}");
         assert!(refused("bitcoin:1x?amount=0.00000005&AMOUNT=1").contains("asks for 100000000 sat"));
         assert!(refused("bitcoin:1x?amount=lots\u{1b}[2J").contains("`lots [2J`, which cannot be read"));
     }
