@@ -59,8 +59,8 @@ pub async fn run(cluster: Cluster, record: Option<&Path>) -> Result<()> {
     let client = Client::connect(&cluster).await?;
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut model = Model::new(cluster.clone(), room::now(), colour);
-    let tape = record.map(|file| recording::begin(file, &cluster)).transpose()?;
     let screen = terminal::Screen::take()?;
+    let tape = record.map(|file| recording::begin(file, &cluster)).transpose()?;
     let recorder = Recorder::new(std::io::stdout(), tape.clone());
     let mut terminal = Terminal::new(CrosstermBackend::new(recorder))?;
     let (events, mut queue) = mpsc::channel(MAX_WAITING);
