@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ceremonies::text::printable;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -15,6 +16,8 @@ use thiserror::Error;
 pub const MAX_CAST: u64 = 256 * 1024 * 1024;
 /// Longest line of a recording that is read, in bytes: a frame of the largest screens has less.
 const MAX_LINE: u64 = 4 * 1024 * 1024;
+/// Longest sequence for a terminal, in characters: colours of text and ground, and what is bold, have fewer.
+const MAX_SEQUENCE: usize = 64;
 /// Longest pause between two frames that are shown again.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -216,9 +219,9 @@ fn harmless(frame: &str) -> String {
     while let Some(c) = rest.next() {
         if c == '\u{1b}' {
             let mut sequence = String::from(c);
-            for c in rest.by_ref() {
+            for c in rest.by_ref().take(MAX_SEQUENCE) {
                 sequence.push(c);
-                let is_first = sequence.chars().count() == 2;
+                let is_first = sequence.len() == 2;
                 if is_first && c != '[' || !is_first && ('@'..='~').contains(&c) {
                     break;
                 }
@@ -229,11 +232,15 @@ fn harmless(frame: &str) -> String {
             if sequence.starts_with("\u{1b}[") && ends_well && asks_nothing {
                 kept.push_str(&sequence);
             }
-        } else if !c.is_control() || c == '\n' || c == '\r' {
+        } else if is_shown(c) || c == '\n' || c == '\r' {
             kept.push(c);
         }
     }
     kept
+}
+
+fn is_shown(c: char) -> bool {
+    c == ' ' || c.is_ascii_graphic() || !c.is_ascii() && printable(&c.to_string()).chars().eq([c])
 }
 
 #[cfg(test)]
@@ -313,9 +320,12 @@ mod tests {
             ("\u{9b}6n\u{8}\u{0}", "6n"),
             ("\u{1b}", ""),
             ("\u{1b}[31", ""),
+            ("a\u{202e}b\u{200b}c\u{2028}d", "abcd"),
         ] {
             assert_eq!(harmless(frame), left, "{frame:?}");
         }
+        let endless = format!("\u{1b}[{}m", "1".repeat(1000));
+        assert!(!harmless(&endless).contains('\u{1b}'));
     }
 
     #[test]

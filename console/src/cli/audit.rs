@@ -14,6 +14,8 @@ use ceremonies::evidence;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
 use ceremonies::listing::Wanted;
 use ceremonies::log::Entry;
+use ceremonies::record::quorum;
+use ceremonies::text::shortened;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -24,9 +26,12 @@ use super::{note, written};
 use crate::client::{Client, News, Row, Scope};
 use crate::config::Cluster;
 use crate::file::{read, replace};
+use crate::sentence::joined;
 
 /// How many ceremonies are read at once.
 const BATCH: usize = 32;
+/// Most characters of names that one note repeats.
+const MAX_NAMES: usize = 200;
 /// How long to wait for news before looking all the same, and with `--once`, for what is being recorded.
 const LOOK: Duration = Duration::from_secs(15);
 /// How long to wait between two looks at what is being recorded.
@@ -131,12 +136,20 @@ pub(super) async fn run(cluster: Cluster, command: AuditCommand) -> Result<()> {
 async fn print_once(client: &Client, arguments: &TailArguments, cursor: &mut Cursor) -> Result<()> {
     let begun = Instant::now();
     loop {
-        let missed = print_new(client, arguments, cursor).await?;
-        if missed == 0 {
+        let Missed { unread: missed, lone } = print_new(client, arguments, cursor).await?;
+        if missed == 0 && lone.is_empty() {
+            return Ok(());
+        }
+        let is_over = begun.elapsed() >= LOOK;
+        if missed == 0 && is_over {
+            let lone = shortened(&joined(&lone), MAX_NAMES);
+            note(&format!(
+                "note: one node alone lists {lone}: no quorum can have recorded that, and it is not read"
+            ));
             return Ok(());
         }
         ensure!(
-            begun.elapsed() < LOOK,
+            !is_over,
             "{missed} ceremonies could not be read, or have entries that no quorum of nodes is known to have recorded, for \
              {} s; what was printed is remembered: run it again",
             LOOK.as_secs()
@@ -145,15 +158,24 @@ async fn print_once(client: &Client, arguments: &TailArguments, cursor: &mut Cur
     }
 }
 
-/// Prints what is new, and returns how many ceremonies could not be read to what is recorded.
-async fn print_new(client: &Client, arguments: &TailArguments, cursor: &mut Cursor) -> Result<usize> {
+/// What of the record was not printed.
+#[derive(Default)]
+struct Missed {
+    /// How many ceremonies could not be read to what is recorded.
+    unread: usize,
+    /// What one node alone lists while a quorum is heard: it is on its way, or made up, and no quorum can have recorded it.
+    lone: Vec<CeremonyId>,
+}
+
+/// Prints what is new, and returns what could not be printed.
+async fn print_new(client: &Client, arguments: &TailArguments, cursor: &mut Cursor) -> Result<Missed> {
     let since = arguments.since.map(|since| UnixMillis(since.as_millisecond()));
     let listed = client.library(&Scope::Listed(Wanted { since, ..Wanted::default() })).await;
     let listed = match listed {
         Ok(listed) => listed,
         Err(error) if !arguments.once => {
             note(&format!("note: {error}"));
-            return Ok(0);
+            return Ok(Missed::default());
         }
         Err(error) => return Err(error).context("reading the record from the nodes"),
     };
@@ -168,7 +190,12 @@ async fn print_new(client: &Client, arguments: &TailArguments, cursor: &mut Curs
     let is_asked_for =
         |row: &&Row| since.is_none_or(|since| row.said.values().any(|said| said.opened >= since));
     let rows = listed.catalogue.rows.iter().filter(is_asked_for).map(|row| &row.id);
-    let behind: Vec<CeremonyId> = rows.rev().filter(is_behind).cloned().collect();
+    let behind = rows.rev().filter(is_behind).cloned();
+    let is_lone = |id: &CeremonyId| {
+        let is_quorum_heard = listed.catalogue.heard.len() >= quorum(client.charter().members().len());
+        is_quorum_heard && !listed.catalogue.is_vouched(id)
+    };
+    let (lone, behind): (Vec<CeremonyId>, Vec<CeremonyId>) = behind.partition(is_lone);
     let mut missed = 0;
     for batch in behind.chunks(BATCH) {
         let mut library = match client.library(&Scope::Ceremonies(batch.to_vec())).await {
@@ -197,7 +224,7 @@ async fn print_new(client: &Client, arguments: &TailArguments, cursor: &mut Curs
         }
         cursor.save(&arguments.cursor)?;
     }
-    Ok(missed)
+    Ok(Missed { unread: missed, lone })
 }
 
 /// Prints what is new of a log as far as it is known to be recorded.

@@ -148,6 +148,12 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// Whether more nodes list a ceremony than may be hostile; nobody can tell where no more are heard.
+    #[must_use]
+    pub fn is_vouched(&self, id: &CeremonyId) -> bool {
+        self.heard.len() <= HOSTILE || self.row(id).is_some_and(|row| row.said.len() > HOSTILE)
+    }
+
     /// Merges the lists of several nodes.
     #[must_use]
     pub fn merged(lists: BTreeMap<NodeIndex, Vec<(CeremonyId, Summary)>>, troubles: Troubles) -> Self {

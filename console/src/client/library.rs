@@ -4,6 +4,7 @@
 //! come from the console's own folder and are folded again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use ceremonies::book::{Book, NotTaken, SetAside};
 use ceremonies::ceremony::Rejection;
@@ -31,6 +32,9 @@ const MAX_LONELY: usize = 32;
 
 /// How many ceremonies are read that no more than one node lists.
 const MAX_UNVOUCHED: usize = 4 * MAX_LONELY;
+
+/// For how long a chain of them is followed: whoever makes one up gives each link as late as it can.
+const UNVOUCHED_FOR: Duration = Duration::from_secs(10);
 
 /// How many finished test signings and transactions are read besides what the wallets rest on.
 const RECENT: u32 = 50;
@@ -129,11 +133,6 @@ fn chosen<'a>(catalogue: &'a Catalogue, wanted: impl Fn(&Row) -> bool + 'a) -> V
     rows.filter(|row| is_read(row)).map(|row| row.id.clone()).collect()
 }
 
-/// Whether more nodes list a ceremony than may lie, or no more were heard.
-fn is_vouched(catalogue: &Catalogue, id: &CeremonyId) -> bool {
-    catalogue.heard.len() <= HOSTILE || catalogue.row(id).is_some_and(|row| row.said.len() > HOSTILE)
-}
-
 fn is_amendment(row: &Row) -> bool {
     row.said.values().any(|summary| summary.kind == CeremonyKind::Amend.to_string())
 }
@@ -209,7 +208,7 @@ impl<B: Bus> Nodes<B> {
         let rows = &rows;
         let fetch = |id: CeremonyId| async move {
             // Whoever alone lists a ceremony must not hold up everything else by not giving it.
-            let pace = if is_vouched(catalogue, &id) { PACE } else { Pace { limit: PACE.patience, ..PACE } };
+            let pace = if catalogue.is_vouched(&id) { PACE } else { Pace { limit: PACE.patience, ..PACE } };
             let log = self.fetch(&id, rows.get(&id).copied(), proven, pace).await;
             (id, log)
         };
@@ -260,14 +259,14 @@ impl<B: Bus> Nodes<B> {
         };
         let mut unread: BTreeSet<CeremonyId> = wanted.into_iter().collect();
         let mut asked: BTreeSet<WalletName> = BTreeSet::new();
-        let mut unvouched = 0;
+        let (mut unvouched, begun) = (0, Instant::now());
         loop {
             // What a log says that it rests on is read though nobody lists it, but not without end: one node can make up
             // a chain of such logs as it is read.
             unread.retain(|id| {
-                let vouched = is_vouched(&catalogue, id);
+                let vouched = catalogue.is_vouched(id);
                 unvouched += usize::from(!vouched && !logs.contains_key(id) && !missing.contains_key(id));
-                vouched || unvouched <= MAX_UNVOUCHED
+                vouched || (unvouched <= MAX_UNVOUCHED && begun.elapsed() < UNVOUCHED_FOR)
             });
             unread.retain(|id| !logs.contains_key(id) && !missing.contains_key(id));
             if unread.is_empty() {

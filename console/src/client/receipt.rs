@@ -229,13 +229,10 @@ impl Tally {
         });
         let (by, reasons): (Vec<NodeIndex>, Vec<String>) = rejected.unzip();
         let refusal = |by| Refusal { by, why: reasons.first().cloned().unwrap_or_default() };
-        let doubtful = self.replies.values().any(|reply| matches!(reply, Reply::Taken | Reply::Unknown(_)));
         let all_replied = self.nodes.iter().all(|node| self.replies.contains_key(node));
+        // The word of as many nodes as may be hostile decides nothing, whoever else is silent: what those were sent may
+        // reach them later, and they may take it.
         if by.len() > HOSTILE && self.read_since {
-            return Decision::Refused(refusal(by));
-        }
-        // Fewer nodes than may be hostile suffice only if nobody else can be asked.
-        if !by.is_empty() && !doubtful && self.read_since && all_replied {
             return Decision::Refused(refusal(by));
         }
         // Who is there is only the broker's word.
