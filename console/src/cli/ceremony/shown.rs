@@ -27,6 +27,9 @@ fn progress(ceremony: &Ceremony, step: &Step, at: UnixMillis) -> (Value, &'stati
         StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => {
             (json!("not sent"), "[!]", ": NOT SENT from here".to_owned())
         }
+        StepState::Done if step.act == Act::Agree && !disputes(ceremony).is_empty() => {
+            (json!("disputed"), "[!]", ": not all agree".to_owned())
+        }
         StepState::Done => (json!("done"), "[x]", String::new()),
         StepState::Open { .. } | StepState::Blocked { .. } if is_over => {
             (json!("not reached"), "[ ]", ": not reached".to_owned())

@@ -62,6 +62,7 @@ fn script(model: &Model, ceremony: &Ceremony, frame: &mut Frame<'_>, area: Rect)
     for step in ceremony.script().steps() {
         let (mark, style) = match ceremony.step_state(step) {
             StepState::Done if step.act == Act::Broadcast && is_unsent(ceremony) => ("!", BOLD),
+            StepState::Done if step.act == Act::Agree && !disputes(ceremony).is_empty() => ("!", BOLD),
             StepState::Done => ("✓", colour(model, Color::Green)),
             StepState::Open { .. } if over => ("·", FAINT),
             StepState::Open { .. } => {
