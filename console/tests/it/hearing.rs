@@ -38,8 +38,10 @@ impl Listening {
     fn beat(&mut self, ms: u64, nodes: &[u32]) {
         let now = self.at(ms);
         for node in nodes {
-            let beat = Heartbeat { node: *node, time_ms: now.wall.0, ..Heartbeat::default() };
-            self.hearing.hear(&self.model.cluster.context, News::Health(Box::new(beat)), now);
+            let context = &self.model.cluster.context;
+            let charter = context.charter().hash().as_bytes().to_vec();
+            let beat = Heartbeat { node: *node, time_ms: now.wall.0, charter, ..Heartbeat::default() };
+            self.hearing.hear(context, News::Health(Box::new(beat)), now);
         }
     }
 
