@@ -1,9 +1,9 @@
 //! What travels over the bus besides the log: requests, replies and news, and the subjects they come under.
 #![no_main]
 
+use ceremonies::deploy::subject;
 use ceremonies::log::{Entry, Event};
 use ceremonies::record::SignedHead;
-use ceremonies::deploy::subject;
 use ceremonies::wire::bus::{Heartbeat, ListReply, Progress, Read, ReadReply, Submit, SubmitReply};
 use ceremonies::wire::record::{Head, News, Said, ToPeer};
 use libfuzzer_sys::fuzz_target;

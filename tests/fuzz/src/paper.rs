@@ -94,8 +94,7 @@ fn play_one(paper: &mut Paper, input: &mut Unstructured<'_>) -> Result<()> {
             match log::Event::decode(input.bytes(length)?).ok().and_then(|event| event.kind) {
                 // What no reader would take as an entry cannot be made into one either.
                 Some(kind)
-                    if ceremonies::log::Event::try_from(log::Event { kind: Some(kind.clone()) })
-                        .is_ok() =>
+                    if ceremonies::log::Event::try_from(log::Event { kind: Some(kind.clone()) }).is_ok() =>
                 {
                     paper.append(by, kind)
                 }
