@@ -161,9 +161,7 @@ pub struct Player<R> {
     file: R,
     line: usize,
     at: f64,
-    /// What was recorded, in its own words, and for how large a screen.
-    pub title: String,
-    /// Columns and lines.
+    /// Columns and lines of the screen that was recorded.
     pub size: (u16, u16),
 }
 
@@ -173,13 +171,13 @@ impl<R: BufRead> Player<R> {
     /// # Errors
     /// [`CastError`] when this is not a recording.
     pub fn open(file: R) -> Result<Self, CastError> {
-        let mut player = Self { file, line: 0, at: 0.0, title: String::new(), size: (0, 0) };
+        let mut player = Self { file, line: 0, at: 0.0, size: (0, 0) };
         let line = player.next_line()?.ok_or(CastError::Header)?;
         let header: Header = serde_json::from_str(&line).map_err(|_| CastError::Header)?;
         if header.version != 2 {
             return Err(CastError::Header);
         }
-        (player.title, player.size) = (header.title, (header.width, header.height));
+        player.size = (header.width, header.height);
         Ok(player)
     }
 
@@ -286,8 +284,7 @@ mod tests {
         let (screen, file) = recorded(&frames);
         assert_eq!(String::from_utf8(screen).unwrap(), frames.concat());
         assert_eq!(shown(&file).unwrap(), frames);
-        let player = Player::open(file.as_slice()).unwrap();
-        assert_eq!((player.title.as_str(), player.size), ("custody", SIZE));
+        assert_eq!(Player::open(file.as_slice()).unwrap().size, SIZE);
     }
 
     #[test]

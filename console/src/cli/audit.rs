@@ -14,7 +14,6 @@ use ceremonies::evidence;
 use ceremonies::ids::{CeremonyId, Hash, UnixMillis};
 use ceremonies::listing::Wanted;
 use ceremonies::log::Entry;
-use ceremonies::record::quorum;
 use ceremonies::text::shortened;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
@@ -116,8 +115,13 @@ pub(super) async fn run(cluster: Cluster, command: AuditCommand) -> Result<()> {
         return print_once(&client, &arguments, &mut cursor).await;
     }
     let mut news = Box::pin(client.news().await?);
+    let mut said = Vec::new();
     loop {
-        print_new(&client, &arguments, &mut cursor).await?;
+        let Missed { lone, .. } = print_new(&client, &arguments, &mut cursor).await?;
+        if lone != said {
+            say_lone(&lone);
+            said = lone;
+        }
         let hint = async {
             loop {
                 match news.next().await {
@@ -142,10 +146,7 @@ async fn print_once(client: &Client, arguments: &TailArguments, cursor: &mut Cur
         }
         let is_over = begun.elapsed() >= LOOK;
         if missed == 0 && is_over {
-            let lone = shortened(&joined(&lone), MAX_NAMES);
-            note(&format!(
-                "note: one node alone lists {lone}: no quorum can have recorded that, and it is not read"
-            ));
+            say_lone(&lone);
             return Ok(());
         }
         ensure!(
@@ -155,6 +156,16 @@ async fn print_once(client: &Client, arguments: &TailArguments, cursor: &mut Cur
             LOOK.as_secs()
         );
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Says what is not read because one node alone lists it.
+fn say_lone(lone: &[CeremonyId]) {
+    if !lone.is_empty() {
+        let lone = shortened(&joined(lone), MAX_NAMES);
+        note(&format!(
+            "note: one node alone lists {lone}: no quorum can have recorded that, and it is not read"
+        ));
     }
 }
 
@@ -191,10 +202,8 @@ async fn print_new(client: &Client, arguments: &TailArguments, cursor: &mut Curs
         |row: &&Row| since.is_none_or(|since| row.said.values().any(|said| said.opened >= since));
     let rows = listed.catalogue.rows.iter().filter(is_asked_for).map(|row| &row.id);
     let behind = rows.rev().filter(is_behind).cloned();
-    let is_lone = |id: &CeremonyId| {
-        let is_quorum_heard = listed.catalogue.heard.len() >= quorum(client.charter().members().len());
-        is_quorum_heard && !listed.catalogue.is_vouched(id)
-    };
+    let nodes = client.charter().members().len();
+    let is_lone = |id: &CeremonyId| listed.catalogue.is_lone(id, nodes);
     let (lone, behind): (Vec<CeremonyId>, Vec<CeremonyId>) = behind.partition(is_lone);
     let mut missed = 0;
     for batch in behind.chunks(BATCH) {

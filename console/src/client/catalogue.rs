@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex, UnixMillis};
 use ceremonies::listing::{Line, Wanted};
-use ceremonies::record::{HOSTILE, Tip};
+use ceremonies::record::{HOSTILE, Tip, quorum};
 use ceremonies::text::one_line;
 use ceremonies::wire::{VERSION, bus};
 use prost::Message;
@@ -152,6 +152,13 @@ impl Catalogue {
     #[must_use]
     pub fn is_vouched(&self, id: &CeremonyId) -> bool {
         self.heard.len() <= HOSTILE || self.row(id).is_some_and(|row| row.said.len() > HOSTILE)
+    }
+
+    /// Whether no quorum of this many nodes can have recorded a ceremony: one is heard, and no more list it than may be
+    /// hostile.
+    #[must_use]
+    pub fn is_lone(&self, id: &CeremonyId, nodes: usize) -> bool {
+        self.heard.len() >= quorum(nodes) && !self.is_vouched(id)
     }
 
     /// Merges the lists of several nodes.

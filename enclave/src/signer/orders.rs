@@ -322,7 +322,7 @@ impl Order {
             Duty::Retire => {
                 return Ok(Due::Retire(node, Box::new(ceremony.committed().ok_or_else(nothing)?)));
             }
-            // What has no session and no share to work with is refused below.
+            // What there is no session for is refused below.
             Duty::Attest
             | Duty::Fault
             | Duty::Repair { .. }

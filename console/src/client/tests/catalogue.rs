@@ -41,6 +41,25 @@ fn lists_are_brought_together_latest_first_and_last_what_only_one_of_several_lis
 }
 
 #[test]
+fn what_one_node_alone_lists_is_nobodys_once_a_quorum_is_heard_and_only_then() {
+    let listed = [("dkg-a-1", summary(3, 10))];
+    for (heard, listing, is_lone) in [
+        (5, 1, true),
+        (4, 1, true),
+        (3, 1, false),
+        (1, 1, false),
+        (5, 2, false),
+        (4, 2, false),
+        (5, 5, false),
+    ] {
+        let lists: Vec<(u8, &[(&str, Summary)])> =
+            (1..=heard).map(|by| (by, if by <= listing { &listed[..] } else { &[] })).collect();
+        let found = merged(&lists).is_lone(&"dkg-a-1".parse().unwrap(), 5);
+        assert_eq!(found, is_lone, "{listing} of {heard} heard");
+    }
+}
+
+#[test]
 fn one_node_that_tells_another_phase_of_the_same_end_is_outvoted_and_shown() {
     let said = |phase: &str| [("dkg-a-1", Summary { phase: phase.to_owned(), ..summary(3, 10) })];
     let catalogue = merged(&[(1, &said("closed")), (2, &said("gathering")), (3, &said("gathering"))]);
