@@ -105,14 +105,6 @@ impl<T> Intake<T> {
     }
 }
 
-/// Whether the broker itself says this on a node's subject: an answer that somebody had it deliver there. It is nothing
-/// that a node sends, and counts for nobody.
-#[must_use]
-pub fn is_the_brokers(has_headers: bool, payload: &[u8]) -> bool {
-    // Its answers are JSON or have headers; no node's message has either.
-    has_headers || payload.first() == Some(&b'{')
-}
-
 /// Whether this can be news of heads, by no more than its outline: as many heads and votes as honest nodes send.
 #[must_use]
 pub fn is_news(bytes: &[u8]) -> bool {
@@ -248,12 +240,5 @@ mod tests {
         ] {
             assert!(!is_news(&junk), "{} bytes", junk.len());
         }
-    }
-
-    #[test]
-    fn what_the_broker_answers_is_no_nodes_word() {
-        assert!(is_the_brokers(true, &of_a_fork(1, 0)));
-        assert!(is_the_brokers(false, br#"{"type":"io.nats.jetstream.api.v1.stream_info_response"}"#));
-        assert!(!is_the_brokers(false, &of_a_fork(1, 0)) && !is_the_brokers(false, &[]));
     }
 }

@@ -1,21 +1,23 @@
 //! The broker's configuration, from the charter: accounts, NKeys and subject permissions. Production and lab
 //! are configured by this one generator.
 //!
-//! Nodes, operators, signing clients and the broker's administrator live in accounts of their own. A node may publish
-//! only under its own number; a console may ask and listen, but not write. A node that the charter excludes has no
-//! user. Nobody may subscribe to the log's subjects, so that nobody sees where another node waits for its
-//! acknowledgement; only the stream's keeper may make it.
+//! The stream of the log, each node and each console has an account of its own. Nothing that is said in one is heard in
+//! another unless the one exports it and the other imports it: from a node comes what is said under its own number, and
+//! nothing else. That is decided here and not by users' permissions, because a message may name any subject for its
+//! answer, and the broker delivers the answer there, unasked, within the account of whoever named it. Permissions say
+//! the same once more, so that the broker's log names whoever tries.
 //!
-//! Nodes answer consoles on the subjects that the broker makes up for answers from one account to another. They may not
-//! answer on whatever subject a request names (`allow_responses`): a node that asks itself would choose any.
+//! A node that the charter excludes has no account. Nobody may subscribe to the log's subjects, so that nobody sees where
+//! another node waits for its acknowledgement; only the stream's keeper may make it.
 
 mod stream;
 
-use std::fmt::Write as _;
+use std::iter;
 use std::path::Path;
 
-use crate::charter::{Charter, Node};
+use crate::charter::{Charter, ConsoleKey, Node};
 use crate::deploy::subject;
+use crate::ids::NodeIndex;
 
 pub use self::stream::{Difference, stream_config, stream_differences};
 
@@ -30,52 +32,149 @@ pub struct BrokerHost<'a> {
     pub keeper: &'a str,
 }
 
-/// The JetStream requests that a node needs: to inspect the stream and to read from it. Making, updating, purging and
-/// deleting are not among them, and the stream itself denies the last two.
-const NODE_API: [&str; 2] = ["$JS.API.STREAM.INFO.CEREMONIES", "$JS.API.DIRECT.GET.CEREMONIES"];
+/// The account of the stream.
+const LOG_ACCOUNT: &str = "LOG";
 
-/// What the stream's keeper needs.
-const KEEPER_API: [&str; 2] = ["$JS.API.STREAM.CREATE.CEREMONIES", "$JS.API.STREAM.INFO.CEREMONIES"];
+/// The JetStream request that describes the stream.
+const INFO: &str = "$JS.API.STREAM.INFO.CEREMONIES";
+/// The JetStream request that reads from it. One request may have many answers.
+const READ: &str = "$JS.API.DIRECT.GET.CEREMONIES";
+/// The JetStream request about limits, which nobody makes. Whoever does not import it from elsewhere is given all of
+/// JetStream's requests by the broker, for streams of its own, and would have two answers to each.
+const LIMITS: &str = "$JS.API.INFO";
+/// The JetStream request that makes it. The stream itself denies deleting and purging.
+const CREATE: &str = "$JS.API.STREAM.CREATE.CEREMONIES";
 
-/// Where answers to another account go: the broker puts this in the place of a console's inbox.
+/// Where answers to another account go: the broker puts this in the place of the inbox there.
 const ANSWERS: &str = "_R_.>";
 
 /// The inbox prefix of the stream's keeper.
 pub const KEEPER_INBOX: &str = "_INBOX_keeper";
 
+/// What one account lets others import, and what it imports of theirs.
+#[derive(Default)]
+struct Crossings {
+    exports: Vec<String>,
+    imports: Vec<String>,
+}
+
+impl Crossings {
+    /// Others may ask here, and are answered.
+    fn answers(&mut self, subject: &str) {
+        self.exports.push(format!("{{ service: {subject:?} }}"));
+    }
+
+    /// Others may hear this.
+    fn says(&mut self, subject: &str) {
+        self.exports.push(format!("{{ stream: {subject:?} }}"));
+    }
+
+    /// What it asks another account.
+    fn asks(&mut self, account: &str, subject: &str) {
+        self.imports.push(format!("{{ service: {{ account: {account}, subject: {subject:?} }} }}"));
+    }
+
+    /// What it hears of another account.
+    fn hears(&mut self, account: &str, subject: &str) {
+        self.imports.push(format!("{{ stream: {{ account: {account}, subject: {subject:?} }} }}"));
+    }
+}
+
+/// What consoles ask a node.
+fn services(node: NodeIndex) -> [String; 4] {
+    [subject::submissions_to(node), subject::reads_of(node), subject::list(node), subject::backup(node)]
+}
+
+fn account_of(node: NodeIndex) -> String {
+    format!("NODE_{node}")
+}
+
+/// The account of the stream: its keeper, and what nodes ask of it.
+fn log_account(keeper: &str) -> String {
+    let publish = [CREATE, INFO].map(str::to_owned);
+    let user = user(keeper, &publish, &[format!("{KEEPER_INBOX}.>")]);
+    let mut crossings = Crossings::default();
+    crossings.answers(LIMITS);
+    crossings.answers(INFO);
+    crossings.exports.push(format!("{{ service: {READ:?}, response: stream }}"));
+    crossings.answers(subject::LOGS);
+    account(LOG_ACCOUNT, "    jetstream: enabled\n", &user, &crossings)
+}
+
+/// A node's account: what it says under its own number, what consoles ask it, and what it hears of the others.
+fn node_account(node: &Node, others: &[NodeIndex]) -> String {
+    let i = node.index;
+    let said = [
+        subject::head(i),
+        subject::health(i),
+        subject::progress_of(i),
+        format!("record.*.{i}"),
+        format!("mpc.*.*.{i}"),
+    ];
+    let mut crossings = Crossings::default();
+    for subject in services(i) {
+        crossings.answers(&subject);
+    }
+    for subject in &said {
+        crossings.says(subject);
+    }
+    for asked in [LIMITS, INFO, READ, subject::LOGS] {
+        crossings.asks(LOG_ACCOUNT, asked);
+    }
+    for &other in others.iter().filter(|other| **other != i) {
+        let heard = [
+            subject::head(other),
+            subject::health(other),
+            subject::peer(i, other),
+            subject::sessions_from(i, other),
+        ];
+        for subject in heard {
+            crossings.hears(&account_of(other), &subject);
+        }
+    }
+    let asked = [INFO, READ, subject::LOGS, ANSWERS].map(str::to_owned);
+    let heard = [
+        format!("{}.>", subject::node_inbox(i)),
+        subject::HEADS.to_owned(),
+        subject::HEALTH.to_owned(),
+        subject::peers_to(i),
+        subject::sessions_to(i),
+    ];
+    let user =
+        user(&node.nkey, &[said.as_slice(), &asked].concat(), &[services(i).as_slice(), &heard].concat());
+    account(&account_of(i), "", &user, &crossings)
+}
+
+/// A console's account: it may ask and hear every node, and say nothing.
+fn console_account(console: &ConsoleKey, nodes: &[NodeIndex]) -> String {
+    let mut crossings = Crossings::default();
+    for &node in nodes {
+        for subject in services(node) {
+            crossings.asks(&account_of(node), &subject);
+        }
+        for subject in [subject::head(node), subject::health(node), subject::progress_of(node)] {
+            crossings.hears(&account_of(node), &subject);
+        }
+    }
+    let asked = [subject::SUBMISSIONS, subject::READS, subject::LISTS, subject::BACKUPS].map(str::to_owned);
+    let inbox = format!("{}.>", subject::console_inbox(console.name.as_str()));
+    let heard = [inbox.as_str(), subject::HEADS, subject::HEALTH, subject::PROGRESS].map(str::to_owned);
+    account(&format!("CONSOLE_{}", console.name), "", &user(&console.nkey, &asked, &heard), &crossings)
+}
+
+fn account(name: &str, settings: &str, user: &str, crossings: &Crossings) -> String {
+    let lines =
+        |lines: &[String]| lines.iter().fold(String::new(), |text, line| text + "      " + line + "\n");
+    format!(
+        "  {name} {{\n{settings}    users: [\n{user}    ]\n    exports: [\n{}    ]\n    imports: [\n{}    ]\n  }}\n",
+        lines(&crossings.exports),
+        lines(&crossings.imports),
+    )
+}
+
 fn list(subjects: &[String]) -> String {
     let quoted: Vec<String> = subjects.iter().map(|subject| format!("{subject:?}")).collect();
     format!("[{}]", quoted.join(", "))
-}
-
-fn owned(subjects: &[&str]) -> Vec<String> {
-    subjects.iter().map(|subject| (*subject).to_owned()).collect()
-}
-
-fn node_user(node: &Node) -> String {
-    let i = node.index;
-    let mut publish = vec![
-        subject::LOGS.to_owned(),
-        format!("mpc.*.*.{i}"),
-        subject::health(i),
-        format!("progress.*.{i}"),
-        subject::head(i),
-        format!("record.*.{i}"),
-        ANSWERS.to_owned(),
-    ];
-    publish.extend(owned(&NODE_API));
-    let subscribe = [
-        subject::sessions_to(i),
-        subject::backup(i),
-        format!("{}.>", subject::node_inbox(i)),
-        subject::submissions_to(i),
-        subject::reads_of(i),
-        subject::list(i),
-        subject::peers_to(i),
-        subject::HEALTH.to_owned(),
-        subject::HEADS.to_owned(),
-    ];
-    user(&node.nkey, &publish, &subscribe)
 }
 
 fn user(nkey: &str, publish: &[String], subscribe: &[String]) -> String {
@@ -90,51 +189,24 @@ fn user(nkey: &str, publish: &[String], subscribe: &[String]) -> String {
 /// The configuration of a `nats-server` (2.11 or later) for this charter's cluster.
 #[must_use]
 pub fn nats_config(charter: &Charter, host: BrokerHost<'_>) -> String {
-    let services = [subject::SUBMISSIONS, subject::READS, subject::LISTS, subject::BACKUPS];
-    let streams = [subject::HEADS, subject::HEALTH, subject::PROGRESS];
-    let mut text = format!(
+    let admitted = || charter.nodes().iter().filter(|node| !node.excluded);
+    let nodes: Vec<NodeIndex> = admitted().map(|node| node.index).collect();
+    let accounts = iter::once(log_account(host.keeper))
+        .chain(admitted().map(|node| node_account(node, &nodes)))
+        .chain(charter.consoles().iter().map(|console| console_account(console, &nodes)));
+    format!(
         "# Made from charter {}. Change the charter, not this file.\n\
          server_name: \"{}\"\nlisten: \"{}\"\nmax_payload: {}\n\n\
          # Every acknowledged entry is on disk.\n\
          jetstream {{\n  store_dir: {:?}\n  sync_interval: always\n}}\n\n\
-         system_account: SYS\n\naccounts {{\n",
+         system_account: SYS\n\naccounts {{\n{}  # Signing clients are admitted with the signing policy.\n  \
+         CLIENTS {{ users: [] }}\n  SYS {{ users: [ {{ nkey: {} }} ] }}\n}}\n",
         charter.hash(),
         charter.cluster(),
         host.listen,
         subject::MAX_PAYLOAD,
         host.store.display().to_string(),
-    );
-    text.push_str("  NODES {\n    jetstream: enabled\n    users: [\n");
-    for node in charter.nodes().iter().filter(|node| !node.excluded) {
-        text.push_str(&node_user(node));
-    }
-    text.push_str(&user(host.keeper, &owned(&KEEPER_API), &[format!("{KEEPER_INBOX}.>")]));
-    text.push_str("    ]\n    exports: [\n");
-    for service in services {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "      {{ service: {service:?}, accounts: [OPERATORS] }}");
-    }
-    for stream in streams {
-        let _ = writeln!(text, "      {{ stream: {stream:?}, accounts: [OPERATORS] }}");
-    }
-    text.push_str("    ]\n  }\n  OPERATORS {\n    users: [\n");
-    for console in charter.consoles() {
-        let mut subscribe = vec![format!("{}.>", subject::console_inbox(console.name.as_str()))];
-        subscribe.extend(owned(&streams));
-        text.push_str(&user(&console.nkey, &owned(&services), &subscribe));
-    }
-    text.push_str("    ]\n    imports: [\n");
-    for service in services {
-        let _ = writeln!(text, "      {{ service: {{ account: NODES, subject: {service:?} }} }}");
-    }
-    for stream in streams {
-        let _ = writeln!(text, "      {{ stream: {{ account: NODES, subject: {stream:?} }} }}");
-    }
-    let _ = write!(
-        text,
-        "    ]\n  }}\n  # Signing clients are admitted with the signing policy.\n  CLIENTS {{ users: [] }}\n  \
-         SYS {{ users: [ {{ nkey: {} }} ] }}\n}}\n",
-        charter.system_nkey()
-    );
-    text
+        accounts.collect::<String>(),
+        charter.system_nkey(),
+    )
 }

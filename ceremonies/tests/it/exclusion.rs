@@ -513,6 +513,39 @@ fn the_broker_knows_no_excluded_node() {
     assert!(config(&with_node_4_again()).contains(&new_nkey()));
 }
 
+/// The accounts of a broker's configuration: name, and all that is in it.
+fn accounts(config: &str) -> Vec<(&str, &str)> {
+    let accounts = config.split_once("accounts {\n").unwrap().1;
+    let named = accounts.split("\n  }\n").filter_map(|account| account.trim_start().split_once(" {\n"));
+    named.filter(|(name, _)| !name.starts_with('#')).collect()
+}
+
+#[test]
+fn from_a_nodes_account_comes_only_what_is_said_under_its_number() {
+    let config =
+        nats_config(&CHARTER, BrokerHost { listen: "[::]:4222", store: FilePath::new("/nats"), keeper: "U" });
+    let accounts = accounts(&config);
+    for node in 1..=5_u8 {
+        let (_, account) = accounts.iter().find(|(name, _)| *name == format!("NODE_{node}")).unwrap();
+        assert_eq!(account.matches("nkey:").count(), 1, "nobody else is where node {node} has its answers");
+        let (_, exports) = account.split_once("exports: [\n").unwrap();
+        let (exports, imports) = exports.split_once("]\n").unwrap();
+        let own = format!(".{node}\" }}");
+        assert!(
+            exports.lines().filter(|line| !line.trim().is_empty()).all(|line| line.ends_with(&own)),
+            "{exports}"
+        );
+        for line in imports.lines().filter(|line| line.contains("{ stream:")) {
+            let from = line.split_once("account: NODE_").unwrap().1.split(',').next().unwrap();
+            assert!(line.ends_with(&format!(".{from}\" }} }}")) && from != node.to_string(), "{line}");
+        }
+    }
+    assert_eq!(config.matches("jetstream: enabled").count(), 1, "only the log's account has a stream");
+    for (name, account) in &accounts {
+        assert!(account.matches("nkey:").count() <= 1, "{name} has users who could answer as each other");
+    }
+}
+
 #[test]
 fn accusers_are_those_who_banned_a_node_on_shares_that_are_still_in_use() {
     let dkg = Paper::closed();

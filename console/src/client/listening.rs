@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
-use ceremonies::deploy::allowance::{Intake, Limit, Offered, is_the_brokers};
+use ceremonies::deploy::allowance::{Intake, Limit, Offered};
 use ceremonies::ids::NodeIndex;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
@@ -91,9 +91,6 @@ async fn listen(
                     is_over = true;
                     continue;
                 };
-                if is_the_brokers(message.headers.is_some(), &message.payload) {
-                    continue;
-                }
                 let (bytes, now) = (message.payload.len(), Instant::now());
                 if intake.offer(message, bytes, now) == Offered::TooMuch
                     && told.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
-use ceremonies::deploy::allowance::{Intake, Limit, Offered, is_the_brokers};
+use ceremonies::deploy::allowance::{Intake, Limit, Offered};
 use ceremonies::ids::NodeIndex;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -57,14 +57,6 @@ impl Source {
             Self::Peer(_, limit, _) | Self::Consoles(limit) => *limit,
         }
     }
-
-    /// Whether a message was made by who sends here, and not by the broker for somebody.
-    fn is_its_own(&self, message: &Message) -> bool {
-        match self {
-            Self::Peer(..) => !is_the_brokers(message.headers.is_some(), &message.payload),
-            Self::Consoles(_) => message.reply.is_some(),
-        }
-    }
 }
 
 /// Passes on what arrives, read, as fast as it is taken. Nothing is kept in the subscription meanwhile: that counts
@@ -82,9 +74,6 @@ pub(super) async fn pass_on<T>(
             message = subscription.next() => {
                 let Some(message) = message else { return };
                 let (now, bytes) = (Instant::now(), message.payload.len());
-                if !source.is_its_own(&message) {
-                    continue;
-                }
                 let subject = message.subject.clone();
                 match intake.offer(message, bytes, now) {
                     Offered::Taken | Offered::NoRoom => {}

@@ -23,6 +23,8 @@ use tokio::task::JoinHandle;
 use crate::cluster::Cluster;
 use crate::nsm::{DocumentSpec, LabRoot};
 
+/// `JetStream`'s request for messages of the stream.
+const DIRECT_GET: &str = "$JS.API.DIRECT.GET.CEREMONIES";
 /// How long the broker may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -154,10 +156,25 @@ impl Host {
     /// When the connection is gone.
     pub async fn deliver(&self, sequence: u64, on: &str) -> Result<()> {
         let request = format!("{{\"seq\":{sequence}}}");
-        self.client
-            .publish_with_reply("$JS.API.DIRECT.GET.CEREMONIES", on.to_owned(), request.into())
-            .await?;
+        self.client.publish_with_reply(DIRECT_GET, on.to_owned(), request.into()).await?;
         Ok(self.client.flush().await?)
+    }
+
+    /// Has the broker deliver as much of the stream as it gives at once on any subject, again and again, so many times a
+    /// second, until the returned task is aborted.
+    #[must_use]
+    pub fn flood_answers(&self, on: &str, per_second: u32) -> JoinHandle<()> {
+        let request = r#"{"seq":1,"next_by_subj":"ceremony.log.*","batch":1000,"max_bytes":1048576}"#;
+        let (client, on) = (self.client.clone(), on.to_owned());
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
+        tokio::spawn(async move {
+            loop {
+                pace.tick().await;
+                if client.publish_with_reply(DIRECT_GET, on.clone(), request.into()).await.is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     /// A message signed with this node's key.

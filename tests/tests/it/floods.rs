@@ -7,6 +7,7 @@ use std::time::Instant;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::deploy::subject;
 use console::checks::Check;
+use futures_util::StreamExt as _;
 use lab::attack::Host;
 use lab::cluster::Cluster;
 
@@ -60,6 +61,51 @@ async fn node_that_floods_the_bus_is_named_and_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_that_a_node_has_the_broker_deliver_on_the_bus_reach_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = with_wallet(folder.path()).await;
+    let mut console = Console::at(&room).await;
+    console.is_well().await;
+    let id = open(&room, CeremonyKind::Dkg, "savings").await;
+    let host = Host::with_credentials_of(&cluster, node(3)).await.unwrap();
+    let one = host.put(&id, vec![b'x'; 4096]).await.unwrap();
+    let subjects =
+        ["head.3", "head.2", "health.2", "record.1.3", "record.1.2", "progress.dkg-x.2", "_INBOX_node_1.x"];
+
+    // It is delivered, but only to the node itself.
+    let (second, _) = client(
+        &cluster.nats_url(),
+        &cluster.layout().node(node(2)).join("nats.seed"),
+        subject::node_inbox(node(2)),
+    )
+    .await;
+    let (mut own, mut anothers) =
+        (host.client().subscribe("head.3").await.unwrap(), second.subscribe("head.3").await.unwrap());
+    tokio::try_join!(host.client().flush(), second.flush()).unwrap();
+    host.deliver(one, "head.3").await.unwrap();
+    let is_it = |message: &async_nats::Message| message.payload.len() == 4096;
+    while !is_it(&own.next().await.unwrap()) {}
+
+    let floods = subjects.map(|subject| host.flood_answers(subject, 60));
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    console.is_well().await;
+    for flood in floods {
+        assert!(!flood.is_finished(), "the flood was cut off");
+        flood.abort();
+    }
+    // What the node says itself comes after all that it had the broker deliver.
+    host.client().publish("head.3", "the end".into()).await.unwrap();
+    loop {
+        let said = anothers.next().await.unwrap();
+        assert!(!is_it(&said), "node 2 hears what node 3 had the broker deliver");
+        if said.payload == "the end" {
+            break;
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_that_asks_itself_may_answer_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();
     let (cluster, _room) = with_wallet(folder.path()).await;
@@ -70,7 +116,7 @@ async fn node_that_asks_itself_may_answer_nowhere_else() {
     for elsewhere in ["head.3", "health.3", "record.1.3", "ceremony.list.1", "_INBOX_node_1.x"] {
         second.publish_with_reply(subject::head(node(2)), elsewhere, "?".into()).await.unwrap();
         // That it has arrived is what would let it answer.
-        while futures_util::StreamExt::next(&mut own).await.unwrap().reply.as_deref() != Some(elsewhere) {}
+        while own.next().await.unwrap().reply.as_deref() != Some(elsewhere) {}
         crate::broker::is_forbidden(&second, &mut complaints, elsewhere).await;
     }
     cluster.stop().await;

@@ -153,17 +153,6 @@ async fn node_that_floods_is_named_and_what_others_say_is_heard() {
     assert!(matches!(named.as_slice(), [News::Surplus(by)] if *by == node(3)), "{named:?}");
 }
 
-#[tokio::test]
-async fn what_the_broker_delivers_in_a_nodes_name_counts_for_nobody() {
-    let beat = message("health.1", said(Topic::Heartbeat, 1, 1, &heartbeat(1, 1_000)));
-    let mut stored = message("health.1", vec![7; 4_096]);
-    stored.headers = Some(async_nats::HeaderMap::new());
-    let answer = message("health.1", [b"{".to_vec(), vec![b' '; 4_096]].concat());
-    let delivered = (0..200).flat_map(|_| [stored.clone(), answer.clone()]).chain([beat]).collect();
-    let news = news_of(vec![delivered]).await;
-    assert!(matches!(news.as_slice(), [News::Health(_)]), "{news:?}");
-}
-
 #[test]
 fn answer_belongs_to_its_node_and_its_question() {
     let (subject, request) = ("ceremony.read.dkg-w-1.2", b"question".as_slice());
