@@ -138,12 +138,15 @@ const MAX_MARKS: usize = 2;
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "Unicode's thirty categories, most of them harmless")]
 fn flaw_of(c: char) -> Option<Flaw> {
+    if c.is_ascii() {
+        return c.is_control().then_some(Flaw::Control);
+    }
     match GeneralCategory::for_char(c) {
         GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => {
             Some(Flaw::Control)
         }
         GeneralCategory::Format => Some(Flaw::Invisible),
-        GeneralCategory::SpaceSeparator => (c != ' ').then_some(Flaw::Space),
+        GeneralCategory::SpaceSeparator => Some(Flaw::Space),
         _ if DefaultIgnorableCodePoint::for_char(c) => Some(Flaw::Invisible),
         _ if RegionalIndicator::for_char(c) || EmojiModifier::for_char(c) => Some(Flaw::Shifting),
         _ if BLANK.contains(&c) => Some(Flaw::Space),
@@ -181,6 +184,10 @@ fn flaw_in(grapheme: &str) -> Option<(char, Flaw)> {
 /// The first character that a reader of a line would not see as what it is, with its place from 1.
 #[must_use]
 pub fn unseen(text: &str) -> Option<(usize, char, Flaw)> {
+    // Most text is ASCII, in which nothing joins anything. Every text of a log comes by here whenever that is folded.
+    if text.is_ascii() {
+        return (1..).zip(text.chars()).find_map(|(place, c)| flaw_of(c).map(|flaw| (place, c, flaw)));
+    }
     let mut before = 0;
     for grapheme in text.graphemes(true) {
         if let Some((c, flaw)) = flaw_in(grapheme) {
@@ -302,7 +309,20 @@ mod tests {
         assert!(one_line(&long).ends_with('…') && !one_line(&long[..MAX_WORDS]).contains('…'));
     }
 
+    #[test]
+    fn controls_are_the_only_flaws_in_ascii() {
+        for c in '\0'..='\u{7f}' {
+            let is_control = GeneralCategory::for_char(c) == GeneralCategory::Control;
+            assert_eq!(unseen(&c.to_string()), is_control.then_some((1, c, Flaw::Control)));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn ascii_is_judged_alone_as_it_is_beside_other_text(text in "[\\x00-\\x7f]{0,20}") {
+            prop_assert_eq!(unseen(&text), unseen(&format!("{text} é")));
+        }
+
         #[test]
         fn every_grapheme_without_a_flaw_takes_a_column(text in any::<String>()) {
             for grapheme in seen(&text).graphemes(true) {
