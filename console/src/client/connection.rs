@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::client::RequestErrorKind;
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
-use ceremonies::deploy::{allowance, subject};
+use ceremonies::deploy::{allowance, reconnect, subject};
 use futures_util::Stream;
 use tokio::sync::watch;
 
@@ -97,9 +97,7 @@ impl Client {
             .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
             .retry_on_initial_connect()
             .max_reconnects(None)
-            .reconnect_delay_callback(|attempt| {
-                Duration::from_millis(100u64.saturating_mul(1 << attempt.min(5)))
-            })
+            .reconnect_delay_callback(reconnect::pause_before)
             .request_timeout(Some(ANSWERING))
             .connection_timeout(CONNECTING)
             .ping_interval(PING)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message};
-use ceremonies::deploy::{allowance, subject};
+use ceremonies::deploy::{allowance, reconnect, subject};
 use ceremonies::ids::{ClusterId, Hash, NodeIndex};
 use enclave_link::message::Deliver;
 use thiserror::Error;
@@ -67,9 +67,7 @@ pub(super) async fn connect(
         .retry_on_initial_connect()
         .max_reconnects(None)
         .ping_interval(PING)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(100_u64.saturating_mul(1 << attempt.min(6)))
-        })
+        .reconnect_delay_callback(reconnect::pause_before)
         .event_callback(move |event| {
             let events = events.clone();
             async move {
