@@ -4,6 +4,7 @@
 //! never become one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use prost::Message;
 use thiserror::Error;
@@ -15,6 +16,15 @@ use crate::ids::{
 use crate::manifest::Manifest;
 use crate::subsets::Subset;
 use crate::wire;
+pub use crate::wire::log::Scheme;
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dkls23Secp256k1 => f.write_str("DKLs23, ECDSA on secp256k1"),
+        }
+    }
+}
 
 /// Why bytes are not a generation record.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -25,6 +35,9 @@ pub enum RecordError {
     /// Another version.
     #[error("generation record has version {0}; this build reads version 1")]
     Version(u32),
+    /// A scheme that this build does not know.
+    #[error("generation record is of signature scheme {0}, which this build does not know")]
+    Scheme(i32),
     /// A field is not what it must be.
     #[error("generation record contains a malformed name or value")]
     Field(#[from] InvalidId),
@@ -54,6 +67,8 @@ pub enum RecordError {
 /// What a session that makes shares gives, the same to each of its parties: a sharing of one key.
 #[derive(Debug, Clone)]
 pub struct Sharing {
+    /// The scheme that the shares are made for.
+    pub scheme: Scheme,
     /// The key.
     pub public_key: Point,
     /// BIP-32 chain code.
@@ -89,6 +104,7 @@ impl Sharing {
             session: self.session.as_bytes().to_vec(),
             transcript: self.transcript.as_bytes().to_vec(),
             enclaves: enclaves.as_bytes().to_vec(),
+            scheme: self.scheme.into(),
         }
         .encode_to_vec()
     }
@@ -107,6 +123,8 @@ pub struct Record {
     pub manifest: Hash,
     /// The wallet.
     pub wallet: WalletName,
+    /// The scheme that its shares are made for.
+    pub scheme: Scheme,
     /// The generation of its shares.
     pub generation: Generation,
     /// How many sign (t).
@@ -135,6 +153,7 @@ impl Record {
         if wire.version != wire::VERSION {
             return Err(RecordError::Version(wire.version));
         }
+        let scheme = Scheme::try_from(wire.scheme).map_err(|_| RecordError::Scheme(wire.scheme))?;
         let mut public_shares = BTreeMap::new();
         for share in &wire.public_shares {
             public_shares.insert(NodeIndex::try_from(share.node)?, Point::decode(&share.point)?);
@@ -154,6 +173,7 @@ impl Record {
             ceremony: wire.ceremony.try_into()?,
             manifest: wire.manifest.as_slice().try_into()?,
             wallet: wire.wallet.try_into()?,
+            scheme,
             generation: Generation(wire.generation),
             threshold,
             public_key: Point::decode(&wire.public_key)?,
@@ -329,6 +349,7 @@ mod tests {
             session: vec![3; 32],
             transcript: vec![4; 32],
             enclaves: vec![5; 32],
+            scheme: 0,
         }
     }
 
@@ -355,6 +376,17 @@ mod tests {
         let mut other = record(&SHARES);
         other.public_key = other.public_shares[0].point.clone();
         assert_eq!(Record::parse(&other.encode_to_vec()).unwrap_err(), RecordError::Key);
+    }
+
+    #[test]
+    fn record_that_names_no_scheme_is_of_the_first_and_one_of_an_unknown_scheme_is_refused() {
+        let named = record(&SHARES);
+        assert_eq!(Record::parse(&named.encode_to_vec()).unwrap().scheme, Scheme::Dkls23Secp256k1);
+        for unknown in [1, -1, i32::MAX] {
+            let other = wire::log::GenerationRecord { scheme: unknown, ..named.clone() };
+            assert_ne!(other.encode_to_vec(), named.encode_to_vec());
+            assert_eq!(Record::parse(&other.encode_to_vec()).unwrap_err(), RecordError::Scheme(unknown));
+        }
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Ceremony {
         }
         let before = self.before_record().filter(|_| expected.kind.renews());
         let Some(before) = before else { return Ok(record) };
-        if record.public_key != before.public_key || record.chain_code != before.chain_code {
+        let key = |record: &Record| (record.scheme, record.public_key, record.chain_code);
+        if key(&record) != key(before) {
             return Err(Rejection::OtherKey(node));
         }
         match record.public_shares.iter().find(|(of, share)| before.public_shares.get(of) == Some(*share)) {

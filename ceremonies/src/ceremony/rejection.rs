@@ -94,7 +94,7 @@ pub enum Rejection {
     NothingToStage,
     #[error("node {0} commits to a result that it has not staged")]
     NotStaged(NodeIndex),
-    #[error("node {0}'s result has a different public key or chain code from the generation before")]
+    #[error("node {0}'s result has a different scheme, public key or chain code from the generation before")]
     OtherKey(NodeIndex),
     #[error("node {node}'s result leaves the public share of node {of} unchanged: it was not refreshed")]
     SameShare { node: NodeIndex, of: NodeIndex },

@@ -398,6 +398,7 @@ impl Paper {
     pub(crate) fn record(&self, sharing: &Sharing) -> log::GenerationRecord {
         let point = |x| Point::decode(&sharing.point(x)).unwrap();
         let made = wallet::Sharing {
+            scheme: wallet::Scheme::Dkls23Secp256k1,
             public_key: point(0),
             chain_code: Hash::from([2; 32]),
             public_shares: (1..=5).map(|x| (node(x), point(x))).collect(),

@@ -50,6 +50,7 @@ fn render(desk: &Desk, wallet: &Wallet) -> Value {
         "generation": record.generation,
         "threshold": record.threshold,
         "nodes": record.roster(),
+        "scheme": record.scheme.to_string(),
         "public_key": record.public_key.to_string(),
         "words": words::spoken(&record.fingerprint()),
         "ceremony": record.ceremony,
@@ -122,12 +123,13 @@ async fn show(desk: &Desk, output: Output, name: &WalletName, path: &Path) -> Re
     let exposure = desk.book.exposure(name);
     let due = desk.book.refresh_due(name);
     let mut text = format!(
-        "wallet      {}\ngeneration  {}\nsigned by   {} of {}\npublic key  {}\nwords       {}\nmade by     {}\n\
+        "wallet      {}\ngeneration  {}\nsigned by   {} of {}\nscheme      {}\npublic key  {}\nwords       {}\nmade by     {}\n\
          refresh     {}\n",
         record.wallet,
         record.generation,
         record.threshold,
         record.public_shares.len(),
+        record.scheme,
         record.public_key,
         words::spoken(&record.fingerprint()),
         record.ceremony,

@@ -8,7 +8,7 @@ use ceremonies::ids::{CeremonyId, Hash, Line, NodeIndex};
 use ceremonies::log::{Aborted, TestSigned};
 use ceremonies::subsets::Subset;
 use ceremonies::text::chain;
-use ceremonies::wallet::{Record, Sharing, Wallet};
+use ceremonies::wallet::{Record, Scheme, Sharing, Wallet};
 use enclave_link::message::{self, Credentials, Start, Stored, from_enclave};
 use tracing::{info, warn};
 
@@ -420,6 +420,7 @@ impl<S> Signer<S> {
 
 fn record_of<S>(job: &Job, session: Hash, transcript: Hash, new: &NewShare<S>) -> Vec<u8> {
     let sharing = Sharing {
+        scheme: Scheme::Dkls23Secp256k1,
         public_key: new.public_key,
         chain_code: new.chain_code,
         public_shares: new.public_shares.clone(),

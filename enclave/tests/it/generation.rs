@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ceremonies::ids::{Hash, NodeIndex};
 use ceremonies::subsets::subsets;
-use ceremonies::wallet::Record;
+use ceremonies::wallet::{Record, Scheme};
 use ceremonies::wire::log;
 use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, Product};
 use enclave::session::{Outcome, Protocol, Step};
@@ -46,6 +46,7 @@ fn recorded(outcome: Outcome<Product>, threshold: u8, generation: u32) -> (Vec<u
         session: outcome.session.as_bytes().to_vec(),
         transcript: outcome.transcript.as_bytes().to_vec(),
         enclaves: vec![0; 32],
+        scheme: Scheme::Dkls23Secp256k1.into(),
     };
     (record.encode_to_vec(), new.share)
 }

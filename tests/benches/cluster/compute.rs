@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ceremonies::curve::Point;
 use ceremonies::ids::{Hash, NodeIndex};
-use ceremonies::wallet::Record;
+use ceremonies::wallet::{Record, Scheme};
 use ceremonies::wire::log;
 use enclave::scheme::dkls23::{
     Factory, KeyGeneration, KeyShare, NewShare, Product, Refreshing, Repairing, Signing,
@@ -162,6 +162,7 @@ fn record(new: &NewShare) -> Record {
         session: vec![0; 32],
         transcript: vec![0; 32],
         enclaves: vec![0; 32],
+        scheme: Scheme::Dkls23Secp256k1.into(),
     };
     Record::parse(&record.encode_to_vec()).unwrap()
 }

@@ -16,7 +16,8 @@ use ceremonies::script::Act;
 use ceremonies::statement::{Answer, Release};
 use ceremonies::subsets::Subset;
 use ceremonies::wallet::{
-    Record, Sharing, backed_up_message, prepared_message, proved_message, retired_message, staged_message,
+    Record, Scheme, Sharing, backed_up_message, prepared_message, proved_message, retired_message,
+    staged_message,
 };
 use ceremonies::wire::log::{self, event::Kind};
 use console::config::Me;
@@ -206,6 +207,7 @@ impl<'a> Stage<'a> {
     fn record(&self, ceremony: &Ceremony) -> Vec<u8> {
         let manifest = ceremony.manifest();
         let sharing = Sharing {
+            scheme: Scheme::Dkls23Secp256k1,
             public_key: self.public_share(0),
             chain_code: Hash::from([2; 32]),
             public_shares: manifest

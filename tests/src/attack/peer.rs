@@ -14,7 +14,7 @@ use ceremonies::charter::Charter;
 use ceremonies::ids::{Hash, Line, NodeIndex};
 use ceremonies::log::{Aborted, Entry, TestSigned};
 use ceremonies::subsets::Subset;
-use ceremonies::wallet::{Record, Sharing, prepared_message};
+use ceremonies::wallet::{Record, Scheme, Sharing, prepared_message};
 use ceremonies::wire::log;
 use console::room::now;
 use enclave::scheme::dkls23::{Factory, KeyGeneration, KeyShare, NewShare, Product, Signature, Signing};
@@ -343,6 +343,7 @@ impl Mind {
             chain_code[0] ^= 1;
         }
         let sharing = Sharing {
+            scheme: Scheme::Dkls23Secp256k1,
             public_key: share.public_key,
             chain_code: chain_code.into(),
             public_shares: share.public_shares.clone(),

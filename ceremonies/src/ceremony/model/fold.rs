@@ -26,7 +26,7 @@ use crate::manifest::{Proposal, Subject};
 use crate::script::{Act, Script};
 use crate::statement::{Answer, Presence};
 use crate::subsets::Subset;
-use crate::wallet::{Record, Sharing, prepared_message};
+use crate::wallet::{Record, Scheme, Sharing, prepared_message};
 use crate::wire::log::{self, event::Kind};
 
 const OPENED: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -202,6 +202,7 @@ fn record(ceremony: &Ceremony, secret: u64) -> Record {
         Point::decode(&(ProjectivePoint::GENERATOR * value).to_affine().to_bytes()).unwrap()
     };
     let sharing = Sharing {
+        scheme: Scheme::Dkls23Secp256k1,
         public_key: point(0),
         chain_code: Hash::from([2; 32]),
         public_shares: manifest.roster.iter().map(|node| (*node, point(node.get()))).collect(),
