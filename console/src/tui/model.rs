@@ -15,8 +15,8 @@ use ceremonies::script::Step;
 use ceremonies::wallet::Wallet;
 use ceremonies::wire::bus::Progress;
 
+pub(super) use self::popups::{FIELDS, ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor};
 pub use self::popups::{OpenForm, Page, Popup, Review, Shown};
-pub(super) use self::popups::{ReviewAct, SignatureFor, Typing, TypingFor, Who, WhoFor};
 use super::turn;
 use crate::cli::event_line;
 use crate::client::Recorded;

@@ -347,7 +347,7 @@ fn transaction_that_can_be_carried_out_only_in_the_place_of_another_says_so_abov
     press(&mut signing, KeyCode::Enter);
     let Some(Popup::Review(review)) = &mut signing.popup else { unreachable!("it is in front") };
     assert!(review.rivals.is_empty(), "it carries no transaction");
-    let rival = "! same nonce 7 as transfer transfer-ops-1; only one of both can be carried out";
+    let rival = "! same nonce 7 as transfer transfer-ops-1; only one of the two can be carried out";
     review.rivals = vec![rival.to_owned(), "! another".to_owned()];
     show(&mut signing, 100, 40);
     let screen = drawn(&signing, 100, 40);
@@ -585,6 +585,33 @@ fn console_is_left_while_something_that_signs_never_answers() {
     press(&mut model, KeyCode::Char('q'));
     assert!(matches!(model.popup, Some(Popup::Quit)), "a ceremony is under way");
     assert!(matches!(press(&mut model, KeyCode::Char('y')).as_slice(), [Effect::Quit]));
+}
+
+#[test]
+fn kind_is_changed_from_any_field_and_an_empty_field_is_named_before_the_next() {
+    let mut model = model(56);
+    press(&mut model, KeyCode::Char('o'));
+    let form = |model: &Model| {
+        let Some(Popup::Open(form)) = &model.popup else { panic!("the form is not open") };
+        (form.kind, form.field)
+    };
+    assert_eq!(form(&model), (CeremonyKind::Dkg, 1));
+    press(&mut model, KeyCode::Enter);
+    assert_eq!((form(&model), trouble(&model)), ((CeremonyKind::Dkg, 1), "wallet is empty"));
+    write(&mut model, "treasury");
+    press(&mut model, KeyCode::Enter);
+    press(&mut model, KeyCode::Enter);
+    assert_eq!((form(&model), trouble(&model)), ((CeremonyKind::Dkg, 2), "purpose is empty"));
+    for _ in 0..3 {
+        press(&mut model, KeyCode::Right);
+    }
+    assert_eq!((form(&model), trouble(&model)), ((CeremonyKind::Recover, 2), ""));
+    write(&mut model, "Disk of node 4");
+    press(&mut model, KeyCode::Enter);
+    press(&mut model, KeyCode::Enter);
+    assert_eq!((form(&model), trouble(&model)), ((CeremonyKind::Recover, 3), "lost is empty"));
+    press(&mut model, KeyCode::Left);
+    assert_eq!(form(&model), (CeremonyKind::Refresh, 2), "a refresh has no such field");
 }
 
 #[test]

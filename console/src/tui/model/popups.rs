@@ -55,6 +55,9 @@ pub enum Popup {
     Quit,
 }
 
+/// What the fields of a new ceremony are called, in their order.
+pub(in crate::tui) const FIELDS: [&str; 4] = ["kind", "wallet", "purpose", "lost"];
+
 /// A new ceremony, as far as it has been filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenForm {
@@ -77,6 +80,12 @@ impl OpenForm {
     #[must_use]
     pub fn fields(&self) -> usize {
         if self.kind.recovers() { 4 } else { 3 }
+    }
+
+    /// What the field that is typed into is called.
+    #[must_use]
+    pub fn field_name(&self) -> &'static str {
+        FIELDS.get(self.field).copied().unwrap_or_default()
     }
 
     /// The text that is typed into; the kind is chosen.

@@ -116,11 +116,16 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyE
     match code {
         KeyCode::Tab | KeyCode::Down => form.field = (form.field + 1) % form.fields(),
         KeyCode::BackTab | KeyCode::Up => form.field = (form.field + form.fields() - 1) % form.fields(),
-        KeyCode::Left | KeyCode::Right if form.field == 0 => {
+        // Text is changed at its end alone, so these keys mean the kind wherever the cursor is.
+        KeyCode::Left | KeyCode::Right => {
             let (place, count) = (KINDS.iter().position(|kind| *kind == form.kind).unwrap_or(0), KINDS.len());
             let step = if code == KeyCode::Right { 1 } else { count - 1 };
             form.kind = KINDS[(place + step) % count];
+            form.field = form.field.min(form.fields() - 1);
             form.trouble.clear();
+        }
+        KeyCode::Enter if form.text().is_some_and(|text| text.is_empty()) => {
+            form.trouble = format!("{} is empty", form.field_name());
         }
         KeyCode::Enter if form.field + 1 < form.fields() => form.field += 1,
         KeyCode::Enter => return review_opening(model, form),

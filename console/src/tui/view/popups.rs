@@ -12,7 +12,7 @@ use super::{
     ABOVE, BOLD, FAINT, SELECTED, few, inner_height, inner_width, key_name, mark, qr, scrolled, tail, window,
     wrap,
 };
-use crate::tui::model::{Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
+use crate::tui::model::{FIELDS, Model, OpenForm, Page, Popup, Review, Typing, TypingFor, Who, WhoFor};
 use crate::tui::update::SIGN_WORD;
 use crate::tui::{node, wallet};
 
@@ -151,18 +151,19 @@ fn fingerprint(frame: &mut Frame<'_>, area: Rect, title: &str, words: &str, code
 }
 
 fn open(model: &Model, frame: &mut Frame<'_>, area: Rect, form: &OpenForm) {
-    let field = |number: usize, name: &str, value: &str| {
+    let field = |number: usize, value: &str| {
+        let name = FIELDS[number];
         let (style, end) = if form.field == number { (SELECTED, "▏") } else { (Style::new(), "") };
         let value = tail(value, usize::from(area.width).min(76).saturating_sub(12));
         Line::from(vec![Span::raw(format!(" {name:<9}")), Span::styled(format!("{value}{end}"), style)])
     };
     let mut lines = vec![
-        field(0, "kind", &format!("{}  (← → changes)", form.kind)),
-        field(1, "wallet", &form.wallet),
-        field(2, "purpose", &form.purpose),
+        field(0, &format!("{}  (← → changes)", form.kind)),
+        field(1, &form.wallet),
+        field(2, &form.purpose),
     ];
     if form.fields() > 3 {
-        lines.push(field(3, "lost", &form.lost));
+        lines.push(field(3, &form.lost));
         lines.push(Line::styled(
             " Who lost a share: 4, or 2,4=backup. A bare number: repaired by others.",
             FAINT,
