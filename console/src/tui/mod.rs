@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ceremonies::ceremony::Ceremony;
 use ceremonies::ids::NodeIndex;
 use ceremonies::log::Entry;
@@ -98,10 +98,10 @@ pub async fn run(cluster: Cluster, record: Option<&Path>) -> Result<()> {
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),
             },
-            _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = quit.recv() => return Ok(()),
+            _ = terminate.recv() => bail!("ended by SIGTERM"),
+            _ = hangup.recv() => bail!("ended by SIGHUP"),
+            _ = interrupt.recv() => bail!("ended by SIGINT"),
+            _ = quit.recv() => bail!("ended by SIGQUIT"),
             _ = stop.recv() => {
                 screen.suspend()?;
                 continue;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
@@ -50,6 +50,10 @@ impl Drop for Console {
 
 impl Console {
     fn open(folder: &Path) -> Self {
+        Self::run(folder, &[])
+    }
+
+    fn run(folder: &Path, arguments: &[&str]) -> Self {
         let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
@@ -60,6 +64,7 @@ impl Console {
         let process = Command::new(env!("CARGO_BIN_EXE_custody"))
             .arg("--cluster")
             .arg(cluster(folder))
+            .args(arguments)
             .env("TERM", "xterm-256color")
             .stdin(theirs.try_clone().unwrap())
             .stdout(theirs.try_clone().unwrap())
@@ -114,6 +119,10 @@ impl Console {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    fn press(&self, keys: &str) {
+        File::from(self.terminal.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
+    }
+
     fn wait_stopped(&self) {
         self.wait("the stop", |console| {
             let options = WaitOptions::UNTRACED | WaitOptions::NOHANG;
@@ -145,13 +154,19 @@ fn stopped_console_gives_the_terminal_back_and_takes_it_again_when_it_goes_on() 
 }
 
 #[test]
-fn console_that_is_ended_by_any_signal_gives_the_terminal_back() {
+fn console_that_is_ended_by_any_signal_gives_the_terminal_back_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+    for (signal, name) in [
+        (Signal::INT, "SIGINT"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::HUP, "SIGHUP"),
+        (Signal::QUIT, "SIGQUIT"),
+    ] {
         let mut console = Console::open(folder.path());
         console.signal(signal);
-        assert!(console.process.wait().unwrap().success(), "{signal:?}");
+        assert_eq!(console.process.wait().unwrap().code(), Some(1), "{name}");
         console.wait("the screen", Console::is_given_back);
+        console.wait("why it ended", |console| console.shows(&format!("custody: ended by {name}")));
     }
 }
 
@@ -164,7 +179,7 @@ fn control_l_draws_over_whatever_another_program_has_written() {
         (&console.theirs).write_all(b"\x1b[10;10HSOMETHING ELSE").unwrap();
         console.shows("SOMETHING ELSE")
     });
-    File::from(console.terminal.try_clone().unwrap()).write_all(b"\x0c").unwrap();
+    console.press("\x0c");
     console.wait("the frame", |console| !console.shows("SOMETHING ELSE") && console.shows("1 Cluster"));
 }
 
@@ -173,10 +188,29 @@ fn reason_why_no_bus_is_there_is_on_the_screen() {
     let folder = tempfile::tempdir().unwrap();
     let console = Console::open(folder.path());
     console.wait("the reason", |console| console.shows("nothing listens"));
-    File::from(console.terminal.try_clone().unwrap()).write_all(b"2").unwrap();
+    console.press("2");
     console.wait("the list", |console| {
         console.shows("nothing listens")
             && console.shows("Not read: the bus cannot be reached")
             && !console.shows(" yet")
     });
+}
+
+#[test]
+fn what_was_recorded_is_its_owners_alone_and_is_shown_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("session.cast");
+    let film = film.to_str().unwrap();
+    let mut console = Console::run(folder.path(), &["--record", film]);
+    console.press("2");
+    console.wait("the list", |console| console.shows("Not read: the bus cannot be reached"));
+    console.press("q");
+    assert!(console.process.wait().unwrap().success());
+    assert_eq!(std::fs::metadata(film).unwrap().permissions().mode() & 0o077, 0);
+
+    let mut replay = Console::run(folder.path(), &["replay", film]);
+    replay.wait("the list again", |replay| replay.shows("Not read: the bus cannot be reached"));
+    replay.press("q");
+    assert!(replay.process.wait().unwrap().success());
+    replay.wait("the screen", Console::is_given_back);
 }
