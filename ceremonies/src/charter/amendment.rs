@@ -10,9 +10,12 @@ use ssh_key::HashAlg;
 use super::{CeremonyKind, Charter, CharterDraft, CharterError};
 use crate::attestation::{Measurement, Pcr};
 use crate::ids::{NodeIndex, PersonName, UnixMillis};
+use crate::text::shortened;
 
 /// Largest amended charter, in bytes: it has to fit into an entry of the log.
 const MAX_AMENDED: usize = 40 * 1024;
+/// What is shown of a value where a line is all there is, in characters.
+const MAX_SHOWN: usize = 200;
 
 /// What a part of a charter is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,9 +142,10 @@ impl fmt::Display for Change {
         };
         write!(f, "{mark} ")?;
         fmt::Display::fmt(&self.article, f)?;
+        let said = |value: &str| shortened(value, if f.alternate() { MAX_SHOWN } else { usize::MAX });
         match (&self.before, &self.after) {
-            (Some(before), Some(after)) => write!(f, ": {after}, was {before}"),
-            (Some(only), None) | (None, Some(only)) => write!(f, ": {only}"),
+            (Some(before), Some(after)) => write!(f, ": {}, was {}", said(after), said(before)),
+            (Some(only), None) | (None, Some(only)) => write!(f, ": {}", said(only)),
             (None, None) => Ok(()),
         }
     }
@@ -283,7 +287,7 @@ impl Charter {
         match changes.iter().find(|change| !change.is_allowed()) {
             Some(change) => refuse(format!(
                 "an amendment can change images, people, quorums, backups, the keys of nodes and consoles, which nodes \
-                 are excluded, and the age of attestations, but not this: {change}"
+                 are excluded, and the age of attestations, but not this: {change:#}"
             )),
             None if changes.is_empty() => refuse("the new charter changes nothing".to_owned()),
             None => self.check_exclusion_changes(next),

@@ -14,7 +14,7 @@ use crate::curve::verifies;
 use crate::ids::{Hash, NodeIndex};
 use crate::log::Entry;
 use crate::subsets::subsets;
-use crate::words;
+use crate::words::{self, FINGERPRINT_WORDS};
 
 /// The most subsets of public shares that are interpolated one by one; beyond it, the polynomial check that every
 /// record passes says the same of all of them.
@@ -90,6 +90,9 @@ pub enum VerifyError {
         /// The bundle's.
         found: String,
     },
+    /// Fewer or more words than a head has: nothing was compared.
+    #[error("a head has {FINGERPRINT_WORDS} words, and {0} were given: give all of them, in their order")]
+    Words(usize),
     /// A subset of public shares does not give the key.
     #[error("the public shares of {0} do not interpolate to the public key")]
     Subset(String),
@@ -210,8 +213,14 @@ pub fn verify(bundle: &[u8], expected: &Expected) -> Result<Report, VerifyError>
         return Err(VerifyError::Repacked);
     }
     let head_words = words::spoken(&ceremony.head().hash);
-    if expected.head.as_ref().is_some_and(|paper| words::normalise(paper) != head_words) {
-        return Err(VerifyError::Head { found: head_words });
+    if let Some(paper) = expected.head.as_deref().map(words::normalise) {
+        let given = paper.split_whitespace().count();
+        if given != FINGERPRINT_WORDS {
+            return Err(VerifyError::Words(given));
+        }
+        if paper != head_words {
+            return Err(VerifyError::Head { found: head_words });
+        }
     }
     let mut checks = checks(&material, &ceremony, &files, root)?;
     let mut not_compared = Vec::new();
@@ -290,6 +299,7 @@ fn charter(material: &Material, ceremony: &Ceremony) -> String {
     let (first, held_under) = (Hash::of_bytes(&material.charter), ceremony.charter().hash());
     match material.amendments.len() {
         0 => first.to_string(),
+        1 => format!("{held_under}, after one amendment of {first}"),
         count => format!("{held_under}, after {count} amendments of {first}"),
     }
 }

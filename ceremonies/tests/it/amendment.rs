@@ -281,6 +281,8 @@ fn an_amendment_is_refused_when_a_node_or_console_comes_or_goes() {
         let error = amended(change).unwrap_err();
         assert!(error.contains(told), "{told}: {error}");
     }
+    let long = amended(|draft| draft.kms.key = "key".repeat(10_000)).unwrap_err();
+    assert!(long.contains("~ KMS key") && long.len() < 1000, "{long}");
     amended(|draft| draft.nodes[0].zone = line("zone 9")).unwrap();
 }
 

@@ -334,9 +334,12 @@ fn dropped_last_entry_fails_against_the_words_on_paper() {
 fn words_on_paper_match_whatever_their_case_and_spacing() {
     let typed = paper_words(&PAPER).to_uppercase().replace(' ', ",  ");
     assert!(verify(&BUNDLE, &Expected { head: Some(typed), ..lab() }).is_ok());
-    for wrong in ["", "aardvark", &paper_words(&SIGNING)] {
-        let expected = Expected { head: Some(wrong.to_owned()), ..lab() };
-        refused!(verify(&BUNDLE, &expected), VerifyError::Head { .. });
+    let expected = |words: &str| Expected { head: Some(words.to_owned()), ..lab() };
+    refused!(verify(&BUNDLE, &expected(&paper_words(&SIGNING))), VerifyError::Head { .. });
+    let own = paper_words(&PAPER);
+    let some = own.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    for (words, given) in [("", 0), (some.as_str(), 2), (&format!("{own} aardvark"), 9)] {
+        refused!(verify(&BUNDLE, &expected(words)), VerifyError::Words(count) if count == given);
     }
 }
 

@@ -115,7 +115,11 @@ fn list(desk: &Desk, output: Output, wallet: Option<&WalletName>) -> Result<()> 
     if let Some(name) = wallet.filter(|_| lines.is_empty()) {
         room::wallet(&desk.book, name)?;
     }
-    let text = if lines.is_empty() { "the log has no such backup".to_owned() } else { lines.join("\n") };
+    let text = match wallet {
+        _ if !lines.is_empty() => lines.join("\n"),
+        Some(name) => format!("the log has no backup of {name}"),
+        None => "the log has no backup".to_owned(),
+    };
     output.print(&Value::Array(values), &text)
 }
 

@@ -173,7 +173,7 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
         }));
     }
     if lines.is_empty() {
-        lines.push("none of the nodes that answered lists such a ceremony".to_owned());
+        lines.push("none of the nodes that answered lists a ceremony that fits".to_owned());
     }
     let left = catalogue.left.max(fitting.len().saturating_sub(most));
     if left > 0 {

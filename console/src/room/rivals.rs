@@ -58,7 +58,7 @@ impl fmt::Display for Rival {
             Some(height) => {
                 write!(f, ", which is in block {height}: this transaction can no longer be carried out")
             }
-            None => f.write_str("; only one of both can be carried out"),
+            None => f.write_str("; only one of the two can be carried out"),
         }
     }
 }

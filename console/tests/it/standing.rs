@@ -177,7 +177,7 @@ fn transaction_with_the_nonce_of_another_is_told_that_only_one_of_both_can_be_ca
     };
     let dearer = like_the_recorded(&model, |transfer| transfer.max_fee = Wei(transfer.max_fee.0 + 1), &path);
     let said = format!(
-        "same nonce {nonce} as transfer {}; only one of both can be carried out",
+        "same nonce {nonce} as transfer {}; only one of the two can be carried out",
         transfer.manifest().ceremony
     );
     assert_eq!(rivals("treasury", &dearer), [said], "it was not sent, and anybody who has it may send it");

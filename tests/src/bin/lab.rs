@@ -203,7 +203,8 @@ async fn up(folder: &Path, options: &Up) -> Result<()> {
         }
         return console(&layout, &[]).await;
     }
-    std::fs::create_dir_all(folder)?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("making the lab's folder {}", folder.display()))?;
     let folder = &std::fs::canonicalize(folder)?;
     eprintln!("building the programs (the first time takes some minutes)");
     let programs = programs::build()?;
