@@ -37,8 +37,10 @@ const LOG_ACCOUNT: &str = "LOG";
 
 /// The JetStream request that describes the stream.
 const INFO: &str = "$JS.API.STREAM.INFO.CEREMONIES";
-/// The JetStream request that reads from it. One request may have many answers.
-const READ: &str = "$JS.API.DIRECT.GET.CEREMONIES";
+/// The JetStream request that reads one message of it.
+const READ: &str = "$JS.API.STREAM.MSG.GET.CEREMONIES";
+/// The same for agents of the version before, which have one message at a time of it now.
+const READ_BEFORE: &str = "$JS.API.DIRECT.GET.CEREMONIES";
 /// The JetStream request about limits, which nobody makes. Whoever does not import it from elsewhere is given all of
 /// JetStream's requests by the broker, for streams of its own, and would have two answers to each.
 const LIMITS: &str = "$JS.API.INFO";
@@ -94,10 +96,10 @@ fn log_account(keeper: &str) -> String {
     let publish = [CREATE, INFO].map(str::to_owned);
     let user = user(keeper, &publish, &[format!("{KEEPER_INBOX}.>")]);
     let mut crossings = Crossings::default();
-    crossings.answers(LIMITS);
-    crossings.answers(INFO);
-    crossings.exports.push(format!("{{ service: {READ:?}, response: stream }}"));
-    crossings.answers(subject::LOGS);
+    // Each has one answer, so that the broker forgets where that goes as soon as it was given.
+    for asked in [LIMITS, INFO, READ, READ_BEFORE, subject::LOGS] {
+        crossings.answers(asked);
+    }
     account(LOG_ACCOUNT, "    jetstream: enabled\n", &user, &crossings)
 }
 
@@ -118,7 +120,7 @@ fn node_account(node: &Node, others: &[NodeIndex]) -> String {
     for subject in &said {
         crossings.says(subject);
     }
-    for asked in [LIMITS, INFO, READ, subject::LOGS] {
+    for asked in [LIMITS, INFO, READ, READ_BEFORE, subject::LOGS] {
         crossings.asks(LOG_ACCOUNT, asked);
     }
     for &other in others.iter().filter(|other| **other != i) {
@@ -132,7 +134,7 @@ fn node_account(node: &Node, others: &[NodeIndex]) -> String {
             crossings.hears(&account_of(other), &subject);
         }
     }
-    let asked = [INFO, READ, subject::LOGS, ANSWERS].map(str::to_owned);
+    let asked = [INFO, READ, READ_BEFORE, subject::LOGS, ANSWERS].map(str::to_owned);
     let heard = [
         format!("{}.>", subject::node_inbox(i)),
         subject::HEADS.to_owned(),

@@ -1,12 +1,16 @@
-//! The connection to the bus.
+//! The connections to the bus: one for each node, as what a node answers or says may be nothing that a client reads, at which
+//! the connection ends; and one on which nobody says anything, by which the broker is known to be there.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
 use async_nats::{ConnectOptions, Event};
 use bytes::Bytes;
 use ceremonies::deploy::{allowance, reconnect, subject};
+use ceremonies::ids::NodeIndex;
 use futures_util::Stream;
 use tokio::sync::watch;
 
@@ -30,7 +34,9 @@ const ANSWERING: Duration = Duration::from_secs(10);
 /// NATS, with this console's credentials.
 #[derive(Clone)]
 pub struct Nats {
-    client: async_nats::Client,
+    nodes: Arc<BTreeMap<NodeIndex, async_nats::Client>>,
+    /// Kept for what it says of the broker.
+    _broker: async_nats::Client,
     connected: watch::Receiver<bool>,
 }
 
@@ -43,14 +49,17 @@ impl Bus for Nats {
         if !is_up {
             return Err(Trouble::NotConnected);
         }
-        let answer =
-            self.client.request(subject, request.into()).await.map_err(|error| match error.kind() {
-                RequestErrorKind::TimedOut => Trouble::Silent(ANSWERING),
-                RequestErrorKind::NoResponders => Trouble::Absent,
-                RequestErrorKind::InvalidSubject
-                | RequestErrorKind::MaxPayloadExceeded
-                | RequestErrorKind::Other => Trouble::Bus(error),
-            })?;
+        let node = subject.rsplit('.').next().and_then(|node| node.parse().ok());
+        let Some(client) = node.and_then(|node: NodeIndex| self.nodes.get(&node)) else {
+            return Err(Trouble::Absent);
+        };
+        let answer = client.request(subject, request.into()).await.map_err(|error| match error.kind() {
+            RequestErrorKind::TimedOut => Trouble::Silent(ANSWERING),
+            RequestErrorKind::NoResponders => Trouble::Absent,
+            RequestErrorKind::InvalidSubject
+            | RequestErrorKind::MaxPayloadExceeded
+            | RequestErrorKind::Other => Trouble::Bus(error),
+        })?;
         Ok(answer.payload)
     }
 }
@@ -86,37 +95,47 @@ impl Client {
         let console = consoles.iter().find(|console| console.nkey == nkey).ok_or(ClientError::Unknown)?;
         let (sender, connected) = watch::channel(false);
         let (teller, trouble) = watch::channel(None);
-        let mut options = ConnectOptions::with_nkey(seed.to_string());
-        if let Some(ca) = &cluster.nats.ca {
-            options = options.add_root_certificates(ca.clone());
-        }
         // Of the libraries for TLS that are linked, this one; a second call changes nothing.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = options
-            .name(format!("console {}", console.name))
-            .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
-            .retry_on_initial_connect()
-            .max_reconnects(None)
-            .reconnect_delay_callback(reconnect::pause_before)
-            .request_timeout(Some(ANSWERING))
-            .connection_timeout(CONNECTING)
-            .ping_interval(PING)
-            .event_callback(move |event| {
-                let (sender, teller) = (sender.clone(), teller.clone());
-                async move {
-                    if event == Event::Connected {
-                        sender.send_replace(true);
-                    } else if matches!(event, Event::Disconnected | Event::Closed) {
-                        sender.send_replace(false);
-                    } else if let Event::ClientError(async_nats::ClientError::Other(why)) = event {
-                        teller.send_replace(Some(why));
-                    }
+        let options = |purpose: &str| {
+            let mut options = ConnectOptions::with_nkey(seed.to_string());
+            if let Some(ca) = &cluster.nats.ca {
+                options = options.add_root_certificates(ca.clone());
+            }
+            options
+                .name(format!("console {}: {purpose}", console.name))
+                .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
+                .retry_on_initial_connect()
+                .max_reconnects(None)
+                .reconnect_delay_callback(reconnect::pause_before)
+                .request_timeout(Some(ANSWERING))
+                .connection_timeout(CONNECTING)
+                .ping_interval(PING)
+        };
+        let broker = options("the broker").event_callback(move |event| {
+            let (sender, teller) = (sender.clone(), teller.clone());
+            async move {
+                if event == Event::Connected {
+                    sender.send_replace(true);
+                } else if matches!(event, Event::Disconnected | Event::Closed) {
+                    sender.send_replace(false);
+                } else if let Event::ClientError(async_nats::ClientError::Other(why)) = event {
+                    teller.send_replace(Some(why));
                 }
-            })
-            .connect(&cluster.nats.servers)
-            .await
-            .map_err(ClientError::Connect)?;
-        let nats = Nats { client, connected };
+            }
+        });
+        let servers = &cluster.nats.servers;
+        let broker = broker.connect(servers).await.map_err(ClientError::Connect)?;
+        let mut nodes = BTreeMap::new();
+        for node in cluster.charter().nodes().iter().map(|node| node.index) {
+            let client = options(&format!("node {node}"))
+                .event_callback(|_| std::future::ready(()))
+                .connect(servers)
+                .await
+                .map_err(ClientError::Connect)?;
+            nodes.insert(node, client);
+        }
+        let nats = Nats { nodes: Arc::new(nodes), _broker: broker, connected };
         let memory = Memory::of(cluster);
         let nodes = Nodes::new(nats.clone(), cluster.context.clone(), memory);
         Ok(Self { nodes, nats, servers: cluster.nats.servers.clone(), trouble })
@@ -140,13 +159,13 @@ impl Client {
     /// [`ClientError::Subscribe`].
     pub async fn news(&self) -> Result<impl Stream<Item = News> + Send + use<>, ClientError> {
         let mut listening = Listening::default();
-        for node in self.nodes.charter().nodes().iter().map(|node| node.index) {
+        for (&node, client) in &*self.nats.nodes {
             for (subject, limit) in [
                 (subject::head(node), allowance::HEADS),
                 (subject::health(node), allowance::HEALTH),
                 (subject::progress_of(node), allowance::PROGRESS),
             ] {
-                let heard = self.nats.client.subscribe(subject).await.map_err(ClientError::Subscribe)?;
+                let heard = client.subscribe(subject).await.map_err(ClientError::Subscribe)?;
                 listening.to(node, limit, heard);
             }
         }

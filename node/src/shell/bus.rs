@@ -1,7 +1,8 @@
-//! The connection to the bus: what arrives becomes events, with one task per sender, so that a sender who floods the
-//! bus crowds out only itself, and costs no more than it may send.
+//! The connections to the bus: what arrives becomes events. What each other node says comes over a connection of its own,
+//! and is taken by a task of its own: whoever floods the bus, or sends what no client reads, at which the connection ends,
+//! crowds out only itself, and costs no more than it may send.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message};
@@ -11,7 +12,7 @@ use enclave_link::message::Deliver;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::intake::{Source, Surplus, pass_on};
@@ -40,7 +41,87 @@ pub enum BusError {
     Subscribe(#[source] async_nats::SubscribeError),
 }
 
-/// Connects, now or as soon as the broker is there.
+/// The connections of a node.
+pub(super) struct Bus {
+    /// For what this node says, and for the stream.
+    pub(super) own: Client,
+    /// For what consoles ask.
+    consoles: Client,
+    /// For what each other node says.
+    peers: BTreeMap<NodeIndex, Client>,
+}
+
+/// Who connects, and how.
+struct Account<'a> {
+    config: &'a config::Nats,
+    node: NodeIndex,
+    cluster: &'a ClusterId,
+    seed: Zeroizing<String>,
+}
+
+impl<'a> Account<'a> {
+    fn read(config: &'a config::Nats, node: NodeIndex, cluster: &'a ClusterId) -> Result<Self, BusError> {
+        let unread = |error| BusError::Seed(config.seed.clone(), error);
+        let seed = Zeroizing::new(file::read(&config.seed, MAX_SETTINGS).map_err(unread)?);
+        let seed = std::str::from_utf8(&seed)
+            .map_err(|error| unread(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+        // Of the libraries for TLS that are linked, this one; a second call changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Ok(Self { config, node, cluster, seed: Zeroizing::new(seed.trim().to_owned()) })
+    }
+
+    fn options(&self, purpose: &str) -> ConnectOptions {
+        let mut options = ConnectOptions::with_nkey(self.seed.to_string());
+        if let Some(ca) = &self.config.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        options
+            .name(format!("node {} of {}: {purpose}", self.node, self.cluster))
+            .custom_inbox_prefix(subject::node_inbox(self.node))
+            .subscription_capacity(MAX_WAITING)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .ping_interval(PING)
+    }
+
+    /// Connects, now or as soon as the broker is there, and says when that changes.
+    async fn connect(&self, events: mpsc::Sender<Event>) -> Result<Client, BusError> {
+        self.options("what it says")
+            .reconnect_delay_callback(reconnect::pause_before)
+            .event_callback(move |event| {
+                let events = events.clone();
+                async move {
+                    // The agent may be gone; then nobody needs to know.
+                    if event == async_nats::Event::Connected {
+                        drop(events.send(Event::Connected).await);
+                    } else if event == async_nats::Event::Disconnected {
+                        drop(events.send(Event::Disconnected).await);
+                    } else {
+                        warn!(%event, "bus");
+                    }
+                }
+            })
+            .connect(&self.config.servers)
+            .await
+            .map_err(BusError::Connect)
+    }
+
+    /// Connects to listen to somebody. Whoever ends the connection by what it sends is heard again after a pause.
+    async fn listen_to(&self, whom: &str) -> Result<Client, BusError> {
+        let whom = whom.to_owned();
+        self.options(&whom)
+            .reconnect_delay_callback(|attempt| reconnect::pause_before(attempt.saturating_add(1)))
+            .event_callback(move |event| {
+                debug!(%whom, %event, "bus");
+                std::future::ready(())
+            })
+            .connect(&self.config.servers)
+            .await
+            .map_err(BusError::Connect)
+    }
+}
+
+/// Connects only to say something, now or as soon as the broker is there.
 ///
 /// # Errors
 /// [`BusError`] for anything that waiting would not cure.
@@ -50,71 +131,112 @@ pub(super) async fn connect(
     cluster: &ClusterId,
     events: mpsc::Sender<Event>,
 ) -> Result<Client, BusError> {
-    let unread = |error| BusError::Seed(config.seed.clone(), error);
-    let seed = Zeroizing::new(file::read(&config.seed, MAX_SETTINGS).map_err(unread)?);
-    let seed = std::str::from_utf8(&seed)
-        .map_err(|error| unread(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
-    let mut options = ConnectOptions::with_nkey(seed.trim().to_owned());
-    if let Some(ca) = &config.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    // Of the libraries for TLS that are linked, this one; a second call changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    options
-        .name(format!("node {node} of {cluster}"))
-        .custom_inbox_prefix(subject::node_inbox(node))
-        .subscription_capacity(MAX_WAITING)
-        .retry_on_initial_connect()
-        .max_reconnects(None)
-        .ping_interval(PING)
-        .reconnect_delay_callback(reconnect::pause_before)
-        .event_callback(move |event| {
-            let events = events.clone();
-            async move {
-                // The agent may be gone; then nobody needs to know.
-                if event == async_nats::Event::Connected {
-                    drop(events.send(Event::Connected).await);
-                } else if event == async_nats::Event::Disconnected {
-                    drop(events.send(Event::Disconnected).await);
-                } else {
-                    warn!(%event, "bus");
-                }
-            }
-        })
-        .connect(&config.servers)
-        .await
-        .map_err(BusError::Connect)
+    Account::read(config, node, cluster)?.connect(events).await
 }
 
-/// Subscribes to all that concerns this node.
-///
-/// # Errors
-/// [`BusError::Subscribe`].
-pub(super) async fn subscribe(
-    client: &Client,
-    node: NodeIndex,
-    surplus: &Surplus,
-    events: &mpsc::Sender<Event>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), BusError> {
-    let requests =
-        [subject::submissions_to(node), subject::reads_of(node), subject::list(node), subject::backup(node)];
-    let from_consoles = |subject| (subject, Source::Consoles(allowance::REQUESTS));
-    let from_peer = |peer| {
-        let from = |limit| Source::Peer(peer, limit, surplus.clone());
-        [
-            (subject::head(peer), from(allowance::HEADS)),
-            (subject::health(peer), from(allowance::HEALTH)),
-            (subject::peer(node, peer), from(allowance::PEERS)),
-        ]
-    };
-    for (subject, source) in
-        requests.map(from_consoles).into_iter().chain(surplus.peers().flat_map(from_peer))
-    {
-        let subscription = client.subscribe(subject).await.map_err(BusError::Subscribe)?;
-        tasks.spawn(pass_on(subscription, source, read, events.clone()));
+impl Bus {
+    /// Connects, now or as soon as the broker is there.
+    ///
+    /// # Errors
+    /// [`BusError`] for anything that waiting would not cure.
+    pub(super) async fn connect(
+        config: &config::Nats,
+        node: NodeIndex,
+        cluster: &ClusterId,
+        surplus: &Surplus,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, BusError> {
+        let account = Account::read(config, node, cluster)?;
+        let mut peers = BTreeMap::new();
+        for peer in surplus.peers() {
+            peers.insert(peer, account.listen_to(&format!("node {peer}")).await?);
+        }
+        Ok(Self {
+            consoles: account.listen_to("consoles").await?,
+            peers,
+            own: account.connect(events).await?,
+        })
     }
-    Ok(())
+
+    /// Subscribes to all that concerns this node.
+    ///
+    /// # Errors
+    /// [`BusError::Subscribe`].
+    pub(super) async fn subscribe(
+        &self,
+        node: NodeIndex,
+        surplus: &Surplus,
+        events: &mpsc::Sender<Event>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), BusError> {
+        let requests = [
+            subject::submissions_to(node),
+            subject::reads_of(node),
+            subject::list(node),
+            subject::backup(node),
+        ];
+        for subject in requests {
+            let subscription = self.consoles.subscribe(subject).await.map_err(BusError::Subscribe)?;
+            let source = Source::Consoles(allowance::REQUESTS);
+            tasks.spawn(pass_on(subscription, source, read, events.clone()));
+        }
+        for (peer, client) in &self.peers {
+            for (subject, limit) in [
+                (subject::head(*peer), allowance::HEADS),
+                (subject::health(*peer), allowance::HEALTH),
+                (subject::peer(node, *peer), allowance::PEERS),
+            ] {
+                let subscription = client.subscribe(subject).await.map_err(BusError::Subscribe)?;
+                let source = Source::Peer(*peer, limit, surplus.clone());
+                tasks.spawn(pass_on(subscription, source, read, events.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes protocol messages between bus and enclave, so that nothing else that the agent does holds them up.
+    ///
+    /// # Errors
+    /// [`BusError::Subscribe`].
+    pub(super) async fn relay(
+        &self,
+        node: NodeIndex,
+        surplus: &Surplus,
+        link: crate::link::EnclaveLink,
+        mut outgoing: mpsc::Receiver<enclave_link::message::Send>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), BusError> {
+        // Each sender waits for its turn; none waits behind what another has sent before.
+        let (sender, mut incoming) = mpsc::channel(1);
+        for (peer, client) in &self.peers {
+            let from = subject::sessions_from(node, *peer);
+            let subscription = client.subscribe(from).await.map_err(BusError::Subscribe)?;
+            let source = Source::Peer(*peer, allowance::SESSIONS, surplus.clone());
+            tasks.spawn(pass_on(subscription, source, |message| deliver(&message), sender.clone()));
+        }
+        tasks.spawn(async move {
+            while let Some(deliver) = incoming.recv().await {
+                link.send(enclave_link::message::to_enclave::Kind::Deliver(deliver)).await;
+            }
+        });
+        let client = self.own.clone();
+        tasks.spawn(async move {
+            while let Some(send) = outgoing.recv().await {
+                let address =
+                    Hash::try_from(send.label.as_slice()).ok().zip(NodeIndex::try_from(send.to).ok());
+                let Some((label, to)) = address else {
+                    warn!("the enclave addressed a message to nobody");
+                    continue;
+                };
+                // A message that the bus loses ends its session at the deadline, which the enclaves report.
+                let sent = client.publish(subject::session(to, &label, node), send.payload.into()).await;
+                if let Err(error) = sent {
+                    warn!(%to, %error, "session message not sent");
+                }
+            }
+        });
+        Ok(())
+    }
 }
 
 /// A message as an event; none for what nobody here can do anything with.
@@ -146,47 +268,4 @@ fn deliver(message: &Message) -> Option<Deliver> {
     let (label, from) = subject::parse_session(&message.subject).ok()?;
     let label = label.as_bytes().to_vec();
     Some(Deliver { label, from: from.into(), payload: message.payload.to_vec() })
-}
-
-/// Passes protocol messages between bus and enclave, so that nothing else that the agent does holds them up.
-///
-/// # Errors
-/// [`BusError::Subscribe`].
-pub(super) async fn relay(
-    client: &Client,
-    node: NodeIndex,
-    surplus: &Surplus,
-    link: crate::link::EnclaveLink,
-    mut outgoing: mpsc::Receiver<enclave_link::message::Send>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), BusError> {
-    // Each sender waits for its turn; none waits behind what another has sent before.
-    let (sender, mut incoming) = mpsc::channel(1);
-    for peer in surplus.peers() {
-        let from = subject::sessions_from(node, peer);
-        let subscription = client.subscribe(from).await.map_err(BusError::Subscribe)?;
-        let source = Source::Peer(peer, allowance::SESSIONS, surplus.clone());
-        tasks.spawn(pass_on(subscription, source, |message| deliver(&message), sender.clone()));
-    }
-    tasks.spawn(async move {
-        while let Some(deliver) = incoming.recv().await {
-            link.send(enclave_link::message::to_enclave::Kind::Deliver(deliver)).await;
-        }
-    });
-    let client = Arc::new(client.clone());
-    tasks.spawn(async move {
-        while let Some(send) = outgoing.recv().await {
-            let address = Hash::try_from(send.label.as_slice()).ok().zip(NodeIndex::try_from(send.to).ok());
-            let Some((label, to)) = address else {
-                warn!("the enclave addressed a message to nobody");
-                continue;
-            };
-            // A message that the bus loses ends its session at the deadline, which the enclaves report.
-            let sent = client.publish(subject::session(to, &label, node), send.payload.into()).await;
-            if let Err(error) = sent {
-                warn!(%to, %error, "session message not sent");
-            }
-        }
-    });
-    Ok(())
 }

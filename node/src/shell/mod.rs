@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::bus::Bus;
 pub use self::bus::BusError;
 use self::intake::Surplus;
 use self::metrics::Metrics;
@@ -49,8 +50,6 @@ const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long after one log of the stream was read once more the next one is, in milliseconds: ten thousand ceremonies
 /// take a day.
 const RECHECK_MS: u64 = 10_000;
-/// The highest index that a node can have.
-const MAX_INDEX: u8 = 20;
 
 pub(crate) fn now() -> UnixMillis {
     UnixMillis(jiff::Timestamp::now().as_millisecond())
@@ -94,20 +93,21 @@ impl Agent {
         let cluster = identity.charter.cluster().clone();
         let mut tasks = JoinSet::new();
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let client = bus::connect(&config.nats, node, &cluster, sender.clone()).await?;
-        let peers = (1..=MAX_INDEX).filter_map(|index| NodeIndex::new(index).ok());
+        // No amendment makes a node that was not in the first charter.
+        let peers = identity.charter.nodes().iter().map(|peer| peer.index);
         let surplus = Surplus::of(peers.filter(|peer| *peer != node));
-        bus::subscribe(&client, node, &surplus, &sender, &mut tasks).await?;
+        let bus = Bus::connect(&config.nats, node, &cluster, &surplus, sender.clone()).await?;
+        bus.subscribe(node, &surplus, &sender, &mut tasks).await?;
         let (link, incoming) = link::start(config.enclave.clone(), config.kms.endpoint.clone(), &mut tasks);
-        bus::relay(&client, node, &surplus, link.clone(), incoming.to_peers, &mut tasks).await?;
+        bus.relay(node, &surplus, link.clone(), incoming.to_peers, &mut tasks).await?;
         tasks.spawn(hear_enclave(incoming.events, sender.clone()));
         tasks.spawn(watch_link(link.clone(), sender.clone()));
         let (store_ops, queue) = mpsc::channel(MAX_STORE_OPS);
         tasks.spawn(keep_store(store, node, queue, sender.clone()));
         let (stream, queue) = mpsc::channel(MAX_STREAM_OPS);
-        tasks.spawn(keep_stream(LogStream::new(client.clone()), queue, sender.clone()));
+        tasks.spawn(keep_stream(LogStream::new(bus.own.clone()), queue, sender.clone()));
         let (publish, queue) = mpsc::channel(MAX_PUBLISHED);
-        tasks.spawn(keep_publishing(client, queue));
+        tasks.spawn(keep_publishing(bus.own, queue));
         let check_every = |vault: &Vault| u64::try_from(vault.check_every().as_millis()).unwrap_or(u64::MAX);
         let pace = Pace {
             vault_check_ms: vault.as_ref().map(check_every),

@@ -1,15 +1,22 @@
-//! The broker's stream: looking at it, reading it in batches, and appending to it.
+//! The broker's stream: looking at it, reading it, and appending to it.
 //!
 //! An acknowledgement is only a hint. What was appended is read back, and only what is found there counts.
+//!
+//! A message is read by a request whose answer is JSON. A direct read would answer with the message as it was published:
+//! with headers of its publisher's making before the broker's own, or with bytes that no client reads, at which the
+//! connection ends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::{Client, HeaderMap, Message, StatusCode, jetstream};
+use async_nats::{Client, jetstream};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use ceremonies::deploy::subject;
 use ceremonies::ids::CeremonyId;
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::bus::MAX_WAITING;
@@ -17,21 +24,23 @@ use crate::core::{Mark, StreamEntry, StreamError, StreamSeen};
 
 /// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Messages in one batch, and their bytes. With the status that ends it, a batch fits into what may wait.
-const BATCH: (u32, u32) = (240, 1024 * 1024);
-const _: () = assert!((BATCH.0 as usize) < MAX_WAITING);
+/// The most messages that are read before they are handed over.
+const BATCH: usize = 240;
+/// The most that are asked for at once. Their answers fit into what may wait.
+const AT_ONCE: u8 = 64;
+const _: () = assert!((AT_ONCE as usize) < MAX_WAITING);
 /// The last number that a stream's message may have: no stream comes near it, and there is always a next one.
 const MAX_SEQUENCE: u64 = u64::MAX / 2;
 /// How much of a broker's own words is repeated, in characters.
 const MAX_ERROR: usize = 200;
 /// JetStream's request for a message of the stream.
-const GET: &str = "$JS.API.DIRECT.GET.CEREMONIES";
+const GET: &str = "$JS.API.STREAM.MSG.GET.CEREMONIES";
 /// JetStream's request for a description of the stream.
 const INFO: &str = "$JS.API.STREAM.INFO.CEREMONIES";
-/// What ends a batch.
-const END_OF_BATCH: u16 = 204;
 /// JetStream's code for a stream that is not there.
 const NOT_FOUND: i64 = 10059;
+/// JetStream's code for a message that is not there.
+const NO_MESSAGE: i64 = 10037;
 
 /// The stream, as one task uses it.
 pub(super) struct LogStream {
@@ -43,16 +52,12 @@ fn unavailable(error: impl std::fmt::Display) -> StreamError {
     StreamError::Unavailable(error.to_string())
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).map(async_nats::HeaderValue::as_str)
-}
-
-/// A message of the stream, as a direct read gives it.
-fn entry(message: &Message) -> Option<StreamEntry> {
-    let headers = message.headers.as_ref()?;
-    let ceremony = subject::ceremony(header(headers, "Nats-Subject")?).ok();
-    let seq = header(headers, "Nats-Sequence")?.parse().ok().filter(|seq| *seq <= MAX_SEQUENCE)?;
-    Some(StreamEntry { ceremony, seq, payload: message.payload.to_vec() })
+/// A message of the stream.
+fn entry(message: &Value) -> Option<StreamEntry> {
+    let ceremony = message["subject"].as_str().and_then(|name| subject::ceremony(name).ok());
+    let seq = message["seq"].as_u64().filter(|seq| *seq <= MAX_SEQUENCE)?;
+    let payload = BASE64.decode(message["data"].as_str().unwrap_or_default()).ok()?;
+    Some(StreamEntry { ceremony, seq, payload })
 }
 
 impl LogStream {
@@ -62,33 +67,31 @@ impl LogStream {
         Self { client, jetstream }
     }
 
-    async fn ask(&self, subject: &str, request: &Value) -> Result<Message, StreamError> {
+    /// The answer to a request, unless JetStream has this error.
+    async fn ask(&self, subject: &str, request: &Value, absent: i64) -> Result<Option<Value>, StreamError> {
         let request = serde_json::to_vec(request).map_err(unavailable)?;
         let answer = self.client.request(subject.to_owned(), request.into());
         let answer = tokio::time::timeout(PATIENCE, answer).await;
-        answer.map_err(|_| unavailable("no answer within 3 s"))?.map_err(unavailable)
+        let answer = answer.map_err(|_| unavailable("no answer within 3 s"))?.map_err(unavailable)?;
+        let answer: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
+        if answer["error"]["err_code"].as_i64() == Some(absent) {
+            return Ok(None);
+        }
+        match answer["error"]["description"].as_str() {
+            Some(error) => Err(unavailable(error.chars().take(MAX_ERROR).collect::<String>())),
+            None => Ok(Some(answer)),
+        }
     }
 
     /// One message of the stream; none where there is none.
     async fn get(&self, which: &Value) -> Result<Option<StreamEntry>, StreamError> {
-        let answer = self.ask(GET, which).await?;
-        match answer.status {
-            None => entry(&answer).map(Some).ok_or_else(|| unavailable("a message without its sequence")),
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(unavailable(format!("status {status}"))),
-        }
+        let Some(answer) = self.ask(GET, which, NO_MESSAGE).await? else { return Ok(None) };
+        entry(&answer["message"]).map(Some).ok_or_else(|| unavailable("a message without its sequence"))
     }
 
     /// The stream's description, and the message at a mark.
     pub(super) async fn inspect(&self, mark: Option<Mark>) -> Result<StreamSeen, StreamError> {
-        let answer = self.ask(INFO, &json!({})).await?;
-        let info: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
-        if info["error"]["err_code"].as_i64() == Some(NOT_FOUND) {
-            return Err(StreamError::Absent);
-        }
-        if let Some(error) = info["error"]["description"].as_str() {
-            return Err(unavailable(error.chars().take(MAX_ERROR).collect::<String>()));
-        }
+        let info = self.ask(INFO, &json!({}), NOT_FOUND).await?.ok_or(StreamError::Absent)?;
         let number = |field: &str| info["state"][field].as_u64().unwrap_or_default().min(MAX_SEQUENCE);
         let has_mark = match mark {
             Some(mark) => {
@@ -107,41 +110,32 @@ impl LogStream {
 
     /// The next messages on subjects like this after a sequence, in order; none at the stream's end.
     pub(super) async fn read(&self, subjects: &str, after: u64) -> Result<Vec<StreamEntry>, StreamError> {
-        let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
-        let request = json!({
-            "seq": after + 1, "next_by_subj": subjects, "batch": BATCH.0, "max_bytes": BATCH.1,
-        });
-        let request = serde_json::to_vec(&request).map_err(unavailable)?;
-        self.client.publish_with_reply(GET, inbox, request.into()).await.map_err(unavailable)?;
-        let mut entries: Vec<StreamEntry> = Vec::new();
-        let collect = async {
-            while let Some(answer) = answers.next().await {
-                match answer.status {
-                    // The end of the batch, or of the stream.
-                    Some(status) if status == StatusCode::NOT_FOUND || status.as_u16() == END_OF_BATCH => {
-                        return Ok(());
+        let mut entries = BTreeMap::new();
+        let (mut from, mut many) = (after + 1, 1);
+        // Each request is for the first message from a place on, so that together they pass over none; more and more of
+        // them, as most often there is one message, or none.
+        while entries.len() < BATCH {
+            let next = |seq| async move { self.get(&json!({ "seq": seq, "next_by_subj": subjects })).await };
+            let answers = join_all((from..from.saturating_add(many)).map(next)).await;
+            let mut is_over = false;
+            for answer in answers {
+                match answer {
+                    Ok(Some(entry)) if entry.seq < from => {
+                        return Err(unavailable("a message that was not asked for"));
                     }
-                    Some(status) => return Err(unavailable(format!("status {status}"))),
-                    None => {}
+                    Ok(Some(entry)) => drop(entries.insert(entry.seq, entry)),
+                    Ok(None) => is_over = true,
+                    // What has arrived is complete up to here; the rest is asked for again.
+                    Err(_) if !entries.is_empty() => return Ok(entries.into_values().collect()),
+                    Err(error) => return Err(error),
                 }
-                let next = entry(&answer).ok_or_else(|| unavailable("a message without its sequence"))?;
-                let last = entries.last().map_or(after, |last| last.seq);
-                if next.seq <= last || entries.len() >= BATCH.0 as usize {
-                    return Err(unavailable("messages that were not asked for"));
-                }
-                entries.push(next);
             }
-            Err(unavailable("the connection was closed"))
-        };
-        let done = tokio::time::timeout(PATIENCE, collect).await;
-        match done {
-            Ok(result) => result?,
-            // What has arrived is in order; the rest is asked for again.
-            Err(_) if !entries.is_empty() => {}
-            Err(_) => return Err(unavailable("no answer within 3 s")),
+            match entries.last_key_value() {
+                Some((last, _)) if !is_over => (from, many) = (last + 1, (2 * many).min(AT_ONCE.into())),
+                Some(_) | None => break,
+            }
         }
-        Ok(entries)
+        Ok(entries.into_values().collect())
     }
 
     /// Appends to a ceremony's log, reads back what stands there, and returns its sequence.

@@ -6,6 +6,7 @@
 mod host;
 mod parent;
 mod peer;
+mod raw;
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,7 @@ use ceremonies::ids::NodeIndex;
 pub use self::host::Host;
 pub use self::parent::{Boundary, Misdeed, Parent, Passing, Side};
 pub use self::peer::{Peer, PeerMisdeed};
+pub use self::raw::{Published, Raw};
 use crate::cluster::Cluster;
 
 /// Makes a node's agent take another socket for its enclave's, and restarts the agent.

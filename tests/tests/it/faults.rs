@@ -59,6 +59,13 @@ impl Console {
         self.until(check.id(), patience, |health| health.nodes.iter().any(is_found)).await;
     }
 
+    /// Waits until these nodes are shown as well, whatever is wrong with others.
+    pub(crate) async fn shows_well(&mut self, nodes: &[u8]) {
+        let is_well =
+            |status: &NodeStatus| !nodes.contains(&status.node.get()) || status.level == Level::Good;
+        self.until("well", PATIENCE, |health| health.nodes.iter().all(is_well)).await;
+    }
+
     /// Waits until no node is shown as anything but well.
     pub(crate) async fn shows_all_nodes_well(&mut self) {
         let is_well = |health: &Health| health.nodes.iter().all(|status| status.level == Level::Good);

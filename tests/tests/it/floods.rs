@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use ceremonies::charter::CeremonyKind;
 use ceremonies::deploy::subject;
+use ceremonies::script::Act;
 use console::checks::Check;
 use futures_util::StreamExt as _;
-use lab::attack::Host;
+use lab::attack::{Host, Published, Raw};
 use lab::cluster::Cluster;
 
 use crate::broker::client;
 use crate::ceremonies::{PATIENCE, node, open};
 use crate::consoles::run;
 use crate::faults::{Console, with_wallet};
-use crate::record::SOON;
+use crate::record::{SOON, of_one_mind};
 
 /// How much an agent may grow while another node floods the bus: some of what that node may have waiting.
 const MAX_GROWTH: u64 = 24 * 1024 * 1024;
@@ -102,6 +103,58 @@ async fn answers_that_a_node_has_the_broker_deliver_on_the_bus_reach_nobody_else
             break;
         }
     }
+    cluster.stop().await;
+}
+
+/// Headers that a publisher may send, and no client reads, or that pass for the broker's own.
+const HEADERS: [&[u8]; 7] = [
+    b"Nats-Sequence: 7777",
+    b"Nats-Sequence: 1\r\nNats-Subject: head.1",
+    b"no colon",
+    b"Key: \xff\xfe",
+    b": no name",
+    b" spaced: name",
+    b"Status: 404",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_client_reads_stops_no_log_and_cuts_nobody_off_but_its_sender() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = crate::record::cluster(folder.path()).await;
+    let mut console = Console::at(&room).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    let message = |subject: &[u8], headers: Option<&[u8]>| Published {
+        subject: subject.to_vec(),
+        headers: headers.map(<[u8]>::to_vec),
+        payload: b"x".to_vec(),
+    };
+
+    let mut stored = Raw::with_credentials_of(&cluster, node(3)).await.unwrap();
+    for headers in HEADERS {
+        stored.publish(&message(subject::log(&id).as_bytes(), Some(headers))).await.unwrap();
+        stored.publish(&message(b"ceremony.log.dkg-other-1", Some(headers))).await.unwrap();
+    }
+    stored.publish(&message(b"ceremony.log.\xff\xfe", None)).await.unwrap();
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 7).await;
+    // Whoever reads all of it anew passes over it too.
+    cluster.agent(node(1)).unwrap().kill().await;
+    console.shows_all_nodes_well().await;
+
+    let said = ["head.3", "health.3", "record.1.3", "progress.dkg-x.3"].map(str::as_bytes);
+    let live = said.iter().flat_map(|subject| HEADERS.map(|headers| message(subject, Some(headers))));
+    let live = live.chain([message(b"mpc.1.\xff.3", None), message(b"mpc.2.\xff.3", None)]);
+    let flood = Raw::with_credentials_of(&cluster, node(3)).await.unwrap().flood(live.collect(), 5);
+    let other = open(&room, CeremonyKind::Dkg, "savings").await;
+    assert!(room.wait_recorded(&other, PATIENCE).await.unwrap().recorded);
+    console.shows_well(&[1, 2, 4, 5]).await;
+    let begun = Instant::now();
+    run(&cluster.layout().console(), &["ceremony", "show", other.as_str()], None).unwrap();
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(!flood.is_finished(), "the flood was cut off");
+    flood.abort();
+    room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();
+    console.shows_all_nodes_well().await;
     cluster.stop().await;
 }
 

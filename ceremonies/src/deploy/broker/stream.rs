@@ -76,6 +76,9 @@ pub fn stream_differences(config: &Value) -> Vec<Difference> {
         "allow_msg_ttl",
         "subject_delete_marker_ttl",
         "allow_rollup_hdrs",
+        "allow_msg_counter",
+        "allow_msg_schedules",
+        "no_ack",
         "sealed",
         "mirror",
         "sources",
@@ -94,6 +97,9 @@ pub fn stream_differences(config: &Value) -> Vec<Difference> {
         if u64::try_from(limit).is_ok_and(|limit| limit > 0 && limit < least) {
             differences.push(difference(setting, &json!("unlimited, or wider"), &config[setting]));
         }
+    }
+    if !matches!(config["persist_mode"].as_str(), None | Some("" | "default")) {
+        differences.push(difference("persist_mode", &json!("default"), &config["persist_mode"]));
     }
     let limited = config["max_msgs_per_subject"].as_i64().unwrap_or(-1) > 0;
     if limited && config["discard_new_per_subject"] != json!(true) {
@@ -160,6 +166,10 @@ mod tests {
             ("allow_direct", json!(false)),
             ("allow_rollup_hdrs", json!(true)),
             ("allow_msg_ttl", json!(true)),
+            ("allow_msg_counter", json!(true)),
+            ("allow_msg_schedules", json!(true)),
+            ("no_ack", json!(true)),
+            ("persist_mode", json!("async")),
             ("subject_delete_marker_ttl", json!(1_000_000_000)),
             ("mirror", json!({ "name": "OTHER" })),
             ("sources", json!([{ "name": "OTHER" }])),
