@@ -5,6 +5,7 @@ mod opening;
 mod payees;
 mod rivals;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -168,6 +169,9 @@ pub enum RoomError {
     /// Bans and exclusions leave no signer set.
     #[error("bans and exclusions leave no signer set that could sign")]
     NobodySigns,
+    /// A node is named more than once among those that lost their shares.
+    #[error("node {0} is named twice: name it once, with the way in which it gets its share back")]
+    NamedTwice(NodeIndex),
     /// The manifest would be refused.
     #[error("the manifest would be refused")]
     Manifest(#[from] ManifestError),
@@ -265,6 +269,20 @@ pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
         NodeIndex::try_from(number).map_err(|error| error.to_string())?,
         way.trim().parse().map_err(|e: UnknownWord| e.to_string())?,
     ))
+}
+
+/// Those nodes, each with the one way in which it gets its share back.
+///
+/// # Errors
+/// [`RoomError::NamedTwice`].
+pub fn lost_nodes(named: Vec<(NodeIndex, Way)>) -> Result<BTreeMap<NodeIndex, Way>, RoomError> {
+    let mut nodes = BTreeMap::new();
+    for (node, way) in named {
+        if nodes.insert(node, way).is_some() {
+            return Err(RoomError::NamedTwice(node));
+        }
+    }
+    Ok(nodes)
 }
 
 /// The event that opens a ceremony.

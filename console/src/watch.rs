@@ -55,6 +55,12 @@ impl Watch {
         }
     }
 
+    /// Those of these nodes that were not heard yet.
+    #[must_use]
+    pub fn unheard(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
+        nodes.iter().copied().filter(|node| !self.hearing.has_heard([node])).collect()
+    }
+
     /// How the cluster is, a moment later. If nobody waits for the end of that, nothing that was heard is lost.
     ///
     /// # Errors

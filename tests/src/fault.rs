@@ -224,7 +224,7 @@ impl Cluster {
                 service.resume().await;
             }
         }
-        Ok("mended; a share that was lost needs a recovery".to_owned())
+        Ok("mended; if a share was lost, it needs a recovery".to_owned())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::log::Entry;
 use crate::manifest::Manifest;
 use crate::script::{Act, Script, Step};
 use crate::statement::{Answer, Established, Statement};
-use crate::words;
+use crate::words::{self, FINGERPRINT_WORDS};
 
 /// What a withdrawal's statement has in place of a step.
 pub const WITHDRAW: &str = "withdraw";
@@ -238,6 +238,10 @@ impl Ceremony {
         let spoken = self.spoken_words().unwrap_or_default();
         if spoken == typed {
             return Ok(());
+        }
+        let given = typed.split_whitespace().count();
+        if given != FINGERPRINT_WORDS {
+            return Err(Rejection::CountOfWords(given));
         }
         let same = spoken.split(' ').zip(typed.split(' ')).take_while(|(one, other)| one == other);
         Err(Rejection::WrongWords { place: same.count() + 1 })

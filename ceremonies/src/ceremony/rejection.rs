@@ -11,6 +11,7 @@ use crate::manifest::ManifestError;
 use crate::script::ScriptError;
 use crate::statement::SignatureError;
 use crate::wallet::RecordError;
+use crate::words::FINGERPRINT_WORDS;
 
 /// Why the fold refuses an entry. The ceremony is as it was before.
 #[derive(Debug, Error)]
@@ -72,6 +73,10 @@ pub enum Rejection {
     OtherTransaction { confirmed: TransactionId, signed: TransactionId },
     #[error("word {place} is not that of this wallet: listen again; the step stays open")]
     WrongWords { place: usize },
+    #[error(
+        "the fingerprint has {FINGERPRINT_WORDS} words, and {0} were given: say all of them, in their order"
+    )]
+    CountOfWords(usize),
     #[error("the signature is refused")]
     Signature(#[from] SignatureError),
     #[error("node {0} is not part of this ceremony")]

@@ -191,9 +191,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
                 )?,
                 (CeremonyKind::Inventory, None, Some(wallet)) => entries.subject(&desk.book, wallet)?,
                 (_, None, _) if !entries.is_empty() => return Err(RoomError::Generation.into()),
-                (_, None, wallet) => {
-                    Subject::new(kind, wallet, charter.as_deref(), lost.into_iter().collect())?
-                }
+                (_, None, wallet) => Subject::new(kind, wallet, charter.as_deref(), room::lost_nodes(lost)?)?,
                 _ => bail!(
                     "a transfer needs --wallet and --transaction, and no other ceremony takes --transaction"
                 ),

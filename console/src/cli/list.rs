@@ -172,12 +172,13 @@ pub(super) async fn list(path: Option<PathBuf>, output: Output, filter: &Filter)
             "heads": heads,
         }));
     }
-    if lines.is_empty() {
+    if fitting.is_empty() {
         lines.push("none of the nodes that answered lists a ceremony that fits".to_owned());
     }
     let left = catalogue.left.max(fitting.len().saturating_sub(most));
     if left > 0 {
-        lines.push(format!("{left} older ceremonies are not shown: use --all or --limit COUNT"));
+        let older = if left == 1 { "1 older ceremony is" } else { &format!("{left} older ceremonies are") };
+        lines.push(format!("{older} not shown: use --all or --limit COUNT"));
     }
     if !catalogue.troubles.is_empty() {
         lines.push(format!("no list from: {}", catalogue.troubles));

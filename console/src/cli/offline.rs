@@ -150,21 +150,24 @@ pub(super) fn script(output: Output, command: ScriptCommand) -> Result<()> {
 }
 
 fn load(file: &Path) -> Result<Charter> {
-    Ok(Charter::parse(&read("charter", file, MAX_CHARTER)?)?)
+    Charter::parse(&read("charter", file, MAX_CHARTER)?).with_context(|| file.display().to_string())
 }
 
 pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
     match command {
         CharterCommand::Check { file } => {
             let charter = load(&file)?;
+            let images = match charter.attestation().measurements.len() {
+                1 => "1 image".to_owned(),
+                count => format!("{count} images"),
+            };
             let text = format!(
-                "charter of {} ({}): threshold {} of {} nodes, {} people, {} images; hash {}",
+                "charter of {} ({}): threshold {} of {} nodes, {} people, {images}; hash {}",
                 charter.cluster(),
                 charter.kind().to_string().to_uppercase(),
                 charter.threshold(),
                 charter.nodes().len(),
                 charter.people().len(),
-                charter.attestation().measurements.len(),
                 charter.hash()
             );
             output.print(

@@ -8,7 +8,7 @@ use ceremonies::attestation::Measurement;
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::{CeremonyKind, Charter};
-use ceremonies::ids::UnixMillis;
+use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::manifest::Manifest;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::checks::{self, Check};
 use crate::client::{Client, ClientError, Library, News, Scope};
 use crate::config::Cluster;
 use crate::health::{Health, Hearing, Level, Moment, NodeStatus};
-use crate::readiness::{Answer, Readiness};
+use crate::readiness::{Answer, Readiness, named};
 use crate::watch::{LISTEN, Watch};
 
 /// How often the cluster is looked at while somebody watches: what has turned is shown as soon as it is known.
@@ -207,10 +207,24 @@ pub(super) fn checks(output: Output) -> Result<()> {
 /// How long nodes are listened to before somebody signs: each is heard every second.
 const LISTEN_BEFORE: Duration = Duration::from_millis(2_500);
 
+/// How long nodes are listened to before whoever waits is told for whom.
+const LISTEN_QUIETLY: Duration = Duration::from_millis(1_500);
+
+/// How the cluster is once each of these nodes was heard or, at the latest, after this long.
+pub(super) async fn settled(watch: &mut Watch, nodes: &[NodeIndex], patience: Duration) -> Result<Health> {
+    let health = watch.settled(nodes, patience.min(LISTEN_QUIETLY)).await?;
+    let (unheard, left) = (watch.unheard(nodes), patience.saturating_sub(LISTEN_QUIETLY));
+    if unheard.is_empty() || left.is_zero() {
+        return Ok(health);
+    }
+    note(&format!("still listening for {}, for {} s at most", named(&unheard), left.as_secs() + 1));
+    Ok(watch.settled(nodes, left).await?)
+}
+
 /// Warns of nodes that could not do their part in a ceremony as they are, before somebody signs in vain.
 pub(super) async fn warn_of_doubts(desk: &Desk, ceremony: &Ceremony) -> Result<()> {
     let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
-    let health = watch.settled(&ceremony.manifest().roster, LISTEN_BEFORE).await?;
+    let health = settled(&mut watch, &ceremony.manifest().roster, LISTEN_BEFORE).await?;
     for warning in doubts(&health, ceremony.manifest()) {
         note(&warning);
     }
@@ -224,11 +238,16 @@ pub(super) async fn warn_of_shares(desk: &Desk, manifest: &Manifest) -> Result<(
         return Ok(());
     }
     let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
-    let health = watch.settled(&manifest.roster, LISTEN).await?;
+    let health = settled(&mut watch, &manifest.roster, LISTEN).await?;
     let signs = matches!(manifest.kind, CeremonyKind::TestSign | CeremonyKind::Transfer);
     let wallet = health.wallets.iter().find(|readiness| signs && readiness.wallet == manifest.wallet);
     if let Some(why) = wallet.and_then(|readiness| readiness.lacking(&manifest.roster)) {
-        note(&format!("WARNING: {}: {why}: the ceremony would fail", manifest.wallet));
+        let needs = if manifest.kind == CeremonyKind::TestSign {
+            "a test signing needs every node's share"
+        } else {
+            "it needs the share of every node that signs"
+        };
+        note(&format!("WARNING: {}: {why}: {needs}, so it would fail", manifest.wallet));
     }
     let doubts = if signs { Vec::new() } else { doubts(&health, manifest) };
     for warning in doubts {

@@ -109,7 +109,7 @@ fn refresh_line(due: Option<UnixMillis>) -> String {
 /// Whether a wallet can sign, by what its nodes say of their shares now: as `custody status` has it.
 async fn readiness(desk: &Desk, wallet: &Wallet) -> Result<Readiness> {
     let mut watch = Watch::begin(desk.client.clone(), desk.book.clone()).await?;
-    let health = watch.settled(&wallet.record.roster(), LISTEN).await?;
+    let health = status::settled(&mut watch, &wallet.record.roster(), LISTEN).await?;
     let of = health.wallets.into_iter().find(|readiness| readiness.wallet == wallet.record.wallet);
     of.context("the wallet is not in the record any more")
 }

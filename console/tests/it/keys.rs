@@ -610,8 +610,36 @@ fn kind_is_changed_from_any_field_and_an_empty_field_is_named_before_the_next() 
     press(&mut model, KeyCode::Enter);
     press(&mut model, KeyCode::Enter);
     assert_eq!((form(&model), trouble(&model)), (Some((CeremonyKind::Recover, 3)), "lost is empty"));
+    for (named, told) in [("4,4=backup", "node 4 is named twice"), ("9", "9")] {
+        write(&mut model, named);
+        press(&mut model, KeyCode::Enter);
+        assert!(trouble(&model).contains(told), "{}", trouble(&model));
+        assert!(!trouble(&model).contains("all the same"), "{}", trouble(&model));
+        for _ in named.chars() {
+            press(&mut model, KeyCode::Backspace);
+        }
+    }
     press(&mut model, KeyCode::Left);
     assert_eq!(form(&model), Some((CeremonyKind::Refresh, 2)), "a refresh has no such field");
+    for _ in 0..3 {
+        press(&mut model, KeyCode::Right);
+    }
+    assert_eq!(form(&model), Some((CeremonyKind::Transfer, 2)));
+    assert!(trouble(&model).contains("from the command line"), "{}", trouble(&model));
+    press(&mut model, KeyCode::Enter);
+    assert_eq!(form(&model), Some((CeremonyKind::Transfer, 2)), "it is not opened with this form");
+}
+
+#[test]
+fn word_that_does_not_sign_is_forgotten() {
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('s'));
+    press(&mut model, KeyCode::Enter);
+    show(&mut model, 80, 24);
+    write(&mut model, "sing");
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    write(&mut model, "sign");
+    assert!(matches!(press(&mut model, KeyCode::Enter).as_slice(), [Effect::Sign(..)]));
 }
 
 #[test]

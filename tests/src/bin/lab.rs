@@ -283,7 +283,7 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
         None => None,
     };
     room::must_choose_no_signers(options.kind, &options.signers)?;
-    let lost = options.lost.into_iter().collect();
+    let lost = room::lost_nodes(options.lost)?;
     let subject = match (options.transaction, options.wallet) {
         (Some(file), Some(wallet)) => {
             let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;

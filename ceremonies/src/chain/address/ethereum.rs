@@ -26,7 +26,7 @@ impl EthereumAddress {
         let rest = rest.strip_prefix("pay-").unwrap_or(rest);
         let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
         if rest.contains('/') {
-            return Err(AddressError::Link(quoted(text)));
+            return Err(AddressError::Call(quoted(text)));
         }
         let Some((address, theirs)) = rest.split_once('@') else { return Self::parse_alone(rest) };
         let is_decimal = !theirs.is_empty() && theirs.bytes().all(|digit| digit.is_ascii_digit());

@@ -43,9 +43,17 @@ pub enum AddressError {
         /// What it is.
         what: &'static str,
     },
-    /// A link for something else.
-    #[error("`{0}` is a link of an unknown form: give the address alone")]
+    /// A link of another scheme.
+    #[error(
+        "`{0}` is a link for something else than this network: ask its author for an address on this one"
+    )]
     Link(String),
+    /// A link that asks a contract for something: the address in it is the contract's.
+    #[error(
+        "`{0}` asks a contract for something, as one for tokens does, and this transaction pays coins: the address in it \
+         is the contract's, and what is paid to that may be lost. Ask its author for an address that takes coins"
+    )]
+    Call(String),
     /// A link that must not be followed.
     #[error("the payment link requires `{0}`, which is not supported here: ask its author for an address")]
     Required(String),

@@ -224,7 +224,7 @@ fn an_address_is_taken_out_of_a_payment_link_that_asks_for_nothing_more() {
     let other = format!("ethereum:{}@5", EIP55[4]);
     assert!(matches!(Address::parse(one, &other), Err(AddressError::OtherChain { ours: 1, .. })));
     let call = format!("ethereum:{}/transfer?address=0x1", EIP55[4]);
-    assert!(matches!(Address::parse(one, &call), Err(AddressError::Link(_))));
+    assert!(matches!(Address::parse(one, &call), Err(AddressError::Call(_))));
 }
 
 /// The examples of EIP-55.

@@ -99,6 +99,20 @@ const TRANSFERRING: &str = "A transaction is opened from the command line, with 
 const TAKING_STOCK: &str = "An inventory is opened from the command line, with its items: custody ceremony open \
     inventory --wallet W --generation N --sheet 1=SERIAL --purpose TEXT. Everything after that is done here.";
 
+/// How a kind is opened that is not opened with this form.
+fn elsewhere(kind: CeremonyKind) -> Option<&'static str> {
+    match kind {
+        CeremonyKind::Amend => Some(AMENDING),
+        CeremonyKind::Transfer => Some(TRANSFERRING),
+        CeremonyKind::Inventory => Some(TAKING_STOCK),
+        CeremonyKind::Dkg
+        | CeremonyKind::TestSign
+        | CeremonyKind::Refresh
+        | CeremonyKind::Recover
+        | CeremonyKind::Rebuild => None,
+    }
+}
+
 /// The kinds in the order in which the form offers them: what is held most often first.
 const KINDS: [CeremonyKind; CeremonyKind::ALL.len()] = [
     CeremonyKind::Dkg,
@@ -122,8 +136,9 @@ fn in_open_form(model: &mut Model, mut form: OpenForm, code: KeyCode, key: &KeyE
             let step = if code == KeyCode::Right { 1 } else { count - 1 };
             form.kind = KINDS[(place + step) % count];
             form.field = form.field.min(form.fields() - 1);
-            form.trouble.clear();
+            elsewhere(form.kind).unwrap_or_default().clone_into(&mut form.trouble);
         }
+        KeyCode::Enter if let Some(how) = elsewhere(form.kind) => how.clone_into(&mut form.trouble),
         KeyCode::Enter if form.text().is_some_and(|text| text.is_empty()) => {
             form.trouble = format!("{} is empty", form.field_name());
         }
@@ -182,6 +197,10 @@ fn doubt(model: &Model, form: &OpenForm) -> Option<String> {
         CeremonyKind::TestSign => wallet.lacking(wallet.shares.keys())?,
         CeremonyKind::Recover => {
             let named = lost_nodes(&form.lost).ok()?;
+            // Who does not exist is refused, and not doubted.
+            if !named.keys().all(|node| wallet.shares.contains_key(node)) {
+                return None;
+            }
             match named.keys().find(|node| wallet.shares.get(node) == Some(&Share::Present)) {
                 Some(present) => format!("node {present} shows its share, so it has not lost it"),
                 None => lost_besides(wallet, &named)?,
@@ -205,7 +224,8 @@ fn lost_besides(wallet: &Readiness, named: &BTreeMap<NodeIndex, Way>) -> Option<
 }
 
 fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
-    typed.split(',').map(|node| room::lost_node(node.trim())).collect()
+    let named = typed.split(',').map(|node| room::lost_node(node.trim())).collect::<Result<_, _>>()?;
+    room::lost_nodes(named).map_err(|error| chain(&error))
 }
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
@@ -367,6 +387,7 @@ fn in_review(model: &mut Model, mut review: Review, code: KeyCode, key: &KeyEven
             return sign(model, Box::new(review), None);
         }
         KeyCode::Enter if review.read => {
+            review.typed.clear();
             model.message = format!("Type `{SIGN_WORD}` to sign, or press Esc to cancel.");
         }
         KeyCode::Enter => model.say("Read all of it before you sign: PageDown, or End."),
