@@ -74,7 +74,7 @@ pub enum Rejection {
     #[error("word {place} is not that of this wallet: listen again; the step stays open")]
     WrongWords { place: usize },
     #[error(
-        "the fingerprint has {FINGERPRINT_WORDS} words, and {0} were given: say all of them, in their order"
+        "the fingerprint has {FINGERPRINT_WORDS} words, and {0} were given: say all of them; the step stays open"
     )]
     CountOfWords(usize),
     #[error("the signature is refused")]

@@ -540,6 +540,7 @@ fn from_a_nodes_account_comes_only_what_is_said_under_its_number() {
             assert!(line.ends_with(&format!(".{from}\" }} }}")) && from != node.to_string(), "{line}");
         }
     }
+    assert!(!config.contains("response:"), "each request has one answer");
     assert_eq!(config.matches("jetstream: enabled").count(), 1, "only the log's account has a stream");
     for (name, account) in &accounts {
         assert!(account.matches("nkey:").count() <= 1, "{name} has users who could answer as each other");

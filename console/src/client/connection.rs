@@ -107,7 +107,7 @@ impl Client {
                 .custom_inbox_prefix(subject::console_inbox(console.name.as_str()))
                 .retry_on_initial_connect()
                 .max_reconnects(None)
-                .reconnect_delay_callback(reconnect::pause_before)
+                .reconnect_delay_callback(reconnect::pauses())
                 .request_timeout(Some(ANSWERING))
                 .connection_timeout(CONNECTING)
                 .ping_interval(PING)

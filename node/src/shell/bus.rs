@@ -81,13 +81,13 @@ impl<'a> Account<'a> {
             .subscription_capacity(MAX_WAITING)
             .retry_on_initial_connect()
             .max_reconnects(None)
+            .reconnect_delay_callback(reconnect::pauses())
             .ping_interval(PING)
     }
 
     /// Connects, now or as soon as the broker is there, and says when that changes.
     async fn connect(&self, events: mpsc::Sender<Event>) -> Result<Client, BusError> {
         self.options("what it says")
-            .reconnect_delay_callback(reconnect::pause_before)
             .event_callback(move |event| {
                 let events = events.clone();
                 async move {
@@ -106,11 +106,10 @@ impl<'a> Account<'a> {
             .map_err(BusError::Connect)
     }
 
-    /// Connects to listen to somebody. Whoever ends the connection by what it sends is heard again after a pause.
+    /// Connects to listen to somebody.
     async fn listen_to(&self, whom: &str) -> Result<Client, BusError> {
         let whom = whom.to_owned();
         self.options(&whom)
-            .reconnect_delay_callback(|attempt| reconnect::pause_before(attempt.saturating_add(1)))
             .event_callback(move |event| {
                 debug!(%whom, %event, "bus");
                 std::future::ready(())

@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use ceremonies::deploy::subject;
 use ceremonies::ids::CeremonyId;
+use ceremonies::log::MAX_ENTRY;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ const BATCH: usize = 240;
 /// The most that are asked for at once. Their answers fit into what may wait.
 const AT_ONCE: u8 = 64;
 const _: () = assert!((AT_ONCE as usize) < MAX_WAITING);
+/// An entry's bytes in base64, at most.
+const MAX_DATA: usize = MAX_ENTRY.div_ceil(3) * 4;
 /// The last number that a stream's message may have: no stream comes near it, and there is always a next one.
 const MAX_SEQUENCE: u64 = u64::MAX / 2;
 /// How much of a broker's own words is repeated, in characters.
@@ -56,7 +59,9 @@ fn unavailable(error: impl std::fmt::Display) -> StreamError {
 fn entry(message: &Value) -> Option<StreamEntry> {
     let ceremony = message["subject"].as_str().and_then(|name| subject::ceremony(name).ok());
     let seq = message["seq"].as_u64().filter(|seq| *seq <= MAX_SEQUENCE)?;
-    let payload = BASE64.decode(message["data"].as_str().unwrap_or_default()).ok()?;
+    // What is longer is nothing that is kept.
+    let data = message["data"].as_str().filter(|data| data.len() <= MAX_DATA).unwrap_or_default();
+    let payload = BASE64.decode(data).ok()?;
     Some(StreamEntry { ceremony, seq, payload })
 }
 

@@ -108,6 +108,45 @@ impl Raw {
         self.arrives().await
     }
 
+    /// Answers whatever is asked on these subjects with such headers, until the returned task is aborted.
+    ///
+    /// # Errors
+    /// When the broker refuses to let it listen.
+    pub async fn answer(mut self, subjects: &[String], headers: &[u8]) -> Result<JoinHandle<()>> {
+        for (sid, subject) in subjects.iter().enumerate() {
+            self.0.write_all(format!("SUB {subject} {sid}\r\n").as_bytes()).await?;
+        }
+        self.arrives().await?;
+        let headers = headers.to_vec();
+        Ok(tokio::spawn(async move {
+            // Ends with the connection.
+            while let Ok(asked) = self.0.fill_buf().await.map(<[u8]>::to_vec) {
+                if asked.is_empty() {
+                    return;
+                }
+                self.0.consume(asked.len());
+                // A question that comes in two pieces goes unanswered, which is as bad.
+                for line in String::from_utf8_lossy(&asked).lines() {
+                    let reply = match line.split(' ').collect::<Vec<_>>().as_slice() {
+                        ["MSG" | "HMSG", _, _, reply, _, ..] => (*reply).to_owned(),
+                        ["PING"] => {
+                            if self.0.write_all(b"PONG\r\n").await.is_err() {
+                                return;
+                            }
+                            continue;
+                        }
+                        _ => continue,
+                    };
+                    let (subject, headers) = (reply.into_bytes(), Some(headers.clone()));
+                    let answer = Published { subject, headers, payload: Vec::new() };
+                    if self.0.write_all(&answer.encode()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }))
+    }
+
     /// Publishes all of these, so many times a second, until the returned task is aborted.
     #[must_use]
     pub fn flood(mut self, messages: Vec<Published>, per_second: u32) -> JoinHandle<()> {

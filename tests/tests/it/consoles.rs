@@ -208,7 +208,8 @@ async fn people_sign_elsewhere_and_through_an_agent_and_a_console_killed_at_any_
     again.show_ceremony(&id);
     let process = rustix::process::Pid::from_child(&again.process.0);
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-    assert!(wait_for("the console's end", || again.process.0.try_wait().unwrap()).success());
+    let end = wait_for("the console's end", || again.process.0.try_wait().unwrap());
+    assert_eq!(end.code(), Some(1), "whoever looks at it sees that it was ended");
     wait_for("the screen", || (!again.screen.lock().unwrap().screen().alternate_screen()).then_some(()));
 
     room.lead_to_close(&id, PATIENCE, |_| ()).await.unwrap();

@@ -159,6 +159,28 @@ async fn what_no_client_reads_stops_no_log_and_cuts_nobody_off_but_its_sender() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answer_that_no_client_reads_keeps_no_console_from_the_other_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, room) = crate::record::cluster(folder.path()).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    cluster.agent(node(3)).unwrap().hold().await;
+    let asked = [subject::submissions_to(node(3)), subject::reads_of(node(3)), subject::list(node(3))];
+    let raw = Raw::with_credentials_of(&cluster, node(3)).await.unwrap();
+    let answering = raw.answer(&asked, b"no colon").await.unwrap();
+    for command in [vec!["ceremony", "list"], vec!["ceremony", "show", id.as_str()]] {
+        let begun = Instant::now();
+        let shown = run(&cluster.layout().console(), &command, None).unwrap();
+        assert!(shown.contains(id.as_str()) && begun.elapsed() < SOON, "{shown} after {:?}", begun.elapsed());
+    }
+    let other = open(&room, CeremonyKind::Dkg, "savings").await;
+    let shown = run(&cluster.layout().console(), &["ceremony", "show", other.as_str()], None).unwrap();
+    assert!(shown.contains("recorded by 4 of 5"), "{shown}");
+    assert!(!answering.is_finished(), "nobody asked the hostile node");
+    answering.abort();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_that_asks_itself_may_answer_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();
     let (cluster, _room) = with_wallet(folder.path()).await;
