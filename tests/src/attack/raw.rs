@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ceremonies::ids::NodeIndex;
@@ -83,7 +83,8 @@ impl Raw {
         let mut line = String::new();
         let mut limited = tokio::io::AsyncReadExt::take(&mut self.0, MAX_LINE);
         timeout(PATIENCE, limited.read_line(&mut line)).await??;
-        if line.is_empty() { bail!("the broker closed the connection") } else { Ok(line) }
+        ensure!(!line.is_empty(), "the broker closed the connection");
+        Ok(line)
     }
 
     /// Waits until the broker has taken everything.
