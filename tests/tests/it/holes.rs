@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -57,6 +58,9 @@ async fn aside(cluster: &Cluster) -> usize {
     count
 }
 
+/// What comes before a message of the stream in the broker's answer.
+const FIELD: &[u8] = br#""data":""#;
+
 /// A proxy to the broker that, on request, flips a bit in a message from the stream.
 struct Flipper {
     url: String,
@@ -96,6 +100,13 @@ impl Flipper {
     }
 }
 
+/// Where the base64 of a message of the stream is in the broker's answer, if it is one.
+fn data(answer: &[u8]) -> Option<Range<usize>> {
+    let start = FIELD.len() + answer.windows(FIELD.len()).position(|found| found == FIELD)?;
+    let length = answer[start..].iter().position(|byte| *byte == b'"')?;
+    (length > 0).then_some(start..start + length)
+}
+
 /// Passes on what the broker sends, message by message.
 async fn relay(from: OwnedReadHalf, mut to: OwnedWriteHalf, flips: Arc<AtomicBool>) -> std::io::Result<()> {
     let mut from = BufReader::new(from);
@@ -107,17 +118,15 @@ async fn relay(from: OwnedReadHalf, mut to: OwnedWriteHalf, flips: Arc<AtomicBoo
         let words = String::from_utf8_lossy(&line).trim_end().to_owned();
         let words: Vec<&str> = words.split(' ').collect();
         let size = |place: usize| words.get(words.len() - place)?.parse::<usize>().ok();
-        let (headers, total) = match words[0] {
-            "MSG" => (0, size(1)),
-            "HMSG" => (size(2).unwrap_or_default(), size(1)),
-            _ => (0, None),
-        };
+        let total = if matches!(words[0], "MSG" | "HMSG") { size(1) } else { None };
         if let Some(total) = total {
             let mut message = vec![0; total + 2];
             from.read_exact(&mut message).await?;
-            let is_read = String::from_utf8_lossy(&message[..headers]).contains("Nats-Sequence");
-            if is_read && total > headers && flips.swap(false, Ordering::SeqCst) {
-                message[headers + (total - headers) / 2] ^= 1;
+            if let Some(data) = data(&message)
+                && flips.swap(false, Ordering::SeqCst)
+            {
+                let middle = &mut message[usize::midpoint(data.start, data.end)];
+                *middle = if *middle == b'A' { b'B' } else { b'A' };
             }
             line.extend(message);
         }
