@@ -216,7 +216,7 @@ fn wrong_words_leave_the_step_open() {
     let (first, _) = right.rsplit_once(' ').unwrap();
     let signed = paper.sign("read-back", "olga", Role::Operator, Answer::Words(swapped.join(" ")));
     refused!(signed, Rejection::WrongWords { place: 1 });
-    for (wrong, count) in [(first.to_owned(), 7), (format!("{right} aardvark"), 9), (String::new(), 0)] {
+    for (wrong, count) in [(first.to_owned(), 7), (format!("{right} aardvark"), 9)] {
         let signed = paper.sign("read-back", "olga", Role::Operator, Answer::Words(wrong));
         refused!(signed, Rejection::CountOfWords(given) if given == count);
     }
