@@ -27,11 +27,11 @@ async fn answer_that_was_given_to_another_console_or_question_says_nothing_of_no
     for _ in 0..5 {
         let reading = fake.nodes().read(&id(), &[]).await.unwrap();
         assert!(reading.log() == log_of(6) && reading.recorded().by == [1, 2, 4, 5].map(node));
-        let trouble = reading.troubles().of(node(3));
-        assert!(
-            matches!(trouble, Some(Trouble::Unverified(SaidError::Signature(by))) if *by == node(3)),
-            "{trouble:?}"
-        );
+        // Which of its old answers it repeats depends on what it was asked first, and so does what is wrong with that.
+        match reading.troubles().of(node(3)) {
+            Some(Trouble::Unverified(SaidError::Signature(by))) => assert_eq!(*by, node(3)),
+            other => assert!(matches!(other, Some(Trouble::Misfit(_))), "{other:?}"),
+        }
     }
 }
 
