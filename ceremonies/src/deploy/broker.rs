@@ -47,6 +47,9 @@ const LIMITS: &str = "$JS.API.INFO";
 /// The JetStream request that makes it. The stream itself denies deleting and purging.
 const CREATE: &str = "$JS.API.STREAM.CREATE.CEREMONIES";
 
+/// What nodes ask of the log's account.
+const OF_THE_LOG: [&str; 5] = [LIMITS, INFO, READ, READ_BEFORE, subject::LOGS];
+
 /// Where answers to another account go: the broker puts this in the place of the inbox there.
 const ANSWERS: &str = "_R_.>";
 
@@ -97,14 +100,14 @@ fn log_account(keeper: &str) -> String {
     let user = user(keeper, &publish, &[format!("{KEEPER_INBOX}.>")]);
     let mut crossings = Crossings::default();
     // Each has one answer, so that the broker forgets where that goes as soon as it was given.
-    for asked in [LIMITS, INFO, READ, READ_BEFORE, subject::LOGS] {
+    for asked in OF_THE_LOG {
         crossings.answers(asked);
     }
     account(LOG_ACCOUNT, "    jetstream: enabled\n", &user, &crossings)
 }
 
 /// A node's account: what it says under its own number, what consoles ask it, and what it hears of the others.
-fn node_account(node: &Node, others: &[NodeIndex]) -> String {
+fn node_account(node: &Node, nodes: &[NodeIndex]) -> String {
     let i = node.index;
     let said = [
         subject::head(i),
@@ -120,10 +123,10 @@ fn node_account(node: &Node, others: &[NodeIndex]) -> String {
     for subject in &said {
         crossings.says(subject);
     }
-    for asked in [LIMITS, INFO, READ, READ_BEFORE, subject::LOGS] {
+    for asked in OF_THE_LOG {
         crossings.asks(LOG_ACCOUNT, asked);
     }
-    for &other in others.iter().filter(|other| **other != i) {
+    for &other in nodes.iter().filter(|other| **other != i) {
         let heard = [
             subject::head(other),
             subject::health(other),

@@ -137,7 +137,7 @@ async fn what_no_client_reads_stops_no_log_and_cuts_nobody_off_but_its_sender() 
     stored.publish(&message(b"ceremony.log.\xff\xfe", None)).await.unwrap();
     room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
     of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, 7).await;
-    // Whoever reads all of it anew passes over it too.
+    // So does an agent that starts while they are in the stream.
     cluster.agent(node(1)).unwrap().kill().await;
     console.shows_all_nodes_well().await;
 
@@ -175,7 +175,7 @@ async fn answer_that_no_client_reads_keeps_no_console_from_the_other_nodes() {
     let other = open(&room, CeremonyKind::Dkg, "savings").await;
     let shown = run(&cluster.layout().console(), &["ceremony", "show", other.as_str()], None).unwrap();
     assert!(shown.contains("recorded by 4 of 5"), "{shown}");
-    assert!(!answering.is_finished(), "nobody asked the hostile node");
+    assert!(!answering.is_finished(), "the hostile node was cut off");
     answering.abort();
     cluster.stop().await;
 }
