@@ -66,6 +66,9 @@ pub(super) struct Observed {
     pub(super) junk: u64,
     /// The last entry that was dated too far ahead to be accepted.
     pub(super) ahead: Option<(CeremonyId, Hash)>,
+    /// Why the entry that is next cannot be stored, until it is.
+    pub(super) record: Trouble,
+    /// What else the store could not do, until it shows that it can be written to.
     pub(super) store: Trouble,
     pub(super) kms: Trouble,
     pub(super) vault: Trouble,
@@ -93,6 +96,7 @@ impl Default for Observed {
             entries: 0,
             junk: 0,
             ahead: None,
+            record: Trouble::default(),
             store: Trouble::default(),
             kms: Trouble::default(),
             vault: Trouble::default(),
@@ -111,6 +115,11 @@ impl Default for Observed {
 }
 
 impl Observed {
+    /// What is wrong with the store.
+    pub(super) fn store_trouble(&self) -> &Trouble {
+        if self.record.text().is_empty() { &self.store } else { &self.record }
+    }
+
     /// Whether the store listed a share of this wallet when it was last asked, or more shares than are listed.
     pub(super) fn may_hold(&self, wallet: &WalletName) -> bool {
         let shares = self.shares.as_deref().unwrap_or_default();
@@ -152,7 +161,7 @@ impl Core {
         if !is_waiting {
             self.store(StoreOp::Probe(MAX_TOLD), Waiting::Probed);
         }
-        if self.observed.shares.is_none() && self.observed.store.text().is_empty() {
+        if self.observed.shares.is_none() && self.observed.store_trouble().text().is_empty() {
             // A heartbeat without shares would say that they are lost.
             return;
         }
@@ -222,7 +231,7 @@ impl Core {
                 document: self.observed.document.clone(),
                 build: self.enclave_build.clone(),
             }),
-            store_trouble: self.observed.store.told(),
+            store_trouble: self.observed.store_trouble().told(),
             kms_trouble: self.kms_trouble(),
             vault_trouble: self.observed.vault.told(),
             shares: self.observed.shares.clone().unwrap_or_default(),

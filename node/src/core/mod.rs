@@ -349,11 +349,13 @@ impl Core {
 
     fn stored(&mut self, ticket: Ticket, result: Result<StoreReply, Failure>) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        match &result {
-            // That something can be read says nothing about what could not be written.
-            Ok(_) if matches!(waiting, Waiting::OrderRead(_)) => {}
-            Ok(_) => self.observed.store.cleared(),
-            Err(trouble) => self.observed.store.rose(trouble, self.now),
+        match (&waiting, &result) {
+            (Waiting::Record, Ok(_)) => self.observed.record.cleared(),
+            (Waiting::Record, Err(trouble)) => self.observed.record.rose(trouble, self.now),
+            // That something else can be read or written says nothing of what could not be.
+            (Waiting::Probed, Ok(_)) => self.observed.store.cleared(),
+            (_, Ok(_)) => {}
+            (_, Err(trouble)) => self.observed.store.rose(trouble, self.now),
         }
         match waiting {
             Waiting::Record => self.record_stored(result.map(|_| ())),

@@ -93,7 +93,7 @@ impl Core {
         let observed = &self.observed;
         for (part, trouble) in [
             ("enclave", enclave.as_str()),
-            ("store", observed.store.text()),
+            ("store", observed.store_trouble().text()),
             ("stream", &stream),
             ("KMS", observed.kms.text()),
             ("backups", observed.vault.text()),

@@ -382,7 +382,7 @@ impl Core {
 
     /// Whether the store has failed to store what is being written.
     pub(super) fn store_is_stuck(&self) -> bool {
-        matches!(self.writer, Writer::Storing { failed: true, .. })
+        !self.observed.record.text().is_empty()
     }
 
     pub(super) fn record_stored(&mut self, result: Result<(), Failure>) {

@@ -115,7 +115,7 @@ impl Core {
         let outcome = match self.check_submission(ceremony, &request.payload) {
             Ok(event) if self.store_is_stuck() => {
                 self.append(ceremony, event, Wish::Console(None));
-                let trouble = self.observed.store.text();
+                let trouble = self.observed.record.text();
                 bus::submit_reply::Outcome::Unknown(format!(
                     "not appended yet: this node's store cannot be written: {trouble}"
                 ))

@@ -54,19 +54,29 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
+/// Makes a private file where there is none.
+fn make(path: &Path) -> io::Result<Metadata> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.metadata()
+}
+
 impl PrivateFile {
     /// Makes the file, or makes the one that is there private.
     pub(super) fn create(path: &str) -> Result<Self, FileError> {
         let private = |error| FileError::Private(path.into(), error);
         // Absolute, so that no file name means something special to SQLite.
         let path = std::path::absolute(path.trim_start_matches("//")).map_err(private)?;
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(private)?;
-        let found = file.metadata().map_err(private)?;
+        // Never opened if it is there: closing it again would take from this process the locks with which SQLite has it
+        // open, and whatever other program read the store next would delete its write-ahead log when it was done.
+        let found = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path),
+            found => found,
+        };
+        let found = found.map_err(private)?;
         if !found.is_file() {
             return Err(FileError::NotFile(path));
         }
         if found.mode() & OTHERS != 0 {
-            file.set_permissions(Permissions::from_mode(0o600)).map_err(private)?;
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(private)?;
         }
         Ok(Self { path, identity: identity(&found), log: Arc::default() })
     }

@@ -9,9 +9,12 @@ use ceremonies::wire::bus::{Heartbeat, HeldShare};
 use ceremonies::wire::log;
 use enclave_link::VERSION;
 use enclave_link::message::{Credentials, KmsTried, Said, Welcome, from_enclave, to_enclave};
-use node::core::{Core, Effect, Event, Identity, Now, Pace, Remembered, StoreOp, StoreReply, Ticket};
+use node::core::{
+    Core, Effect, Event, Identity, Now, Pace, Remembered, StoreOp, StoreReply, StreamEntry, Ticket,
+};
 use prost::Message as _;
 
+use crate::host::stream::Stream;
 use crate::simulation::charter::{CONTEXT, node, node_key};
 
 const SECOND: u64 = 1000;
@@ -392,4 +395,24 @@ fn a_store_that_takes_no_writes_is_a_trouble_until_it_takes_one() {
     let told = bench.heartbeat().store_trouble;
     assert!(told.starts_with("store failed: readonly database (at 20"), "{told}");
     assert_eq!(bench.heartbeat().store_trouble, "");
+}
+
+#[test]
+fn what_a_store_still_does_hides_nothing_that_it_does_not() {
+    let mut bench = Bench::new();
+    bench.pass(60, &Ok(()));
+    let seen = Stream::new().seen(None);
+    bench.feed(Event::StreamSeen(Ok(seen)));
+    let message = StreamEntry { seq: 1, payload: b"junk".to_vec(), ceremony: None };
+    bench.feed(Event::StreamRead(Ok(vec![message])));
+    bench.take();
+    bench.feed(Event::StreamRead(Ok(Vec::new())));
+    let remembers = bench.take().into_iter().find_map(|effect| match effect {
+        Effect::Store(ticket, op) if matches!(*op, StoreOp::ReadTo(_)) => Some(ticket),
+        _ => None,
+    });
+    bench.pass(1, &Err("the disk is full".into()));
+    bench.feed(Event::Stored(remembers.unwrap(), Ok(StoreReply::Done)));
+    let told = bench.heartbeat().store_trouble;
+    assert!(told.starts_with("the disk is full"), "{told}");
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use ceremonies::ids::{Generation, Hash, NodeIndex};
@@ -85,7 +86,7 @@ async fn store_file_that_others_may_read_is_made_private_and_a_folder_is_refused
     Store::open(&format!("sqlite:{}", path.display())).await.unwrap();
     assert_eq!(mode(&path), 0o600);
     let refused = Store::open(&format!("sqlite:{}", folder.path().display())).await.unwrap_err();
-    assert!(matches!(refused, StoreError::File(FileError::Private(..))), "{refused}");
+    assert!(matches!(refused, StoreError::File(FileError::NotFile(_))), "{refused}");
     let refused = Store::open("sqlite:/dev/null").await.unwrap_err();
     assert!(matches!(refused, StoreError::File(FileError::NotFile(_))), "{refused}");
 }
@@ -168,6 +169,34 @@ async fn old_shares_are_not_said_deleted_while_a_reader_keeps_them_on_the_disk()
     store.delete_before(&wallet, Generation(2)).await.unwrap();
     assert!(!holds(folder.path(), &old[..30]));
     assert_eq!(store.held(10).await.unwrap().len(), 1);
+}
+
+/// Reads the store as another program would, to the end.
+fn read_elsewhere(store: &Path) {
+    let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(db.execute('SELECT count(*) FROM positions').fetchone()); db.close()";
+    let done = Command::new("python3").args(["-c", script]).arg(store).status().unwrap();
+    assert!(done.success());
+}
+
+#[tokio::test]
+async fn program_that_reads_the_store_and_ends_takes_nothing_from_an_agent_that_has_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let url = format!("sqlite:{}", path.display());
+    // An agent opens its store twice: to see under which charter it is, and to work.
+    let first = Store::open(&url).await.unwrap();
+    let store = Store::open(&url).await.unwrap();
+    drop(first);
+    store.probe().await.unwrap();
+    read_elsewhere(&path);
+    store.probe().await.unwrap();
+    store.put_pending(&share(1, b"sealed")).await.unwrap();
+    read_elsewhere(&path);
+    let again = Store::open(&url).await.unwrap();
+    assert_eq!(
+        again.share(&share(1, b"").wallet, Generation(1), &share(1, b"").record).await.unwrap().unwrap().blob,
+        b"sealed"
+    );
 }
 
 #[tokio::test]

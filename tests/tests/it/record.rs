@@ -79,17 +79,23 @@ pub(crate) async fn heartbeat(
     until: impl Fn(&bus::Heartbeat) -> bool,
 ) -> bus::Heartbeat {
     let mut news = Box::pin(room.client.news().await.unwrap());
+    let mut last = None;
     let wait = async {
         loop {
             if let Some(News::Health(heartbeat)) = news.next().await
                 && heartbeat.node == u32::from(from)
-                && until(&heartbeat)
             {
-                return *heartbeat;
+                if until(&heartbeat) {
+                    return *heartbeat;
+                }
+                last = Some(heartbeat);
             }
         }
     };
-    tokio::time::timeout(HEALED, wait).await.unwrap()
+    match tokio::time::timeout(HEALED, wait).await {
+        Ok(heartbeat) => heartbeat,
+        Err(_) => panic!("node {from} does not say that; it last said {last:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
