@@ -197,6 +197,8 @@ pub struct Core {
     unsettled: BTreeSet<CeremonyId>,
     /// Whether anything happened that may have given this node something to do.
     duties_due: bool,
+    /// The last log of which this node's head was repeated, where there were more.
+    repeated_to: Option<CeremonyId>,
     /// What the store failed to do and is asked to do again.
     retries: Vec<(StoreOp, Waiting)>,
     /// When the core last saw to everything.
@@ -236,6 +238,7 @@ impl Core {
             declined: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             duties_due: true,
+            repeated_to: None,
             retries: Vec::new(),
             looked_at: 0,
         };

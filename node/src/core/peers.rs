@@ -148,6 +148,10 @@ impl Core {
         let log = self.log_of(&id);
         let lacks = !log.tree.knows(head.tip);
         let is_new = log.is_new(now);
+        // Whoever stands elsewhere and still says so may have missed where this node stands.
+        if (head.tip, head.lock) != (log.tree.tip(), log.ballot.memory().lock) {
+            log.missed_at = now;
+        }
         if log.ballot.hear(&log.tree, &members, head, proof) {
             if lacks {
                 self.plan(Work::Read);

@@ -7,7 +7,7 @@ use ceremonies::book::{Examined, Next, NotTaken, SetAside, check_clock};
 use ceremonies::charter::Charter;
 use ceremonies::ids::{CeremonyId, Hash, NodeIndex};
 use ceremonies::log::{Entry, Event as LogEvent};
-use ceremonies::record::{Ballot, HOSTILE, Memory, SignedHead, Tip, Tree};
+use ceremonies::record::{Ballot, HOSTILE, Lock, Memory, SignedHead, Tip, Tree};
 use ceremonies::text::chain;
 use ceremonies::wire::log;
 use prost::Message;
@@ -59,6 +59,8 @@ pub(super) struct Log {
     pub(super) left_at: u64,
     /// When anything changed.
     pub(super) changed_at: u64,
+    /// When another node last said that it stands elsewhere.
+    pub(super) missed_at: u64,
     /// When it was recalled from the shelf, and the last entry that it had, which was recorded then.
     pub(super) recalled: Option<(u64, Tip)>,
     /// When each node was asked for entries, and from which number on it is asked next.
@@ -83,6 +85,7 @@ impl Log {
             unlocked_since: 0,
             left_at: 0,
             changed_at: 0,
+            missed_at: 0,
             recalled: None,
             asked: BTreeMap::new(),
         }
@@ -92,6 +95,12 @@ impl Log {
     pub(super) fn locked_to(&self) -> u64 {
         let lock = self.ballot.memory().lock;
         lock.filter(|lock| self.tree.is_main(lock.tip)).map_or(0, |lock| lock.tip.seq)
+    }
+
+    /// Whether this node is locked on the last entry, in its present round.
+    pub(super) fn is_locked(&self) -> bool {
+        let memory = self.ballot.memory();
+        memory.lock == Some(Lock { round: memory.round, tip: self.tree.tip() })
     }
 
     /// Whether it has been known for no longer than it takes the others to say where they stand.

@@ -8,14 +8,14 @@ use prost::Message;
 use tracing::{error, warn};
 
 use super::record::{Then, Work};
-use super::{Core, StoreOp};
+use super::{Core, Log, StoreOp};
 
 /// How long an entry may stay without being recorded while nodes disagree, before this node leaves the round, in
 /// milliseconds: some ten times what votes take to get round.
 const STUCK_MS: u64 = 2000;
 /// How long a node that has left a round waits for the others before it votes without them, in milliseconds.
 const GATHER_MS: u64 = 1000;
-/// How long after a change a head is repeated, in milliseconds.
+/// How long a head is repeated after a change, and after another node stood elsewhere, in milliseconds.
 const WARM_MS: u64 = 60_000;
 /// Most heads in one message.
 pub(super) const MAX_HEADS: usize = 64;
@@ -143,7 +143,7 @@ impl Core {
     /// looked at again until something does, so that history costs nothing here.
     pub(super) fn settle_again(&mut self) {
         let members = self.members();
-        let moves = |log: &super::Log| {
+        let moves = |log: &Log| {
             let would_be_overdue = !log.is_as_recalled();
             !log.ballot.votes() || log.ballot.next_round(&log.tree, &members, would_be_overdue).is_some()
         };
@@ -154,31 +154,27 @@ impl Core {
         }
     }
 
-    /// Heads are news and may be lost: those that changed recently are repeated, and so are those that not every node
-    /// shares.
+    /// Heads are news and may be lost: they are repeated until this node has locked its log, and for a while longer if not
+    /// every node shares them. Where there are many, all have their turn.
     pub(super) fn repeat_heads(&mut self) {
         let (now, members) = (self.now.steady, self.members().len());
-        let differs = |log: &super::Log| {
-            let tip = log.tree.tip();
-            let same = log
-                .ballot
-                .heads()
-                .filter(|(head, _)| head.tip == tip && head.lock == log.ballot.memory().lock);
-            same.count() < members
+        let differs = |log: &Log| {
+            let mine = (log.tree.tip(), log.ballot.memory().lock);
+            log.ballot.heads().filter(|(head, _)| (head.tip, head.lock) == mine).count() < members
         };
-        let is_warm = |log: &super::Log| {
-            now.saturating_sub(log.changed_at) < WARM_MS && differs(log) || !log.ballot.votes()
+        let is_warm =
+            |log: &Log| now.saturating_sub(log.changed_at.max(log.missed_at)) < WARM_MS && differs(log);
+        let is_due = |(_, log): &(&CeremonyId, &Log)| {
+            log.shown.is_some() && (!log.ballot.votes() || !log.is_locked() || is_warm(log))
         };
-        let ids: Vec<CeremonyId> = self
-            .logs
-            .iter()
-            .filter(|(_, log)| log.shown.is_some() && is_warm(log))
-            .map(|(id, _)| id.clone())
-            .take(MAX_HEADS)
-            .collect();
+        let last = self.repeated_to.take();
+        let (turn, others): (Vec<_>, Vec<_>) =
+            self.logs.iter().filter(is_due).map(|(id, _)| id).partition(|id| Some(*id) > last.as_ref());
+        let ids: Vec<CeremonyId> = turn.into_iter().chain(others).take(MAX_HEADS).cloned().collect();
         if !ids.is_empty() {
             self.show(&ids);
         }
+        self.repeated_to = ids.into_iter().last();
     }
 }
 

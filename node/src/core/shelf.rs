@@ -366,12 +366,10 @@ impl Core {
     /// A node that has since been led into another round must lock there too: otherwise it would be missed in that one.
     fn is_known_to_be_recorded(&self, id: &CeremonyId) -> bool {
         let Some(log) = self.logs.get(id) else { return false };
-        let (tip, memory) = (log.tree.tip(), log.ballot.memory());
-        let is_locked = memory.lock == Some(Lock { round: memory.round, tip });
+        let (members, tip) = (self.members(), log.tree.tip());
         let heads = log.ballot.heads().map(|(head, _)| head);
-        is_locked
-            && (log.is_as_recalled()
-                || Standing::new(&log.tree, heads, &self.members()).recorded_to() == tip.seq)
+        log.is_locked()
+            && (log.is_as_recalled() || Standing::new(&log.tree, heads, &members).recorded_to() == tip.seq)
     }
 
     fn line_of(&self, id: &CeremonyId) -> Option<Shelved> {

@@ -35,6 +35,8 @@ const ROUGH_MS: u64 = 15_000;
 const HOSTILE_MS: u64 = 2000;
 /// How soon after that all must agree.
 const CALM_MS: u64 = 15_000;
+/// How long what nodes tell each other may be lost: longer than what changed is news.
+const SILENT_MS: u64 = 180_000;
 /// How soon a stream that has lost something has it again: nodes look twice a minute whether it is still the same.
 const REFILL_MS: u64 = 45_000;
 
@@ -148,6 +150,21 @@ fn start_that_orders_logs_by_the_clock_is_caught() {
 #[test]
 fn writing_to_a_foreign_stream_is_caught() {
     assert_caught(Slip::TakesAnyStream, Property::Stream, 1);
+}
+
+#[test]
+fn votes_that_were_lost_for_minutes_are_repeated_until_they_are_heard() {
+    for seed in 1..=4 {
+        let mut world = World::new(seed, None, false);
+        (world.is_hostile_active, world.is_broker_hostile, world.is_deaf) = (false, false, true);
+        world.run_until(ROUGH_MS);
+        world.heal();
+        world.run_until(ROUGH_MS + SILENT_MS);
+        assert!(!world.is_at_rest(), "seed {seed}: nothing is missed");
+        world.is_deaf = false;
+        come_to_rest(&mut world, CALM_MS);
+        world.check_end();
+    }
 }
 
 /// Whether the stream has everything again some time after it has lost something that all have read.

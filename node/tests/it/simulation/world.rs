@@ -73,6 +73,8 @@ pub(super) struct World {
     /// Whether the hostile host goes on.
     pub(super) is_hostile_active: bool,
     pub(super) is_broker_hostile: bool,
+    /// Whether what nodes tell each other is lost, but for heartbeats.
+    pub(super) is_deaf: bool,
     /// From here on only messages between cores pass.
     pub(super) is_without_stream: bool,
     pub(super) streams: Vec<Option<Stream>>,
@@ -115,6 +117,7 @@ impl World {
             is_calm: false,
             is_hostile_active: true,
             is_broker_hostile,
+            is_deaf: slip == Some(Slip::DeafToPeers),
             is_without_stream: false,
             streams: vec![Some(Stream::new())],
             views: [0; NODES],
@@ -487,7 +490,7 @@ impl World {
         {
             self.hostile_hears(*from, bytes);
         }
-        if self.slip == Some(Slip::DeafToPeers) && !matches!(message, Message::Heartbeat(_)) {
+        if self.is_deaf && !matches!(message, Message::Heartbeat(_)) {
             return;
         }
         self.feed(to, message.into());
