@@ -89,7 +89,7 @@ pub enum ManifestError {
     #[error("manifest contains a malformed name or value")]
     Field(#[from] InvalidId),
     /// A field has a value that no manifest of this build may have.
-    #[error("manifest: {0}")]
+    #[error("the manifest is refused: {0}")]
     Value(String),
     /// Its new charter is refused.
     #[error("the amended charter is refused")]

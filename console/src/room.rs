@@ -173,7 +173,7 @@ pub enum RoomError {
     #[error("node {0} is named twice: name it once, with the way in which it gets its share back")]
     NamedTwice(NodeIndex),
     /// The manifest would be refused.
-    #[error("the manifest would be refused")]
+    #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// Another ceremony stands against it.
     #[error(transparent)]

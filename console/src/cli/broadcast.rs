@@ -10,7 +10,7 @@ use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Line, PersonName};
 use ceremonies::script::Act;
 use ceremonies::statement::Answer;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -30,12 +30,13 @@ const UNATTENDED: &str = "a program passes --unsigned, reads the statement that 
     custody ceremony sign ID --step STEP --role ROLE --block HASH --height N --statement-hash SHA256";
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("outcome").required(true).args(["endpoint", "withhold"]))]
 pub(super) struct BroadcastArguments {
     /// Which ceremony.
     id: CeremonyId,
     /// Where to send it: the JSON-RPC address of an Ethereum node or, for Bitcoin, the API address of an Esplora
     /// server.
-    #[arg(long, value_name = "URL", required_unless_present = "withhold", conflicts_with_all = ["withhold", "statement_hash"])]
+    #[arg(long, value_name = "URL", conflicts_with = "statement_hash")]
     endpoint: Option<String>,
     /// A PEM file with the certificate authorities of your own node; no others are then trusted.
     #[arg(long, value_name = "FILE", requires = "endpoint")]

@@ -28,7 +28,7 @@ use super::hand::{self, Hand};
 use super::list::{Filter, list};
 use super::named::one_of;
 use super::status::{warn_of_doubts, warn_of_shares};
-use super::{Desk, Output, note};
+use super::{Desk, Output, misused, note};
 use crate::client::{Reading, Scope};
 use crate::config::Me;
 use crate::file::{Readers, read, write_new};
@@ -192,9 +192,11 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
                 (CeremonyKind::Inventory, None, Some(wallet)) => entries.subject(&desk.book, wallet)?,
                 (_, None, _) if !entries.is_empty() => return Err(RoomError::Generation.into()),
                 (_, None, wallet) => Subject::new(kind, wallet, charter.as_deref(), room::lost_nodes(lost)?)?,
-                _ => bail!(
-                    "a transfer needs --wallet and --transaction, and no other ceremony takes --transaction"
-                ),
+                _ => {
+                    return Err(misused(
+                        "a transfer needs --wallet and --transaction, and no other ceremony takes --transaction",
+                    ));
+                }
             };
             let administrator = match person {
                 Some(person) => person,

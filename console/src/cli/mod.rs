@@ -22,7 +22,7 @@ mod wallet;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use ceremonies::book::Book;
 use ceremonies::charter::ClusterKind;
 use ceremonies::ids::{CeremonyId, WalletName};
@@ -30,6 +30,7 @@ use ceremonies::listing::Wanted;
 use ceremonies::log::Entry;
 use ceremonies::wallet::Wallet;
 use clap::{CommandFactory, Parser, Subcommand};
+use thiserror::Error;
 
 pub(crate) use self::ceremony::event_line;
 use self::named::one_of;
@@ -254,8 +255,17 @@ fn warn_once(warned: &mut BTreeSet<String>, text: String) {
     }
 }
 
-/// The program's exit code for an error: 3 if something was submitted and may or may not be recorded, 0 if only nobody
-/// read on.
+/// Arguments that do not fit each other, or what they are about.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Misused(String);
+
+fn misused(why: impl Into<String>) -> anyhow::Error {
+    Misused(why.into()).into()
+}
+
+/// The program's exit code for an error: 3 if something was submitted and may or may not be recorded, 2 for arguments that
+/// do not fit, 0 if only nobody read on.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<NobodyReads>() {
@@ -266,11 +276,17 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(SubmitError::Unknown(_)))
             || matches!(cause.downcast_ref(), Some(RoomError::Submit(SubmitError::Unknown(_))))
     };
-    if error.chain().any(unknown) { 3 } else { 1 }
+    if error.chain().any(unknown) {
+        3
+    } else if error.is::<Misused>() {
+        2
+    } else {
+        1
+    }
 }
 
 fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
-    let path = path.context("no cluster file: give --cluster FILE, or set CUSTODY_CLUSTER")?;
+    let path = path.ok_or_else(|| misused("no cluster file: give --cluster FILE, or set CUSTODY_CLUSTER"))?;
     Ok(Cluster::load(&path)?)
 }
 
@@ -281,10 +297,9 @@ fn cluster(path: Option<PathBuf>) -> Result<Cluster> {
 pub async fn run(arguments: Arguments) -> Result<()> {
     let Arguments { cluster: path, json, record, command } = arguments;
     let output = Output { json };
-    ensure!(
-        record.is_none() || command.is_none(),
-        "only the terminal screens are recorded: leave the command out"
-    );
+    if record.is_some() && command.is_some() {
+        return Err(misused("only the terminal screens are recorded: leave the command out"));
+    }
     match command {
         None => crate::tui::run(cluster(path)?, record.as_deref()).await,
         Some(Command::Replay { file }) => crate::tui::replay(&file).await,

@@ -16,7 +16,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::in_force::InForce;
-use super::{Desk, Output, note};
+use super::{Desk, Output, misused, note};
 use crate::client::{Reading, Recorded};
 use crate::file::{MAX_SETTINGS, Readers, read, write_new};
 use crate::room::now;
@@ -205,7 +205,7 @@ pub(super) fn charter(output: Output, command: CharterCommand) -> Result<()> {
         CharterCommand::NatsConfig { file, listen, store, keeper } => {
             let is_user = keeper.starts_with('U') && nkeys::KeyPair::from_public_key(&keeper).is_ok();
             if !is_user {
-                bail!("--keeper is not a public user NKey (U…): `nk -gen user` makes one");
+                return Err(misused("--keeper is not a public user NKey (U…): `nk -gen user` makes one"));
             }
             let host = BrokerHost { listen: &listen, store: &store, keeper: &keeper };
             let config = nats_config(&load(&file)?, host);

@@ -45,7 +45,32 @@ struct Record {
     warned: Vec<String>,
 }
 
+/// Why it is not known which wallets there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// The record is long, or slow to come.
+    Reading,
+    Unreadable,
+}
+
+impl Unknown {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Reading => "the record is still being read",
+            Self::Unreadable => "the record could not be read",
+        }
+    }
+}
+
 impl Record {
+    fn unknown(&self) -> Option<Unknown> {
+        match &self.reading {
+            _ if self.is_read => None,
+            Some(_) => Some(Unknown::Reading),
+            None => Some(Unknown::Unreadable),
+        }
+    }
+
     fn read(&mut self, client: &Client) {
         let client = client.clone();
         self.is_stale = false;
@@ -159,11 +184,11 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
         hearing.has_bus(is_connected, now);
         let health = hearing.health(&known, is_connected, now);
         let charter = known.context().charter();
-        let text = status_text(charter, &health, record.is_read, now.wall);
+        let text = status_text(charter, &health, record.unknown(), now.wall);
         let levels: Vec<_> =
             health.nodes.iter().map(|node| (node.level, node.check, node.attestation.clone())).collect();
         let wallets: Vec<_> = health.wallets.iter().map(Readiness::text).collect();
-        let seen = (levels, wallets, record.is_read);
+        let seen = (levels, wallets, record.unknown());
         if printed.as_ref() != Some(&seen) {
             output.print(
                 &json!({
@@ -179,7 +204,7 @@ pub(super) async fn run(cluster: Cluster, output: Output, watch: bool) -> Result
             if !is_connected {
                 bail!(client.why_not_connected().await);
             }
-            return all_is_well(&health, record.is_read);
+            return all_is_well(&health, record.unknown());
         }
         patience = LOOK;
         record.read_again(&client);
@@ -265,7 +290,7 @@ fn doubts(health: &Health, manifest: &Manifest) -> Vec<String> {
 }
 
 /// What `status` prints: first whether each wallet can sign, then how each node is.
-fn status_text(charter: &Charter, health: &Health, record_is_read: bool, at: UnixMillis) -> String {
+fn status_text(charter: &Charter, health: &Health, unknown: Option<Unknown>, at: UnixMillis) -> String {
     let kind = charter.kind().to_string().to_uppercase();
     let mut text = format!("cluster {} ({kind}) at {at}\n", charter.cluster());
     for wallet in &health.wallets {
@@ -277,8 +302,8 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool, at: Uni
             wallet.text()
         );
     }
-    if !record_is_read {
-        text += "wallets ? not known: the record could not be read\n";
+    if let Some(unknown) = unknown {
+        text += &format!("wallets ? not known: {}\n", unknown.why());
     } else if health.wallets.is_empty() {
         text += "no wallet has a key yet\n";
     }
@@ -304,7 +329,7 @@ fn status_text(charter: &Charter, health: &Health, record_is_read: bool, at: Uni
         text += "every enclave runs the image\n";
         text.extend(registers(&image));
     }
-    if all_is_well(health, record_is_read).is_err() {
+    if all_is_well(health, unknown).is_err() {
         text += "what to do: runbooks/something-is-wrong.md\n";
     }
     text.trim_end().to_owned()
@@ -316,9 +341,9 @@ fn registers(image: &Measurement) -> Vec<String> {
 
 /// # Errors
 /// What is not well, for the exit code.
-fn all_is_well(health: &Health, record_is_read: bool) -> Result<()> {
-    if !record_is_read {
-        bail!("the record could not be read, so nobody knows which wallets there are");
+fn all_is_well(health: &Health, unknown: Option<Unknown>) -> Result<()> {
+    if let Some(unknown) = unknown {
+        bail!("not known which wallets there are: {}", unknown.why());
     }
     let cannot: Vec<&str> = health
         .wallets
@@ -364,11 +389,12 @@ mod tests {
         let wallets = |record: &Record| record.book.as_ref().map_or(0, |book| book.wallets().len());
         let mut record = Record::default();
         assert!(record.is_wanted(), "nothing was read yet");
+        assert_eq!(record.unknown(), Some(Unknown::Unreadable));
         record.take(None, nothing);
         assert!(record.is_wanted() && !record.is_read, "it could not be read");
         record.take(Some(library(6)), nothing);
         record.is_stale = false;
-        assert!(!record.is_wanted() && record.is_read);
+        assert!(!record.is_wanted() && record.unknown().is_none());
         assert_eq!(wallets(&record), 0);
         // Nodes say that there is more, and that cannot be read.
         record.is_stale = true;
@@ -379,6 +405,22 @@ mod tests {
         record.is_stale = false;
         assert!(!record.is_wanted());
         assert_eq!(wallets(&record), 1);
+    }
+
+    #[tokio::test]
+    async fn record_that_is_slow_to_come_is_not_called_unreadable() {
+        let book = book(6);
+        let mut record = Record { reading: Some(tokio::spawn(std::future::pending())), ..Record::default() };
+        let health = Hearing::begin(Moment::now()).health(&book, true, Moment::now());
+        let is_said = |record: &Record, why: &str| {
+            let text = status_text(book.context().charter(), &health, record.unknown(), UnixMillis(0));
+            assert!(text.contains(&format!("wallets ? not known: {why}\n")), "{text}");
+            let refused = all_is_well(&health, record.unknown()).err().map(|error| error.to_string());
+            assert_eq!(refused, Some(format!("not known which wallets there are: {why}")));
+        };
+        is_said(&record, "the record is still being read");
+        record.reading = None;
+        is_said(&record, "the record could not be read");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use ceremonies::curve::{Path, derive};
 use ceremonies::ids::WalletName;
 use ceremonies::text::one_line;
 use ceremonies::wallet::Record;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use self::link::{must_ask_for, not_taken};
@@ -29,12 +29,13 @@ use crate::room::{self, now};
 use crate::standing::unfinished;
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("payee").required(true).args(["to_wallet", "to"]))]
 pub(super) struct SweepArguments {
     /// The wallet that pays.
     #[arg(long)]
     wallet: WalletName,
     /// The wallet that is paid, at the same path.
-    #[arg(long, required_unless_present = "to", conflicts_with = "to")]
+    #[arg(long)]
     to_wallet: Option<WalletName>,
     /// The address that is paid, or a payment link that contains it (BIP-21, EIP-681). If the link names an amount, it must
     /// be the one that is paid.
@@ -53,6 +54,7 @@ pub(super) struct SweepArguments {
 #[derive(Subcommand)]
 enum Chain {
     /// On Ethereum or another EVM chain.
+    #[command(group = ArgGroup::new("amount").required(true).args(["balance", "value"]))]
     Evm {
         /// The chain id.
         #[arg(long)]
@@ -61,7 +63,7 @@ enum Chain {
         #[arg(long)]
         nonce: u64,
         /// The account's balance, in wei: all of it is sent, less the fees.
-        #[arg(long, required_unless_present = "value", conflicts_with = "value")]
+        #[arg(long)]
         balance: Option<u128>,
         /// The value to send, in wei.
         #[arg(long)]

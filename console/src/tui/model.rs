@@ -144,6 +144,8 @@ pub struct Model {
     pub(super) popup_scroll: usize,
     /// What waits in front.
     pub popup: Option<Popup>,
+    /// A new ceremony that was filled in and is not opened yet.
+    pub(super) draft: Option<OpenForm>,
     /// What is typed at the bottom.
     pub line: Option<Line>,
     /// Only items that contain this are listed.
@@ -192,6 +194,7 @@ impl Model {
             scroll: 0,
             popup_scroll: 0,
             popup: None,
+            draft: None,
             line: None,
             filter: String::new(),
             message: "Press 2 for ceremonies, o to open one, ? for help.".to_owned(),

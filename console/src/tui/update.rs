@@ -128,6 +128,9 @@ pub fn update(model: &mut Model, event: Event) -> (bool, Vec<Effect>) {
         }
         Event::Done(ceremony, what) => {
             ended(model);
+            model
+                .draft
+                .take_if(|draft| ceremony.as_str().starts_with(&format!("{}-{}-", draft.kind, draft.wallet)));
             model.message = what;
             model.screen = Screen::Ceremonies;
             model.open = Some(ceremony);
@@ -335,14 +338,15 @@ fn open_form(model: &mut Model) {
             "The record has not been read from the nodes yet, so nobody can tell what may be opened.",
         );
     } else if model.cluster.me.iter().any(|me| me.role == Role::Administrator) {
-        model.popup = Some(Popup::Open(OpenForm {
+        let empty = || OpenForm {
             kind: CeremonyKind::Dkg,
             wallet: String::new(),
             purpose: String::new(),
             lost: String::new(),
             field: 1,
             trouble: String::new(),
-        }));
+        };
+        model.popup = Some(Popup::Open(model.draft.take().unwrap_or_else(empty)));
     } else {
         show(
             model,

@@ -256,6 +256,33 @@ fn file_is_replaced_where_a_link_leads_and_the_link_stays() {
 }
 
 #[test]
+fn arguments_that_do_not_fit_end_with_2_and_say_what_would() {
+    let help = Command::new(env!("CARGO_BIN_EXE_custody")).args(["sweep", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("<--to-wallet <TO_WALLET>|--to <TO>>"), "{help}");
+    for (arguments, says) in [
+        (vec!["status"], "no cluster file: give --cluster FILE, or set CUSTODY_CLUSTER"),
+        (vec!["--record", "r.cast", "script", "list"], "only the terminal screens are recorded"),
+        (vec!["drill", "run"], "<NAME|--all>"),
+        (vec!["sweep", "--wallet", "treasury", "-o", "t", "bitcoin"], "<--to-wallet <TO_WALLET>|--to <TO>>"),
+        (vec!["broadcast", "transfer-treasury-00000000"], "<--endpoint <URL>|--withhold <REASON>>"),
+        (
+            vec!["broadcast", "x", "--withhold", "late", "--endpoint", "http://127.0.0.1:1"],
+            "cannot be used with",
+        ),
+    ] {
+        let ended = Command::new(env!("CARGO_BIN_EXE_custody"))
+            .args(&arguments)
+            .env_remove("CUSTODY_CLUSTER")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn output_that_cannot_be_written_is_a_failure_that_says_so() {
     let charter = data("charter.toml");
     for arguments in [

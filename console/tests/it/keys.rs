@@ -139,6 +139,43 @@ fn escape_leaves_a_statement_unsigned() {
 }
 
 #[test]
+fn form_that_was_left_is_filled_in_as_it_was_until_its_ceremony_is_open() {
+    let filled = |model: &Model| {
+        let Some(Popup::Open(form)) = &model.popup else { unreachable!("the form is in front") };
+        (form.kind, form.wallet.clone(), form.purpose.clone())
+    };
+    let mut model = model(6);
+    press(&mut model, KeyCode::Char('o'));
+    write(&mut model, "ops");
+    press(&mut model, KeyCode::Enter);
+    write(&mut model, "Key of ops");
+    press(&mut model, KeyCode::Esc);
+    assert!(
+        model.popup.is_none() && model.message.contains("o shows what was filled in"),
+        "{}",
+        model.message
+    );
+    press(&mut model, KeyCode::Char('o'));
+    let ops = (CeremonyKind::Dkg, "ops".to_owned(), "Key of ops".to_owned());
+    assert_eq!(filled(&model), ops);
+    // Read to the statement, and left there.
+    press(&mut model, KeyCode::Enter);
+    press(&mut model, KeyCode::Enter);
+    assert!(matches!(model.popup, Some(Popup::Review(_))), "{}", trouble(&model));
+    press(&mut model, KeyCode::Esc);
+    press(&mut model, KeyCode::Char('o'));
+    assert_eq!(filled(&model), ops);
+    press(&mut model, KeyCode::Esc);
+    update(&mut model, Event::Done("approve-treasury-00000000".parse().unwrap(), String::new()));
+    press(&mut model, KeyCode::Char('o'));
+    assert_eq!(filled(&model), ops, "another ceremony has gone on");
+    press(&mut model, KeyCode::Esc);
+    update(&mut model, Event::Done("dkg-ops-00000000".parse().unwrap(), String::new()));
+    press(&mut model, KeyCode::Char('o'));
+    assert_eq!(filled(&model), (CeremonyKind::Dkg, String::new(), String::new()));
+}
+
+#[test]
 fn wrong_words_are_refused_before_anything_is_signed() {
     let mut model = model(23);
     press(&mut model, KeyCode::Char('s'));

@@ -97,7 +97,7 @@ fn charter_and_scripts_are_checked_and_rendered() {
     assert!(config.contains("mpc.*.*.5") && config.contains(&keeper));
     assert_eq!(code(&custody(&["charter", "nats-config", charter])), 2, "the keeper is not left out");
     for keeper in ["", "nobody", &nkeys::KeyPair::new_account().public_key()] {
-        assert_eq!(code(&custody(&["charter", "nats-config", charter, "--keeper", keeper])), 1, "{keeper}");
+        assert_eq!(code(&custody(&["charter", "nats-config", charter, "--keeper", keeper])), 2, "{keeper}");
     }
     let policy = custody(&[
         "charter",
@@ -157,11 +157,12 @@ fn unknown_outcome_has_an_exit_code_of_its_own_however_it_is_wrapped() {
 }
 
 #[test]
-fn usage_errors_and_a_missing_cluster_are_told_apart() {
+fn cluster_file_that_nobody_named_is_misuse_and_one_that_is_not_there_is_not() {
     assert_eq!(code(&custody(&["no-such-command"])), 2);
     let status = custody(&["status"]);
-    assert_eq!(code(&status), 1);
+    assert_eq!(code(&status), 2);
     assert!(complaint(&status).contains("CUSTODY_CLUSTER"));
+    assert_eq!(code(&custody(&["--cluster", "/nowhere.toml", "status"])), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ceremonies::attestation::{Measurement, Pcr};
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Hash};
-use ceremonies::script::Act;
+use ceremonies::script::{Act, Step};
 use console::config::Me;
 use lab::cluster::Cluster;
 use lab::drive::Room;
@@ -339,6 +339,7 @@ fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &Cerem
         let refused = run(cluster, &unread, Some(&socket)).unwrap_err();
         assert!(refused.contains(&statement) && refused.contains(why), "{refused}");
     }
+    names_what_a_step_needs(cluster, &sign, step);
     let hash = hash(&statement);
     let sign = [&sign[..], &["--statement-hash", &hash]].concat();
     assert!(run(cluster, &sign, None).unwrap_err().contains("no SSH agent"));
@@ -352,6 +353,28 @@ fn signs_through_an_agent(folder: &Path, cluster: &Path, room: &Room, id: &Cerem
         assert!(again.contains(said), "{said}: {again}");
     }
     drop(agent);
+}
+
+/// A step that there is not, and an answer that a step does not take, are misuse, and what would be right is said.
+fn names_what_a_step_needs(cluster: &Path, sign: &[&str], step: &Step) {
+    let misused = |arguments: &[&str]| {
+        let ended = custody().arg("--cluster").arg(cluster).args(arguments).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    let other =
+        sign.iter().map(|argument| if *argument == step.id.as_str() { "reed-back" } else { argument });
+    let refused = misused(&other.collect::<Vec<_>>());
+    assert!(refused.contains("`reed-back` is not a step of") && refused.contains("read-back"), "{refused}");
+    let (more, hint) = if step.act == Act::ReadBack {
+        (None, "give --words")
+    } else if step.act == Act::Agree {
+        (None, "give --agree or --disagree")
+    } else {
+        (Some("--agree"), "leave the others out")
+    };
+    let refused = misused(&sign.iter().copied().chain(more).collect::<Vec<_>>());
+    assert!(refused.contains(hint), "{refused}");
 }
 
 /// What `sha256sum` says of a text.

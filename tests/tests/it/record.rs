@@ -92,10 +92,9 @@ pub(crate) async fn heartbeat(
             }
         }
     };
-    match tokio::time::timeout(HEALED, wait).await {
-        Ok(heartbeat) => heartbeat,
-        Err(_) => panic!("node {from} does not say that; it last said {last:?}"),
-    }
+    let heard = tokio::time::timeout(HEALED, wait).await.ok();
+    assert!(heard.is_some(), "node {from} does not say that; it last said {last:?}");
+    heard.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

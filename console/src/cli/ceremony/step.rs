@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use ceremonies::ceremony::{Ceremony, WITHDRAW};
+use anyhow::{Context as _, Result, anyhow};
+use ceremonies::ceremony::{Ceremony, Rejection, WITHDRAW};
 use ceremonies::chain::transaction::Confirmation;
 use ceremonies::charter::Role;
 use ceremonies::ids::{CeremonyId, Hash, InvalidId, Line, PersonName, StepId};
+use ceremonies::script::Act;
 use ceremonies::statement::{Answer, Release};
 use ceremonies::wire::log;
 use ceremonies::words;
@@ -15,7 +16,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::super::named::one_of;
-use super::super::{Desk, Output};
+use super::super::{Desk, Output, misused};
 use super::ceremony;
 use crate::client::{Reading, Receipt};
 use crate::config::Me;
@@ -96,8 +97,16 @@ impl StepArguments {
 
     pub(super) fn signature(&self, desk: &Desk, ceremony: &Ceremony) -> Result<Signature> {
         let withdraws = self.step.as_str() == WITHDRAW;
+        let steps = || ceremony.script().steps().iter().map(|step| step.id.as_str());
+        if !withdraws && !steps().any(|step| step == self.step.as_str()) {
+            let steps = steps().collect::<Vec<_>>().join(", ");
+            return Err(misused(format!(
+                "`{}` is not a step of {}: its steps are {steps}; `{WITHDRAW}` ends it",
+                self.step, self.id
+            )));
+        }
         if withdraws != self.reason.is_some() {
-            bail!("the step `{WITHDRAW}` needs --reason, and no other step takes it");
+            return Err(misused(format!("the step `{WITHDRAW}` needs --reason, and no other step takes it")));
         }
         let person = match &self.person {
             Some(person) => person.clone(),
@@ -130,11 +139,24 @@ impl StepArguments {
     }
 }
 
+/// The options that say what a step asks for.
+fn said_with(ceremony: &Ceremony, step: &StepId) -> &'static str {
+    match ceremony.script().step(step).map(|step| step.act) {
+        Some(Act::ReadBack) => "give --words",
+        Some(Act::Agree) => "give --agree or --disagree",
+        Some(Act::Broadcast) => "give --block and --height, or --withhold",
+        Some(Act::Prove | Act::Recover) => "give --release",
+        Some(_) | None => "leave the others out",
+    }
+}
+
 /// The statement to be signed for the first time. Of one that is on record, it says how well.
 pub(super) fn statement(signature: &Signature, ceremony: &Ceremony, reading: &Reading) -> Result<String> {
     signature.statement(ceremony, now()).map_err(|error| {
         if let RoomError::OnRecord { seq, .. } = error {
             anyhow!("{error}; entry {seq} is {}", reading.recorded_at(seq))
+        } else if let RoomError::Rejected(Rejection::Answer { .. }) = error {
+            misused(format!("{error}: {}", said_with(ceremony, &signature.step)))
         } else {
             error.into()
         }
@@ -169,7 +191,9 @@ pub(in crate::cli) fn someone<'a>(
         .or_else(|| listed().next())
         .with_context(|| format!("the cluster file lists no {role}: give --person and --key"))?;
     if people.next().is_some() {
-        bail!("the cluster file lists several people who could sign as {role}: give --person");
+        return Err(misused(format!(
+            "the cluster file lists several people who could sign as {role}: give --person"
+        )));
     }
     Ok(me)
 }

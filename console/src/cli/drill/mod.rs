@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use ceremonies::ids::PersonName;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use self::reports::Reports;
@@ -26,12 +26,13 @@ pub(super) enum DrillCommand {
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["name", "all"]))]
 pub(super) struct RunArguments {
     /// Which drill.
-    #[arg(value_parser = PossibleValuesParser::new(Drill::names()), required_unless_present = "all")]
+    #[arg(value_parser = PossibleValuesParser::new(Drill::names()))]
     name: Option<String>,
     /// Every drill, one after another. Where one cannot be held, those after it are not begun.
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long)]
     all: bool,
     /// Have people break and mend it in a lab too. On any other cluster they always do.
     #[arg(long)]

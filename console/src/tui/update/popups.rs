@@ -69,6 +69,10 @@ pub(super) fn in_popup(model: &mut Model, key: KeyEvent) -> Vec<Effect> {
             model.popup = Some(popup);
             model.popup_scroll = scrolled(model.popup_scroll, code).unwrap_or(model.popup_scroll);
         }
+        (Popup::Open(form), KeyCode::Esc) => {
+            model.draft = Some(OpenForm { trouble: String::new(), ..form });
+            model.say("Cancelled; nothing was signed. o shows what was filled in.");
+        }
         (_, KeyCode::Esc) => model.say("Cancelled; nothing was signed."),
         (Popup::Open(form), code) => in_open_form(model, form, code, &key),
         (Popup::Who(who), code) => return in_who(model, who, code),
@@ -182,6 +186,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
     match prepared {
         Ok((manifest, statement, me)) => {
             let act = ReviewAct::Open(manifest.as_bytes().to_vec());
+            model.draft = Some(form);
             model.popup = Some(Popup::Review(review(statement, act, me)));
         }
         Err(why) => model.popup = Some(Popup::Open(OpenForm { trouble: why, ..form })),

@@ -27,7 +27,7 @@ s          sign the open step      w      withdraw a ceremony
 f          fingerprint, as a code  /      filter
 :          command                 Esc    back, cancel
 Ctrl-L     redraw                  Ctrl-U, Ctrl-W  clear, word
-q          quit
+Home, End, PageUp, PageDown  move      q, Ctrl-C       quit
 
 One key press never signs: read the statement to its end, then
 type the word `sign` under it.
