@@ -114,12 +114,10 @@ impl Record {
         warnings.extend(
             aside.map(|aside| format!("note: the log of {} {aside}, and is set aside", aside.ceremony)),
         );
-        if warnings != self.warned {
-            for warning in &warnings {
-                note(warning);
-            }
-            self.warned = warnings;
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            note(warning);
         }
+        self.warned = warnings;
         self.book = Some(library.book);
     }
 }

@@ -255,6 +255,7 @@ impl Connection<'_> {
             to_enclave::Kind::Start(start) => self.feed(Input::Start(Box::new(start))).await,
             to_enclave::Kind::Deliver(message) => self.feed(Input::Deliver(message)).await,
             to_enclave::Kind::Stored(stored) => self.feed(Input::Stored(stored)).await,
+            to_enclave::Kind::Stop(stop) => self.feed(Input::Stop(stop.ceremony)).await,
             to_enclave::Kind::TryKms(order) => self.try_kms(order),
             to_enclave::Kind::StreamData(data) => self.tunnel.deliver(data),
             to_enclave::Kind::StreamClosed(closed) => self.tunnel.closed(closed.stream),

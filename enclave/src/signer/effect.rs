@@ -35,6 +35,8 @@ pub enum Input<S> {
     Deliver(Deliver),
     /// It hands back a sealed share that it has stored.
     Stored(Stored),
+    /// It says that this ceremony is over.
+    Stop(String),
     /// Something comes of an effect. What comes of an order that is over has no effect.
     News(OrderId, News<S>),
 }

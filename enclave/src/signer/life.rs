@@ -403,6 +403,20 @@ impl<S> Signer<S> {
         said.inspect_err(|silence| warn!(%silence, "no abort is signed")).ok()
     }
 
+    /// A ceremony is over. Somebody may have withdrawn it while its session waits for a party that others are stalling:
+    /// nothing may come of that session any more.
+    pub(super) fn stop(&mut self, ceremony: &str) {
+        let is_over = |life: &Life| life.job.ceremony().manifest().ceremony.as_str() == ceremony;
+        for (id, Life { job, stage }) in
+            self.lives.extract_if(.., |_, life| is_over(life)).collect::<Vec<_>>()
+        {
+            if matches!(stage, Stage::Running) {
+                self.effects.push(Effect::End(id));
+            }
+            self.abort(id, &job, &failure("the ceremony is over".to_owned()));
+        }
+    }
+
     /// The connection has ended, and with it every order. What is said about that waits for the next connection.
     pub(super) fn give_up(&mut self) {
         let failure = failure("the link to the agent was lost".to_owned());

@@ -96,6 +96,7 @@ impl<S> Signer<S> {
             }
             Input::Deliver(message) => self.deliver(message),
             Input::Stored(stored) => self.stored(stored),
+            Input::Stop(ceremony) => self.stop(&ceremony),
             Input::News(id, news) => self.hear(id, news),
         }
         std::mem::take(&mut self.effects)

@@ -7,7 +7,7 @@ use ceremonies::log::{Entry, Event};
 use ceremonies::record::{HOSTILE, quorum};
 use ceremonies::script::Act;
 use enclave_link::check_size;
-use enclave_link::message::{self, Attest, Start, ToEnclave, to_enclave};
+use enclave_link::message::{self, Attest, Start, Stop, ToEnclave, to_enclave};
 use tracing::{info, warn};
 
 use super::append::Wish;
@@ -50,34 +50,49 @@ impl Core {
     /// What is due in the ceremonies that are under way. Nothing is done on a log that has not been read whole, or
     /// about which nodes disagree.
     pub(super) fn do_duties(&mut self) {
-        if !self.stream.is_read() || !self.duties_due {
+        if !self.duties_due {
+            return;
+        }
+        self.end_what_is_over();
+        if !self.stream.is_read() {
             return;
         }
         self.duties_due = false;
         let now = self.now.wall;
-        let (mut due, mut over, mut unheard) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut due, mut unheard) = (Vec::new(), Vec::new());
         for id in &self.running {
             let Some(chapter) = self.book.get(id) else { continue };
-            let phase = chapter.ceremony.phase_at(now);
-            let is_over = match phase {
-                Phase::Closed | Phase::Void(_) => true,
-                Phase::Gathering | Phase::Authorised | Phase::Committed | Phase::Abandoned(_) => false,
-            };
-            if is_over {
-                over.push(id.clone());
-            } else if !self.has_heard(id) {
+            if !self.has_heard(id) {
                 unheard.push(id.clone());
             } else if let Some(own) = self.own.filter(|_| self.is_settled(id) && !self.is_saying(id)) {
                 due.extend(chapter.ceremony.duty(self.node(), &own, now).map(|duty| (id.clone(), duty)));
             }
         }
-        for id in over {
-            self.running.remove(&id);
-            self.declined.remove(&id);
-        }
         self.ask_for_heads(&unheard);
         for (ceremony, duty) in due {
             self.do_duty(&ceremony, duty);
+        }
+    }
+
+    /// Lets go of the ceremonies that are over. Whoever has withdrawn one need not wait for a session that is being stalled,
+    /// nor for the rest of the record: the enclave gives it up at once.
+    fn end_what_is_over(&mut self) {
+        let now = self.now.wall;
+        let mut over = Vec::new();
+        for id in &self.running {
+            match self.book.get(id).map(|chapter| chapter.ceremony.phase_at(now)) {
+                Some(Phase::Void(_)) => over.push((id.clone(), true)),
+                Some(Phase::Closed) => over.push((id.clone(), false)),
+                Some(Phase::Gathering | Phase::Authorised | Phase::Committed | Phase::Abandoned(_))
+                | None => {}
+            }
+        }
+        for (id, is_void) in over {
+            self.running.remove(&id);
+            self.declined.remove(&id);
+            if is_void && self.own.is_some() {
+                self.tell_enclave(to_enclave::Kind::Stop(Stop { ceremony: id.to_string() }));
+            }
         }
     }
 

@@ -237,6 +237,7 @@ impl Shared {
                 vec![to_enclave::Kind::Stored(stored)]
             }
             kind @ (to_enclave::Kind::Attest(_)
+            | to_enclave::Kind::Stop(_)
             | to_enclave::Kind::TryKms(_)
             | to_enclave::Kind::StreamData(_)
             | to_enclave::Kind::StreamClosed(_)) => vec![kind],
@@ -352,6 +353,7 @@ fn inward(shared: &Shared, message: &ToEnclave) -> Option<Passing> {
             None
         }
         to_enclave::Kind::Deliver(_)
+        | to_enclave::Kind::Stop(_)
         | to_enclave::Kind::StreamData(_)
         | to_enclave::Kind::StreamClosed(_) => None,
     }

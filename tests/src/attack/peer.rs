@@ -182,6 +182,7 @@ impl Mind {
                 }
                 Some(
                     to_enclave::Kind::Stored(_)
+                    | to_enclave::Kind::Stop(_)
                     | to_enclave::Kind::StreamData(_)
                     | to_enclave::Kind::StreamClosed(_),
                 ) => Vec::new(),

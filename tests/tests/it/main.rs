@@ -28,4 +28,5 @@ mod stranger;
 mod tls;
 mod transactions;
 mod vault;
+mod veto;
 mod wire;

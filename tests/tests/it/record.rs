@@ -88,7 +88,8 @@ pub(crate) async fn heartbeat(
                 if until(&heartbeat) {
                     return *heartbeat;
                 }
-                last = Some(heartbeat);
+                let enclave = heartbeat.enclave.map(|enclave| enclave.trouble);
+                last = Some((enclave, heartbeat.store_trouble, heartbeat.stream_trouble));
             }
         }
     };

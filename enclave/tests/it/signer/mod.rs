@@ -184,6 +184,27 @@ fn agent_that_connects_anew_without_a_loss_finds_everything_given_up() {
 }
 
 #[test]
+fn ceremony_that_is_over_ends_its_order_at_every_stage_and_no_other() {
+    for at in EVERYWHERE {
+        let (mut desk, id) = Desk::refreshing(at);
+        let other = FIRST.ceremony.manifest().ceremony.to_string();
+        assert!(desk.feed(Input::Stop(other), &REFRESH).is_empty(), "{at:?}");
+        let over = REFRESH.ceremony.manifest().ceremony.to_string();
+        let mut effects = desk.feed(Input::Stop(over.clone()), &REFRESH);
+        if matches!(at, At::Running) {
+            assert!(matches!(effects.remove(0), Effect::End(ended) if ended == id));
+        }
+        assert_eq!(reason(&said(&effects)), "the ceremony is over", "{at:?}");
+        for news in all_news(&REFRESH) {
+            assert!(desk.news(id, news).is_empty(), "{at:?}: something comes of it");
+        }
+        assert!(desk.stored(&REFRESH, vec![OWN]).is_empty(), "{at:?}");
+        assert!(desk.feed(Input::Stop(over), &REFRESH).is_empty(), "{at:?}: said once");
+        assert!(refused(&desk.start(&REFRESH)).contains("already begun"), "{at:?}");
+    }
+}
+
+#[test]
 fn second_order_for_a_session_is_refused_at_every_stage_and_does_not_disturb_the_first() {
     for at in EVERYWHERE {
         let (mut desk, id) = Desk::refreshing(at);

@@ -172,6 +172,7 @@ impl World {
             }
             to_enclave::Kind::Start(start) => self.feed_enclave(at, Input::Start(Box::new(start))),
             to_enclave::Kind::Stored(stored) => self.feed_enclave(at, Input::Stored(stored)),
+            to_enclave::Kind::Stop(stop) => self.feed_enclave(at, Input::Stop(stop.ceremony)),
             to_enclave::Kind::TryKms(order) => {
                 let tried = KmsTried { request: order.request, trouble: String::new() };
                 self.tell_agent(at, from_enclave::Kind::KmsTried(tried));

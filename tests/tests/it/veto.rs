@@ -1,0 +1,93 @@
+//! A veto ends what it is about, whoever stalls and whatever they fill.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::time::Duration;
+
+use ceremonies::ceremony::Phase;
+use ceremonies::charter::{CeremonyKind, Role};
+use ceremonies::ids::CeremonyId;
+use ceremonies::log::Event;
+use ceremonies::script::Act;
+use ceremonies::statement::Answer;
+use ceremonies::wire::bus::Heartbeat;
+use console::client::{News, Receipt};
+use console::room::{self, Signature, now};
+use futures_util::StreamExt as _;
+use lab::drive::Room;
+
+use crate::ceremonies::{PATIENCE, node, open};
+use crate::faults::with_wallet;
+use crate::record::heartbeat;
+
+/// How soon a session must end: well before it would of itself, for want of a party.
+const AT_ONCE: Duration = Duration::from_secs(8);
+
+async fn withdraw(room: &Room, id: &CeremonyId) -> Receipt {
+    let operator = room.people(Role::Operator).next().unwrap().clone();
+    let end = Answer::Withdraw("stop".parse().unwrap());
+    let veto = Signature::by(&operator, "withdraw".parse().unwrap(), end);
+    room::sign(&room.client, &room.book, id, &veto, &operator.key, None).await.unwrap()
+}
+
+/// Waits until a node reports that its session waits for this one.
+async fn is_waited_for(room: &Room, index: u8) {
+    let mut news = Box::pin(room.client.news().await.unwrap());
+    let wait = async {
+        while let Some(news) = news.next().await {
+            let News::Progress(progress) = news else { continue };
+            if progress.waiting_for.contains(&u32::from(index)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+}
+
+/// Which nodes' enclaves have said that they gave up because it is over.
+fn gave_up(room: &Room, id: &CeremonyId) -> Vec<u8> {
+    let aborted = room.book.get(id).unwrap().entries.iter().filter_map(|entry| match &entry.event {
+        Event::Aborted(aborted) if aborted.reason.as_str() == "the ceremony is over" => Some(aborted.node),
+        _ => None,
+    });
+    aborted.map(|node| u8::try_from(u32::from(node)).unwrap()).collect()
+}
+
+async fn has_given_up(room: &mut Room, id: &CeremonyId, index: u8) {
+    let wait = async {
+        while !gave_up(room, id).contains(&index) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            room.look(id).await.unwrap();
+        }
+    };
+    tokio::time::timeout(AT_ONCE, wait).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn veto_ends_a_session_in_which_one_party_stalls_and_nothing_is_signed_once_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = with_wallet(folder.path()).await;
+    let id = open(&room, CeremonyKind::TestSign, "treasury").await;
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    let enclave = cluster.enclave(node(1)).unwrap();
+    enclave.freeze().await;
+    let ((), led) = tokio::join!(is_waited_for(&room, 1), async {
+        let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
+        room.lead_to(&id, Act::TestSign, PATIENCE).await
+    });
+    led.unwrap();
+    let receipt = withdraw(&room, &id).await;
+    assert!(receipt.recorded().recorded, "{receipt}");
+    has_given_up(&mut room, &id, 2).await;
+    let answers = |heartbeat: &Heartbeat| heartbeat.enclave.as_ref().is_some_and(|e| e.trouble.is_empty());
+    heartbeat(&room, 1, |heartbeat| !answers(heartbeat)).await;
+    enclave.thaw().await;
+    // It answers in the order in which it was asked: what it was told while it was frozen is done.
+    heartbeat(&room, 1, answers).await;
+    room.look(&id).await.unwrap();
+    let ceremony = room.ceremony(&id).unwrap();
+    assert!(matches!(ceremony.phase_at(now()), Phase::Void(_)), "{}", ceremony.phase_at(now()));
+    let entries = &room.book.get(&id).unwrap().entries;
+    assert!(!entries.iter().any(|entry| matches!(entry.event, Event::TestSigned(_))), "it was signed");
+    cluster.stop().await;
+}
