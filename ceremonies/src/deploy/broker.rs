@@ -57,6 +57,12 @@ const ANSWERS: &str = "_R_.>";
 pub const KEEPER_INBOX: &str = "_INBOX_keeper";
 
 /// What one account lets others import, and what it imports of theirs.
+/// The most subscriptions of one connection, many times what agents and consoles have: each takes the broker some three
+/// kilobytes.
+const MAX_SUBSCRIPTIONS: u32 = 64;
+/// How long the broker waits for an answer before it forgets who asked: longer than anybody here waits for one.
+const FORGOTTEN_AFTER: &str = "15s";
+
 #[derive(Default)]
 struct Crossings {
     exports: Vec<String>,
@@ -64,9 +70,9 @@ struct Crossings {
 }
 
 impl Crossings {
-    /// Others may ask here, and are answered.
+    /// Others may ask here, and are answered. The broker remembers for so long to whom an answer goes that never comes.
     fn answers(&mut self, subject: &str) {
-        self.exports.push(format!("{{ service: {subject:?} }}"));
+        self.exports.push(format!("{{ service: {subject:?}, threshold: {FORGOTTEN_AFTER:?} }}"));
     }
 
     /// Others may hear this.
@@ -103,7 +109,7 @@ fn log_account(keeper: &str) -> String {
     for asked in OF_THE_LOG {
         crossings.answers(asked);
     }
-    account(LOG_ACCOUNT, "    jetstream: enabled\n", &user, &crossings)
+    account(LOG_ACCOUNT, Limits { jetstream: true, connections: 8 }, &user, &crossings)
 }
 
 /// A node's account: what it says under its own number, what consoles ask it, and what it hears of the others.
@@ -147,7 +153,7 @@ fn node_account(node: &Node, nodes: &[NodeIndex]) -> String {
     ];
     let user =
         user(&node.nkey, &[said.as_slice(), &asked].concat(), &[services(i).as_slice(), &heard].concat());
-    account(&account_of(i), "", &user, &crossings)
+    account(&account_of(i), Limits { jetstream: false, connections: 64 }, &user, &crossings)
 }
 
 /// A console's account: it may ask and hear every node, and say nothing.
@@ -164,14 +170,28 @@ fn console_account(console: &ConsoleKey, nodes: &[NodeIndex]) -> String {
     let asked = [subject::SUBMISSIONS, subject::READS, subject::LISTS, subject::BACKUPS].map(str::to_owned);
     let inbox = format!("{}.>", subject::console_inbox(console.name.as_str()));
     let heard = [inbox.as_str(), subject::HEADS, subject::HEALTH, subject::PROGRESS].map(str::to_owned);
-    account(&format!("CONSOLE_{}", console.name), "", &user(&console.nkey, &asked, &heard), &crossings)
+    let user = user(&console.nkey, &asked, &heard);
+    let limits = Limits { jetstream: false, connections: 256 };
+    account(&format!("CONSOLE_{}", console.name), limits, &user, &crossings)
 }
 
-fn account(name: &str, settings: &str, user: &str, crossings: &Crossings) -> String {
+/// What an account may have.
+#[derive(Clone, Copy)]
+struct Limits {
+    jetstream: bool,
+    /// Many times what is needed at once: those of a program that was cut off linger for a while.
+    connections: u32,
+}
+
+fn account(name: &str, limits: Limits, user: &str, crossings: &Crossings) -> String {
+    let Limits { jetstream, connections } = limits;
+    let jetstream = if jetstream { "    jetstream: enabled\n" } else { "" };
     let lines =
         |lines: &[String]| lines.iter().fold(String::new(), |text, line| text + "      " + line + "\n");
     format!(
-        "  {name} {{\n{settings}    users: [\n{user}    ]\n    exports: [\n{}    ]\n    imports: [\n{}    ]\n  }}\n",
+        "  {name} {{\n{jetstream}    limits: {{ max_connections: {connections}, max_subscriptions: \
+         {MAX_SUBSCRIPTIONS} }}\n    users: [\n{user}    ]\n    exports: [\n{}    ]\n    imports: [\n{}    ]\n  \
+         }}\n",
         lines(&crossings.exports),
         lines(&crossings.imports),
     )

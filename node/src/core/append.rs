@@ -19,6 +19,11 @@ const MAX_TRIES: u32 = 24;
 const MAX_PENDING: usize = 64;
 /// How long an event that does not get through rests before it is tried again, in milliseconds.
 const REST_MS: u64 = 800;
+/// How long until the stream is asked again whether it has room for a log, in milliseconds.
+const FULL_MS: u64 = 8000;
+/// How long a node lets each of those before it append first, where the stream orders nothing, in milliseconds: what one
+/// appends is with the others sooner.
+const TURN_MS: u64 = 1500;
 /// How long an event that nobody waits for any more is kept although the fold refuses it, in milliseconds: what it
 /// follows from may be in other nodes' logs, and arrives when the broker or they give it.
 const REFUSED_MS: u64 = 60_000;
@@ -48,6 +53,8 @@ pub(super) struct Pending {
     /// Whether messages that were passed over have been read once more for its sake: a flood must not put it off for
     /// ever.
     has_reread: bool,
+    /// Whether it has waited for its turn, where the stream orders nothing.
+    has_queued: bool,
     /// When it may be tried again.
     rests_until: u64,
     /// When the fold first refused it.
@@ -89,6 +96,7 @@ impl Core {
             tries: 0,
             has_read: false,
             has_reread: false,
+            has_queued: false,
             rests_until: 0,
             refused_at: None,
         };
@@ -136,7 +144,9 @@ impl Core {
             let short: Vec<CeremonyId> = self
                 .logs
                 .iter()
-                .filter(|(_, log)| log.have < log.tree.tip().seq && log.ballot.votes())
+                .filter(|(_, log)| {
+                    log.have < log.tree.tip().seq && log.ballot.votes() && !log.is_full(self.now.steady)
+                })
                 .map(|(id, _)| id.clone())
                 .collect();
             for id in &short {
@@ -177,6 +187,9 @@ impl Core {
             self.is_unknown(&pending, &format!("not appended yet: {why}"));
             return self.wait_on(id, pending);
         }
+        if log.is_full(now) && !pending.has_queued {
+            return self.queue(id, pending);
+        }
         if !pending.has_reread && self.reread(id) {
             pending.has_reread = true;
             self.log_of(id).pending.push_front(pending);
@@ -214,8 +227,11 @@ impl Core {
     }
 
     fn send_to_stream(&mut self, id: &CeremonyId, next: Box<ceremonies::book::Next>, pending: Pending) {
-        let read_to = self.stream.read_to();
+        let (read_to, now) = (self.stream.read_to(), self.now.steady);
         let log = self.log_of(id);
+        if log.is_full(now) {
+            return self.keep_without_stream(next, pending);
+        }
         if log.have + 1 < next.entry().seq {
             // The stream has lost entries that this node has.
             log.pending.push_front(pending);
@@ -252,6 +268,11 @@ impl Core {
                 let op = StoreOp::Append(next.entry().clone());
                 self.write(op, Then::Commit(next, Some(stream), Some(Box::new(pending))));
             }
+            Err(StreamError::Full) => {
+                self.found_full(&id);
+                self.log_of(&id).pending.push_front(pending);
+                self.plan_first(Work::Append(id));
+            }
             Err(StreamError::Conflict) => {
                 // What the broker said earlier about this subject's last message may have been wrong.
                 self.log_of(&id).last = None;
@@ -274,10 +295,38 @@ impl Core {
         }
     }
 
+    /// Without the stream to order them, nodes append one after another, and have the entries from each other: those that
+    /// append at once would have to settle between themselves which comes first.
+    fn queue(&mut self, id: &CeremonyId, mut pending: Pending) {
+        let before = self.members().range(..self.node()).count();
+        pending.has_queued = true;
+        pending.rests_until =
+            self.now.steady + u64::try_from(before).unwrap_or(u64::MAX).saturating_mul(TURN_MS);
+        self.log_of(id).pending.push_back(pending);
+        self.plan(Work::Append(id.clone()));
+    }
+
+    fn keep_without_stream(&mut self, next: Box<ceremonies::book::Next>, pending: Pending) {
+        let op = StoreOp::Append(next.entry().clone());
+        self.write(op, Then::Commit(next, None, Some(Box::new(pending))));
+    }
+
+    fn found_full(&mut self, id: &CeremonyId) {
+        let now = self.now.steady;
+        let log = self.log_of(id);
+        if log.full_until == 0 {
+            warn!(ceremony = %id, "somebody has filled its place in the stream: nodes keep the rest of its log among themselves");
+        }
+        log.full_until = now + FULL_MS;
+    }
+
     /// Gives the stream the next entry of a log that it lacks.
     pub(super) fn restore(&mut self, id: &CeremonyId) {
         let read_to = self.stream.read_to();
-        let Some(log) = self.logs.get(id).filter(|_| self.stream.is_read()) else { return };
+        let now = self.now.steady;
+        let Some(log) = self.logs.get(id).filter(|log| self.stream.is_read() && !log.is_full(now)) else {
+            return;
+        };
         let lost = usize::try_from(log.have).ok().zip(self.book.get(id));
         let Some(entry) = lost.and_then(|(have, chapter)| chapter.entries.get(have)) else { return };
         let effect =
@@ -295,6 +344,7 @@ impl Core {
                 log.have = log.have.max(seq);
                 self.plan_first(Work::Restore(id.clone()));
             }
+            Err(StreamError::Full) => self.found_full(id),
             // Another node was quicker; what it appended is read now. Nothing that rests on this log goes on before it.
             Err(StreamError::Conflict) => {
                 let log = self.log_of(id);

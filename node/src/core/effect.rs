@@ -83,6 +83,9 @@ pub enum StreamError {
     /// The broker says that it accepted the entry, but does not have it.
     #[error("the broker acknowledged an entry that is not in the stream")]
     Forged,
+    /// This ceremony's place in the stream is full.
+    #[error("the broker takes no more messages of this ceremony")]
+    Full,
     /// The broker does not answer, or refuses.
     #[error("the broker failed: {0}")]
     Unavailable(String),

@@ -244,7 +244,7 @@ impl Core {
             last_signature_ms: self.observed.last_signature,
             entries: self.observed.entries,
             ceremonies: u32::try_from(self.logs.len() + self.shelf.len()).unwrap_or(u32::MAX),
-            stream_trouble: self.stream.trouble().unwrap_or_default(),
+            stream_trouble: self.stream_trouble().unwrap_or_default(),
             record_digest: self.record_digest(),
             started_ms: self.past.started().0,
             past: self.past.told(),

@@ -89,7 +89,7 @@ impl Core {
     /// Notes what is wrong now, and what no longer is.
     pub(super) fn note_troubles(&mut self) {
         let now = self.now;
-        let (enclave, stream) = (self.enclave_trouble(), self.stream.trouble().unwrap_or_default());
+        let (enclave, stream) = (self.enclave_trouble(), self.stream_trouble().unwrap_or_default());
         let observed = &self.observed;
         for (part, trouble) in [
             ("enclave", enclave.as_str()),

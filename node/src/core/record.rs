@@ -59,6 +59,8 @@ pub(super) struct Log {
     pub(super) left_at: u64,
     /// When anything changed.
     pub(super) changed_at: u64,
+    /// Until when the stream is taken to have no more room for it: nodes then have the rest from each other alone.
+    pub(super) full_until: u64,
     /// When another node last said that it stands elsewhere.
     pub(super) missed_at: u64,
     /// When it was recalled from the shelf, and the last entry that it had, which was recorded then.
@@ -85,6 +87,7 @@ impl Log {
             unlocked_since: 0,
             left_at: 0,
             changed_at: 0,
+            full_until: 0,
             missed_at: 0,
             recalled: None,
             asked: BTreeMap::new(),
@@ -95,6 +98,11 @@ impl Log {
     pub(super) fn locked_to(&self) -> u64 {
         let lock = self.ballot.memory().lock;
         lock.filter(|lock| self.tree.is_main(lock.tip)).map_or(0, |lock| lock.tip.seq)
+    }
+
+    /// Whether the stream has no more room for it.
+    pub(super) fn is_full(&self, now: u64) -> bool {
+        now < self.full_until
     }
 
     /// Whether this node is locked on the last entry, in its present round.

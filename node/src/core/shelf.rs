@@ -383,7 +383,7 @@ impl Core {
         let Some(log) = self.logs.get(id) else { return false };
         // One node alone may claim that there is more, or send what follows on nothing known.
         log.pending.is_empty()
-            && log.have == log.tree.tip().seq
+            && (log.have == log.tree.tip().seq || log.is_full(self.now.steady))
             && log.ballot.needs(&log.tree).len() <= HOSTILE
             && self.is_settled(id)
             && !self.running.contains(id)

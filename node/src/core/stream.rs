@@ -99,6 +99,18 @@ impl Core {
         self.inspect();
     }
 
+    /// What is wrong with the stream, or with the place in it of a ceremony that is under way.
+    pub(super) fn stream_trouble(&self) -> Option<String> {
+        let full = || {
+            self.running.iter().find(|id| self.logs.get(*id).is_some_and(|log| log.is_full(self.now.steady)))
+        };
+        self.stream.trouble().or_else(|| {
+            let why = "the broker takes no more messages of it, because somebody has filled its place in the stream; nodes \
+                       keep the rest of its log among themselves";
+            full().map(|id| format!("{id}: {why}"))
+        })
+    }
+
     fn inspect(&mut self) {
         self.stream.inspected_at = Some(self.now.steady);
         self.effect(Effect::InspectStream(self.stream.mark));
@@ -154,7 +166,7 @@ impl Core {
             self.stream.is_read = false;
             for log in self.logs.values_mut() {
                 (log.last, log.have) = (Some(0), 0);
-                (log.doubted, log.reread_to) = (None, 0);
+                (log.doubted, log.reread_to, log.full_until) = (None, 0, 0);
             }
             self.shelf.doubt_stream();
         }

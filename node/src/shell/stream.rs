@@ -44,6 +44,9 @@ const INFO: &str = "$JS.API.STREAM.INFO.CEREMONIES";
 const NOT_FOUND: i64 = 10059;
 /// JetStream's code for a message that is not there.
 const NO_MESSAGE: i64 = 10037;
+/// What the broker says where a subject has as many messages as it may (`ErrMaxMsgsPerSubject` of nats-server): the
+/// number of that error stands for others as well.
+const FULL: &str = "maximum messages per subject exceeded";
 
 /// The stream, as one task uses it.
 pub(super) struct LogStream {
@@ -169,7 +172,10 @@ impl LogStream {
             Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
                 return Err(StreamError::Conflict);
             }
-            Ok(Err(error)) => return Err(unavailable(ceremonies::text::chain(&error))),
+            Ok(Err(error)) => {
+                let why = ceremonies::text::chain(&error);
+                return Err(if why.contains(FULL) { StreamError::Full } else { unavailable(why) });
+            }
             Err(_) => return Err(unavailable("no acknowledgement within 3 s")),
         };
         let stands = self.get(&json!({ "seq": acknowledged.sequence })).await?;

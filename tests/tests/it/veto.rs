@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Role};
@@ -14,11 +14,14 @@ use ceremonies::wire::bus::Heartbeat;
 use console::client::{News, Receipt};
 use console::room::{self, Signature, now};
 use futures_util::StreamExt as _;
+use lab::attack::Host;
+use lab::cluster::Cluster;
 use lab::drive::Room;
+use node::store::Store;
 
 use crate::ceremonies::{PATIENCE, node, open};
 use crate::faults::with_wallet;
-use crate::record::heartbeat;
+use crate::record::{HEALED, cluster, heartbeat, of_one_mind};
 
 /// How soon a session must end: well before it would of itself, for want of a party.
 const AT_ONCE: Duration = Duration::from_secs(8);
@@ -28,6 +31,17 @@ async fn withdraw(room: &Room, id: &CeremonyId) -> Receipt {
     let end = Answer::Withdraw("stop".parse().unwrap());
     let veto = Signature::by(&operator, "withdraw".parse().unwrap(), end);
     room::sign(&room.client, &room.book, id, &veto, &operator.key, None).await.unwrap()
+}
+
+/// Waits until a node has read the stream up to here.
+async fn has_read(cluster: &Cluster, index: u8, sequence: u64) {
+    let store = Store::open(&cluster.store_url(node(index))).await.unwrap();
+    let wait = async {
+        while store.read_to().await.unwrap().is_none_or(|mark| mark.seq < sequence) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
 }
 
 /// Waits until a node reports that its session waits for this one.
@@ -46,9 +60,10 @@ async fn is_waited_for(room: &Room, index: u8) {
 
 /// Which nodes' enclaves have said that they gave up because it is over.
 fn gave_up(room: &Room, id: &CeremonyId) -> Vec<u8> {
-    let aborted = room.book.get(id).unwrap().entries.iter().filter_map(|entry| match &entry.event {
-        Event::Aborted(aborted) if aborted.reason.as_str() == "the ceremony is over" => Some(aborted.node),
-        _ => None,
+    let entries = room.book.get(id).unwrap().entries.iter();
+    let aborted = entries.filter_map(|entry| {
+        let Event::Aborted(aborted) = &entry.event else { return None };
+        (aborted.reason.as_str() == "the ceremony is over").then_some(aborted.node)
     });
     aborted.map(|node| u8::try_from(u32::from(node)).unwrap()).collect()
 }
@@ -89,5 +104,53 @@ async fn veto_ends_a_session_in_which_one_party_stalls_and_nothing_is_signed_onc
     assert!(matches!(ceremony.phase_at(now()), Phase::Void(_)), "{}", ceremony.phase_at(now()));
     let entries = &room.book.get(&id).unwrap().entries;
     assert!(!entries.iter().any(|entry| matches!(entry.event, Event::TestSigned(_))), "it was signed");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ceremony_whose_place_in_the_stream_is_full_is_vetoed_all_the_same_and_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    let host = Host::with_credentials_of(&cluster, node(3)).await.unwrap();
+    host.flood(&id, 4096).await.unwrap();
+    let mut last = 0;
+    while let Ok(sequence) = host.put(&id, b"x".to_vec()).await {
+        last = sequence;
+    }
+    for index in 1..=5 {
+        has_read(&cluster, index, last).await;
+    }
+
+    // What people sign, and what follows from it, is recorded without the stream. Nodes read what they passed over once more
+    // before they append, which may take longer than a console waits.
+    let begun = Instant::now();
+    while let Err(unknown) = room.lead_to(&id, Act::Generate, PATIENCE).await {
+        assert!(begun.elapsed() < HEALED, "{unknown:#}");
+        room.look(&id).await.unwrap();
+    }
+    let told =
+        heartbeat(&room, 1, |heartbeat| heartbeat.stream_trouble.contains("has filled its place")).await;
+    assert!(told.stream_trouble.starts_with(id.as_str()), "{}", told.stream_trouble);
+    let receipt = withdraw(&room, &id).await;
+    assert!(receipt.recorded().recorded, "{receipt}");
+    let log = of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, usize::try_from(receipt.seq).unwrap()).await;
+    assert!(log.iter().any(|entry| matches!(entry.event, Event::Withdrawn { .. })));
+
+    let other = open(&room, CeremonyKind::Dkg, "ops").await;
+    room.lead_to_close(&other, PATIENCE, |_| ()).await.unwrap();
+    // Once it is over, nobody is troubled by it any more.
+    for index in 1..=5 {
+        heartbeat(&room, index, |heartbeat| heartbeat.stream_trouble.is_empty()).await;
+    }
+    // Whoever comes back with nothing has it from the others.
+    let agent = cluster.agent(node(2)).unwrap();
+    agent.hold().await;
+    for file in ["store.db", "store.db-wal", "store.db-shm"] {
+        let _ = std::fs::remove_file(cluster.layout().node(node(2)).join(file));
+    }
+    agent.resume().await;
+    of_one_mind(&cluster, &[1, 2, 3, 4, 5], &id, log.len()).await;
     cluster.stop().await;
 }

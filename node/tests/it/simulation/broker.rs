@@ -95,6 +95,7 @@ impl World {
                 let _ = stream.append(ceremony, expected, read_to, bytes);
                 Err(unavailable())
             }
+            9 => Err(StreamError::Full),
             8 => {
                 // Only this node sees what it has written.
                 let mut alone = stream.clone();
