@@ -54,7 +54,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Makes a private file where there is none.
+/// Creates the file, which only this user may read.
 fn make(path: &Path) -> io::Result<Metadata> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.metadata()
 }

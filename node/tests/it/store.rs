@@ -173,7 +173,7 @@ async fn old_shares_are_not_said_deleted_while_a_reader_keeps_them_on_the_disk()
 
 /// Reads the store as another program would, to the end.
 fn read_elsewhere(store: &Path) {
-    let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(db.execute('SELECT count(*) FROM positions').fetchone()); db.close()";
+    let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT count(*) FROM positions').fetchone(); db.close()";
     let done = Command::new("python3").args(["-c", script]).arg(store).status().unwrap();
     assert!(done.success());
 }
