@@ -91,7 +91,7 @@ pub enum OpeningError {
         origin: CeremonyId,
         /// When that says it did.
         made: UnixMillis,
-        /// The node that wrote so.
+        /// The first node to write a date after the time here: times in a log never run back, so others followed it.
         by: NodeIndex,
         /// The time here.
         now: UnixMillis,
@@ -142,14 +142,15 @@ impl Book {
         let entries = self.get(&origin.ceremony).map(|chapter| &*chapter.entries).unwrap_or_default();
         // The last of them completed the wallet.
         let makes = |entry: &&Entry| matches!(entry.event, Event::Prepared { .. } | Event::Staged { .. });
-        match entries.iter().rev().find(makes) {
-            Some(made) if now < made.time => Err(OpeningError::BeforeOrigin {
+        let made = entries.iter().rev().find(makes).map(|made| made.time);
+        match (made, entries.iter().find(|entry| now < entry.time)) {
+            (Some(made), Some(first)) if now < made => Err(OpeningError::BeforeOrigin {
                 origin: origin.ceremony.clone(),
-                made: made.time,
-                by: made.node,
+                made,
+                by: first.node,
                 now,
             }),
-            Some(_) | None => Ok(()),
+            (Some(_) | None, _) => Ok(()),
         }
     }
 
