@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ceremonies::book::Book;
+use ceremonies::ceremony::Phase;
 use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis, WalletName};
 use ceremonies::log::Event;
 use ceremonies::wallet::Record;
@@ -107,6 +108,8 @@ pub struct Readiness {
     pub threshold: u8,
     /// How each node's share is.
     pub shares: BTreeMap<NodeIndex, Share>,
+    /// The nodes whose shares a recovery that is under way replaces.
+    pub recovering: BTreeSet<NodeIndex>,
     /// What is wrong with the ceremony that made the generation or its key, if anything is.
     pub unfinished: Option<Flaw>,
     /// Whether everything that nodes say comes late, so that rounds may fail.
@@ -142,6 +145,7 @@ impl Readiness {
             generation: record.generation,
             threshold: record.threshold,
             shares,
+            recovering: generation.recovering.clone(),
             unfinished: generation.unfinished,
             late: false,
             blind: None,
@@ -197,16 +201,20 @@ impl Readiness {
     fn counted(&self) -> String {
         let (present, all) = (self.nodes(Share::Present).len(), self.shares.len());
         let mut text = format!("{present} of {all} shares, {} needed", self.threshold);
-        for (kind, one, more) in [
+        let of = |kind| self.nodes(kind);
+        let (recovering, lost): (Vec<_>, Vec<_>) =
+            of(Share::Lost).into_iter().partition(|node| self.recovering.contains(node));
+        for (nodes, one, more) in [
             // What comes back fastest is named first.
-            (Share::Silent, "is silent", "are silent"),
-            (Share::Backdated, "sends heartbeats dated in the past", "send heartbeats dated in the past"),
-            (Share::Unusable, "cannot use its share", "cannot use their shares"),
-            (Share::Lost, "lost its share and needs a recovery", "lost their shares and need a recovery"),
-            (Share::Unknown, "is not known to have its share", "are not known to have their shares"),
-            (Share::Excluded, "is excluded", "are excluded"),
+            (of(Share::Silent), "is silent", "are silent"),
+            (of(Share::Backdated), "sends heartbeats dated in the past", "send heartbeats dated in the past"),
+            (of(Share::Unusable), "cannot use its share", "cannot use their shares"),
+            (recovering, "is being recovered", "are being recovered"),
+            (lost, "lost its share and needs a recovery", "lost their shares and need a recovery"),
+            (of(Share::Unknown), "is not known to have its share", "are not known to have their shares"),
+            (of(Share::Excluded), "is excluded", "are excluded"),
         ] {
-            match self.nodes(kind).as_slice() {
+            match nodes.as_slice() {
                 [] => {}
                 [node] => text += &format!("; node {node} {one}"),
                 nodes => text += &format!("; {} {more}", named(nodes)),
@@ -230,6 +238,7 @@ pub(crate) fn named(nodes: &[NodeIndex]) -> String {
 pub(crate) struct InUse {
     record: Record,
     adopted: BTreeMap<NodeIndex, UnixMillis>,
+    recovering: BTreeSet<NodeIndex>,
     unfinished: Option<Flaw>,
 }
 
@@ -242,10 +251,21 @@ pub(crate) fn in_use(book: &Book, now: UnixMillis) -> Vec<InUse> {
             Some((*node, entry.time))
         });
         let adopted = adopted.collect();
+        let recovering = recovering(book, &record.wallet, now);
         let unfinished = standing::unfinished(book, &record, now).map(|unfinished| unfinished.flaw);
-        InUse { record, adopted, unfinished }
+        InUse { record, adopted, recovering, unfinished }
     };
     book.wallets().into_values().map(|wallet| of(wallet.record.clone())).collect()
+}
+
+/// The nodes of a wallet whose shares are to be replaced by a ceremony that has not made its generation yet.
+fn recovering(book: &Book, wallet: &WalletName, now: UnixMillis) -> BTreeSet<NodeIndex> {
+    let ceremonies = book.iter().map(|(_, chapter)| &chapter.ceremony);
+    let under_way = ceremonies.filter(|ceremony| {
+        ceremony.manifest().wallet == *wallet
+            && matches!(ceremony.phase_at(now), Phase::Gathering | Phase::Authorised)
+    });
+    under_way.flat_map(|ceremony| ceremony.manifest().lost().keys().copied()).collect()
 }
 
 /// Whether each wallet can sign, by what is known of the nodes.

@@ -60,6 +60,7 @@ fn health(ms: u64, checks: &[(u8, Check)], can_sign: Answer) -> Health {
         generation: Generation(1),
         threshold: 3,
         shares: BTreeMap::new(),
+        recovering: BTreeSet::new(),
         unfinished: None,
         blind: None,
         late: false,

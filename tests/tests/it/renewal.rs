@@ -109,6 +109,7 @@ async fn a_node_that_lost_everything_gets_its_share_back_by_repair() {
     cluster.lose(node(4)).await.unwrap();
     attests_to_nothing_without_its_share(&cluster, &mut room, node(4)).await;
     let id = recover(&mut room, &[4], Way::Repair).await;
+    says(&cluster, "node 4 is being recovered").await;
     let second = closes(&mut room, &id).await;
     assert_eq!(second.record.public_key, first.record.public_key);
     assert_eq!(second.record.generation, Generation(2));
