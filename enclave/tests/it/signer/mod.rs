@@ -1,5 +1,6 @@
 //! The signer alone: what it says and does at every stage of an order, whatever it is told.
 
+mod backups;
 mod desk;
 
 use std::sync::Arc;
@@ -378,27 +379,6 @@ fn backup_is_written_as_often_as_it_is_ordered_and_no_failure_of_it_is_said_in_t
     desk.start(&paper);
     assert!(desk.lose().is_empty());
     assert!(desk.connect().said.is_empty());
-}
-
-#[test]
-fn order_to_prove_another_backup_than_was_released_is_refused_and_nothing_is_opened() {
-    let mut paper = authorised(Paper::dkg_under(crate::cluster::context_of(&crate::cluster::BACKED)));
-    paper.prepare_all();
-    paper.adopt_all();
-    paper.read_words_back();
-    paper.test_sign_all();
-    paper.back_up_all();
-    paper.release("prove", "cora", OWN, paper.written(OWN)).unwrap();
-    let mut desk = Desk::new();
-    let mut order = desk.order(&paper);
-    order.backup = b"another".to_vec();
-    assert!(refused(&desk.feed(Input::Start(Box::new(order.clone())), &paper)).contains("was released"));
-    order.backup = format!("{}/{OWN}/whole", paper.ceremony.manifest().ceremony).into_bytes();
-    let effects = desk.feed(Input::Start(Box::new(order)), &paper);
-    let [Effect::Work(id, work)] = effects.as_slice() else { panic!("{} effects", effects.len()) };
-    assert!(matches!(&**work, Work::Prove(_)));
-    let point = ceremonies::curve::Point::decode(&paper.sharing().point(OWN)).unwrap();
-    assert!(matches!(said(&desk.news(*id, News::Proved(point))), Kind::Proved(_)));
 }
 
 #[test]
