@@ -144,12 +144,9 @@ impl Book {
         let makes = |entry: &&Entry| matches!(entry.event, Event::Prepared { .. } | Event::Staged { .. });
         let made = entries.iter().rev().find(makes).map(|made| made.time);
         match (made, entries.iter().find(|entry| now < entry.time)) {
-            (Some(made), Some(first)) if now < made => Err(OpeningError::BeforeOrigin {
-                origin: origin.ceremony.clone(),
-                made,
-                by: first.node,
-                now,
-            }),
+            (Some(made), Some(first)) if now < made => {
+                Err(OpeningError::BeforeOrigin { origin: origin.ceremony.clone(), made, by: first.node, now })
+            }
             (Some(_) | None, _) => Ok(()),
         }
     }
