@@ -212,6 +212,15 @@ name!(
     /// A wallet's name: a subject token and a file name (`a-z`, `0-9`, `-`).
     WalletName
 );
+
+impl WalletName {
+    /// What an amendment has in place of a wallet's name; no wallet may have it.
+    #[must_use]
+    pub fn of_the_charter() -> Self {
+        Self("charter".to_owned())
+    }
+}
+
 name!(
     /// A ceremony's id, such as `dkg-treasury-1f9c03ab`: the last token of its subjects.
     CeremonyId

@@ -21,8 +21,6 @@ use crate::wire;
 
 /// Largest accepted manifest, in bytes.
 pub const MAX_MANIFEST: usize = 48 * 1024;
-/// What an amendment has in place of a wallet's name.
-pub const CHARTER: &str = "charter";
 /// Longest time between opening and expiry: a day. An approval is not a standing order.
 pub const MAX_LIFETIME_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -210,7 +208,7 @@ impl Manifest {
         let origin = Self::origin(kind, &wire)?;
         let subject = Subject::read(kind, &wire)?;
         value(
-            matches!(subject, Subject::Charter(_)) != (wire.wallet == CHARTER),
+            matches!(subject, Subject::Charter(_)) != (wire.wallet == WalletName::of_the_charter().as_str()),
             "an amendment must have the wallet name `charter`, and no other ceremony may",
         )?;
         (kind.rules().special.flaw)(&wire).map_or(Ok(()), |flaw| value(true, flaw))?;

@@ -7,7 +7,7 @@ use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::Origin;
 use clap::Args;
 
-use crate::room::{RoomError, Subject};
+use crate::room::{RoomError, Topic};
 
 /// A copy of a node's share: whose, and which.
 type Named = (NodeIndex, Line);
@@ -69,7 +69,7 @@ impl Entries {
     ///
     /// # Errors
     /// [`RoomError`] when no generation is given, or not exactly one ceremony made it.
-    pub fn subject(self, book: &Book, wallet: WalletName) -> Result<Subject, RoomError> {
+    pub fn topic(self, book: &Book, wallet: WalletName) -> Result<Topic, RoomError> {
         let generation = Generation(self.generation.ok_or(RoomError::Generation)?);
         let origin = made(book, &wallet, generation, self.made_by.as_ref())?;
         let copies = [
@@ -85,7 +85,7 @@ impl Entries {
         });
         let identities = self.identity_destroyed.into_iter();
         let identities = identities.map(|recipient| Item::IdentityDestroyed { recipient });
-        Ok(Subject::Inventory { wallet, generation, origin, items: copies.chain(identities).collect() })
+        Ok(Topic::copies(wallet, generation, origin, copies.chain(identities).collect()))
     }
 }
 

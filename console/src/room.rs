@@ -26,7 +26,7 @@ use ceremonies::wire::log;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use self::opening::{Opening, Subject, prepare, transfer};
+pub use self::opening::{Opening, Topic, prepare, transfer};
 pub use self::payees::{must_pay_others, pays};
 pub use self::rivals::{Rival, rivals, rivals_of};
 use crate::client::{Client, ClientError, Receipt, SubmitError};
@@ -223,8 +223,11 @@ fn there_are<T: Display>(what: &str, known: &[T]) -> String {
 /// # Errors
 /// [`RoomError::NoWallet`] names those that there are.
 pub fn wallet(book: &Book, name: &WalletName) -> Result<Wallet, RoomError> {
-    let none = || RoomError::NoWallet { wallet: name.clone(), known: book.wallets().into_keys().collect() };
-    book.wallet(name).ok_or_else(none)
+    book.wallet(name).ok_or_else(|| no_wallet(book, name))
+}
+
+fn no_wallet(book: &Book, name: &WalletName) -> RoomError {
+    RoomError::NoWallet { wallet: name.clone(), known: book.wallets().into_keys().collect() }
 }
 
 /// Refuses a node that is not among these.

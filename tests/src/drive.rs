@@ -15,7 +15,7 @@ use console::broadcast::{Endpoint, Patience, broadcast};
 use console::client::{Client, ClientError, Reading, Receipt, Recorded, Scope};
 use console::config::{Cluster, Me};
 use console::custodian;
-use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject};
+use console::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Topic};
 use console::waiting::Waiting;
 
 /// How often the log is looked at while machines work.
@@ -64,17 +64,16 @@ impl Room {
     /// # Errors
     /// When it is refused.
     pub async fn open(&self, kind: CeremonyKind, wallet: &WalletName, purpose: Line) -> Result<CeremonyId> {
-        self.open_about(Subject::new(kind, Some(wallet.clone()), None, BTreeMap::new())?, purpose).await
+        self.open_about(Topic::new(kind, Some(wallet.clone()), None, BTreeMap::new())?, purpose).await
     }
 
     /// Opens a ceremony as the administrator.
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn open_about(&self, subject: Subject, purpose: Line) -> Result<CeremonyId> {
+    pub async fn open_about(&self, topic: Topic, purpose: Line) -> Result<CeremonyId> {
         let me = self.people(Role::Administrator).next().context("no administrator")?;
-        let opening =
-            Opening { subject, purpose, administrator: me.person.clone(), lifetime_ms: LIFETIME_MS };
+        let opening = Opening { topic, purpose, administrator: me.person.clone(), lifetime_ms: LIFETIME_MS };
         Ok(room::open(&self.client, &self.book, &opening, &me.key, None).await?)
     }
 

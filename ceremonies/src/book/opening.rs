@@ -11,7 +11,7 @@ use crate::charter::{CeremonyKind, Incomplete};
 use crate::ids::{CeremonyId, Generation, NodeIndex, UnixMillis, WalletName};
 use crate::kinds::WorksOn;
 use crate::log::{Entry, Event};
-use crate::manifest::{Manifest, Way};
+use crate::manifest::{Manifest, Origin, Way};
 
 /// Why a ceremony cannot be opened now.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -106,6 +106,27 @@ impl Book {
         let possible = self.ceremonies().filter(|ceremony| ceremony.may_give_shares(wallet, now));
         let last = possible.map(|ceremony| ceremony.manifest().generation.0).max();
         Generation(last.unwrap_or(0) + 1)
+    }
+
+    /// The generation that a ceremony of this kind would make or work on if it were opened now, and what made the one that
+    /// is there; none if there is no such wallet. An inventory may speak of another.
+    #[must_use]
+    pub fn works_on(
+        &self,
+        kind: CeremonyKind,
+        wallet: &WalletName,
+        now: UnixMillis,
+    ) -> Option<(Generation, Option<Origin>)> {
+        let in_use = || {
+            let record = self.wallet(wallet)?.record;
+            let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
+            Some((record.generation, Some(origin)))
+        };
+        match kind.rules().works_on {
+            WorksOn::NewWallet | WorksOn::Charter => Some((Generation::FIRST, None)),
+            WorksOn::GenerationInUse | WorksOn::Copies => in_use(),
+            WorksOn::NextGeneration => Some((self.next_generation(wallet, now), in_use()?.1)),
+        }
     }
 
     pub(super) fn ceremonies(&self) -> impl Iterator<Item = &Ceremony> {

@@ -10,7 +10,7 @@ use ceremonies::charter::{CeremonyKind, Charter, CharterDraft, ConsoleKey, Node,
 use ceremonies::evidence::{EvidenceError, Expected, Material, VerifyError, verify};
 use ceremonies::ids::{Generation, Hash, UnixMillis};
 use ceremonies::log::Entry;
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Subject};
+use ceremonies::manifest::{Manifest, ManifestError, Proposal, Subject};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ciborium::Value;
@@ -37,7 +37,7 @@ pub(crate) fn rotated() -> Arc<Charter> {
 
 pub(crate) fn proposal(charter: &Charter, amendment: Option<Arc<Charter>>, opened: UnixMillis) -> Proposal {
     let (kind, wallet) = match amendment {
-        Some(_) => (CeremonyKind::Amend, ABOUT_THE_CHARTER),
+        Some(_) => (CeremonyKind::Amend, "charter"),
         None => (CeremonyKind::Dkg, "treasury"),
     };
     Proposal {
@@ -328,9 +328,9 @@ fn a_charter_without_a_quorum_for_it_is_never_amended() {
 #[test]
 fn only_an_amendment_carries_a_charter_or_is_about_it() {
     for (kind, wallet, amendment) in [
-        (CeremonyKind::Amend, ABOUT_THE_CHARTER, None),
+        (CeremonyKind::Amend, "charter", None),
         (CeremonyKind::Amend, "treasury", Some(rotated())),
-        (CeremonyKind::Dkg, ABOUT_THE_CHARTER, None),
+        (CeremonyKind::Dkg, "charter", None),
         (CeremonyKind::Dkg, "treasury", Some(rotated())),
     ] {
         let proposal = Proposal {

@@ -8,7 +8,7 @@ use ceremonies::book::{Book, NotTaken, OpeningError};
 use ceremonies::ceremony::{Phase, Rejection, Void};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, UnixMillis};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, Proposal, Subject, Way};
+use ceremonies::manifest::{Manifest, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wallet::Wallet;
@@ -414,7 +414,7 @@ fn renewal_is_not_taken_before_the_ceremony_that_it_follows() {
 fn amendment(charter: &Charter, image: u8, approved: bool) -> Paper {
     let next = charter.allowing(&Measurement { pcr0: pcr(image), ..allowed() }, None).unwrap();
     let manifest = manifest_with(CeremonyKind::Amend, None, |proposal| {
-        proposal.wallet = ABOUT_THE_CHARTER.parse().unwrap();
+        proposal.wallet = "charter".parse().unwrap();
         proposal.nonce = [image; 16];
         proposal.subject = Subject::Charter(Arc::new(next));
     });

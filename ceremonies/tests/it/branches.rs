@@ -9,7 +9,7 @@ use ceremonies::ceremony::Phase;
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::CeremonyId;
 use ceremonies::log::{Entry, Event};
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Subject, Way};
+use ceremonies::manifest::{Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wire::log;
@@ -188,7 +188,7 @@ fn branch_is_refused_of_another_manifest_and_what_the_fold_refuses() {
 fn amendment(image: u8, minutes: i64) -> Paper {
     let next = CHARTER.allowing(&Measurement { pcr0: pcr(image), ..allowed() }, None).unwrap();
     let mut proposal = proposal(CeremonyKind::Amend, None, image);
-    proposal.wallet = ABOUT_THE_CHARTER.parse().unwrap();
+    proposal.wallet = "charter".parse().unwrap();
     proposal.subject = Subject::Charter(Arc::new(next));
     let script = Script::builtin(CeremonyKind::Amend).unwrap();
     let mut paper = Paper::start(context(), &proposal.manifest(&CHARTER, &script).unwrap(), Vec::new());

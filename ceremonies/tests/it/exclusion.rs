@@ -16,7 +16,7 @@ use ceremonies::deploy::broker::{BrokerHost, nats_config};
 use ceremonies::evidence::{Expected, Material, verify};
 use ceremonies::ids::{NodeIndex, UnixMillis};
 use ceremonies::log::Place;
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Manifest, ManifestError, Proposal, Subject, Way};
+use ceremonies::manifest::{Manifest, ManifestError, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::statement::Answer;
 use ceremonies::wallet::Wallet;
@@ -56,7 +56,7 @@ fn take(book: &mut Book, paper: &Paper) {
 /// An amendment of the charter in force, opened.
 fn amendment(book: &Book, next: &Arc<Charter>, opened: UnixMillis) -> Paper {
     let proposal = Proposal {
-        wallet: ABOUT_THE_CHARTER.parse().unwrap(),
+        wallet: "charter".parse().unwrap(),
         opened,
         nonce: *next.hash().as_bytes().first_chunk().unwrap(),
         subject: Subject::Charter(Arc::clone(next)),

@@ -33,7 +33,7 @@ use crate::client::{Reading, Scope};
 use crate::config::Me;
 use crate::file::{Readers, read, write_new};
 use crate::inventory::Entries;
-use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Subject, now};
+use crate::room::{self, LIFETIME_MS, Opening, RoomError, Signature, Topic, now};
 
 #[derive(Subcommand)]
 pub(super) enum CeremonyCommand {
@@ -182,16 +182,16 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
         } => {
             room::must_choose_no_signers(kind, &signers)?;
             let charter = charter.as_deref().map(|file| read("charter", file, MAX_CHARTER)).transpose()?;
-            let subject = match (kind, transaction, wallet) {
+            let topic = match (kind, transaction, wallet) {
                 (CeremonyKind::Transfer, Some(file), Some(wallet)) => room::transfer(
                     &desk.book,
                     wallet,
                     &read("transaction", &file, MAX_TRANSACTION)?,
                     signers,
                 )?,
-                (CeremonyKind::Inventory, None, Some(wallet)) => entries.subject(&desk.book, wallet)?,
+                (CeremonyKind::Inventory, None, Some(wallet)) => entries.topic(&desk.book, wallet)?,
                 (_, None, _) if !entries.is_empty() => return Err(RoomError::Generation.into()),
-                (_, None, wallet) => Subject::new(kind, wallet, charter.as_deref(), room::lost_nodes(lost)?)?,
+                (_, None, wallet) => Topic::new(kind, wallet, charter.as_deref(), room::lost_nodes(lost)?)?,
                 _ => {
                     return Err(misused(
                         "a transfer needs --wallet and --transaction, and no other ceremony takes --transaction",
@@ -203,7 +203,7 @@ async fn open(desk: Desk, output: Output, command: CeremonyCommand) -> Result<()
                 None => someone(&desk, Role::Administrator, None)?.person.clone(),
             };
             let lifetime_ms = minutes.saturating_mul(60_000);
-            let opening = Opening { subject, purpose, administrator: administrator.clone(), lifetime_ms };
+            let opening = Opening { topic, purpose, administrator: administrator.clone(), lifetime_ms };
             let (manifest, statement) = room::prepare(&desk.book, &opening)?;
             warn_of_shares(&desk, &manifest).await?;
             tell_of_rivals(&desk.book, &manifest);

@@ -9,44 +9,55 @@ use ceremonies::chain::transaction::{Transaction, TransactionError};
 use ceremonies::charter::{CeremonyKind, Charter, Role};
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, PersonName, WalletName};
 use ceremonies::inventory::{Change, Item};
-use ceremonies::manifest::{self, CHARTER, Manifest, ManifestError, Origin, Proposal, Way};
+use ceremonies::manifest::{Manifest, Origin, Proposal, Subject, Way};
 use ceremonies::script::Script;
 use ceremonies::subsets::{Subset, subsets};
 use ceremonies::wallet::Record;
 
-use super::{RoomError, must_be_among, must_pay_others, now, wallet};
+use super::{RoomError, must_be_among, must_pay_others, no_wallet, now, wallet};
 
-/// What a ceremony is to be about.
+/// What a ceremony is to be about: the part of its manifest that somebody chooses.
 #[derive(Debug, Clone)]
-pub enum Subject {
-    /// The key of a new wallet.
-    NewWallet(WalletName),
-    /// Test signatures with a wallet.
-    Wallet(WalletName),
-    /// New shares of a wallet's key.
-    Refresh(WalletName),
-    /// Shares of a wallet for nodes that lost theirs, then new ones for all.
-    Recovery(WalletName, BTreeMap<NodeIndex, Way>),
-    /// The last resort: the shares of nodes that lost theirs, rebuilt in one enclave from root shares.
-    Rebuild(WalletName, BTreeMap<NodeIndex, Way>),
-    /// A transaction of a wallet, and the nodes that sign it.
-    Transfer(WalletName, Arc<Transaction>, Vec<NodeIndex>),
-    /// A new charter.
-    Charter(Arc<Charter>),
-    /// Which copies of one generation's shares exist or are gone.
-    Inventory {
-        /// The wallet.
-        wallet: WalletName,
-        /// The generation, in use or past.
-        generation: Generation,
-        /// The ceremony that made it.
-        origin: Origin,
-        /// What is entered.
-        items: Vec<Item>,
-    },
+pub struct Topic {
+    /// What kind of ceremony.
+    pub kind: CeremonyKind,
+    /// The wallet; for an amendment, what stands in its place.
+    pub wallet: WalletName,
+    /// What it is about besides.
+    pub subject: Subject,
+    /// Who signs a transfer; in all others every node takes part.
+    pub signers: Option<Vec<NodeIndex>>,
+    /// The generation that an inventory speaks of, and what made it; for all others it follows from the record.
+    pub past: Option<(Generation, Origin)>,
 }
 
-impl Subject {
+impl Topic {
+    /// A wallet, and nothing besides.
+    #[must_use]
+    pub fn of(kind: CeremonyKind, wallet: WalletName) -> Self {
+        Self { kind, wallet, subject: Subject::Wallet, signers: None, past: None }
+    }
+
+    /// A wallet, and the nodes that lost their shares of it.
+    #[must_use]
+    pub fn losses(kind: CeremonyKind, wallet: WalletName, lost: BTreeMap<NodeIndex, Way>) -> Self {
+        Self { subject: Subject::Losses(lost), ..Self::of(kind, wallet) }
+    }
+
+    /// A new charter.
+    #[must_use]
+    pub fn charter(next: Arc<Charter>) -> Self {
+        let subject = Subject::Charter(next);
+        Self { subject, ..Self::of(CeremonyKind::Amend, WalletName::of_the_charter()) }
+    }
+
+    /// Which copies of one generation's shares exist or are gone: of the one in use, or a past one.
+    #[must_use]
+    pub fn copies(wallet: WalletName, generation: Generation, origin: Origin, items: Vec<Item>) -> Self {
+        let past = Some((generation, origin));
+        Self { subject: Subject::Copies(items), past, ..Self::of(CeremonyKind::Inventory, wallet) }
+    }
+
     /// What a ceremony of this kind is about: a wallet, with the nodes that lost their shares for a recovery or rebuild; or,
     /// for an amendment, a charter file.
     ///
@@ -62,31 +73,15 @@ impl Subject {
             return Err(RoomError::Lost);
         }
         match (kind, wallet, charter) {
-            (CeremonyKind::Dkg, Some(wallet), None) => Ok(Self::NewWallet(wallet)),
-            (CeremonyKind::TestSign, Some(wallet), None) => Ok(Self::Wallet(wallet)),
-            (CeremonyKind::Refresh, Some(wallet), None) => Ok(Self::Refresh(wallet)),
-            (CeremonyKind::Recover, Some(wallet), None) => Ok(Self::Recovery(wallet, lost)),
-            (CeremonyKind::Rebuild, Some(wallet), None) => Ok(Self::Rebuild(wallet, lost)),
             (CeremonyKind::Amend, None, Some(charter)) => {
-                Ok(Self::Charter(Arc::new(Charter::parse(charter)?)))
+                Ok(Self::charter(Arc::new(Charter::parse(charter)?)))
             }
             (CeremonyKind::Amend, _, _) => Err(RoomError::Subject(kind, "charter")),
             (CeremonyKind::Inventory, _, _) => Err(RoomError::Generation),
             (CeremonyKind::Transfer, _, _) => Err(RoomError::NoTransaction),
+            (_, Some(wallet), None) if lost.is_empty() => Ok(Self::of(kind, wallet)),
+            (_, Some(wallet), None) => Ok(Self::losses(kind, wallet, lost)),
             (_, _, _) => Err(RoomError::Subject(kind, "wallet")),
-        }
-    }
-
-    fn kind(&self) -> CeremonyKind {
-        match self {
-            Self::NewWallet(_) => CeremonyKind::Dkg,
-            Self::Wallet(_) => CeremonyKind::TestSign,
-            Self::Refresh(_) => CeremonyKind::Refresh,
-            Self::Recovery(..) => CeremonyKind::Recover,
-            Self::Rebuild(..) => CeremonyKind::Rebuild,
-            Self::Transfer(..) => CeremonyKind::Transfer,
-            Self::Charter(_) => CeremonyKind::Amend,
-            Self::Inventory { .. } => CeremonyKind::Inventory,
         }
     }
 }
@@ -143,7 +138,7 @@ pub fn transfer(
     wallet: WalletName,
     transaction: &[u8],
     signers: Vec<NodeIndex>,
-) -> Result<Subject, RoomError> {
+) -> Result<Topic, RoomError> {
     let transaction = read_transaction(transaction)?;
     if let Some(id) = carried_by(book, &transaction) {
         return Err(RoomError::SignedBefore(id.clone()));
@@ -162,7 +157,8 @@ pub fn transfer(
     } else {
         chosen(&record, signers)?
     };
-    Ok(Subject::Transfer(wallet, Arc::new(transaction), signers))
+    let subject = Subject::Transaction(Arc::new(transaction));
+    Ok(Topic { subject, signers: Some(signers), ..Topic::of(CeremonyKind::Transfer, wallet) })
 }
 
 /// The nodes that somebody chose to sign.
@@ -197,7 +193,7 @@ fn must_strike_no_store_in_use(in_use: &Record, origin: &Origin, items: &[Item])
 #[derive(Debug, Clone)]
 pub struct Opening {
     /// What it is to be about.
-    pub subject: Subject,
+    pub topic: Topic,
     /// Why it is held.
     pub purpose: Line,
     /// Who leads it.
@@ -216,44 +212,24 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
     if !person.is_some_and(|person| person.roles.contains(&Role::Administrator)) {
         return Err(RoomError::NotAdministrator(opening.administrator.clone()));
     }
-    let script = Script::builtin(opening.subject.kind())?;
+    let Topic { kind, wallet: name, subject, signers, past } = &opening.topic;
+    let script = Script::builtin(*kind)?;
     let opened = now();
-    let current = |name: &WalletName| {
-        let record = wallet(book, name)?.record;
-        let origin = Origin { ceremony: record.ceremony.clone(), record: record.digest() };
-        Ok::<_, RoomError>((record.generation, Some(origin)))
-    };
-    let must_be_its_nodes = |name: &WalletName, lost: &BTreeMap<NodeIndex, Way>| {
-        let roster = wallet(book, name)?.record.roster();
-        lost.keys().try_for_each(|node| must_be_among(*node, &roster, "this wallet"))
-    };
-    let next = |name: &WalletName| Ok::<_, RoomError>((book.next_generation(name, opened), current(name)?.1));
-    let all = |about: manifest::Subject| (about, None);
-    let (name, (generation, origin), (subject, signers)) = match &opening.subject {
-        Subject::NewWallet(name) => (name.clone(), (Generation::FIRST, None), all(manifest::Subject::Wallet)),
-        Subject::Wallet(name) => (name.clone(), current(name)?, all(manifest::Subject::Wallet)),
-        Subject::Refresh(name) => (name.clone(), next(name)?, all(manifest::Subject::Wallet)),
-        Subject::Recovery(name, nodes) | Subject::Rebuild(name, nodes) => {
-            must_be_its_nodes(name, nodes)?;
-            (name.clone(), next(name)?, all(manifest::Subject::Losses(nodes.clone())))
+    match subject {
+        Subject::Losses(lost) => {
+            let roster = wallet(book, name)?.record.roster();
+            lost.keys().try_for_each(|node| must_be_among(*node, &roster, "this wallet"))?;
         }
-        Subject::Transfer(name, read, signers) => {
-            let transaction = manifest::Subject::Transaction(Arc::clone(read));
-            (name.clone(), current(name)?, (transaction, Some(signers.clone())))
-        }
-        Subject::Charter(next) => {
-            charter.check_amendment(next)?;
-            let name = CHARTER.parse().map_err(ManifestError::from)?;
-            (name, (Generation::FIRST, None), all(manifest::Subject::Charter(Arc::clone(next))))
-        }
-        Subject::Inventory { wallet: name, generation, origin, items } => {
-            let copies = manifest::Subject::Copies(items.clone());
-            (name.clone(), (*generation, Some(origin.clone())), all(copies))
-        }
+        Subject::Charter(next) => charter.check_amendment(next)?,
+        Subject::Wallet | Subject::Transaction(_) | Subject::Copies(_) => {}
+    }
+    let (generation, origin) = match past {
+        Some((generation, origin)) => (*generation, Some(origin.clone())),
+        None => book.works_on(*kind, name, opened).ok_or_else(|| no_wallet(book, name))?,
     };
     let manifest = Proposal {
-        kind: opening.subject.kind(),
-        wallet: name,
+        kind: *kind,
+        wallet: name.clone(),
         purpose: opening.purpose.clone(),
         administrator: opening.administrator.clone(),
         opened,
@@ -261,12 +237,12 @@ pub fn prepare(book: &Book, opening: &Opening) -> Result<(Manifest, String), Roo
         nonce: rand::random(),
         generation,
         origin,
-        subject,
-        signers,
+        subject: subject.clone(),
+        signers: signers.clone(),
     }
     .manifest(charter, &script)?;
     book.check_opening(&manifest, opened)?;
-    if let Subject::Inventory { wallet: name, origin, items, .. } = &opening.subject {
+    if let (Subject::Copies(items), Some((_, origin))) = (subject, past) {
         must_strike_no_store_in_use(&wallet(book, name)?.record, origin, items)?;
     }
     let statement = opening_statement(&manifest, charter, &script)?;

@@ -5,11 +5,12 @@ use std::process::Command;
 use ceremonies::book::{Copy, Exposure, Place};
 use ceremonies::ids::{Generation, Line, NodeIndex, UnixMillis};
 use ceremonies::inventory::{Change, Item};
+use ceremonies::manifest::Subject;
 use clap::{Args as _, FromArgMatches as _, Parser as _};
 use console::cli::Arguments;
 use console::inventory::{Entries, entering};
 use console::ledger::rows;
-use console::room::{LIFETIME_MS, Opening, Subject, prepare};
+use console::room::{LIFETIME_MS, Opening, prepare};
 
 fn node(index: u8) -> NodeIndex {
     NodeIndex::new(index).unwrap()
@@ -62,15 +63,15 @@ fn items_without_node_text_or_generation_are_refused() {
 fn inventory_names_the_one_ceremony_that_made_its_generation() {
     let book = crate::model(56).book;
     let about = |arguments: &[&str]| {
-        let subject = parsed(arguments).unwrap().subject(&book, "treasury".parse().unwrap());
-        subject.map_err(|error| error.to_string())
+        let topic = parsed(arguments).unwrap().topic(&book, "treasury".parse().unwrap());
+        topic.map_err(|error| error.to_string())
     };
     let named = about(&["--generation", "1", "--sheet-destroyed", "2=S-2", "--sheet", "1=S-1"]).unwrap();
     let item = |change, index, what| Item::Copy { node: node(index), change, what: line(what) };
     let expected = [item(Change::SheetPrinted, 1, "S-1"), item(Change::SheetDestroyed, 2, "S-2")];
     let made = book.wallet(&"treasury".parse().unwrap()).unwrap().record;
     assert!(
-        matches!(&named, Subject::Inventory { origin, items, .. }
+        matches!((&named.subject, &named.past), (Subject::Copies(items), Some((_, origin)))
             if *items == expected && origin.ceremony == made.ceremony && origin.record == made.digest()),
         "{named:?}"
     );
@@ -86,7 +87,7 @@ fn store_from_which_a_node_signs_is_not_entered_as_destroyed() {
     let opened = |item: &[&str]| {
         let entries = parsed(&[&["--generation", "1"], item].concat()).unwrap();
         let opening = Opening {
-            subject: entries.subject(&book, "treasury".parse().unwrap()).unwrap(),
+            topic: entries.topic(&book, "treasury".parse().unwrap()).unwrap(),
             purpose: line("A test"),
             administrator: "administrator-1".parse().unwrap(),
             lifetime_ms: LIFETIME_MS,

@@ -6,15 +6,15 @@ use std::process::Command;
 use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::NodeIndex;
 use ceremonies::manifest::Way;
-use console::room::{self, Opening, RoomError, Subject};
+use console::room::{self, Opening, RoomError, Topic};
 
 use crate::{model, nodes};
 
 const NO_NODE_9: &str = "there is no node 9 in this wallet: there are nodes 1, 2, 3, 4 and 5";
 
-fn refused(subject: Subject) -> RoomError {
+fn refused(topic: Topic) -> RoomError {
     let opening = Opening {
-        subject,
+        topic,
         purpose: "A test".parse().unwrap(),
         administrator: "administrator-1".parse().unwrap(),
         lifetime_ms: room::LIFETIME_MS,
@@ -25,8 +25,8 @@ fn refused(subject: Subject) -> RoomError {
 #[test]
 fn wallet_that_does_not_exist_is_answered_with_those_that_do() {
     let wallet = || "ops".parse().unwrap();
-    for subject in [Subject::Wallet(wallet()), Subject::Refresh(wallet())] {
-        let said = refused(subject).to_string();
+    for topic in [Topic::of(CeremonyKind::TestSign, wallet()), Topic::of(CeremonyKind::Refresh, wallet())] {
+        let said = refused(topic).to_string();
         assert_eq!(said, "wallet `ops` is not committed: there is wallet treasury");
     }
     let none = room::wallet(&model(0).book, &wallet()).unwrap_err().to_string();
@@ -38,8 +38,11 @@ fn wallet_that_does_not_exist_is_answered_with_those_that_do() {
 fn lost_node_that_does_not_exist_is_answered_with_those_that_do() {
     let lost: BTreeMap<NodeIndex, Way> = [(NodeIndex::new(9).unwrap(), Way::Backup)].into();
     let treasury = || "treasury".parse().unwrap();
-    for subject in [Subject::Recovery(treasury(), lost.clone()), Subject::Rebuild(treasury(), lost)] {
-        assert_eq!(refused(subject).to_string(), NO_NODE_9);
+    for topic in [
+        Topic::losses(CeremonyKind::Recover, treasury(), lost.clone()),
+        Topic::losses(CeremonyKind::Rebuild, treasury(), lost),
+    ] {
+        assert_eq!(refused(topic).to_string(), NO_NODE_9);
     }
 }
 

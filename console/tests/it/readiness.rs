@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{Generation, Hash, NodeIndex, UnixMillis};
 use ceremonies::log::Event;
 use ceremonies::manifest::Way;
 use console::checks::Check;
 use console::health::{Health, Level, NodeStatus};
 use console::readiness::{Answer, Held, Readiness, Share, readiness};
-use console::room::{LIFETIME_MS, Opening, Subject, prepare};
+use console::room::{LIFETIME_MS, Opening, Topic, prepare};
 use console::tui::Model;
 use proptest::prelude::*;
 
@@ -189,22 +190,22 @@ fn lost_share_stands_in_the_way_of_what_needs_it_and_of_no_recovery_of_it() {
     let health = Health { wallets: readiness(&model.book, &nodes, model.now), nodes };
     let treasury = || "treasury".parse().unwrap();
     let lost = |node| [(node, Way::Backup)].into();
-    for (subject, stands) in [
-        (Subject::Wallet(treasury()), true),
-        (Subject::Refresh(treasury()), true),
-        (Subject::Recovery(treasury(), lost(second)), true),
-        (Subject::Recovery(treasury(), lost(first)), false),
-        (Subject::NewWallet("ops".parse().unwrap()), false),
+    for (topic, stands) in [
+        (Topic::of(CeremonyKind::TestSign, treasury()), true),
+        (Topic::of(CeremonyKind::Refresh, treasury()), true),
+        (Topic::losses(CeremonyKind::Recover, treasury(), lost(second)), true),
+        (Topic::losses(CeremonyKind::Recover, treasury(), lost(first)), false),
+        (Topic::of(CeremonyKind::Dkg, "ops".parse().unwrap()), false),
     ] {
         let opening = Opening {
-            subject: subject.clone(),
+            topic: topic.clone(),
             purpose: "A test".parse().unwrap(),
             administrator: "administrator-1".parse().unwrap(),
             lifetime_ms: LIFETIME_MS,
         };
         let (manifest, _) = prepare(&model.book, &opening).unwrap();
         let standing: Vec<_> = health.in_the_way_of(&manifest).map(|status| status.node).collect();
-        assert_eq!(standing, if stands { vec![first] } else { vec![] }, "{subject:?}");
+        assert_eq!(standing, if stands { vec![first] } else { vec![] }, "{topic:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ceremonies::attestation::heartbeat_nonce;
-use ceremonies::charter::Role;
+use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{Hash, NodeIndex, UnixMillis};
 use ceremonies::log::{Entry, EntryError, Place};
 use ceremonies::statement::Answer;
@@ -13,7 +13,7 @@ use ceremonies::wire::{bus, log};
 use console::client::News;
 use console::config::{Cluster, Me};
 use console::health::Moment;
-use console::room::{self, LIFETIME_MS, Opening, Signature, Subject};
+use console::room::{self, LIFETIME_MS, Opening, Signature, Topic};
 use console::signer;
 use console::tui::{Event as TuiEvent, Model, Screen, update, view};
 use lab::cluster::{Plan, Programs, found};
@@ -78,7 +78,7 @@ impl Paper {
     fn ceremony(&self, model: &mut Model) {
         let me = self.administrator();
         let opening = Opening {
-            subject: Subject::NewWallet("treasury".parse().unwrap()),
+            topic: Topic::of(CeremonyKind::Dkg, "treasury".parse().unwrap()),
             purpose: "a bench".parse().unwrap(),
             administrator: me.person.clone(),
             lifetime_ms: LIFETIME_MS,

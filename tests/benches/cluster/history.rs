@@ -5,7 +5,7 @@
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::log::Entry;
 use ceremonies::statement::Answer;
-use console::room::Subject;
+use console::room::Topic;
 
 use crate::PATIENCE;
 use crate::past::Aging;
@@ -14,7 +14,7 @@ use crate::stage::Stage;
 
 /// The log of a test signing that was withdrawn.
 fn withdrawn(stage: &mut Stage<'_>) -> Vec<Entry> {
-    let id = stage.open(Subject::Wallet("bench".parse().unwrap()));
+    let id = stage.open(Topic::of(CeremonyKind::TestSign, "bench".parse().unwrap()));
     let reason = Answer::Withdraw("it was a bench".parse().unwrap());
     stage.sign(&id, "withdraw".parse().unwrap(), stage.person(Role::Administrator), reason);
     stage.book.shelve(&id).unwrap().entries

@@ -33,7 +33,7 @@ use ceremonies::log::{Entry, Event};
 use ceremonies::manifest::Way;
 use ceremonies::wire::bus::Progress;
 use console::client::{Client, News};
-use console::room::Subject;
+use console::room::Topic;
 use futures_util::StreamExt as _;
 use lab::cluster::{Cluster, Plan};
 use lab::drive::Room;
@@ -164,7 +164,7 @@ async fn ceremonies(report: &mut Report) {
     room.lead_to_close(&refresh, PATIENCE, |_| ()).await.unwrap();
     let lost = ceremonies::ids::NodeIndex::new(4).unwrap();
     cluster.lose(lost).await.unwrap();
-    let recovery = Subject::Recovery(wallet.clone(), [(lost, Way::Repair)].into());
+    let recovery = Topic::losses(CeremonyKind::Recover, wallet.clone(), [(lost, Way::Repair)].into());
     let recovery = room.open_about(recovery, purpose.clone()).await.unwrap();
     room.lead_to_close(&recovery, PATIENCE, |_| ()).await.unwrap();
     let key_generation = "key generation (aim ≤ 1.2 to total ÷ cores)";

@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use ceremonies::ceremony::{Duty, Phase};
+use ceremonies::charter::CeremonyKind;
 use ceremonies::ids::{CeremonyId, WalletName};
 use ceremonies::log::Entry;
-use console::room::{Subject, now};
+use console::room::{Topic, now};
 use enclave_link::message::{Log, Start};
 use prost::Message as _;
 
@@ -27,8 +28,8 @@ fn timed<T>(work: impl Fn() -> T) -> Duration {
     begun.elapsed() / ROUNDS
 }
 
-fn held(stage: &mut Stage<'_>, subject: Subject) -> CeremonyId {
-    let id = stage.open(subject);
+fn held(stage: &mut Stage<'_>, topic: Topic) -> CeremonyId {
+    let id = stage.open(topic);
     stage.lead(&id, |ceremony| ceremony.phase() == Phase::Closed);
     id
 }
@@ -39,23 +40,23 @@ pub(crate) async fn refreshed(report: &mut Report, count: usize) {
     let aging = Aging::start().await;
     let mut stage = Stage::set(&aging.cluster, &aging.room).await;
     let wallet: WalletName = "bench".parse().unwrap();
-    let mut ids = vec![held(&mut stage, Subject::NewWallet(wallet.clone()))];
+    let mut ids = vec![held(&mut stage, Topic::of(CeremonyKind::Dkg, wallet.clone()))];
     for _ in 0..count {
-        ids.push(held(&mut stage, Subject::Refresh(wallet.clone())));
+        ids.push(held(&mut stage, Topic::of(CeremonyKind::Refresh, wallet.clone())));
     }
     let logs: Vec<Vec<Entry>> = ids.iter().map(|id| stage.book.get(id).unwrap().entries.clone()).collect();
     let may_be_shelved = stage.book.shelvable(now()).len();
     let bytes: usize = logs.last().unwrap().iter().map(Entry::size).sum();
     report.put(&name, "log of a refresh", bytes as f64 / 1024.0, "KiB");
-    order(report, &name, &mut stage, Subject::Wallet(wallet));
+    order(report, &name, &mut stage, Topic::of(CeremonyKind::TestSign, wallet));
     aging.live_through(&logs, may_be_shelved).await;
     aging.measure(report, &name).await;
     aging.cluster.stop().await;
 }
 
 /// Prints what an agent looks up for the last of the next ceremony's test signatures, and how much its enclave is shown.
-fn order(report: &mut Report, name: &str, stage: &mut Stage<'_>, subject: Subject) {
-    let id = stage.open(subject);
+fn order(report: &mut Report, name: &str, stage: &mut Stage<'_>, topic: Topic) {
+    let id = stage.open(topic);
     stage.lead(&id, |ceremony| ceremony.due_subset().as_ref() == ceremony.cover().last());
     let node = stage.ceremony(&id).cover().last().unwrap().parties()[0];
     assert!(matches!(stage.duty(&id, node), Some(Duty::TestSign { .. })));

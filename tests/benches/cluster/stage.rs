@@ -21,7 +21,7 @@ use ceremonies::wallet::{
 };
 use ceremonies::wire::log::{self, event::Kind};
 use console::config::Me;
-use console::room::{self, LIFETIME_MS, Opening, Signature, Subject, now};
+use console::room::{self, LIFETIME_MS, Opening, Signature, Topic, now};
 use enclave::session::BootKeys;
 use k256::elliptic_curve::PrimeField as _;
 use k256::elliptic_curve::group::GroupEncoding as _;
@@ -77,11 +77,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Opens a ceremony.
-    pub(crate) fn open(&mut self, subject: Subject) -> CeremonyId {
+    pub(crate) fn open(&mut self, topic: Topic) -> CeremonyId {
         let me = self.person(Role::Administrator);
         let purpose = "a bench".parse().unwrap();
-        let opening =
-            Opening { subject, purpose, administrator: me.person.clone(), lifetime_ms: LIFETIME_MS };
+        let opening = Opening { topic, purpose, administrator: me.person.clone(), lifetime_ms: LIFETIME_MS };
         let (manifest, statement) = room::prepare(&self.book, &opening).unwrap();
         let signature = console::signer::sign(&me.key, &statement, None).unwrap();
         let agent = &self.nodes[&desk()].agent;

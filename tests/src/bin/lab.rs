@@ -14,7 +14,7 @@ use ceremonies::manifest::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use console::broadcast::Endpoint;
 use console::inventory::Entries;
-use console::room::{self, RoomError, Subject};
+use console::room::{self, RoomError, Topic};
 use lab::cluster::{Cluster, Layout, Plan};
 use lab::drive::Room;
 use lab::fault::Fault;
@@ -284,18 +284,18 @@ async fn drive(layout: &Layout, options: Drive) -> Result<()> {
     };
     room::must_choose_no_signers(options.kind, &options.signers)?;
     let lost = room::lost_nodes(options.lost)?;
-    let subject = match (options.transaction, options.wallet) {
+    let topic = match (options.transaction, options.wallet) {
         (Some(file), Some(wallet)) => {
             let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             room::transfer(&room.book, wallet, &bytes, options.signers)?
         }
         (None, Some(wallet)) if options.kind == CeremonyKind::Inventory => {
-            options.entries.subject(&room.book, wallet)?
+            options.entries.topic(&room.book, wallet)?
         }
         _ if !options.entries.is_empty() => bail!(RoomError::Generation),
-        (_, wallet) => Subject::new(options.kind, wallet, charter.as_deref(), lost)?,
+        (_, wallet) => Topic::new(options.kind, wallet, charter.as_deref(), lost)?,
     };
-    let id = room.open_about(subject, options.purpose).await?;
+    let id = room.open_about(topic, options.purpose).await?;
     println!("{id}");
     room.lead_to_close(&id, PATIENCE, |step| println!("  {step}")).await?;
     let ceremony = room.ceremony(&id)?;

@@ -12,7 +12,7 @@ use ceremonies::ids::{CeremonyId, WalletName};
 use ceremonies::manifest::Way;
 use ceremonies::wire::bus::HeldShare;
 use console::client::News;
-use console::room::{Subject, now};
+use console::room::{Topic, now};
 use futures_util::StreamExt as _;
 use lab::attack::{Boundary, Parent, Passing, Side};
 use lab::cluster::Cluster;
@@ -81,10 +81,10 @@ async fn lead_to_an_end(room: &mut Room, id: &CeremonyId) {
 }
 
 /// Opens a ceremony, as soon as the agent that is asked has read on far enough to let it.
-async fn opens(room: &Room, subject: impl Fn() -> Subject) -> CeremonyId {
+async fn opens(room: &Room, topic: impl Fn() -> Topic) -> CeremonyId {
     let begun = Instant::now();
     loop {
-        match room.open_about(subject(), "To be struck".parse().unwrap()).await {
+        match room.open_about(topic(), "To be struck".parse().unwrap()).await {
             Ok(id) => return id,
             Err(error) => assert!(begun.elapsed() < PATIENCE, "{error:#}"),
         }
@@ -145,10 +145,10 @@ async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: &[(
     room.lead_to_close(&dkg, PATIENCE, |_| ()).await.unwrap();
     let key = room.book.wallet(&wallet).unwrap().record.public_key;
     let named = || lost.iter().map(|(index, way)| (node(*index), *way)).collect();
-    let subject = || match lost {
-        [] => Subject::Refresh(wallet.clone()),
-        [_] => Subject::Recovery(wallet.clone(), named()),
-        _ => Subject::Rebuild(wallet.clone(), named()),
+    let topic = || match lost {
+        [] => Topic::of(CeremonyKind::Refresh, wallet.clone()),
+        [_] => Topic::losses(CeremonyKind::Recover, wallet.clone(), named()),
+        _ => Topic::losses(CeremonyKind::Rebuild, wallet.clone(), named()),
     };
     for boundary in boundaries {
         let case = format!("{process:?} killed at {boundary:?}");
@@ -156,10 +156,10 @@ async fn renewals_survive(process: Process, boundaries: Vec<Boundary>, lost: &[(
             cluster.lose(node(*index)).await.unwrap();
         }
         parent.stops_at(boundary);
-        let id = opens(&room, subject).await;
+        let id = opens(&room, topic).await;
         tokio::join!(lead_to_an_end(&mut room, &id), strike(&cluster, &parent, process, &case));
         if is_void(room.ceremony(&id).unwrap()) && !lost.is_empty() {
-            let again = opens(&room, subject).await;
+            let again = opens(&room, topic).await;
             lead_to_an_end(&mut room, &again).await;
         }
         let record = room.book.wallet(&wallet).unwrap().record;

@@ -26,7 +26,7 @@ use ceremonies::wallet::Record;
 use console::config::Me;
 use console::custodian;
 use console::paper::{Gathering, codes};
-use console::room::{self, Signature, Subject, now};
+use console::room::{self, Signature, Topic, now};
 use console::tui::{Event, Model, Popup, Screen, update, view};
 use console::waiting::Waiting;
 use lab::cluster::Cluster;
@@ -51,9 +51,9 @@ async fn closes(room: &mut Room, id: &CeremonyId) {
     assert!(verify(&bundle, &Expected::default()).unwrap().complete);
 }
 
-fn lost(nodes: &[u8], way: Way) -> Subject {
+fn lost(nodes: &[u8], way: Way) -> Topic {
     let nodes: BTreeMap<_, _> = nodes.iter().map(|index| (node(*index), way)).collect();
-    Subject::Recovery(wallet("treasury"), nodes)
+    Topic::losses(CeremonyKind::Recover, wallet("treasury"), nodes)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,8 @@ fn key(record: &Record, path: &Path) -> ceremonies::curve::Point {
 
 async fn transfers(room: &mut Room, transaction: Transaction, signers: &[u8]) -> Vec<u8> {
     let signers = signers.iter().map(|index| node(*index)).collect();
-    let subject = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
-    let id = room.open_about(subject, "Everything to the new wallet".parse().unwrap()).await.unwrap();
+    let topic = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
+    let id = room.open_about(topic, "Everything to the new wallet".parse().unwrap()).await.unwrap();
     room.lead_to(&id, Act::Broadcast, PATIENCE).await.unwrap();
     the_terminal_leads_through_the_broadcast(room, &id);
     closes(room, &id).await;
@@ -193,8 +193,8 @@ async fn sweeps_ether(room: &mut Room, console: &FilePath, old: &Record, new: &R
 /// An operator sends what a transfer has signed with `custody broadcast`, after it was refused elsewhere.
 async fn sends(room: &mut Room, console: &FilePath, chain: &Hardhat, transaction: Transaction) {
     let signers = [2, 3, 5].map(node).to_vec();
-    let subject = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
-    let id = room.open_about(subject, "Everything to the new wallet".parse().unwrap()).await.unwrap();
+    let topic = room::transfer(&room.book, wallet("treasury"), &transaction.encode(), signers).unwrap();
+    let id = room.open_about(topic, "Everything to the new wallet".parse().unwrap()).await.unwrap();
     let broadcast = |arguments: &[&str]| {
         let mut custody = Command::new(programs::folder().unwrap().join("custody"));
         custody.arg("--cluster").arg(console).args(["broadcast", id.as_str(), "--endpoint"]).arg(chain.url());
@@ -294,13 +294,15 @@ async fn a_trustee_recovers_a_dissolved_firms_wallet_from_paper() {
     // The firm's people hand over by their quorum; from then on only the trustee's people count.
     let (next, people) = trustees(room.cluster.charter(), &folder.path().join("trustee"));
     let amendment = room
-        .open_about(Subject::Charter(Arc::clone(&next)), "By order of the court".parse().unwrap())
+        .open_about(Topic::charter(Arc::clone(&next)), "By order of the court".parse().unwrap())
         .await
         .unwrap();
     closes(&mut room, &amendment).await;
     let old = room.cluster.me.clone();
     let custodians: Vec<Me> = old.iter().filter(|me| me.role == Role::Custodian).cloned().collect();
-    let refused = room.open_about(Subject::Wallet(wallet("treasury")), "As before".parse().unwrap()).await;
+    let refused = room
+        .open_about(Topic::of(CeremonyKind::TestSign, wallet("treasury")), "As before".parse().unwrap())
+        .await;
     assert!(
         format!("{:#}", refused.unwrap_err()).contains("is not an administrator of the charter in force")
     );
@@ -339,7 +341,7 @@ async fn three_sheets_of_paper_bring_a_wallet_back_through_one_enclave() {
     let way = |index| if sheets.contains(&index) { Way::Backup } else { Way::Repair };
     let all: BTreeMap<_, _> = (1..=5).map(|index| (node(index), way(index))).collect();
     let purpose = || "Three sheets are left".parse().unwrap();
-    let recovery = Subject::Recovery(wallet("treasury"), all.clone());
+    let recovery = Topic::losses(CeremonyKind::Recover, wallet("treasury"), all.clone());
     let id = room.open_about(recovery, purpose()).await.unwrap();
     room.lead_to(&id, Act::Recover, PATIENCE).await.unwrap();
     let escrow = room.cluster.charter().backup().unwrap().escrow.person.clone();
@@ -348,7 +350,10 @@ async fn three_sheets_of_paper_bring_a_wallet_back_through_one_enclave() {
     assert!(refused.contains("open a rebuild"), "{refused}");
     room.withdraw(&id, "Paper cannot repair".parse().unwrap()).await.unwrap();
 
-    let id = room.open_about(Subject::Rebuild(wallet("treasury"), all), purpose()).await.unwrap();
+    let id = room
+        .open_about(Topic::losses(CeremonyKind::Rebuild, wallet("treasury"), all), purpose())
+        .await
+        .unwrap();
     room.lead_to(&id, Act::Recover, PATIENCE).await.unwrap();
     for index in sheets {
         releases_sheet(&mut room, &id, index, &me, folder.path()).await;

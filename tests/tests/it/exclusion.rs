@@ -12,7 +12,7 @@ use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
 use console::health::{self, Level, Moment, NodeStatus};
-use console::room::Subject;
+use console::room::Topic;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 
@@ -22,7 +22,7 @@ use crate::consoles::run;
 /// Puts a charter in force, and the broker under it.
 async fn amends(cluster: &Cluster, room: &mut Room, next: &Arc<Charter>, purpose: &str) {
     let amendment =
-        room.open_about(Subject::Charter(Arc::clone(next)), purpose.parse().unwrap()).await.unwrap();
+        room.open_about(Topic::charter(Arc::clone(next)), purpose.parse().unwrap()).await.unwrap();
     room.lead_to_close(&amendment, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.book.context().charter().hash(), next.hash());
     cluster.configure_broker(next).await.unwrap();
@@ -98,7 +98,8 @@ async fn an_excluded_node_takes_part_in_nothing_until_it_is_taken_back_and_recov
     for kind in [CeremonyKind::Refresh, CeremonyKind::TestSign] {
         refuses(&room, kind, &["node 4 was excluded", "--lost 4"]).await;
     }
-    let lost = Subject::Recovery("treasury".parse().unwrap(), [(node(4), Way::Repair)].into());
+    let lost =
+        Topic::losses(CeremonyKind::Recover, "treasury".parse().unwrap(), [(node(4), Way::Repair)].into());
     let recovery = room.open_about(lost, "A share for node 4".parse().unwrap()).await.unwrap();
     closes(&mut room, &recovery).await;
     let test = open(&room, CeremonyKind::TestSign, "treasury").await;

@@ -12,7 +12,7 @@ use ceremonies::ids::{CeremonyId, Generation};
 use ceremonies::inventory::{Change, Item};
 use ceremonies::listing::Wanted;
 use ceremonies::manifest::{Origin, Way};
-use console::room::Subject;
+use console::room::Topic;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::Store;
@@ -150,13 +150,9 @@ async fn old_generations_leave_memory_and_are_there_when_they_are_asked_for() {
     // An inventory of a generation that is shelved has it back, and every console counts all generations.
     let origin = room.ceremony(&first).unwrap().committed().unwrap().record.digest();
     let found = Item::Copy { node: node(1), change: Change::CopyFound, what: "a disk".parse().unwrap() };
-    let subject = Subject::Inventory {
-        wallet: "treasury".parse().unwrap(),
-        generation: Generation::FIRST,
-        origin: Origin { ceremony: first.clone(), record: origin },
-        items: vec![found],
-    };
-    let inventory = room.open_about(subject, "What was found".parse().unwrap()).await.unwrap();
+    let origin = Origin { ceremony: first.clone(), record: origin };
+    let topic = Topic::copies("treasury".parse().unwrap(), Generation::FIRST, origin, vec![found]);
+    let inventory = room.open_about(topic, "What was found".parse().unwrap()).await.unwrap();
     room.lead_to_close(&inventory, PATIENCE, |_| ()).await.unwrap();
     let shown = run(&console, &["wallet", "show", "treasury"], None).unwrap();
     for generation in 1..=4 {
@@ -173,7 +169,7 @@ async fn old_generations_leave_memory_and_are_there_when_they_are_asked_for() {
     assert_eq!(of_one_mind(&cluster, &ALL, &second, log.len()).await, log);
     of_one_mind(&cluster, &ALL, &fourth, log.len()).await;
     let wallet = "treasury".parse().unwrap();
-    let lost = Subject::Recovery(wallet, BTreeMap::from([(node(4), Way::Repair)]));
+    let lost = Topic::losses(CeremonyKind::Recover, wallet, BTreeMap::from([(node(4), Way::Repair)]));
     let recovery = room.open_about(lost, "A new disk".parse().unwrap()).await.unwrap();
     room.lead_to_close(&recovery, PATIENCE, |_| ()).await.unwrap();
     holds(&mut room, CeremonyKind::TestSign).await;

@@ -12,7 +12,7 @@ use ceremonies::ids::{CeremonyId, Generation, Line, WalletName};
 use ceremonies::inventory::{Change, Item};
 use ceremonies::manifest::Origin;
 use console::ledger::rows;
-use console::room::{Subject, now};
+use console::room::{Topic, now};
 use lab::drive::Room;
 use lab::people::{self, LabPerson};
 
@@ -41,10 +41,10 @@ fn identity(recipient: &str) -> Item {
 }
 
 /// An inventory of the generation that this key generation made.
-fn inventory(room: &Room, dkg: &CeremonyId, items: Vec<Item>) -> Subject {
+fn inventory(room: &Room, dkg: &CeremonyId, items: Vec<Item>) -> Topic {
     let record = room.ceremony(dkg).unwrap().committed().unwrap().record.digest();
     let origin = Origin { ceremony: dkg.clone(), record };
-    Subject::Inventory { wallet: treasury(), generation: Generation::FIRST, origin, items }
+    Topic::copies(treasury(), Generation::FIRST, origin, items)
 }
 
 async fn refuses(room: &Room, dkg: &CeremonyId, item: Item, why: &str) {
@@ -97,7 +97,7 @@ async fn old_sheets_and_locked_backups_are_warned_of_until_identities_and_sheets
 
     let before = room.cluster.charter().backup().unwrap().clone();
     let next = renewed(&mut room, &folder.path().join("renewed"));
-    let amendment = room.open_about(Subject::Charter(Arc::clone(&next)), line("New keys")).await.unwrap();
+    let amendment = room.open_about(Topic::charter(Arc::clone(&next)), line("New keys")).await.unwrap();
     closes(&mut room, &amendment).await;
     let refresh = open(&room, CeremonyKind::Refresh, "treasury").await;
     closes(&mut room, &refresh).await;

@@ -14,16 +14,16 @@ use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
 use ceremonies::manifest::Way;
 use ceremonies::script::Act;
 use ceremonies::wallet::Wallet;
-use console::room::{Subject, now};
+use console::room::{Topic, now};
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::{PendingShare, Store};
 
 use crate::ceremonies::{PATIENCE, is_given_up, material, node, open, plan};
 
-fn recovery(lost: &[u8], way: Way) -> Subject {
+fn recovery(lost: &[u8], way: Way) -> Topic {
     let lost = lost.iter().map(|index| (node(*index), way)).collect::<BTreeMap<_, _>>();
-    Subject::Recovery("treasury".parse().unwrap(), lost)
+    Topic::losses(CeremonyKind::Recover, "treasury".parse().unwrap(), lost)
 }
 
 async fn recover(room: &mut Room, lost: &[u8], way: Way) -> CeremonyId {
@@ -37,8 +37,8 @@ async fn closes(room: &mut Room, id: &CeremonyId) -> Wallet {
     room.book.wallet(&"treasury".parse().unwrap()).unwrap()
 }
 
-async fn refuses(room: &Room, subject: Subject, why: &str) {
-    let refused = room.open_about(subject, "Refused".parse().unwrap()).await.unwrap_err();
+async fn refuses(room: &Room, topic: Topic, why: &str) {
+    let refused = room.open_about(topic, "Refused".parse().unwrap()).await.unwrap_err();
     assert!(format!("{refused:#}").contains(why), "{refused:#}");
 }
 
@@ -55,14 +55,16 @@ async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones
     let cluster = Cluster::start(&plan(folder.path(), 5, 3)).await.unwrap();
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     let dkg = open(&room, CeremonyKind::Dkg, "treasury").await;
-    refuses(&room, Subject::Refresh("treasury".parse().unwrap()), "is not committed").await;
+    refuses(&room, Topic::of(CeremonyKind::Refresh, "treasury".parse().unwrap()), "is not committed").await;
     let first = closes(&mut room, &dkg).await;
     let before = room.book.clone();
 
     let refresh = open(&room, CeremonyKind::Refresh, "treasury").await;
     room.look(&refresh).await.unwrap();
-    for other in [Subject::Refresh("treasury".parse().unwrap()), Subject::Wallet("treasury".parse().unwrap())]
-    {
+    for other in [
+        Topic::of(CeremonyKind::Refresh, "treasury".parse().unwrap()),
+        Topic::of(CeremonyKind::TestSign, "treasury".parse().unwrap()),
+    ] {
         refuses(&room, other, "under way").await;
     }
     room.lead_to(&refresh, Act::Commit, PATIENCE).await.unwrap();
@@ -81,7 +83,7 @@ async fn a_refresh_gives_every_node_a_new_share_of_the_same_key_and_the_old_ones
     closes(&mut room, &test).await;
     let behind =
         Room { cluster: room.cluster.clone(), client: room.client.clone(), book: before, endpoint: None };
-    refuses(&behind, Subject::Wallet("treasury".parse().unwrap()), "at generation 2").await;
+    refuses(&behind, Topic::of(CeremonyKind::TestSign, "treasury".parse().unwrap()), "at generation 2").await;
     cluster.stop().await;
 }
 
@@ -181,7 +183,7 @@ async fn fresh_machines_bring_a_wallet_back_from_its_bundle_and_backups_alone() 
     let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
     assert_eq!(room.book.wallet(&"treasury".parse().unwrap()), Some(first.clone()));
     let amendment =
-        room.open_about(Subject::Charter(Arc::clone(&next)), "New machines".parse().unwrap()).await.unwrap();
+        room.open_about(Topic::charter(Arc::clone(&next)), "New machines".parse().unwrap()).await.unwrap();
     room.lead_to_close(&amendment, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(room.book.context().charter().hash(), next.hash());
 

@@ -14,7 +14,7 @@ use ceremonies::deploy::kms_policy::key_policy;
 use ceremonies::evidence::{Expected, verify};
 use ceremonies::ids::{CeremonyId, UnixMillis};
 use console::health::Level;
-use console::room::{Subject, now};
+use console::room::{Topic, now};
 use console::tui::{Model, Screen, view};
 use enclave::kms::KmsError;
 use lab::cluster::{ADMIN_ARN, Cluster, ENCLAVE_ARN};
@@ -69,7 +69,7 @@ fn changes_are_on_screen(room: &Room, amendment: &CeremonyId, new: &Measurement)
 
 /// No second amendment of one charter: only one could come in force.
 async fn refuses_to_amend(room: &Room, next: &Arc<Charter>, why: &str) {
-    let opened = room.open_about(Subject::Charter(Arc::clone(next)), "Another".parse().unwrap()).await;
+    let opened = room.open_about(Topic::charter(Arc::clone(next)), "Another".parse().unwrap()).await;
     let refused = format!("{:#}", opened.unwrap_err());
     assert!(refused.contains(why), "{refused}");
 }
@@ -94,7 +94,7 @@ async fn a_new_image_takes_over_node_by_node_and_the_old_one_is_refused_from_its
     let seconds = now().0 / 1000 + i64::try_from(WINDOW.as_secs()).unwrap();
     let next = Arc::new(room.cluster.charter().allowing(&new, Some(UnixMillis(seconds * 1000))).unwrap());
     let amendment =
-        room.open_about(Subject::Charter(Arc::clone(&next)), "A later image".parse().unwrap()).await.unwrap();
+        room.open_about(Topic::charter(Arc::clone(&next)), "A later image".parse().unwrap()).await.unwrap();
     room.look(&amendment).await.unwrap();
     changes_are_on_screen(&room, &amendment, &new);
     refuses_to_amend(&room, &next, "may yet amend the charter").await;

@@ -1,8 +1,8 @@
 //! Answers that a node signed, to this question or another, and that say what they must not: they count for nothing.
 
 use ceremonies::charter::CeremonyKind;
-use ceremonies::ids::Generation;
-use ceremonies::manifest::{CHARTER, Manifest, Proposal, Subject};
+use ceremonies::ids::{Generation, WalletName};
+use ceremonies::manifest::{Manifest, Proposal, Subject};
 use ceremonies::said::SaidError;
 use ceremonies::script::Script;
 
@@ -107,7 +107,7 @@ fn amendment(keys: &BTreeMap<NodeIndex, KeyPair>) -> Manifest {
     let next = Arc::new(Charter::parse(draft.to_toml().unwrap().as_bytes()).unwrap());
     let proposal = Proposal {
         kind: CeremonyKind::Amend,
-        wallet: CHARTER.parse().unwrap(),
+        wallet: WalletName::of_the_charter(),
         purpose: "new keys for all".parse().unwrap(),
         administrator: "administrator-1".parse().unwrap(),
         opened: UnixMillis(1_800_000_000_000),

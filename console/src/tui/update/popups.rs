@@ -20,7 +20,7 @@ use super::{Effect, scrolled, show, type_into};
 use crate::config::Me;
 use crate::custodian::Released;
 use crate::readiness::{Readiness, Share};
-use crate::room::{self, LIFETIME_MS, Opening, Signature, Subject};
+use crate::room::{self, LIFETIME_MS, Opening, Signature, Topic};
 use crate::terminal::types;
 
 /// Notes what a frame has shown; whether that changes what the next one shows.
@@ -166,12 +166,13 @@ fn review_opening(model: &mut Model, form: OpenForm) {
         let me = me.ok_or("no administrator signs at this console")?;
         let wallet = form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string());
         let opening = Opening {
-            subject: match form.kind {
-                CeremonyKind::Dkg => Subject::NewWallet(wallet?),
-                CeremonyKind::TestSign => Subject::Wallet(wallet?),
-                CeremonyKind::Refresh => Subject::Refresh(wallet?),
-                CeremonyKind::Recover => Subject::Recovery(wallet?, lost_nodes(&form.lost)?),
-                CeremonyKind::Rebuild => Subject::Rebuild(wallet?, lost_nodes(&form.lost)?),
+            topic: match form.kind {
+                CeremonyKind::Dkg | CeremonyKind::TestSign | CeremonyKind::Refresh => {
+                    Topic::of(form.kind, wallet?)
+                }
+                CeremonyKind::Recover | CeremonyKind::Rebuild => {
+                    Topic::losses(form.kind, wallet?, lost_nodes(&form.lost)?)
+                }
                 CeremonyKind::Amend => return Err(AMENDING.to_owned()),
                 CeremonyKind::Transfer => return Err(TRANSFERRING.to_owned()),
                 CeremonyKind::Inventory => return Err(TAKING_STOCK.to_owned()),

@@ -7,7 +7,7 @@ use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::deploy::subject;
 use ceremonies::ids::{CeremonyId, Generation, NodeIndex};
 use ceremonies::log::Entry;
-use ceremonies::manifest::{CHARTER as ABOUT_THE_CHARTER, Proposal, Subject};
+use ceremonies::manifest::{Proposal, Subject};
 use ceremonies::record::{SignedHead, Standing, Tip, Tree};
 use ceremonies::said::{self, Topic};
 use ceremonies::script::{Act, Script};
@@ -184,7 +184,7 @@ impl World {
         let charter = Arc::clone(book.context().charter());
         let amendment = charter.allowing(&image(number), None).ok().map(Arc::new);
         let (wallet, amendment) = match kind {
-            CeremonyKind::Amend => (ABOUT_THE_CHARTER.to_owned(), amendment),
+            CeremonyKind::Amend => ("charter".to_owned(), amendment),
             _ => (format!("wallet-{number}"), None),
         };
         let proposal = Proposal {
