@@ -9,7 +9,7 @@ use ceremonies::wire::{bus, log};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::record::{Then, Work, Writer};
+use super::writer::{Then, Work, Writer};
 use super::{Core, Effect, Request, StoreOp, StreamError, shelf};
 
 /// How often an append gives way to entries that other agents appended first. If five agents all answer one entry at

@@ -11,7 +11,7 @@ use enclave_link::message::{self, Attest, Start, Stop, ToEnclave, to_enclave};
 use tracing::{info, warn};
 
 use super::append::Wish;
-use super::record::{Then, Writer};
+use super::writer::{Then, Writer};
 use super::{Asked, Core, Effect, Failure, StoreOp, StoreReply, Ticket, Waiting};
 use crate::store::Claim;
 

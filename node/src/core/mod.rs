@@ -20,6 +20,7 @@ mod settle;
 mod shelf;
 mod stream;
 mod trials;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,12 +43,13 @@ pub use self::effect::{
 use self::health::Observed;
 use self::past::Past;
 use self::recheck::Recheck;
-use self::record::{Log, Writer};
+use self::record::Log;
 pub(crate) use self::shelf::FOLD;
 use self::shelf::Shelf;
 pub use self::shelf::{Shelved, StoredLog};
 use self::stream::Stream;
 use self::trials::Trials;
+use self::writer::{Work, Writer};
 
 /// How often the shell reports that time has passed.
 pub const TICK_MS: u64 = 200;
@@ -174,7 +176,7 @@ pub struct Core {
     recheck: Recheck,
     writer: Writer,
     /// What the writer does next.
-    work: VecDeque<record::Work>,
+    work: VecDeque<Work>,
     /// Requests for the enclave and their answers.
     own: Option<EnclaveKeys>,
     enclave_build: String,

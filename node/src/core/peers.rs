@@ -14,9 +14,9 @@ use ceremonies::wire::record::{self, to_peer};
 use ceremonies::wire::{VERSION, bus};
 use prost::Message;
 
-use super::record::Work;
 use super::settle::{MAX_HEADS, news};
 use super::shelf::Then;
+use super::writer::Work;
 use super::{Core, Event, requests};
 
 /// The most ceremonies known only from one node's heads.

@@ -7,7 +7,7 @@ use ceremonies::wire::record;
 use prost::Message;
 use tracing::{error, warn};
 
-use super::record::{Then, Work};
+use super::writer::{Then, Work};
 use super::{Core, Log, StoreOp};
 
 /// How long an entry may stay without being recorded while nodes disagree, before this node leaves the round, in

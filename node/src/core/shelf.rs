@@ -19,7 +19,8 @@ use tracing::{error, warn};
 
 use super::append::Wish;
 use super::peers::{MAX_RECALLS, MAX_UNKNOWN, Second};
-use super::record::{Log, Work, Writer, place_before};
+use super::record::{Log, place_before};
+use super::writer::{Work, Writer};
 use super::{Core, Event, Failure, StoreOp, StoreReply, Waiting};
 
 /// The version of the fold's judgement: a line written under another is not believed, and the log is folded again.

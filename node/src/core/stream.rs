@@ -5,7 +5,7 @@ use ceremonies::ids::CeremonyId;
 use ceremonies::manifest::Manifest;
 use tracing::{info, warn};
 
-use super::record::{Work, Writer};
+use super::writer::{Work, Writer};
 use super::{Core, Effect, Mark, StoreOp, StreamEntry, StreamError, StreamSeen, Waiting};
 
 /// How often a sound stream is checked again, in milliseconds.
