@@ -9,7 +9,9 @@ use ceremonies::charter::Charter;
 use ceremonies::ids::NodeIndex;
 use tokio::process::Command;
 
-use super::{Cluster, new_nkey, wait_for_broker, write_broker};
+use super::Cluster;
+use super::founding::new_nkey;
+use super::starting::{wait_for_broker, write_broker};
 
 /// A SQLite database and the files beside it.
 const STORE: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
