@@ -1,6 +1,7 @@
 //! What people enter in the exposure ledger, as they write it on a command line. Whether it can be true is for the
 //! book.
 
+use anyhow::{Context as _, Result, anyhow};
 use ceremonies::book::Book;
 use ceremonies::ids::{CeremonyId, Generation, Line, NodeIndex, WalletName};
 use ceremonies::inventory::{Change, Item};
@@ -45,17 +46,16 @@ pub struct Entries {
 }
 
 /// Reads `4=S-0007`, where the part after `=` is compared letter by letter.
-fn serial(text: &str) -> Result<Named, String> {
+fn serial(text: &str) -> Result<Named> {
     let (node, what) = named(text)?;
-    Ok((node, Change::SheetPrinted.named(what).map_err(|error| error.to_string())?))
+    Ok((node, Change::SheetPrinted.named(what)?))
 }
 
 /// Reads `4=laptop stolen in May`.
-fn named(text: &str) -> Result<Named, String> {
-    let (node, what) = text.split_once('=').ok_or("write the node and the item: 4=S-0007")?;
-    let node: NodeIndex =
-        node.trim().parse().map_err(|_| format!("`{node}` is not a node: write 4=S-0007"))?;
-    Ok((node, what.trim().parse().map_err(|error| format!("`{what}`: {error}"))?))
+fn named(text: &str) -> Result<Named> {
+    let (node, what) = text.split_once('=').context("write the node and the item: 4=S-0007")?;
+    let index = node.trim().parse().map_err(|_| anyhow!("`{node}` is not a node: write 4=S-0007"))?;
+    Ok((index, what.trim().parse().map_err(|error| anyhow!("`{what}`: {error}"))?))
 }
 
 impl Entries {

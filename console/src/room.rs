@@ -15,7 +15,7 @@ use ceremonies::chain::address::Address;
 use ceremonies::chain::transaction::TransactionError;
 use ceremonies::charter::{CeremonyKind, CharterError, Role};
 use ceremonies::ids::{
-    CeremonyId, Generation, NodeIndex, PersonName, StepId, UnixMillis, UnknownWord, WalletName,
+    CeremonyId, Generation, InvalidId, NodeIndex, PersonName, StepId, UnixMillis, UnknownWord, WalletName,
 };
 use ceremonies::log::Event;
 use ceremonies::manifest::{Manifest, ManifestError, Way};
@@ -263,15 +263,25 @@ pub fn now() -> UnixMillis {
 /// Reads a lost node as people write it: `4`, or `4=repair`.
 ///
 /// # Errors
-/// What is wrong with it, in words.
-pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), String> {
+/// [`NotALoss`].
+pub fn lost_node(text: &str) -> Result<(NodeIndex, Way), NotALoss> {
     let (node, way) = text.split_once('=').unwrap_or((text, "repair"));
-    let number: u32 =
-        node.trim().parse().map_err(|_| format!("`{node}` is not a node: write 4 or 4=repair"))?;
-    Ok((
-        NodeIndex::try_from(number).map_err(|error| error.to_string())?,
-        way.trim().parse().map_err(|e: UnknownWord| e.to_string())?,
-    ))
+    let number: u32 = node.trim().parse().map_err(|_| NotALoss::Form(node.to_owned()))?;
+    Ok((NodeIndex::try_from(number)?, way.trim().parse()?))
+}
+
+/// Why what somebody wrote is not a lost node.
+#[derive(Debug, Error)]
+pub enum NotALoss {
+    /// It does not begin with a number.
+    #[error("`{0}` is not a node: write 4 or 4=repair")]
+    Form(String),
+    /// There can be no such node.
+    #[error(transparent)]
+    Node(#[from] InvalidId),
+    /// There is no such way back.
+    #[error(transparent)]
+    Way(#[from] UnknownWord),
 }
 
 /// Those nodes, each with the one way in which it gets its share back.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use ceremonies::book::Book;
 use ceremonies::ceremony::Ceremony;
 use ceremonies::charter::CeremonyKind;
@@ -65,13 +65,12 @@ pub(super) struct Filter {
 }
 
 /// Reads a moment; a day is the moment at which it begins.
-pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<jiff::Timestamp> {
     let begins =
         |day: jiff::civil::Date| day.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp());
     let day = || jiff::civil::Date::strptime("%Y-%m-%d", text).and_then(begins);
-    text.parse().or_else(|_| day()).map_err(|_| {
-        "write a day, as in 2026-11-01, or a moment, as in 2026-11-01T09:30:00Z (UTC)".to_owned()
-    })
+    let read = text.parse().or_else(|_| day());
+    read.map_err(|_| anyhow!("write a day, as in 2026-11-01, or a moment, as in 2026-11-01T09:30:00Z (UTC)"))
 }
 
 /// When a ceremony was opened, to the minute.

@@ -230,7 +230,14 @@ pub struct Course {
     service: Service,
     /// Since when everything is as well as before.
     whole: Option<Mark>,
-    end: Option<Result<(), String>>,
+    end: Option<End>,
+}
+
+/// How a drill ended.
+#[derive(Debug)]
+enum End {
+    Whole,
+    GivenUp(String),
 }
 
 impl Course {
@@ -308,7 +315,7 @@ impl Course {
 
     /// Ends the drill as failed.
     pub fn give_up(&mut self, why: String) -> Turn {
-        self.end.get_or_insert(Err(why.clone()));
+        self.end.get_or_insert_with(|| End::GivenUp(why.clone()));
         Turn::Failed(why)
     }
 
@@ -348,7 +355,7 @@ impl Course {
             let (is_steady, is_whole) = (since(&whole, at) >= STEADY, since(&self.injected, whole.at));
             self.whole = Some(whole);
             return is_steady.then(|| {
-                self.end = Some(Ok(()));
+                self.end = Some(End::Whole);
                 Turn::Whole(is_whole)
             });
         };
@@ -386,7 +393,10 @@ impl Course {
     /// Why the drill failed, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
-        self.end.as_ref()?.as_ref().err().map(String::as_str)
+        match self.end.as_ref()? {
+            End::Whole => None,
+            End::GivenUp(why) => Some(why),
+        }
     }
 
     /// How long ago the fault was injected.
@@ -399,7 +409,7 @@ impl Course {
     #[must_use]
     pub fn timed(&self) -> [Timed; 4] {
         let (detected, mending) = (self.detected.as_ref().map(|(mark, _)| mark), self.mending.as_ref());
-        let whole = self.whole.as_ref().filter(|_| matches!(self.end, Some(Ok(()))));
+        let whole = self.whole.as_ref().filter(|_| matches!(self.end, Some(End::Whole)));
         let service = match &self.service {
             Service::Kept => whole.map(|_| &self.injected),
             Service::Lost(_) => None,
@@ -417,7 +427,7 @@ impl Course {
     /// Whether every target was met.
     #[must_use]
     pub fn met(&self) -> bool {
-        matches!(self.end, Some(Ok(()))) && self.timed().iter().all(|timed| timed.met)
+        matches!(self.end, Some(End::Whole)) && self.timed().iter().all(|timed| timed.met)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use ceremonies::ids::NodeIndex;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
+use thiserror::Error;
 
 /// One order about a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -14,18 +15,32 @@ pub struct Fault {
     order: Value,
 }
 
-fn node(text: &str) -> Result<NodeIndex, String> {
-    let index = text.parse::<u8>().ok().and_then(|index| NodeIndex::new(index).ok());
-    index.ok_or_else(|| format!("`{text}` is not a node"))
+/// Why an order about a fault is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotAFault {
+    /// A word in the place of a node.
+    #[error("`{0}` is not a node")]
+    Node(String),
+    /// A word in the place of a number.
+    #[error("`{0}` is not a number")]
+    Number(String),
+    /// None of the orders.
+    #[error("`{0}` is not a fault that a drill knows")]
+    Unknown(String),
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number"))
+fn node(text: &str) -> Result<NodeIndex, NotAFault> {
+    let index = text.parse::<u8>().ok().and_then(|index| NodeIndex::new(index).ok());
+    index.ok_or_else(|| NotAFault::Node(text.to_owned()))
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, NotAFault> {
+    text.parse().map_err(|_| NotAFault::Number(text.to_owned()))
 }
 
 impl TryFrom<String> for Fault {
-    type Error = String;
-    fn try_from(words: String) -> Result<Self, String> {
+    type Error = NotAFault;
+    fn try_from(words: String) -> Result<Self, NotAFault> {
         let order = match words.split(' ').collect::<Vec<_>>().as_slice() {
             [what @ ("stop-node" | "start-node" | "stop-enclave" | "break-store"), of] => {
                 json!({ *what: { "node": node(of)? } })
@@ -39,7 +54,7 @@ impl TryFrom<String> for Fault {
             }
             ["slow-bus", by] => json!({ "slow-bus": { "milliseconds": number::<u64>(by)? } }),
             [what @ ("stop-broker" | "break-kms" | "break-backup" | "heal")] => json!(what),
-            _ => return Err(format!("`{words}` is not a fault that a drill knows")),
+            _ => return Err(NotAFault::Unknown(words)),
         };
         Ok(Self { words, order })
     }

@@ -55,12 +55,12 @@ struct Arguments {
     output: PathBuf,
 }
 
-fn placed(text: &str) -> Result<(String, PathBuf), String> {
+fn placed(text: &str) -> Result<(String, PathBuf)> {
     match text.split_once('=') {
         Some((place, file)) if !place.is_empty() && !file.is_empty() => {
             Ok((place.trim_start_matches('/').to_owned(), file.into()))
         }
-        _ => Err("write PATH_IN_IMAGE=FILE".to_owned()),
+        _ => bail!("write PATH_IN_IMAGE=FILE"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result, bail};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::{Line as TextLine, NodeIndex};
 use ceremonies::manifest::{Manifest, Way};
@@ -162,9 +163,9 @@ fn review_opening(model: &mut Model, form: OpenForm) {
         return;
     }
     let me = model.cluster.me.iter().find(|me| me.role == Role::Administrator).cloned();
-    let prepared = (|| -> Result<(Manifest, String, Me), String> {
-        let me = me.ok_or("no administrator signs at this console")?;
-        let wallet = form.wallet.parse().map_err(|e: ceremonies::ids::InvalidId| e.to_string());
+    let prepared = (|| -> Result<(Manifest, String, Me)> {
+        let me = me.context("no administrator signs at this console")?;
+        let wallet = form.wallet.parse();
         let opening = Opening {
             topic: match form.kind {
                 CeremonyKind::Dkg | CeremonyKind::TestSign | CeremonyKind::Refresh => {
@@ -173,15 +174,15 @@ fn review_opening(model: &mut Model, form: OpenForm) {
                 CeremonyKind::Recover | CeremonyKind::Rebuild => {
                     Topic::losses(form.kind, wallet?, lost_nodes(&form.lost)?)
                 }
-                CeremonyKind::Amend => return Err(AMENDING.to_owned()),
-                CeremonyKind::Transfer => return Err(TRANSFERRING.to_owned()),
-                CeremonyKind::Inventory => return Err(TAKING_STOCK.to_owned()),
+                CeremonyKind::Amend => bail!(AMENDING),
+                CeremonyKind::Transfer => bail!(TRANSFERRING),
+                CeremonyKind::Inventory => bail!(TAKING_STOCK),
             },
-            purpose: form.purpose.parse().map_err(|e: ceremonies::ids::InvalidId| format!("purpose: {e}"))?,
+            purpose: form.purpose.parse().context("purpose")?,
             administrator: me.person.clone(),
             lifetime_ms: LIFETIME_MS,
         };
-        let (manifest, statement) = room::prepare(&model.book, &opening).map_err(|e| chain(&e))?;
+        let (manifest, statement) = room::prepare(&model.book, &opening)?;
         Ok((manifest, statement, me))
     })();
     match prepared {
@@ -190,7 +191,7 @@ fn review_opening(model: &mut Model, form: OpenForm) {
             model.draft = Some(form);
             model.popup = Some(Popup::Review(review(statement, act, me)));
         }
-        Err(why) => model.popup = Some(Popup::Open(OpenForm { trouble: why, ..form })),
+        Err(why) => model.popup = Some(Popup::Open(OpenForm { trouble: chain(why.as_ref()), ..form })),
     }
 }
 
@@ -229,9 +230,9 @@ fn lost_besides(wallet: &Readiness, named: &BTreeMap<NodeIndex, Way>) -> Option<
     Some(format!("node {node} has lost its share, and would never attest: recover it"))
 }
 
-fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>, String> {
+fn lost_nodes(typed: &str) -> Result<BTreeMap<NodeIndex, Way>> {
     let named = typed.split(',').map(|node| room::lost_node(node.trim())).collect::<Result<_, _>>()?;
-    room::lost_nodes(named).map_err(|error| chain(&error))
+    Ok(room::lost_nodes(named)?)
 }
 
 fn review(statement: String, act: ReviewAct, me: Me) -> Review {
@@ -324,7 +325,7 @@ fn typing(question: TypingFor, me: Me) -> Typing {
 }
 
 fn typed(model: &mut Model, typing: Typing) {
-    let reason = || typing.text.trim().parse::<TextLine>().map_err(|error| format!("the reason: {error}"));
+    let reason = || typing.text.trim().parse::<TextLine>().context("the reason");
     let answer = match typing.question {
         TypingFor::Words => Ok(Answer::Words(words::normalise(&typing.text))),
         TypingFor::Disagreement => reason().map(Answer::Disagree),
@@ -335,7 +336,7 @@ fn typed(model: &mut Model, typing: Typing) {
     model.popup = Some(match reviewed {
         Ok(review) => Popup::Review(review),
         // What was typed stays, to be mended.
-        Err(trouble) => Popup::Type(Typing { trouble, ..typing }),
+        Err(why) => Popup::Type(Typing { trouble: chain(why.as_ref()), ..typing }),
     });
 }
 
@@ -343,7 +344,7 @@ fn typed(model: &mut Model, typing: Typing) {
 fn review_step(model: &mut Model, me: Me, answer: Answer) {
     match review_of(model, me, answer) {
         Ok(review) => model.popup = Some(Popup::Review(review)),
-        Err(why) => show(model, "Not possible now", why),
+        Err(why) => show(model, "Not possible now", chain(why.as_ref())),
     }
 }
 
@@ -351,16 +352,16 @@ fn review_step(model: &mut Model, me: Me, answer: Answer) {
 ///
 /// # Errors
 /// Why the ceremony would refuse it.
-fn review_of(model: &Model, me: Me, answer: Answer) -> Result<Review, String> {
-    let ceremony = model.ceremony().ok_or("no ceremony is open on this screen")?;
+fn review_of(model: &Model, me: Me, answer: Answer) -> Result<Review> {
+    let ceremony = model.ceremony().context("no ceremony is open on this screen")?;
     let step = match (&answer, ceremony.current_step()) {
         (Answer::Withdraw(_), _) => "withdraw".parse().ok(),
         (_, Some(step)) => Some(step.id.clone()),
         (_, None) => None,
     };
     let ends = matches!(answer, Answer::Withdraw(_));
-    let signature = Signature::by(&me, step.ok_or("the step is no longer open")?, answer);
-    let statement = signature.statement(ceremony, model.now).map_err(|rejection| chain(&rejection))?;
+    let signature = Signature::by(&me, step.context("the step is no longer open")?, answer);
+    let statement = signature.statement(ceremony, model.now)?;
     let act = ReviewAct::Sign(ceremony.manifest().ceremony.clone(), Box::new(SignatureFor(signature)));
     // Who ends a ceremony has a reason.
     let (doubts, rivals) = if ends {
