@@ -114,6 +114,12 @@ impl Next {
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
+
+    /// The ceremony as it is with it.
+    #[must_use]
+    pub fn ceremony(&self) -> &Ceremony {
+        &self.ceremony
+    }
 }
 
 /// Why an entry is not in the book now.

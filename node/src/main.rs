@@ -94,9 +94,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // What the bus says goes through this program's own log, which bounds it: a broker may say anything, and much of it.
+    let quiet = "async_nats=error".parse().context("the log's filter")?;
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
+        .from_env_lossy()
+        .add_directive(quiet);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log {
         LogFormat::Text => log.init(),

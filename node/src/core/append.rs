@@ -1,10 +1,11 @@
 //! Appending to the log: first the fold, then the stream, then this node's store.
 
 use ceremonies::book::{Examined, NotTaken};
-use ceremonies::ceremony::Rejection;
+use ceremonies::ceremony::{Phase, Rejection};
 use ceremonies::ids::{CeremonyId, Hash, Line};
 use ceremonies::log::{Entry, EntryError, Event, Place};
 use ceremonies::text::chain;
+use ceremonies::wire::record::{self, to_peer};
 use ceremonies::wire::{bus, log};
 use thiserror::Error;
 use tracing::{info, warn};
@@ -19,8 +20,10 @@ const MAX_TRIES: u32 = 24;
 const MAX_PENDING: usize = 64;
 /// How long an event that does not get through rests before it is tried again, in milliseconds.
 const REST_MS: u64 = 800;
-/// How long until the stream is asked again whether it has room for a log, in milliseconds.
+/// How long until the stream is asked again whether it has room for a log, in milliseconds; and where the ceremony is over.
+/// It has room once it is made anew, which is noticed otherwise, or if the broker lied.
 const FULL_MS: u64 = 8000;
+const FULL_AND_OVER_MS: u64 = 10 * 60 * 1000;
 /// How long a node lets each of those before it append first, where the stream orders nothing, in milliseconds: what one
 /// appends is with the others sooner.
 const TURN_MS: u64 = 1500;
@@ -33,6 +36,8 @@ const REFUSED_MS: u64 = 60_000;
 pub(super) enum Wish {
     /// A console's event, for which it awaits an answer; none once it has been answered.
     Console(Option<Box<Request>>),
+    /// The same, of one that ends the ceremony: a withdrawal that the fold accepts.
+    Withdrawal(Option<Box<Request>>),
     /// This node's own: the fold finds it again if it does not get through.
     Own,
     /// Said once, by the enclave or about it: no duty finds it again.
@@ -61,6 +66,13 @@ pub(super) struct Pending {
     refused_at: Option<u64>,
 }
 
+impl Pending {
+    /// Whether it ends the ceremony.
+    fn ends(&self) -> bool {
+        matches!(self.wish, Wish::Withdrawal(_))
+    }
+}
+
 #[derive(Debug, Error)]
 enum MakeError {
     #[error("the event is malformed")]
@@ -84,12 +96,13 @@ impl Core {
         if self.shelf.has(id) {
             return self.recall(id, Some(shelf::Then::Append(event, wish)));
         }
-        let log = self.log_of(id);
-        let waits = log.pending.iter().any(|pending| pending.event == event);
+        let waits = self.log_of(id).pending.iter().any(|pending| pending.event == event);
         let is_console = matches!(wish, Wish::Console(_));
         if waits && !is_console {
             return;
         }
+        let wish = if self.would_end(id, &event) { self.hold(id, wish) } else { wish };
+        let waiting = self.log_of(id).pending.len();
         let pending = Pending {
             event,
             wish,
@@ -101,12 +114,57 @@ impl Core {
             refused_at: None,
         };
         // What nodes and people have signed already must not be lost; a console can ask again.
-        if is_console && log.pending.len() >= MAX_PENDING {
+        let may_wait = match &pending.wish {
+            Wish::Console(_) => waiting < MAX_PENDING,
+            Wish::Withdrawal(_) => waiting < 2 * MAX_PENDING,
+            Wish::Own | Wish::Once | Wish::Again => true,
+        };
+        if !may_wait {
             self.is_unknown(&pending, "too many events are waiting to be appended here");
             return;
         }
-        log.pending.push_back(pending);
+        self.log_of(id).pending.push_back(pending);
         self.plan(Work::Append(id.clone()));
+    }
+
+    /// Whether an event ends its ceremony: a withdrawal that is valid as far as this node's log goes.
+    pub(super) fn would_end(&self, id: &CeremonyId, event: &log::Event) -> bool {
+        if !matches!(event.kind, Some(log::event::Kind::Withdrawn(_))) || self.book.get(id).is_none() {
+            return false;
+        }
+        let examined = self.make_entry(id, event.clone()).map(|entry| self.book.examine(entry));
+        let Ok(Ok(Examined::New(next))) = examined else { return false };
+        matches!(next.ceremony().phase_at(self.now.wall), Phase::Void(_))
+    }
+
+    /// Whether a withdrawal of this ceremony is on its way into the log.
+    pub(super) fn is_being_ended(&self, id: &CeremonyId) -> bool {
+        self.is_on_its_way(id, Pending::ends)
+    }
+
+    /// Whoever withdraws a ceremony does not wait until the withdrawal is recorded, which the broker or a host may put off:
+    /// this node's enclave gives up at once what it does in it. The other nodes hear of it at the next look, if it is not
+    /// recorded by then.
+    fn hold(&mut self, id: &CeremonyId, wish: Wish) -> Wish {
+        if !self.is_being_ended(id) {
+            info!(ceremony = %id, "withdrawn: nothing more is done in it until that is recorded");
+            if self.own.is_some() {
+                self.stop_enclave(id);
+            }
+        }
+        match wish {
+            Wish::Console(request) | Wish::Withdrawal(request) => Wish::Withdrawal(request),
+            Wish::Own | Wish::Once | Wish::Again => Wish::Withdrawal(None),
+        }
+    }
+
+    fn tell_of_withdrawal(&mut self, id: &CeremonyId, event: &log::Event) {
+        let withdrawal = record::Withdrawal { ceremony: id.to_string(), event: Some(event.clone()) };
+        let mut others = self.members();
+        others.remove(&self.node());
+        for node in others {
+            self.tell(node, to_peer::Kind::Withdrawal(withdrawal.clone()));
+        }
     }
 
     pub(super) fn append_own(&mut self, id: &CeremonyId, event: Event) {
@@ -138,6 +196,10 @@ impl Core {
         let waiting: Vec<CeremonyId> =
             self.logs.iter().filter(|(_, log)| !log.pending.is_empty()).map(|(id, _)| id.clone()).collect();
         for id in waiting {
+            let ending = self.logs.get(&id).and_then(|log| log.pending.iter().find(|pending| pending.ends()));
+            if let Some(event) = ending.map(|pending| pending.event.clone()) {
+                self.tell_of_withdrawal(&id, &event);
+            }
             self.plan(Work::Append(id));
         }
         if self.stream.is_read() {
@@ -176,7 +238,10 @@ impl Core {
     pub(super) fn append_next(&mut self, id: &CeremonyId) {
         let now = self.now.steady;
         let Some(log) = self.logs.get_mut(id) else { return };
-        let next = log.pending.iter().position(|pending| pending.rests_until <= now);
+        let is_ending = log.pending.iter().any(Pending::ends);
+        // Nothing is appended before what ends the ceremony.
+        let is_next = |pending: &Pending| pending.rests_until <= now && (pending.ends() || !is_ending);
+        let next = log.pending.iter().position(is_next);
         let Some(mut pending) = next.and_then(|next| log.pending.remove(next)) else { return };
         if !log.pending.is_empty() {
             self.plan(Work::Append(id.clone()));
@@ -184,7 +249,8 @@ impl Core {
         let Some(log) = self.logs.get(id) else { return };
         if !log.ballot.votes() || !self.stream.is_read() {
             let why = self.stream.trouble().unwrap_or_else(|| "the nodes disagree about this log".to_owned());
-            self.is_unknown(&pending, &format!("not appended yet: {why}"));
+            let held = if pending.ends() { ", but this node does nothing more in it" } else { "" };
+            self.is_unknown(&pending, &format!("not appended yet{held}: {why}"));
             return self.wait_on(id, pending);
         }
         if log.is_full(now) && !pending.has_queued {
@@ -202,11 +268,14 @@ impl Core {
         match self.book.examine(entry) {
             Ok(Examined::New(next)) => self.send_to_stream(id, next, pending),
             Ok(Examined::Known) => self.wait_on(id, pending),
-            Err(refused) if is_known(&refused) => self.is_there_already(id, &pending, &refused),
+            Err(refused) if is_known(&refused) || self.place_of(id, &pending.event).is_some() => {
+                self.is_there_already(id, &pending, &refused);
+            }
             // What this node has not read yet may make the event valid.
             Err(_) if !pending.has_read => {
                 pending.has_read = true;
                 self.log_of(id).pending.push_front(pending);
+                self.plan_log(id);
                 self.plan(Work::Read);
                 self.plan(Work::Append(id.clone()));
             }
@@ -217,17 +286,16 @@ impl Core {
     /// Reads once more the messages that were passed over, if there are any: one may be an entry that was damaged on
     /// its way here, and appending after it without having it would fork the log.
     fn reread(&mut self, id: &CeremonyId) -> bool {
-        let read_to = self.stream.read_to();
+        let read_to = self.log_read_to(id);
         let log = self.log_of(id);
         let Some(first) = log.doubted.take() else { return false };
         log.reread_to = read_to;
-        self.writer = Writer::Reading;
-        self.effect(Effect::ReadStream(first.saturating_sub(1)));
+        self.plan_first(Work::ReadLog(id.clone(), first.saturating_sub(1)));
         true
     }
 
     fn send_to_stream(&mut self, id: &CeremonyId, next: Box<ceremonies::book::Next>, pending: Pending) {
-        let (read_to, now) = (self.stream.read_to(), self.now.steady);
+        let (read_to, now) = (self.log_read_to(id), self.now.steady);
         let log = self.log_of(id);
         if log.is_full(now) {
             return self.keep_without_stream(next, pending);
@@ -250,7 +318,7 @@ impl Core {
         match std::mem::replace(&mut self.writer, Writer::Idle) {
             Writer::Appending(next, pending) => self.own_appended(next, *pending, result),
             Writer::Restoring(id, seq) => self.restored(&id, seq, result),
-            other @ (Writer::Idle | Writer::Reading | Writer::Recalling(_) | Writer::Storing { .. }) => {
+            other @ (Writer::Idle | Writer::Reading(_) | Writer::Recalling(_) | Writer::Storing { .. }) => {
                 self.writer = other;
             }
         }
@@ -275,7 +343,8 @@ impl Core {
             }
             Err(StreamError::Conflict) => {
                 // What the broker said earlier about this subject's last message may have been wrong.
-                self.log_of(&id).last = None;
+                let log = self.log_of(&id);
+                (log.last, log.read_to) = (None, 0);
                 pending.tries += 1;
                 if pending.tries > MAX_TRIES {
                     self.is_unknown(&pending, "the log grew faster than this node could append");
@@ -283,8 +352,8 @@ impl Core {
                     return self.wait_on(&id, pending);
                 }
                 self.log_of(&id).pending.push_front(pending);
-                self.plan_first(Work::Append(id));
-                self.plan_first(Work::Read);
+                self.plan_first(Work::Append(id.clone()));
+                self.plan_log_first(&id);
             }
             Err(error) => {
                 self.stream.failed(&error);
@@ -313,16 +382,17 @@ impl Core {
 
     fn found_full(&mut self, id: &CeremonyId) {
         let now = self.now.steady;
+        let rests = if self.running.contains(id) { FULL_MS } else { FULL_AND_OVER_MS };
         let log = self.log_of(id);
         if log.full_until == 0 {
             warn!(ceremony = %id, "somebody has filled its place in the stream: nodes keep the rest of its log among themselves");
         }
-        log.full_until = now + FULL_MS;
+        log.full_until = now + rests;
     }
 
     /// Gives the stream the next entry of a log that it lacks.
     pub(super) fn restore(&mut self, id: &CeremonyId) {
-        let read_to = self.stream.read_to();
+        let read_to = self.log_read_to(id);
         let now = self.now.steady;
         let Some(log) = self.logs.get(id).filter(|log| self.stream.is_read() && !log.is_full(now)) else {
             return;
@@ -353,7 +423,7 @@ impl Core {
                 if log.conflicts <= MAX_TRIES {
                     self.plan_first(Work::Restore(id.clone()));
                 }
-                self.plan_first(Work::Read);
+                self.plan_log_first(id);
             }
             Err(error) => {
                 self.stream.failed(&error);
@@ -364,7 +434,7 @@ impl Core {
 
     /// Puts an event back at the end of the queue, to be tried at the next look.
     fn wait_on(&mut self, id: &CeremonyId, mut pending: Pending) {
-        if let Wish::Console(request) = &mut pending.wish {
+        if let Wish::Console(request) | Wish::Withdrawal(request) = &mut pending.wish {
             *request = None;
         }
         pending.rests_until = self.now.steady + REST_MS;
@@ -374,7 +444,7 @@ impl Core {
     }
 
     fn answer_submit(&mut self, pending: &Pending, outcome: bus::submit_reply::Outcome) {
-        if let Wish::Console(Some(request)) = &pending.wish {
+        if let Wish::Console(Some(request)) | Wish::Withdrawal(Some(request)) = &pending.wish {
             let request = request.clone();
             self.answer(&request, &bus::SubmitReply { outcome: Some(outcome) });
         }
@@ -389,12 +459,15 @@ impl Core {
         self.answer_submit(pending, bus::submit_reply::Outcome::Unknown(why.to_owned()));
     }
 
+    /// The number of the entry that holds this very event.
+    fn place_of(&self, id: &CeremonyId, event: &log::Event) -> Option<u64> {
+        let entries = &self.book.get(id)?.entries;
+        entries.iter().find(|entry| Self::event_of(entry).as_ref() == Some(event)).map(|entry| entry.seq)
+    }
+
     /// That very event may be there, or another that says the same.
     fn is_there_already(&mut self, id: &CeremonyId, pending: &Pending, refused: &NotTaken) {
-        let stands = self.book.get(id).and_then(|chapter| {
-            chapter.entries.iter().find(|entry| Self::event_of(entry).as_ref() == Some(&pending.event))
-        });
-        match stands.map(|entry| entry.seq) {
+        match self.place_of(id, &pending.event) {
             Some(seq) => self.is_appended(pending, seq),
             None => self.is_dropped(id, pending, &chain(refused)),
         }
@@ -405,9 +478,12 @@ impl Core {
     fn is_refused(&mut self, id: &CeremonyId, mut pending: Pending, why: &str) {
         let now = self.now.steady;
         let at = *pending.refused_at.get_or_insert(now);
+        if let Wish::Withdrawal(request) = pending.wish {
+            pending.wish = Wish::Console(request);
+        }
         let may_be_right = now.saturating_sub(at) < REFUSED_MS || !self.is_settled(id);
         let is_kept = match &pending.wish {
-            Wish::Console(request) => request.is_none(),
+            Wish::Console(request) | Wish::Withdrawal(request) => request.is_none(),
             Wish::Own => false,
             Wish::Once | Wish::Again => true,
         };
@@ -420,7 +496,7 @@ impl Core {
 
     fn is_dropped(&mut self, id: &CeremonyId, pending: &Pending, why: &str) {
         match &pending.wish {
-            Wish::Console(_) => {
+            Wish::Console(_) | Wish::Withdrawal(_) => {
                 self.answer_submit(pending, bus::submit_reply::Outcome::Rejection(why.to_owned()));
             }
             Wish::Own | Wish::Once => warn!(ceremony = %id, %why, "not appended"),

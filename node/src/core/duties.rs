@@ -10,7 +10,7 @@ use enclave_link::check_size;
 use enclave_link::message::{self, Attest, Start, Stop, ToEnclave, to_enclave};
 use tracing::{info, warn};
 
-use super::append::Wish;
+use super::append::{Pending, Wish};
 use super::writer::{Then, Writer};
 use super::{Asked, Core, Effect, Failure, StoreOp, StoreReply, Ticket, Waiting};
 use crate::store::Claim;
@@ -64,7 +64,7 @@ impl Core {
             let Some(chapter) = self.book.get(id) else { continue };
             if !self.has_heard(id) {
                 unheard.push(id.clone());
-            } else if let Some(own) = self.own.filter(|_| self.is_settled(id) && !self.is_saying(id)) {
+            } else if let Some(own) = self.own.filter(|_| self.may_act(id)) {
                 due.extend(chapter.ceremony.duty(self.node(), &own, now).map(|duty| (id.clone(), duty)));
             }
         }
@@ -72,6 +72,12 @@ impl Core {
         for (ceremony, duty) in due {
             self.do_duty(&ceremony, duty);
         }
+    }
+
+    /// Whether this node may do what is due in a ceremony: nodes agree about its log, nothing of its own is on its way into
+    /// it, and nobody has withdrawn it.
+    fn may_act(&self, id: &CeremonyId) -> bool {
+        self.is_settled(id) && !self.is_saying(id) && !self.is_being_ended(id)
     }
 
     /// Lets go of the ceremonies that are over. Whoever has withdrawn one need not wait for a session that is being stalled,
@@ -91,9 +97,14 @@ impl Core {
             self.running.remove(&id);
             self.declined.remove(&id);
             if is_void && self.own.is_some() {
-                self.tell_enclave(to_enclave::Kind::Stop(Stop { ceremony: id.to_string() }));
+                self.stop_enclave(&id);
             }
         }
+    }
+
+    /// Has the enclave give up whatever it does in a ceremony.
+    pub(super) fn stop_enclave(&mut self, id: &CeremonyId) {
+        self.tell_enclave(to_enclave::Kind::Stop(Stop { ceremony: id.to_string() }));
     }
 
     /// Whether this node has heard where the others stand in a log, and has all that they have. A log that it did not know
@@ -110,18 +121,22 @@ impl Core {
 
     /// Whether something of this node's own is on its way into the log: what it has to do next follows from it.
     fn is_saying(&self, id: &CeremonyId) -> bool {
-        let own = |wish: &Wish| match wish {
+        self.is_on_its_way(id, |pending| match pending.wish {
             Wish::Own | Wish::Once => true,
-            Wish::Console(_) | Wish::Again => false,
-        };
-        let waits = self.logs.get(id).is_some_and(|log| log.pending.iter().any(|pending| own(&pending.wish)));
+            Wish::Console(_) | Wish::Withdrawal(_) | Wish::Again => false,
+        })
+    }
+
+    /// Whether such an event waits to be appended to a log, or is just being appended.
+    pub(super) fn is_on_its_way(&self, id: &CeremonyId, is_such: impl Fn(&Pending) -> bool) -> bool {
+        let waits = self.logs.get(id).is_some_and(|log| log.pending.iter().any(&is_such));
         let is_written = match &self.writer {
             Writer::Appending(next, pending)
             | Writer::Storing { then: Then::Commit(next, _, Some(pending)), .. } => {
-                next.entry().ceremony == *id && own(&pending.wish)
+                next.entry().ceremony == *id && is_such(pending)
             }
             Writer::Idle
-            | Writer::Reading
+            | Writer::Reading(_)
             | Writer::Recalling(_)
             | Writer::Restoring(..)
             | Writer::Storing { .. } => false,
@@ -372,7 +387,9 @@ impl Core {
 
     fn give_order(&mut self, order: Order, lent: message::Credentials) {
         let Order { ceremony, duty, blob, backup } = order;
-        let Some(chapter) = self.book.get(&ceremony) else { return };
+        let Some(chapter) = self.book.get(&ceremony).filter(|_| !self.is_being_ended(&ceremony)) else {
+            return;
+        };
         let encoded = |chapter: &Chapter| chapter.entries.iter().map(Entry::encode).collect();
         let needed = self.book.needed_for(&ceremony, self.now.wall);
         let start = Start {

@@ -293,7 +293,12 @@ pub enum Effect {
     /// Look at the stream, and at the message at a mark.
     InspectStream(Option<Mark>),
     /// Read what follows in the stream.
-    ReadStream(u64),
+    ReadStream {
+        /// Only what is on this ceremony's subject.
+        of: Option<CeremonyId>,
+        /// The sequence after which to read.
+        after: u64,
+    },
     /// Read what follows in one ceremony's log.
     ReadLog {
         /// The ceremony.

@@ -14,6 +14,7 @@ use ceremonies::wire::record::{self, to_peer};
 use ceremonies::wire::{VERSION, bus};
 use prost::Message;
 
+use super::append::Wish;
 use super::settle::{MAX_HEADS, news};
 use super::shelf::Then;
 use super::writer::Work;
@@ -154,6 +155,7 @@ impl Core {
         }
         if log.ballot.hear(&log.tree, &members, head, proof) {
             if lacks {
+                self.plan_log(&id);
                 self.plan(Work::Read);
             }
             self.plan(Work::Settle(id));
@@ -180,7 +182,7 @@ impl Core {
         }
     }
 
-    fn tell(&mut self, to: NodeIndex, kind: to_peer::Kind) {
+    pub(super) fn tell(&mut self, to: NodeIndex, kind: to_peer::Kind) {
         let payload = record::ToPeer { version: VERSION, kind: Some(kind) }.encode_to_vec();
         self.publish(subject::peer(to, self.node()), payload);
     }
@@ -231,11 +233,24 @@ impl Core {
             return;
         };
         match kind {
-            to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) if !self.may_answer(from) => {}
+            to_peer::Kind::Ask(_) | to_peer::Kind::AskList(_) | to_peer::Kind::Withdrawal(_)
+                if !self.may_answer(from) => {}
             to_peer::Kind::Ask(ask) => self.give(from, ask),
             to_peer::Kind::Entries(entries) => self.given(from, entries),
             to_peer::Kind::AskList(ask) => self.give_list(from, &ask),
             to_peer::Kind::List(list) => self.listed(from, list),
+            to_peer::Kind::Withdrawal(withdrawal) => self.hear_of_withdrawal(withdrawal),
+        }
+    }
+
+    /// Somebody has withdrawn a ceremony at another node: it counts for what the person has signed.
+    fn hear_of_withdrawal(&mut self, told: record::Withdrawal) {
+        let (Ok(id), Some(event)) = (told.ceremony.parse::<CeremonyId>(), told.event) else { return };
+        if self.is_on_its_way(&id, |pending| pending.event == event) {
+            return;
+        }
+        if self.would_end(&id, &event) {
+            self.append(&id, event, Wish::Console(None));
         }
     }
 

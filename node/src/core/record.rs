@@ -39,6 +39,8 @@ pub(super) struct Log {
     pub(super) orphans: BTreeMap<Hash, Entry>,
     /// The stream's sequence of the last message of its subject; none where it must be looked up.
     pub(super) last: Option<u64>,
+    /// Up to which message its subject was read, if further than the stream.
+    pub(super) read_to: u64,
     /// The first message of its subject that was passed over and read only once.
     pub(super) doubted: Option<u64>,
     /// Up to which sequence such messages were read twice.
@@ -77,6 +79,7 @@ impl Log {
             aside: BTreeMap::new(),
             orphans: BTreeMap::new(),
             last: Some(0),
+            read_to: 0,
             doubted: None,
             reread_to: 0,
             have: 0,

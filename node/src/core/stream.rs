@@ -153,6 +153,9 @@ impl Core {
             self.stream.is_read = false;
             return;
         }
+        for log in self.logs.values_mut().filter(|log| log.read_to > seen.last) {
+            log.read_to = 0;
+        }
         let began = seen.first > 1 && seen.last > 0;
         self.stream.blemish =
             began.then(|| format!("the stream begins at message {}: earlier messages are gone", seen.first));
@@ -165,7 +168,7 @@ impl Core {
             self.stream.mark = None;
             self.stream.is_read = false;
             for log in self.logs.values_mut() {
-                (log.last, log.have) = (Some(0), 0);
+                (log.last, log.have, log.read_to) = (Some(0), 0, 0);
                 (log.doubted, log.reread_to, log.full_until) = (None, 0, 0);
             }
             self.shelf.doubt_stream();
@@ -178,27 +181,68 @@ impl Core {
     }
 
     pub(super) fn read_on(&mut self) {
+        self.remember_mark();
+        self.read_stream(None, self.stream.read_to());
+    }
+
+    /// Reads one log further than the stream: what others put on other subjects, and how much of it, must not delay it.
+    pub(super) fn read_log(&mut self, id: CeremonyId, after: u64) {
+        self.read_stream(Some(id), after);
+    }
+
+    fn read_stream(&mut self, of: Option<CeremonyId>, after: u64) {
         if self.stream.state == State::Usable {
-            self.writer = Writer::Reading;
-            self.effect(Effect::ReadStream(self.stream.read_to()));
+            self.writer = Writer::Reading(of.clone());
+            self.effect(Effect::ReadStream { of, after });
         }
     }
 
+    /// Up to which message everything on a ceremony's subject was read.
+    pub(super) fn log_read_to(&self, id: &CeremonyId) -> u64 {
+        self.stream.read_to().max(self.logs.get(id).map_or(0, |log| log.read_to))
+    }
+
+    pub(super) fn plan_log(&mut self, id: &CeremonyId) {
+        self.plan(Work::ReadLog(id.clone(), self.log_read_to(id)));
+    }
+
+    pub(super) fn plan_log_first(&mut self, id: &CeremonyId) {
+        self.plan_first(Work::ReadLog(id.clone(), self.log_read_to(id)));
+    }
+
     pub(super) fn stream_read(&mut self, read: Result<Vec<StreamEntry>, StreamError>) {
-        if !matches!(self.writer, Writer::Reading) {
-            return;
-        }
-        self.writer = Writer::Idle;
+        let of = match std::mem::replace(&mut self.writer, Writer::Idle) {
+            Writer::Reading(of) => of,
+            other @ (Writer::Idle
+            | Writer::Recalling(_)
+            | Writer::Appending(..)
+            | Writer::Restoring(..)
+            | Writer::Storing { .. }) => {
+                self.writer = other;
+                return;
+            }
+        };
         match read {
-            Ok(batch) => match batch.last().map(StreamEntry::mark) {
-                Some(mark) => {
-                    self.stream.mark = Some(mark);
-                    self.plan_first(Work::Read);
-                    for entry in batch.into_iter().rev() {
-                        self.plan_first(Work::Streamed(entry));
+            Ok(batch) => match (batch.last().map(StreamEntry::mark), of) {
+                (Some(mark), Some(id)) => {
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.read_to = log.read_to.max(mark.seq);
                     }
+                    self.plan_first(Work::ReadLog(id, mark.seq));
+                    self.take_batch(batch);
                 }
-                None => self.read_to_the_end(),
+                (Some(mark), None) => {
+                    self.stream.mark = Some(mark);
+                    // Once it was read to its end, what is to be appended does not wait until nobody writes any more.
+                    if self.stream.is_read {
+                        self.plan(Work::Read);
+                    } else {
+                        self.plan_first(Work::Read);
+                    }
+                    self.take_batch(batch);
+                }
+                (None, Some(_)) => {}
+                (None, None) => self.read_to_the_end(),
             },
             Err(error) => {
                 self.stream.failed(&error);
@@ -207,11 +251,22 @@ impl Core {
         }
     }
 
+    fn take_batch(&mut self, batch: Vec<StreamEntry>) {
+        for entry in batch.into_iter().rev() {
+            self.plan_first(Work::Streamed(entry));
+        }
+    }
+
     fn read_to_the_end(&mut self) {
         if !self.stream.is_read {
             self.stream.is_read = true;
             self.append_again();
         }
+        self.remember_mark();
+    }
+
+    /// Has the store keep how far the stream was read, from time to time; everything up to there has been taken.
+    fn remember_mark(&mut self) {
         let (stored, at) = self.stream.stored;
         let old = self.now.steady.saturating_sub(at) >= MARK_MS;
         if let Some(mark) = self.stream.mark.filter(|mark| Some(*mark) != stored && old) {

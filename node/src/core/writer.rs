@@ -25,6 +25,8 @@ pub(super) enum Work {
     Restore(CeremonyId),
     /// Read what follows in the stream.
     Read,
+    /// Read what follows in one log after this message, whatever else is in the stream.
+    ReadLog(CeremonyId, u64),
 }
 
 impl Work {
@@ -33,7 +35,7 @@ impl Work {
         match self {
             Self::Streamed(message) => message.ceremony.as_ref(),
             Self::Take(entry) => Some(&entry.ceremony),
-            Self::Settle(id) | Self::Append(id) | Self::Restore(id) => Some(id),
+            Self::Settle(id) | Self::Append(id) | Self::Restore(id) | Self::ReadLog(id, _) => Some(id),
             Self::Read => None,
         }
     }
@@ -43,7 +45,7 @@ impl Work {
         match self {
             Self::Streamed(message) => Entry::decode(&message.payload).ok().map(Cow::Owned),
             Self::Take(entry) => Some(Cow::Borrowed(entry)),
-            Self::Append(_) | Self::Restore(_) | Self::Settle(_) | Self::Read => None,
+            Self::Append(_) | Self::Restore(_) | Self::Settle(_) | Self::Read | Self::ReadLog(..) => None,
         }
     }
 
@@ -52,7 +54,7 @@ impl Work {
         match self {
             Self::Streamed(_) | Self::Take(_) => self.entry().is_some(),
             Self::Append(_) | Self::Restore(_) => true,
-            Self::Settle(_) | Self::Read => false,
+            Self::Settle(_) | Self::Read | Self::ReadLog(..) => false,
         }
     }
 }
@@ -61,8 +63,8 @@ impl Work {
 #[derive(Debug)]
 pub(super) enum Writer {
     Idle,
-    /// The stream is being read.
-    Reading,
+    /// The stream is being read, or this log in it.
+    Reading(Option<CeremonyId>),
     /// A log that is shelved is on its way back.
     Recalling(CeremonyId),
     /// An entry is on its way into the stream.
@@ -84,7 +86,8 @@ impl Writer {
             Self::Recalling(id) | Self::Restoring(id, _) => Some(id),
             Self::Appending(next, _) => Some(&next.entry().ceremony),
             Self::Storing { then, .. } => Some(then.ceremony()),
-            Self::Idle | Self::Reading => None,
+            Self::Reading(of) => of.as_ref(),
+            Self::Idle => None,
         }
     }
 }
@@ -164,6 +167,7 @@ impl Core {
                 Some(Work::Append(id)) => self.append_next(&id),
                 Some(Work::Restore(id)) => self.restore(&id),
                 Some(Work::Read) => self.read_on(),
+                Some(Work::ReadLog(id, after)) => self.read_log(id, after),
                 None => return,
             }
         }

@@ -3,11 +3,13 @@
 //! crowds out only itself, and costs no more than it may send.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, Message};
 use ceremonies::deploy::{allowance, reconnect, subject};
 use ceremonies::ids::{ClusterId, Hash, NodeIndex};
+use ceremonies::text::shortened;
 use enclave_link::message::Deliver;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -26,6 +28,9 @@ pub(super) const MAX_WAITING: usize = 256;
 /// How often the broker is asked for a sign of life. After two without an answer the connection counts as lost: a frozen
 /// broker keeps it open.
 const PING: Duration = Duration::from_secs(3);
+/// How much of what the broker says is logged, in characters, and how often.
+const MAX_SAID: usize = 200;
+const SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the bus cannot be set up.
 #[derive(Debug, Error)]
@@ -49,6 +54,21 @@ pub(super) struct Bus {
     consoles: Client,
     /// For what each other node says.
     peers: BTreeMap<NodeIndex, Client>,
+}
+
+/// When something was last said that must not be said often.
+#[derive(Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn may_say(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_say = last.is_none_or(|last| last.elapsed() >= SAID_EVERY);
+        if may_say {
+            *last = Some(Instant::now());
+        }
+        may_say
+    }
 }
 
 /// Who connects, and how.
@@ -87,17 +107,18 @@ impl<'a> Account<'a> {
 
     /// Connects, now or as soon as the broker is there, and says when that changes.
     async fn connect(&self, events: mpsc::Sender<Event>) -> Result<Client, BusError> {
+        let seldom = Arc::new(Seldom::default());
         self.options("what it says")
             .event_callback(move |event| {
-                let events = events.clone();
+                let (events, seldom) = (events.clone(), Arc::clone(&seldom));
                 async move {
                     // The agent may be gone; then nobody needs to know.
                     if event == async_nats::Event::Connected {
                         drop(events.send(Event::Connected).await);
                     } else if event == async_nats::Event::Disconnected {
                         drop(events.send(Event::Disconnected).await);
-                    } else {
-                        warn!(%event, "bus");
+                    } else if seldom.may_say() {
+                        warn!(event = %shortened(&event.to_string(), MAX_SAID), "bus");
                     }
                 }
             })

@@ -58,7 +58,7 @@ pub(crate) fn now() -> UnixMillis {
 /// What the stream's task does.
 enum StreamOp {
     Inspect(Option<crate::core::Mark>),
-    Read(u64),
+    Read(Option<CeremonyId>, u64),
     ReadLog(CeremonyId, u64),
     Append(CeremonyId, Option<u64>, u64, Vec<u8>),
 }
@@ -163,7 +163,7 @@ impl Agent {
                 // A look that finds no room is repeated later.
                 let _ = self.stream.try_send(StreamOp::Inspect(mark));
             }
-            Effect::ReadStream(after) => self.to_stream(StreamOp::Read(after)),
+            Effect::ReadStream { of, after } => self.to_stream(StreamOp::Read(of, after)),
             Effect::ReadLog { ceremony, after } => self.to_stream(StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 self.to_stream(StreamOp::Append(ceremony, expected, read_to, entry));
@@ -199,7 +199,7 @@ impl Agent {
             let busy = || StreamError::Unavailable("the request queue is full".to_owned());
             match refused.into_inner() {
                 StreamOp::Inspect(_) => {}
-                StreamOp::Read(_) => self.tell(Event::StreamRead(Err(busy()))),
+                StreamOp::Read(..) => self.tell(Event::StreamRead(Err(busy()))),
                 StreamOp::ReadLog(..) => self.tell(Event::LogRead(Err(busy()))),
                 StreamOp::Append(..) => self.tell(Event::Appended(Err(busy()))),
             }
@@ -268,7 +268,10 @@ async fn keep_stream(stream: LogStream, mut queue: mpsc::Receiver<StreamOp>, eve
     while let Some(op) = queue.recv().await {
         let event = match op {
             StreamOp::Inspect(mark) => Event::StreamSeen(stream.inspect(mark).await),
-            StreamOp::Read(after) => Event::StreamRead(stream.read(subject::LOGS, after).await),
+            StreamOp::Read(of, after) => {
+                let subjects = of.map_or_else(|| subject::LOGS.to_owned(), |id| subject::log(&id));
+                Event::StreamRead(stream.read(&subjects, after).await)
+            }
             StreamOp::ReadLog(ceremony, after) => {
                 Event::LogRead(stream.read(&subject::log(&ceremony), after).await)
             }

@@ -75,6 +75,8 @@ impl PrivateFile {
         if !found.is_file() {
             return Err(FileError::NotFile(path));
         }
+        // Where the name is a link, SQLite keeps its write-ahead log beside the file itself.
+        let path = std::fs::canonicalize(&path).map_err(private)?;
         if found.mode() & OTHERS != 0 {
             std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(private)?;
         }
@@ -122,6 +124,20 @@ impl PrivateFile {
 #[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn write_ahead_log_is_looked_for_beside_the_file_and_not_beside_a_link_to_it() {
+        let (folder, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, store) = (folder.path().join("store.db"), disk.path().join("moved.db"));
+        std::fs::write(&store, "").unwrap();
+        std::os::unix::fs::symlink(&store, &link).unwrap();
+        let file = PrivateFile::create(&link.to_string_lossy()).unwrap();
+        std::fs::write(disk.path().join("moved.db-wal"), "written").unwrap();
+        file.check_log().unwrap();
+        let _claimed = file.claim().unwrap();
+        let same = PrivateFile::create(&store.to_string_lossy()).unwrap();
+        assert!(matches!(same.claim(), Err(FileError::Taken(_))), "two agents have one store");
+    }
 
     #[test]
     fn write_ahead_log_in_the_place_of_the_one_that_was_there_is_not_taken_for_it() {

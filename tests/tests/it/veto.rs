@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ceremonies::ceremony::Phase;
+use ceremonies::ceremony::{Ceremony, Phase};
 use ceremonies::charter::{CeremonyKind, Role};
 use ceremonies::ids::CeremonyId;
 use ceremonies::log::Event;
@@ -18,6 +19,7 @@ use lab::attack::Host;
 use lab::cluster::Cluster;
 use lab::drive::Room;
 use node::store::Store;
+use tokio::task::JoinSet;
 
 use crate::ceremonies::{PATIENCE, node, open};
 use crate::faults::with_wallet;
@@ -78,32 +80,97 @@ async fn has_given_up(room: &mut Room, id: &CeremonyId, index: u8) {
     tokio::time::timeout(AT_ONCE, wait).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn veto_ends_a_session_in_which_one_party_stalls_and_nothing_is_signed_once_it_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let (cluster, mut room) = with_wallet(folder.path()).await;
-    let id = open(&room, CeremonyKind::TestSign, "treasury").await;
+/// A test signing whose session has begun everywhere and waits for the first node's enclave, which is frozen.
+async fn stalled(cluster: &Cluster, room: &mut Room) -> CeremonyId {
+    let id = open(room, CeremonyKind::TestSign, "treasury").await;
     room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
-    let enclave = cluster.enclave(node(1)).unwrap();
-    enclave.freeze().await;
-    let ((), led) = tokio::join!(is_waited_for(&room, 1), async {
+    cluster.enclave(node(1)).unwrap().freeze().await;
+    let ((), led) = tokio::join!(is_waited_for(room, 1), async {
         let mut room = Room::enter(&cluster.layout().console(), PATIENCE).await.unwrap();
         room.lead_to(&id, Act::TestSign, PATIENCE).await
     });
     led.unwrap();
+    id
+}
+
+/// The enclave goes on, and has done all that it was told while it was frozen: it answers in the order in which it was asked.
+async fn goes_on(cluster: &Cluster, room: &Room) {
+    let answers = |heartbeat: &Heartbeat| heartbeat.enclave.as_ref().is_some_and(|e| e.trouble.is_empty());
+    heartbeat(room, 1, |heartbeat| !answers(heartbeat)).await;
+    cluster.enclave(node(1)).unwrap().thaw().await;
+    heartbeat(room, 1, answers).await;
+}
+
+fn is_unsigned(room: &Room, id: &CeremonyId) -> bool {
+    let entries = &room.book.get(id).unwrap().entries;
+    !entries.iter().any(|entry| matches!(entry.event, Event::TestSigned(_)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn veto_ends_a_session_in_which_one_party_stalls_and_nothing_is_signed_once_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = with_wallet(folder.path()).await;
+    let id = stalled(&cluster, &mut room).await;
     let receipt = withdraw(&room, &id).await;
     assert!(receipt.recorded().recorded, "{receipt}");
     has_given_up(&mut room, &id, 2).await;
-    let answers = |heartbeat: &Heartbeat| heartbeat.enclave.as_ref().is_some_and(|e| e.trouble.is_empty());
-    heartbeat(&room, 1, |heartbeat| !answers(heartbeat)).await;
-    enclave.thaw().await;
-    // It answers in the order in which it was asked: what it was told while it was frozen is done.
-    heartbeat(&room, 1, answers).await;
+    goes_on(&cluster, &room).await;
     room.look(&id).await.unwrap();
     let ceremony = room.ceremony(&id).unwrap();
     assert!(matches!(ceremony.phase_at(now()), Phase::Void(_)), "{}", ceremony.phase_at(now()));
-    let entries = &room.book.get(&id).unwrap().entries;
-    assert!(!entries.iter().any(|entry| matches!(entry.event, Event::TestSigned(_))), "it was signed");
+    assert!(is_unsigned(&room, &id));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn veto_that_the_broker_keeps_out_of_the_log_ends_the_session_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = with_wallet(folder.path()).await;
+    let id = stalled(&cluster, &mut room).await;
+    cluster.lose_streams().await.unwrap();
+    for index in cluster.nodes().map(|node| node.get()) {
+        heartbeat(&room, index, |heartbeat| heartbeat.stream_trouble.contains("no stream")).await;
+    }
+    let unknown = format!("{:#}", room.withdraw(&id, "stop".parse().unwrap()).await.unwrap_err());
+    assert!(
+        unknown.contains("do not sign again") && unknown.contains("does nothing more in it"),
+        "{unknown}"
+    );
+    goes_on(&cluster, &room).await;
+    cluster.make_stream().await.unwrap();
+    let is_void = |ceremony: &Ceremony| matches!(ceremony.phase_at(now()), Phase::Void(_));
+    room.wait(&id, HEALED, is_void).await.unwrap();
+    assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
+    assert!(is_unsigned(&room, &id));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_other_logs_puts_off_no_veto_however_long_it_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, mut room) = cluster(folder.path()).await;
+    let id = open(&room, CeremonyKind::Dkg, "treasury").await;
+    room.lead_to(&id, Act::Approve, PATIENCE).await.unwrap();
+    let host = Arc::new(Host::with_credentials_of(&cluster, node(3)).await.unwrap());
+    let mut flood = JoinSet::new();
+    for writer in 0..16 {
+        let host = Arc::clone(&host);
+        flood.spawn(async move {
+            let junk = format!("junk-{writer}").parse().unwrap();
+            // Each log takes so many messages, and then no more.
+            while host.put(&junk, b"x".to_vec()).await.is_ok() {}
+        });
+    }
+    for index in 1..=5 {
+        has_read(&cluster, index, 500).await;
+    }
+    // On a slow machine it takes longer than a console waits.
+    let _ = room.withdraw(&id, "stop".parse().unwrap()).await;
+    let is_void = |ceremony: &Ceremony| matches!(ceremony.phase_at(now()), Phase::Void(_));
+    room.wait(&id, HEALED, is_void).await.unwrap();
+    assert!(room.wait_recorded(&id, HEALED).await.unwrap().recorded);
+    assert!(flood.try_join_next().is_none(), "it goes on all the while");
+    flood.abort_all();
     cluster.stop().await;
 }
 

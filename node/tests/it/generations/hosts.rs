@@ -126,7 +126,7 @@ impl World {
         let boot = self.nodes[at].host.boot;
         match effect {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
-            Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
+            Effect::ReadStream { of, after } => self.ask_stream(at, StreamOp::Read(of, after)),
             Effect::ReadLog { ceremony, after } => self.ask_stream(at, StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 self.ask_stream(at, StreamOp::Append { ceremony, expected, read_to, entry });
@@ -237,7 +237,9 @@ impl World {
         let stream = if is_cut { Err(unavailable()) } else { Ok(&mut self.stream) };
         let event = match op {
             StreamOp::Inspect(mark) => Event::StreamSeen(stream.map(|stream| stream.seen(mark))),
-            StreamOp::Read(after) => Event::StreamRead(stream.map(|stream| stream.read(None, after))),
+            StreamOp::Read(of, after) => {
+                Event::StreamRead(stream.map(|stream| stream.read(of.as_ref(), after)))
+            }
             StreamOp::ReadLog(id, after) => {
                 Event::LogRead(stream.map(|stream| stream.read(Some(&id), after)))
             }

@@ -59,7 +59,7 @@ impl Published {
 /// What a core asked of the stream.
 pub(crate) enum StreamOp {
     Inspect(Option<Mark>),
-    Read(u64),
+    Read(Option<CeremonyId>, u64),
     ReadLog(CeremonyId, u64),
     Append { ceremony: CeremonyId, expected: Option<u64>, read_to: u64, entry: Vec<u8> },
 }

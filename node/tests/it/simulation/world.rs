@@ -332,7 +332,7 @@ impl World {
     fn perform(&mut self, at: usize, effect: Effect) {
         match effect {
             Effect::InspectStream(mark) => self.ask_stream(at, StreamOp::Inspect(mark)),
-            Effect::ReadStream(after) => self.ask_stream(at, StreamOp::Read(after)),
+            Effect::ReadStream { of, after } => self.ask_stream(at, StreamOp::Read(of, after)),
             Effect::ReadLog { ceremony, after } => self.ask_stream(at, StreamOp::ReadLog(ceremony, after)),
             Effect::Append { ceremony, expected, read_to, entry } => {
                 if self.is_honest(at) && self.is_stream_refused[at] {
@@ -387,7 +387,7 @@ impl World {
                 }
                 Event::StreamSeen(seen)
             }
-            StreamOp::Read(after) => Event::StreamRead(self.read_stream(at, None, after)),
+            StreamOp::Read(of, after) => Event::StreamRead(self.read_stream(at, of.as_ref(), after)),
             StreamOp::ReadLog(id, after) => {
                 let is_read = !matches!(self.slip, Some(Slip::NeverRechecks | Slip::NoticesNoLoss));
                 let never = Err(crate::host::stream::unavailable());
