@@ -154,8 +154,10 @@ impl Core {
             log.missed_at = now;
         }
         if log.ballot.hear(&log.tree, &members, head, proof) {
-            if lacks {
+            if lacks && self.running.contains(&id) {
                 self.plan_log(&id);
+            }
+            if lacks {
                 self.plan(Work::Read);
             }
             self.plan(Work::Settle(id));

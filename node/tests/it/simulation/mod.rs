@@ -14,6 +14,7 @@ mod people;
 mod properties;
 mod recalls;
 mod submissions;
+mod withdrawals;
 mod world;
 
 use std::collections::BTreeMap;
