@@ -31,6 +31,9 @@ const TURN_MS: u64 = 1500;
 /// follows from may be in other nodes' logs, and arrives when the broker or they give it.
 const REFUSED_MS: u64 = 60_000;
 
+/// What a console is told of a withdrawal that is not in the log yet.
+const HELD: &str = "not appended yet, but this node does nothing more in it";
+
 /// Whose wish an append is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -70,6 +73,13 @@ impl Pending {
     /// Whether it ends the ceremony.
     fn ends(&self) -> bool {
         matches!(self.wish, Wish::Withdrawal(_))
+    }
+
+    /// Nobody waits for an answer any more.
+    fn is_answered(&mut self) {
+        if let Wish::Console(request) | Wish::Withdrawal(request) = &mut self.wish {
+            *request = None;
+        }
     }
 }
 
@@ -158,10 +168,22 @@ impl Core {
         }
     }
 
-    fn tell_of_withdrawal(&mut self, id: &CeremonyId, event: &log::Event) {
-        let withdrawal = record::Withdrawal { ceremony: id.to_string(), event: Some(event.clone()) };
+    /// What could not be appended at once: whoever waits for an answer learns that the withdrawal is heeded all the same, and
+    /// the other nodes are told of it.
+    fn report_withdrawals(&mut self, id: &CeremonyId) {
+        let Some(log) = self.logs.get_mut(id) else { return };
+        let mut waiting: Vec<Pending> = Vec::new();
+        for pending in log.pending.iter_mut().filter(|pending| pending.ends()) {
+            waiting.push(pending.clone());
+            pending.is_answered();
+        }
         let mut others = self.members();
         others.remove(&self.node());
+        for pending in &waiting {
+            self.is_unknown(pending, HELD);
+        }
+        let Some(pending) = waiting.into_iter().next() else { return };
+        let withdrawal = record::Withdrawal { ceremony: id.to_string(), event: Some(pending.event) };
         for node in others {
             self.tell(node, to_peer::Kind::Withdrawal(withdrawal.clone()));
         }
@@ -196,10 +218,7 @@ impl Core {
         let waiting: Vec<CeremonyId> =
             self.logs.iter().filter(|(_, log)| !log.pending.is_empty()).map(|(id, _)| id.clone()).collect();
         for id in waiting {
-            let ending = self.logs.get(&id).and_then(|log| log.pending.iter().find(|pending| pending.ends()));
-            if let Some(event) = ending.map(|pending| pending.event.clone()) {
-                self.tell_of_withdrawal(&id, &event);
-            }
+            self.report_withdrawals(&id);
             self.plan(Work::Append(id));
         }
         if self.stream.is_read() {
@@ -247,10 +266,12 @@ impl Core {
             self.plan(Work::Append(id.clone()));
         }
         let Some(log) = self.logs.get(id) else { return };
-        if !log.ballot.votes() || !self.stream.is_read() {
+        // A withdrawal follows from its own log alone, and the broker refuses it if this node has not read that to its end.
+        let is_whole = pending.ends() && self.stream.is_usable() && log.have == log.tree.tip().seq;
+        if !log.ballot.votes() || !(self.stream.is_read() || is_whole) {
             let why = self.stream.trouble().unwrap_or_else(|| "the nodes disagree about this log".to_owned());
-            let held = if pending.ends() { ", but this node does nothing more in it" } else { "" };
-            self.is_unknown(&pending, &format!("not appended yet{held}: {why}"));
+            let yet = if pending.ends() { HELD } else { "not appended yet" };
+            self.is_unknown(&pending, &format!("{yet}: {why}"));
             return self.wait_on(id, pending);
         }
         if log.is_full(now) && !pending.has_queued {
@@ -434,9 +455,7 @@ impl Core {
 
     /// Puts an event back at the end of the queue, to be tried at the next look.
     fn wait_on(&mut self, id: &CeremonyId, mut pending: Pending) {
-        if let Wish::Console(request) | Wish::Withdrawal(request) = &mut pending.wish {
-            *request = None;
-        }
+        pending.is_answered();
         pending.rests_until = self.now.steady + REST_MS;
         if pending.wish != Wish::Own {
             self.log_of(id).pending.push_back(pending);

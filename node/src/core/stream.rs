@@ -63,6 +63,11 @@ impl Stream {
         self.state == State::Usable && self.is_read
     }
 
+    /// Whether it is the log's stream, and takes entries.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state == State::Usable
+    }
+
     pub(super) fn read_to(&self) -> u64 {
         self.mark.map_or(0, |mark| mark.seq)
     }
@@ -233,12 +238,8 @@ impl Core {
                 }
                 (Some(mark), None) => {
                     self.stream.mark = Some(mark);
-                    // Once it was read to its end, what is to be appended does not wait until nobody writes any more.
-                    if self.stream.is_read {
-                        self.plan(Work::Read);
-                    } else {
-                        self.plan_first(Work::Read);
-                    }
+                    // In its turn: votes, and what is to be appended, do not wait until nobody writes to the stream any more.
+                    self.plan(Work::Read);
                     self.take_batch(batch);
                 }
                 (None, Some(_)) => {}
