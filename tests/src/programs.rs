@@ -43,7 +43,8 @@ pub(crate) fn cargo_build(folder: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.current_dir(folder).arg("build");
     for (name, _) in std::env::vars_os() {
-        let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+        let of_a_package =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
         if name.to_str().is_some_and(|name| of_a_package.iter().any(|prefix| name.starts_with(prefix))) {
             command.env_remove(name);
         }
