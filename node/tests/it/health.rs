@@ -404,8 +404,8 @@ fn what_a_store_still_does_hides_nothing_that_it_does_not() {
     let seen = Stream::new().seen(None);
     bench.feed(Event::StreamSeen(Ok(seen)));
     let message = StreamEntry { seq: 1, payload: b"junk".to_vec(), ceremony: None };
-    bench.feed(Event::StreamRead(Ok(vec![message])));
     bench.take();
+    bench.feed(Event::StreamRead(Ok(vec![message])));
     bench.feed(Event::StreamRead(Ok(Vec::new())));
     let remembers = bench.take().into_iter().find_map(|effect| match effect {
         Effect::Store(ticket, op) if matches!(*op, StoreOp::ReadTo(_)) => Some(ticket),
