@@ -128,8 +128,8 @@ async fn veto_that_the_broker_keeps_out_of_the_log_ends_the_session_all_the_same
     let (cluster, mut room) = with_wallet(folder.path()).await;
     let id = stalled(&cluster, &mut room).await;
     cluster.lose_streams().await.unwrap();
-    for index in cluster.nodes().map(|node| node.get()) {
-        heartbeat(&room, index, |heartbeat| heartbeat.stream_trouble.contains("no stream")).await;
+    for node in cluster.nodes() {
+        heartbeat(&room, node.get(), |heartbeat| heartbeat.stream_trouble.contains("no stream")).await;
     }
     let unknown = format!("{:#}", room.withdraw(&id, "stop".parse().unwrap()).await.unwrap_err());
     assert!(
