@@ -238,8 +238,12 @@ impl Core {
                 }
                 (Some(mark), None) => {
                     self.stream.mark = Some(mark);
-                    // In its turn: votes, and what is to be appended, do not wait until nobody writes to the stream any more.
-                    self.plan(Work::Read);
+                    // Once it was read to its end, what is to be appended does not wait until nobody writes any more.
+                    if self.stream.is_read {
+                        self.plan(Work::Read);
+                    } else {
+                        self.plan_first(Work::Read);
+                    }
                     self.take_batch(batch);
                 }
                 (None, Some(_)) => {}
